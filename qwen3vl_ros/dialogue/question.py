@@ -1,0 +1,122 @@
+"""A validated question: what a goal message says, checked, with every "unset" resolved."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jsonschema
+
+from qwen3vl_ros.engines.base import BadRequest, Description, Options, Unsupported
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.0, 1.0),
+    "top_k": (0, 1_000_000),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.0, 2.0),
+    "seed": (0, 2**63 - 1),
+    "max_tokens": (1, 10_000_000),
+}
+"""Inclusive ranges of the sampling options (GenerationOptions.msg)."""
+
+_ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked.
+
+    ``images``: sensor_msgs Image and CompressedImage messages; empty = look through the camera, unless ``text_only``.
+    ``timeout`` and ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
+    """
+
+    prompt: str
+    system_prompt: str = ""
+    images: tuple[Any, ...] = ()
+    text_only: bool = False
+    not_before: int = 0
+    max_frame_age: float = 2.0
+    response_schema: Mapping[str, Any] | None = None
+    options: Options = Options()
+    priority: int = 0
+    timeout: float = 60.0
+
+
+def merge_options(asked: Mapping[str, Any], default: Mapping[str, Any]) -> Options:
+    """Sampling options of a goal over those of the node; a negative number is unset in both.
+
+    Raises :class:`BadRequest` naming the option that is out of range.
+    """
+    merged: dict[str, Any] = {}
+    for field in fields(Options):
+        name = field.name
+        if name == "stop":
+            continue
+        value = asked.get(name, -1)
+        check_option(name, value)
+        if value < 0:
+            value = default.get(name, -1)
+            check_option(name, value)
+        merged[name] = None if value < 0 else value
+    stop = tuple(asked.get("stop", ()))
+    if "" in stop:
+        raise BadRequest("options.stop: an empty stop string would end every answer at once; leave it out")
+    return Options(**merged, stop=stop)
+
+
+def check_option(name: str, value: float) -> None:
+    """Raise :class:`BadRequest` unless ``value`` is negative (unset) or in the option's range."""
+    low, high = _RANGES[name]
+    if math.isnan(value) or value > high or (0 <= value < low) or (value == 0 and name in _ABOVE_ZERO):
+        bracket = "(" if name in _ABOVE_ZERO else "["
+        raise BadRequest(f"options.{name}: {value:g} is outside {bracket}{low:g}, {high:g}]; a negative number leaves it unset")
+
+
+def parse_schema(text: str) -> Mapping[str, Any] | None:
+    """The JSON Schema in ``text``, None for "". Raises :class:`BadRequest` when it is not one."""
+    if not text:
+        return None
+    try:
+        schema = json.loads(text)
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"response_schema is not JSON: {error}") from error
+    except jsonschema.SchemaError as error:
+        raise BadRequest(f"response_schema is not a JSON Schema: {error.message}") from error
+    if not isinstance(schema, dict):
+        raise BadRequest("response_schema: a JSON Schema that constrains anything is an object such as {\"type\": \"object\"}")
+    return schema
+
+
+def check_supported(question: Question, description: Description) -> None:
+    """Raise :class:`Unsupported`, naming the field, when the engine cannot honour something the question sets."""
+    used = {
+        "system_prompt": bool(question.system_prompt),
+        "json_schema": question.response_schema is not None,
+        "text_only": question.text_only,
+        "stop": bool(question.options.stop),
+    }
+    for name in _RANGES:
+        used[name] = getattr(question.options, name) is not None
+    for name, is_used in used.items():
+        if is_used and name not in description.supports:
+            field = "response_schema" if name == "json_schema" else name
+            raise Unsupported(f"{field}: engine {description.engine!r} cannot honour it; leave it unset")
+
+
+def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
+    """The answer as compact JSON text. Raises ValueError with a sentence when it does not satisfy ``schema``."""
+    try:
+        value = json.loads(text)
+        jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the answer is not JSON ({error}); a larger max_tokens may help if it was cut off") from error
+    except jsonschema.ValidationError as error:
+        raise ValueError(f"the answer does not satisfy response_schema at {error.json_path}: {error.message}") from error
+    return json.dumps(value, ensure_ascii=False)
+
+

@@ -1,0 +1,190 @@
+"""The engine contract: what every engine is given, what it must yield, and what it may raise.
+
+An engine turns one request (messages with pictures) into a stream of chunks. It is created and driven inside a
+worker process (:mod:`qwen3vl_ros.engines.worker`), so it may block, hold the GIL or crash without harming the node.
+It knows nothing of ROS.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image: TypeAlias = NDArray[np.uint8]
+"""A picture: uint8, shape [height, width, 3], colour order RGB, C-contiguous."""
+
+FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
+
+
+class Stage(enum.IntEnum):
+    """What a goal is doing; the numbers are those of AskImage's feedback."""
+
+    QUEUED = 0
+    WAITING_FRAME = 1
+    ENCODE = 2
+    PREFILL = 3
+    DECODE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """The pictures an engine wants: the caller fits them with :func:`qwen3vl_ros.vision.fit.fit_image`.
+
+    ``multiple``: width and height are multiples of this many pixels. ``max_tokens``: one token per
+    ``multiple`` x ``multiple`` pixels, at most this many, aspect ratio kept. ``size``: (width, height) that every
+    picture must have exactly, where the engine's input is fixed, else None.
+    """
+
+    multiple: int = 32
+    max_tokens: int = 300
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an engine is and can do. Unknown numbers are None.
+
+    ``supports`` names the optional abilities, out of: ``system_prompt``, ``json_schema``, ``seed``, ``stop``,
+    ``max_tokens``, ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty``, ``sessions``,
+    ``video``, ``text_only``. A request that uses another one is refused with :class:`Unsupported`.
+    """
+
+    engine: str
+    model: str
+    context_length: int | None = None
+    prompt_limit: int | None = None
+    max_images: int | None = None
+    image_input: ImageInput = field(default_factory=ImageInput)
+    concurrency: int = 1
+    supports: frozenset[str] = frozenset()
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to sample. None = the model's recommended value. Ranges as in GenerationOptions.msg."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation: text and pictures in the order the model reads them."""
+
+    role: Literal["system", "user", "assistant"]
+    content: tuple[str | Image, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question. ``response_schema`` is a JSON Schema that constrains the answer, or None."""
+
+    messages: tuple[Message, ...]
+    options: Options = Options()
+    response_schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer cost. Times in seconds; a time is None when that stage was not reached."""
+
+    prompt_tokens: int = 0
+    image_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    encode_time: float | None = None
+    first_token_time: float | None = None
+    total_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A step of a running answer.
+
+    ``text`` and ``reasoning`` are what came since the previous chunk (whole Unicode characters, either may be
+    empty); ``completion_tokens`` counts all tokens so far. The first chunk of each stage may carry no text. The last
+    chunk, and only that, has ``finish_reason`` and ``usage``.
+    """
+
+    stage: Stage
+    text: str = ""
+    reasoning: str = ""
+    completion_tokens: int = 0
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+class EngineError(Exception):
+    """Anything an engine reports; the text is a sentence with a way out.
+
+    EngineError
+      |- ModelNotFound     the model is missing or broken: nothing to retry until somebody changes a path
+      |- EngineNotReady    no model is loaded now; it may be later
+      |- BadRequest        the request makes no sense
+      |    |- Unsupported  this engine cannot honour a field; ``field`` names it
+      |    |- BadImage     a picture cannot be used
+      |    |- PromptTooLong
+      |- EngineCrashed     the worker process died or hung
+    """
+
+
+class ModelNotFound(EngineError):
+    """The model file is missing or broken; the sentence names it and the command that gets one."""
+
+
+class EngineNotReady(EngineError):
+    """No model is loaded at the moment."""
+
+
+class BadRequest(EngineError):
+    """The request makes no sense to any engine."""
+
+
+class Unsupported(BadRequest):
+    """This engine cannot honour a field of the request; the sentence begins with the field's name."""
+
+
+class BadImage(BadRequest):
+    """A picture cannot be used."""
+
+
+class PromptTooLong(BadRequest):
+    """Prompt and pictures do not fit; the sentence has both numbers. Raised before any work is done."""
+
+
+class EngineCrashed(EngineError):
+    """The worker process died, or stopped responding and was killed."""
+
+
+class Engine(Protocol):
+    """What an engine implements. Constructed with its keyword configuration; construction loads the model.
+
+    Construction raises :class:`ModelNotFound` when the model is missing or broken. Engines are found through the
+    entry-point group ``qwen3vl_ros.engines``; the value is a class (or factory) that takes keyword arguments.
+    """
+
+    def describe(self) -> Description:
+        """What this engine is and can do. Cheap; constant after construction."""
+
+    def generate(self, request: Request, cancel: threading.Event) -> Iterator[Chunk]:
+        """Answer ``request``; yields chunks as they come and ends with one that has a finish reason and usage.
+
+        Once ``cancel`` is set, from any thread and at any stage, the stream ends promptly with a last chunk whose
+        finish reason is ``"cancelled"``. Raises an :class:`EngineError`; the engine can take the next request after.
+        """
+
+    def close(self) -> None:
+        """Free the model. Idempotent; no call may follow."""

@@ -1,0 +1,47 @@
+"""What llama.cpp logs: kept out of the terminal, the last lines remembered for error messages."""
+
+from __future__ import annotations
+
+import collections
+import logging
+from typing import Any
+
+import llama_cpp
+from llama_cpp import mtmd_cpp
+
+_logger = logging.getLogger("llama.cpp")
+
+_ERROR, _CONTINUED = 3, 5  # of enum ggml_log_level
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.DEBUG, 5: logging.DEBUG}
+
+_errors: collections.deque[str] = collections.deque(maxlen=8)
+
+
+def install() -> None:
+    """Send the log of all of llama.cpp to the Python logger ``llama.cpp`` and forget earlier errors.
+
+    llama.cpp has one log per process. Its errors become INFO and everything else DEBUG, because what matters
+    reaches the user as an exception whose sentence quotes :func:`last_error`.
+    """
+    _errors.clear()
+    llama_cpp.llama_log_set(_receive, None)
+    mtmd_cpp.mtmd_helper_log_set(_receive, None)  # sets mtmd's own log too
+
+
+def last_error() -> str:
+    """The most telling of llama.cpp's latest error lines, "" if there was none since :func:`install`."""
+    lines = [line for line in _errors if "failed to load model" not in line]
+    return lines[-1] if lines else (_errors[-1] if _errors else "")
+
+
+def _on_line(level: int, text: bytes, _user_data: Any) -> None:
+    line = text.decode("utf-8", "replace").strip()
+    if not line:
+        return
+    if level == _ERROR:
+        _errors.append(line)
+    _logger.log(_LEVELS.get(level, logging.DEBUG), "%s", line)
+
+
+# llama.cpp keeps the pointer for as long as the process lives: so must this module.
+_receive = llama_cpp.llama_log_callback(_on_line)

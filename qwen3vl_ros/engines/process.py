@@ -1,0 +1,266 @@
+"""The node's side of an engine: a worker process that is started, watched, restarted and asked.
+
+Nothing here blocks the caller: answers and state changes are delivered to callbacks from a thread of this object.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from typing import Any, TypeAlias
+
+from qwen3vl_ros.engines.base import Chunk, Description, EngineCrashed, EngineError, EngineNotReady, Request
+from qwen3vl_ros.engines.worker import pack
+
+Deliver: TypeAlias = Callable[[Chunk | EngineError], None]
+
+_BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds before the n-th restart in a row; an answered request starts the row again."""
+
+_START = (
+    "import json, sys; name, config, path = json.loads(sys.argv[2]); sys.path[:] = path; "
+    "from qwen3vl_ros.engines.worker import main; main(int(sys.argv[1]), name, config)"
+)
+
+
+class State(enum.Enum):
+    """What an engine's process is doing."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Which engine to run: entry-point name, its keyword configuration (JSON types), and when it counts as hung.
+
+    ``heartbeat_timeout``: seconds without a sign of life after which the process is killed and restarted.
+    """
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    heartbeat_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A snapshot of an engine's process. ``memory`` in bytes, ``load_time`` in seconds; ``pid`` 0 = none."""
+
+    state: State
+    message: str = ""
+    description: Description | None = None
+    pid: int = 0
+    memory: int = 0
+    load_time: float = 0.0
+    restarts: int = 0
+
+
+class Call:
+    """One request that is being answered."""
+
+    def __init__(self, process: EngineProcess, identifier: int, deliver: Deliver) -> None:
+        self._process = process
+        self._identifier = identifier
+        self.deliver = deliver
+
+    def cancel(self) -> None:
+        """Ask the engine to stop; returns at once. A last chunk or an error is still delivered."""
+        self._process._send("cancel", self._identifier)
+
+
+class EngineProcess:
+    """An engine in a process of its own.
+
+    ``on_change`` gets a :class:`Health` whenever something in it other than ``memory`` changes; like every ``deliver``
+    callback it runs on this object's thread and must return quickly.
+    """
+
+    def __init__(self, spec: EngineSpec, on_change: Callable[[Health], None]) -> None:
+        self.spec = spec
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._health = Health(State.LOADING, f"loading engine {spec.name!r}")
+        self._connection: Connection | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._calls: dict[int, Call] = {}
+        self._next_identifier = 0
+        self._failures = 0
+        self._killed_because = ""
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name=f"engine-{spec.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def health(self) -> Health:
+        """What the process is doing now."""
+        return self._health
+
+    def submit(self, request: Request, deliver: Deliver) -> Call:
+        """Send ``request``; its chunks are delivered as they come, ending with a finish reason or an EngineError.
+
+        Raises :class:`EngineNotReady` while no model is loaded.
+        """
+        descriptor, sizes = pack(request)
+        try:
+            with self._lock:
+                if self._health.state is not State.READY or self._connection is None or self._child is None:
+                    raise EngineNotReady(self._health.message or f"engine {self.spec.name!r} is not loaded")
+                identifier = self._next_identifier
+                self._next_identifier += 1
+                call = self._calls[identifier] = Call(self, identifier, deliver)
+                try:
+                    self._connection.send(("generate", identifier, sizes))
+                    reduction.send_handle(self._connection, descriptor, self._child.pid)
+                except OSError as error:
+                    del self._calls[identifier]
+                    raise EngineNotReady(f"engine {self.spec.name!r} just died; it is being restarted") from error
+        finally:
+            os.close(descriptor)
+        return call
+
+    def kill(self, reason: str) -> None:
+        """Kill a worker that no longer does what it is told; it restarts. ``reason`` completes "was killed: ..."."""
+        with self._lock:
+            if self._child is not None:
+                self._killed_because = reason
+                self._child.kill()
+
+    def close(self, timeout: float = 1.0) -> None:
+        """End the process, in order within ``timeout`` seconds, else by force. Idempotent."""
+        self._closing.set()
+        self._send("close")
+        self._thread.join(timeout)
+        with self._lock:
+            child = self._child
+        if child is not None:
+            child.kill()
+        self._thread.join()
+
+    def _send(self, *message: Any) -> None:
+        with self._lock:
+            if self._connection is not None:
+                with suppress(OSError):  # it died; the supervising thread sees that and tells everybody
+                    self._connection.send(message)
+
+    def _change(self, **fields: Any) -> None:
+        self._health = replace(self._health, **fields)
+        self._on_change(self._health)
+
+    def _supervise(self) -> None:
+        """Start the worker, relay what it says, start it again when it dies; until closed or hopeless."""
+        while not self._closing.wait(_BACKOFF[min(self._failures, len(_BACKOFF) - 1)]):
+            self._start()
+            error = self._relay()
+            crash = self._reap()
+            if self._closing.is_set():
+                break
+            if error is not None:
+                self._end_calls(error)
+                self._change(state=State.FAILED, message=str(error), description=None, pid=0, memory=0)
+                self._closing.wait()
+                return
+            self._failures += 1
+            self._change(
+                state=State.RESTARTING, message=f"{crash}; restarting", pid=0, memory=0, restarts=self._health.restarts + 1
+            )
+            self._end_calls(EngineCrashed(f"{crash}; it is being restarted, ask again"))
+        self._end_calls(EngineNotReady(f"engine {self.spec.name!r} was closed"))
+        self._change(state=State.CLOSED, message="closed", description=None, pid=0, memory=0)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        arguments = json.dumps([self.spec.name, dict(self.spec.config), sys.path])
+        child = subprocess.Popen(
+            [sys.executable, "-c", _START, str(theirs.fileno()), arguments],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal reaches the node alone
+        )
+        theirs.close()
+        with self._lock:
+            self._child = child
+            self._connection = Connection(ours.detach())
+            self._killed_because = ""
+        self._change(state=State.LOADING, message=f"loading engine {self.spec.name!r}", pid=child.pid)
+
+    def _relay(self) -> EngineError | None:
+        """Pass on what the worker says until it ends. Returns the error it gave up with, None if it died."""
+        connection = self._connection
+        assert connection is not None
+        last_sign = time.monotonic()
+        while True:
+            try:
+                if not connection.poll(self.spec.heartbeat_timeout):
+                    # Both may have been stopped together (a debugger, a suspended machine): look once more.
+                    silence = time.monotonic() - last_sign
+                    if not connection.poll(0):
+                        self.kill(f"no sign of life for {silence:.0f} s")
+                        return None
+                message = connection.recv()
+            except (EOFError, OSError):
+                return None
+            last_sign = time.monotonic()
+            kind = message[0]
+            if kind == "chunk":
+                self._deliver(message[1], message[2], last=message[2].finish_reason is not None)
+            elif kind == "error":
+                self._deliver(message[1], message[2], last=True)
+            elif kind == "alive":
+                self._health = replace(self._health, memory=message[1])
+            elif kind == "ready":
+                self._change(state=State.READY, message="", description=message[1], load_time=message[2])
+            elif kind == "failed":
+                return message[1]  # type: ignore[no-any-return]
+
+    def _deliver(self, identifier: int, item: Chunk | EngineError, *, last: bool) -> None:
+        if last:
+            self._failures = 0
+            with self._lock:
+                call = self._calls.pop(identifier, None)
+        else:
+            call = self._calls.get(identifier)
+        if call is not None:
+            call.deliver(item)
+
+    def _end_calls(self, error: EngineError) -> None:
+        with self._lock:
+            calls = list(self._calls.values())
+            self._calls.clear()
+        for call in calls:
+            call.deliver(error)
+
+    def _reap(self) -> str:
+        """Wait for the dead worker; says in words how it died."""
+        with self._lock:
+            child, connection = self._child, self._connection
+            self._child = self._connection = None
+        assert child is not None and connection is not None
+        connection.close()
+        try:
+            status = child.wait(1.0)
+        except subprocess.TimeoutExpired:  # it closed the socket but lives on
+            child.kill()
+            status = child.wait()
+        name = f"the process of engine {self.spec.name!r} (pid {child.pid})"
+        if self._killed_because:
+            return f"{name} was killed: {self._killed_because}"
+        if status >= 0:
+            return f"{name} ended with exit status {status}"
+        reason = signal.Signals(-status).name
+        hint = " (out of memory, if nobody sent it: see dmesg)" if reason == "SIGKILL" else ""
+        return f"{name} died of {reason}{hint}"

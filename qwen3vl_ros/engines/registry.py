@@ -1,0 +1,32 @@
+"""Finding engines by name, through the entry-point group that third parties can add to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from qwen3vl_ros.engines.base import Engine, ModelNotFound
+
+GROUP = "qwen3vl_ros.engines"
+
+
+def available() -> dict[str, EntryPoint]:
+    """Every installed engine by name. Nothing is imported."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def load(name: str) -> Callable[..., Engine]:
+    """Import the engine called ``name``; the result takes the engine's keyword configuration.
+
+    Raises :class:`ModelNotFound` when there is no such engine or its library is not installed.
+    """
+    found = available()
+    if name not in found:
+        raise ModelNotFound(f"there is no engine {name!r}; installed are: {', '.join(sorted(found)) or 'none'}")
+    try:
+        return cast("Callable[..., Engine]", found[name].load())
+    except ImportError as error:
+        raise ModelNotFound(
+            f"engine {name!r} needs a library that is not installed ({error}); `qwen3vl-ros engines` says how to get it"
+        ) from error

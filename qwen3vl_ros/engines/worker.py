@@ -1,0 +1,158 @@
+"""The process an engine lives in: requests come in, chunks go out, a heartbeat says it is alive.
+
+It is started afresh (never forked) by :class:`qwen3vl_ros.engines.process.EngineProcess`, so that a native crash, a hang
+or an out-of-memory kill takes only the running answers with it. Messages travel over one socket and are small;
+requests with their pictures arrive in anonymous shared memory whose file descriptor follows the message, so nothing is
+left in /dev/shm whoever dies when.
+
+To the worker: ``("generate", id, sizes)`` + a descriptor, ``("cancel", id)``, ``("close",)``.
+From the worker: ``("alive", rss_bytes)``, ``("ready", description, load_seconds)``, ``("failed", error)``,
+``("chunk", id, chunk)``, ``("error", id, error)``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import mmap
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from typing import Any
+
+from qwen3vl_ros.engines import registry
+from qwen3vl_ros.engines.base import Engine, EngineError, Request
+
+HEARTBEAT_PERIOD = 1.0
+"""Seconds between two ``alive`` messages."""
+
+_log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def pack(request: Request) -> tuple[int, list[int]]:
+    """Put a request into anonymous shared memory.
+
+    Returns its file descriptor, which the caller closes, and the sizes in bytes of the parts in it: the pickle, then
+    one buffer for each picture (pickle protocol 5 out-of-band buffers: pixels are copied once, never pickled).
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(request, protocol=5, buffer_callback=buffers.append)
+    parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+    sizes = [part.nbytes for part in parts]
+    descriptor = os.memfd_create("qwen3vl_ros")
+    try:
+        os.ftruncate(descriptor, sum(sizes))
+        with mmap.mmap(descriptor, sum(sizes)) as memory:
+            offset = 0
+            for part, size in zip(parts, sizes, strict=True):
+                memory[offset : offset + size] = part
+                offset += size
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, sizes
+
+
+def unpack(descriptor: int, sizes: list[int]) -> Request:
+    """The request that :func:`pack` made; pictures are read-only views of the shared memory. Closes ``descriptor``."""
+    try:
+        memory = memoryview(mmap.mmap(descriptor, sum(sizes), access=mmap.ACCESS_READ))
+    finally:
+        os.close(descriptor)
+    parts = []
+    offset = 0
+    for size in sizes:
+        parts.append(memory[offset : offset + size])
+        offset += size
+    request = pickle.loads(parts[0], buffers=parts[1:])
+    assert isinstance(request, Request)
+    return request
+
+
+class _Worker:
+    """The worker's side of the socket."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._send_lock = threading.Lock()
+        self._cancels: dict[int, threading.Event] = {}
+
+    def send(self, *message: Any) -> None:
+        with self._send_lock:
+            try:
+                self._connection.send(message)
+            except OSError:  # the node is gone, and this process with it
+                os._exit(0)
+
+    def beat(self) -> None:
+        """Say that this process is alive and how much memory it holds, for ever."""
+        page = os.sysconf("SC_PAGE_SIZE")
+        while True:
+            with open("/proc/self/statm", encoding="ascii") as statm:
+                resident = int(statm.read().split()[1]) * page
+            self.send("alive", resident)
+            time.sleep(HEARTBEAT_PERIOD)
+
+    def answer(self, engine: Engine, identifier: int, request: Request, cancel: threading.Event) -> None:
+        try:
+            for chunk in engine.generate(request, cancel):
+                if chunk.finish_reason is not None:
+                    del self._cancels[identifier]
+                self.send("chunk", identifier, chunk)
+        except EngineError as error:
+            self._cancels.pop(identifier, None)
+            self.send("error", identifier, error)
+        except Exception as error:
+            _log.exception("engine failed while answering")
+            self._cancels.pop(identifier, None)
+            self.send("error", identifier, EngineError(f"the engine failed with {type(error).__name__}: {error}"))
+
+    def serve(self, engine: Engine) -> None:
+        """Answer requests until told to close or the node is gone."""
+        while True:
+            try:
+                message = self._connection.recv()
+            except (EOFError, OSError):
+                os._exit(0)  # no orderly close: the node died, and nobody waits for this model
+            if message[0] == "generate":
+                _, identifier, sizes = message
+                request = unpack(reduction.recv_handle(self._connection), sizes)
+                cancel = self._cancels[identifier] = threading.Event()
+                threading.Thread(target=self.answer, args=(engine, identifier, request, cancel), daemon=True).start()
+            elif message[0] == "cancel":
+                running = self._cancels.get(message[1])
+                if running is not None:
+                    running.set()
+            else:
+                return
+
+
+def main(descriptor: int, name: str, config: dict[str, Any]) -> None:
+    """Load engine ``name`` with ``config`` and serve the socket ``descriptor`` until it closes."""
+    # Ctrl-C is for the node, which closes this process in order; if the node dies, even by SIGKILL, so does this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    worker = _Worker(Connection(descriptor))
+    threading.Thread(target=worker.beat, daemon=True).start()
+    begin = time.monotonic()
+    try:
+        engine = registry.load(name)(**config)
+    except EngineError as error:
+        worker.send("failed", error)
+        return
+    except Exception as error:
+        _log.exception("engine %s failed to load", name)
+        worker.send("failed", EngineError(f"engine {name!r} failed to load with {type(error).__name__}: {error}"))
+        return
+    worker.send("ready", engine.describe(), time.monotonic() - begin)
+    worker.serve(engine)
+    engine.close()
+    sys.stdout.flush()
+    os._exit(0)  # native threads of an engine must not hold up the node's shutdown

@@ -1,0 +1,335 @@
+"""Leads each question from the queue through camera and engine to its result.
+
+A conductor thread per question that the engine can take at once; callbacks of the node only ever put jobs in the queue
+or end them, so accepting, cancelling and status never wait for a model.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
+
+from qwen3vl_ros.dialogue.question import check_supported, validate_answer
+from qwen3vl_ros.engines.base import (
+    BadImage,
+    BadRequest,
+    Chunk,
+    Description,
+    EngineCrashed,
+    EngineError,
+    EngineNotReady,
+    Image,
+    Message,
+    ModelNotFound,
+    PromptTooLong,
+    Request,
+    Stage,
+    Unsupported,
+    Usage,
+)
+from qwen3vl_ros.engines.process import EngineProcess, State
+from qwen3vl_ros.nodes.frame_source import FrameSource, NoFrame
+from qwen3vl_ros.nodes.goal_queue import GoalQueue
+from qwen3vl_ros.nodes.job import Code, Ending, Job, Outcome, Progress
+from qwen3vl_ros.nodes.parameters import Settings
+from qwen3vl_ros.vision.compressed import decode
+from qwen3vl_ros.vision.encodings import to_rgb
+from qwen3vl_ros.vision.fit import fit_image
+
+RESULT_GRACE = 0.25
+"""Seconds that an ended question waits for the engine's last words before its result goes out without them."""
+
+STOP_GRACE = 2.0
+"""Seconds after which an engine that was told to stop and did not is killed."""
+
+_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (Unsupported, Code.UNSUPPORTED),
+    (BadImage, Code.BAD_IMAGE),
+    (PromptTooLong, Code.PROMPT_TOO_LONG),
+    (BadRequest, Code.BAD_REQUEST),
+    (NoFrame, Code.NO_FRAME),
+    (EngineCrashed, Code.ENGINE_CRASHED),
+    (EngineNotReady, Code.ENGINE_NOT_READY),
+    (ModelNotFound, Code.ENGINE_NOT_READY),
+    (EngineError, Code.ENGINE_ERROR),
+)
+"""Error code of every exception a question can meet, most special first."""
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What is known of an answer while it is made."""
+
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: str = ""
+    json: str = ""
+    headers: tuple[Header, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    completion_tokens: int = 0
+    queue_time: float | None = None
+    image_time: float | None = None
+    engine: str = ""
+    model: str = ""
+
+
+class Conductor:
+    """Answers the jobs of ``jobs`` with ``engine``, looking through ``camera``, until that queue is closed.
+
+    ``settings`` gives the parameters as they are now. ``on_finish`` gets every job with its outcome, ``log_exception``
+    a sentence when a defect of this package ended a question.
+    """
+
+    def __init__(
+        self,
+        jobs: GoalQueue[Job],
+        engine: EngineProcess,
+        camera: FrameSource,
+        settings: Callable[[], Settings],
+        on_finish: Callable[[Job, Outcome], None],
+        log_exception: Callable[[str], None],
+    ) -> None:
+        self._jobs = jobs
+        self._engine = engine
+        self._camera = camera
+        self._settings = settings
+        self._on_finish = on_finish
+        self._log_exception = log_exception
+        self._camera_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._live: dict[str, Job] = {}
+        self._slots = 0
+        self.engine_changed()
+
+    @property
+    def live(self) -> list[Job]:
+        """Questions that were accepted and have no result yet, in the order of acceptance."""
+        with self._lock:
+            return list(self._live.values())
+
+    @property
+    def running(self) -> list[Job]:
+        """Those of them that are out of the queue."""
+        waiting = self._jobs.waiting()
+        return [job for job in self.live if job not in waiting]
+
+    def accept(self, job: Job, queue_size: int) -> bool:
+        """Queue ``job``; False when ``queue_size`` goals wait already."""
+        with self._lock:
+            self._live[job.asker.goal_id] = job
+        self._jobs.capacity = queue_size + max(0, self._slots - (len(self._live) - 1 - len(self._jobs)))
+        if self._jobs.put(job):
+            self.show_positions()
+            return True
+        return False
+
+    def find(self, goal_id: str) -> Job | None:
+        """The live question of that goal."""
+        with self._lock:
+            return self._live.get(goal_id)
+
+    def engine_changed(self) -> None:
+        """The engine's state is another now: jobs that wait for it look again, and its concurrency is used."""
+        description = self._engine.health.description
+        wanted = 1 if description is None else description.concurrency
+        with self._lock:
+            new, self._slots = max(0, wanted - self._slots), max(wanted, self._slots)
+        for _ in range(new):
+            threading.Thread(target=self._serve, name="conductor", daemon=True).start()
+        for job in self.live:
+            job.inbox.put(None)
+
+    def ended(self, job: Job) -> None:
+        """``job`` was told to end early: one that still waits in the queue is finished here and now."""
+        if self._jobs.withdraw(job):
+            self.finish(job, Outcome(job.ending, queue_time=time.monotonic() - job.accepted))
+            self.show_positions()
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Give ``job`` its result, unless it has one."""
+        final = job.finish(outcome)
+        if final is not None:
+            with self._lock:
+                self._live.pop(job.asker.goal_id, None)
+            self._on_finish(job, final)
+
+    def end_all(self, code: int, message: str) -> None:
+        """End every live question with the same error."""
+        for job in self.live:
+            job.end(code, message)
+
+    def show_positions(self) -> None:
+        """Tell everybody who waits how many are before them."""
+        ahead = len(self.live) - len(self._jobs)
+        for position, job in enumerate(self._jobs.waiting()):
+            job.asker.progress(Progress(Stage.QUEUED, queue_position=ahead + position))
+
+    def _serve(self) -> None:
+        while (job := self._jobs.take()) is not None:
+            self.show_positions()
+            self._run(job)
+
+    def _run(self, job: Job) -> None:
+        answer = _Answer(queue_time=time.monotonic() - job.accepted)
+        ending: Ending | None = None
+        try:
+            job.asker.started()
+            self._answer(job, answer)
+        except Exception as error:
+            code = next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL_ERROR)
+            message = str(error)
+            if code == Code.INTERNAL_ERROR:
+                message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
+                self._log_exception(message)
+            ending = Ending(code, message)
+        self.finish(job, self._outcome(job, answer, ending))
+
+    def _outcome(self, job: Job, answer: _Answer, ending: Ending | None) -> Outcome:
+        """What the job ended with. That it was told to end outweighs what went wrong while it was ending."""
+        ending = job.ending or ending
+        finish_reason = answer.finish_reason
+        if ending is not None and answer.completion_tokens and not finish_reason:
+            finish_reason = "cancelled"
+        usage = answer.usage
+        if not usage.completion_tokens:
+            usage = Usage(completion_tokens=answer.completion_tokens)
+        return Outcome(
+            ending=ending,
+            text=answer.text,
+            reasoning=answer.reasoning,
+            finish_reason=finish_reason,
+            json=answer.json,
+            headers=answer.headers,
+            usage=usage,
+            queue_time=answer.queue_time,
+            image_time=answer.image_time,
+            engine=answer.engine,
+            model=answer.model,
+        )
+
+    def _answer(self, job: Job, answer: _Answer) -> None:
+        """Fill ``answer``, as far as it goes before the job ends or something raises."""
+        description = self._ready(job)
+        if description is None:
+            return
+        answer.engine, answer.model = description.engine, description.model
+        question = job.question
+        check_supported(question, description)
+        begin = time.monotonic()
+        images = self._images(job, answer, description)
+        if images is None:
+            return
+        answer.image_time = time.monotonic() - begin
+        messages = [Message("user", (*images, question.prompt))]
+        if question.system_prompt:
+            messages.insert(0, Message("system", (question.system_prompt,)))
+        self._stream(job, answer, Request(tuple(messages), question.options, question.response_schema))
+        if job.ending is None and question.response_schema is not None:
+            try:
+                answer.json = validate_answer(answer.text, question.response_schema)
+            except ValueError as error:
+                job.end(Code.BAD_RESPONSE, str(error))
+
+    def _ready(self, job: Job) -> Description | None:
+        """What the engine is, once it is loaded; None when the job ended before."""
+        while job.ending is None:
+            health = self._engine.health
+            if health.state is State.READY and health.description is not None:
+                return health.description
+            if health.state in (State.FAILED, State.CLOSED):
+                raise EngineNotReady(health.message)
+            job.asker.progress(Progress(Stage.QUEUED))
+            job.inbox.get()  # engine_changed() or the job's own end
+        return None
+
+    def _images(self, job: Job, answer: _Answer, description: Description) -> list[Image] | None:
+        """The pictures the question is about, fitted for the engine; None when the job ended before."""
+        question = job.question
+        if question.text_only:
+            return []
+        messages = list(question.images)
+        if not messages:
+            job.asker.progress(Progress(Stage.WAITING_FRAME))
+            frame_timeout = self._settings().frame_timeout
+            deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
+            with self._camera_lock:
+                job.interrupt = self._camera.interrupt
+                frame = self._camera.wait(
+                    question.not_before, question.max_frame_age, deadline, lambda: job.ending is not None
+                )
+            job.interrupt = lambda: None
+            if frame is None:
+                return None
+            messages = [frame.message()]
+        if description.max_images is not None and len(messages) > description.max_images:
+            raise BadRequest(
+                f"{len(messages)} pictures in the goal; engine {description.engine!r} takes {description.max_images}"
+            )
+        answer.headers = tuple(message.header for message in messages)
+        pixels = (decode(message) if isinstance(message, CompressedImage) else to_rgb(message) for message in messages)
+        return [fit_image(image, description.image_input)[0] for image in pixels]
+
+    def _stream(self, job: Job, answer: _Answer, request: Request) -> None:
+        """Send the request and pass on what comes, until it is complete or the job ended."""
+        call = self._engine.submit(request, job.inbox.put)
+        job.interrupt = call.cancel
+        if job.ending is not None:
+            call.cancel()
+        told_to_stop: float | None = None
+        last_full_text = -float("inf")
+        while True:
+            if job.ending is not None and told_to_stop is None:
+                told_to_stop = time.monotonic()
+            try:
+                item = job.inbox.get(timeout=self._patience(job, told_to_stop))
+            except queue.Empty:
+                self.finish(job, self._outcome(job, answer, None))
+                if told_to_stop is not None and time.monotonic() - told_to_stop >= STOP_GRACE:
+                    self._engine.kill(f"it did not stop within {STOP_GRACE:g} s of being told to")
+                    return
+                continue
+            if item is None:
+                continue
+            if isinstance(item, EngineError):
+                raise item
+            now = time.monotonic()
+            full = now - last_full_text >= self._settings().full_text_interval
+            last_full_text = now if full else last_full_text
+            self._take_chunk(job, answer, item, full)
+            if item.finish_reason is not None:
+                return
+
+    @staticmethod
+    def _patience(job: Job, told_to_stop: float | None) -> float | None:
+        """Seconds to wait for the next chunk: for ever while the job runs, within the graces once it ended."""
+        if told_to_stop is None:
+            return None
+        since = time.monotonic() - told_to_stop
+        return max(0.0, (RESULT_GRACE if since < RESULT_GRACE else STOP_GRACE) - since)
+
+    @staticmethod
+    def _take_chunk(job: Job, answer: _Answer, chunk: Chunk, full_text: bool) -> None:
+        answer.text += chunk.text
+        answer.reasoning += chunk.reasoning
+        answer.completion_tokens = chunk.completion_tokens
+        if chunk.finish_reason is not None:
+            answer.finish_reason = chunk.finish_reason
+        if chunk.usage is not None:
+            answer.usage = chunk.usage
+        if job.ending is None and (chunk.finish_reason is None or chunk.text or chunk.reasoning):
+            job.asker.progress(
+                Progress(
+                    chunk.stage,
+                    delta=chunk.text,
+                    text=answer.text if full_text else None,
+                    reasoning_delta=chunk.reasoning,
+                    completion_tokens=chunk.completion_tokens,
+                )
+            )
+

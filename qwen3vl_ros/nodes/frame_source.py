@@ -1,0 +1,222 @@
+"""Frames of one camera, taken only when somebody asks.
+
+The subscription keeps the newest sample in the middleware and no executor ever spins it, so an idle camera costs no
+Python at all; a question takes the sample that waits there, or waits for the next one.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.clock import Clock
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+NEWEST_ONLY = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+"""Sensor-data QoS that keeps one sample: compatible with every publisher, never an old frame."""
+
+
+class _NeverSpun(CallbackGroup):  # type: ignore[misc]
+    """A callback group whose entities no executor waits for."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        """Never called: nothing begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture as it arrived. ``stamp`` in nanoseconds of the camera's clock; ``message`` is deserialized on use."""
+
+    stamp: int
+    serialized: bytes
+    message_type: type
+
+    def message(self) -> Any:
+        """The sensor_msgs Image or CompressedImage."""
+        return deserialize_message(self.serialized, self.message_type)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraHealth:
+    """What diagnostics say about a camera. ``rate`` in Hz, ``age`` of the newest frame in seconds; None = unknown."""
+
+    topic: str
+    publishers: int
+    rate: float | None
+    age: float | None
+    problem: str
+
+
+class NoFrame(Exception):
+    """No frame of the required freshness came; the text says what is known about why."""
+
+
+class FrameSource:
+    """The newest frame of a camera topic, on demand.
+
+    ``transport`` "raw" subscribes sensor_msgs/Image on ``topic``, "compressed" sensor_msgs/CompressedImage on
+    ``topic``/compressed, as image_transport names them. Usable from any thread; one :meth:`wait` at a time.
+    """
+
+    def __init__(self, node: Node, topic: str, transport: str) -> None:
+        self._node = node
+        self._clock: Clock = node.get_clock()
+        self._type = CompressedImage if transport == "compressed" else Image
+        self._subscription = node.create_subscription(
+            self._type,
+            f"{topic}/compressed" if transport == "compressed" else topic,
+            _ignore,
+            NEWEST_ONLY,
+            callback_group=_NeverSpun(),
+            raw=True,
+        )
+        self.topic: str = self._subscription.topic_name
+        self._interrupt = node.create_guard_condition(_ignore, callback_group=_NeverSpun())
+        self._lock = threading.Lock()
+        self._newest: Frame | None = None
+        self._taken = 0
+        self._published = 0
+        self._statistics: tuple[float, int] | None = None
+
+    def close(self) -> None:
+        """Drop the subscription and whatever frame is held."""
+        self._node.destroy_subscription(self._subscription)
+        self._node.destroy_guard_condition(self._interrupt)
+        self._newest = None
+
+    def interrupt(self) -> None:
+        """Make a running :meth:`wait` look at its ``cancelled`` at once."""
+        self._interrupt.trigger()
+
+    def wait(
+        self, not_before: int, max_age: float, deadline: float, cancelled: Callable[[], bool] = lambda: False
+    ) -> Frame | None:
+        """The newest frame stamped at or after ``not_before`` (ns) and at most ``max_age`` seconds old.
+
+        Takes one that is there, else waits until ``deadline`` (time.monotonic() seconds) and then raises
+        :class:`NoFrame`. Returns None when ``cancelled()`` became true and :meth:`interrupt` was called.
+        """
+        begin = time.monotonic()
+        taken_before = self._taken
+        while not cancelled():
+            frame = self._take()
+            if frame is not None and frame.stamp >= not_before and self._age(frame) <= max_age:
+                return frame
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise NoFrame(self._why_not(frame, not_before, max_age, begin, self._taken - taken_before))
+            self._wait_for_sample(remaining)
+        return None
+
+    def health(self) -> CameraHealth:
+        """What can be said about the camera now; the rate is that since the previous call.
+
+        The rate comes from the publisher's sequence numbers, so the frames between two calls need not be taken.
+        """
+        frame = self._take()
+        self._interrupt.trigger()  # the frame just taken may be the one that a running wait() waits for
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        now = time.monotonic()
+        rate = None
+        if self._statistics is not None and now > self._statistics[0]:
+            rate = max(0, self._published - self._statistics[1]) / (now - self._statistics[0])
+        self._statistics = (now, self._published)
+        problem = self._mismatch() or ("" if publishers else f"nobody publishes {self.topic}")
+        return CameraHealth(self.topic, len(publishers), rate, None if frame is None else self._age(frame), problem)
+
+    def _take(self) -> Frame | None:
+        """The newest frame there is: the one waiting in the middleware, else the one taken last."""
+        with self._lock:
+            sample = self._subscription.handle.take_message(self._type, True)
+            if sample is not None:
+                serialized, info = sample
+                stamp = header_stamp(serialized) or info["received_timestamp"]
+                self._newest = Frame(stamp, serialized, self._type)
+                self._taken += 1
+                self._published = info["publication_sequence_number"]
+            return self._newest
+
+    def _wait_for_sample(self, timeout: float) -> None:
+        wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, self._node.context.handle)
+        wait_set.clear_entities()
+        wait_set.add_subscription(self._subscription.handle)
+        wait_set.add_guard_condition(self._interrupt.handle)
+        wait_set.wait(int(timeout * 1e9))
+
+    def _age(self, frame: Frame) -> float:
+        """Seconds between the frame's stamp and now, by the node's clock (simulated time where that is used)."""
+        return float(self._clock.now().nanoseconds - frame.stamp) / 1e9
+
+    def _mismatch(self) -> str:
+        """Why samples of the publishers there are cannot arrive, "" when they can."""
+        wanted = f"sensor_msgs/msg/{self._type.__name__}"
+        for publisher in self._node.get_publishers_info_by_topic(self.topic):
+            if publisher.topic_type != wanted:
+                return (
+                    f"{self.topic} carries {publisher.topic_type}, not {wanted}: "
+                    "set the parameter transport, or remap the topic"
+                )
+            compatible, reason = qos_check_compatible(publisher.qos_profile, NEWEST_ONLY)
+            if compatible == QoSCompatibility.ERROR:
+                return f"QoS of the publisher of {self.topic} does not match: {reason}"
+        return ""
+
+    def _why_not(self, frame: Frame | None, not_before: int, max_age: float, begin: float, received: int) -> str:
+        waited = f"{time.monotonic() - begin:.1f} s"
+        mismatch = self._mismatch()
+        if mismatch:
+            return f"no frame on {self.topic} for {waited}: {mismatch}"
+        if frame is not None:
+            age = self._age(frame)
+            if frame.stamp < not_before:
+                return (
+                    f"no frame on {self.topic} stamped at or after not_before for {waited}; the newest is "
+                    f"{(not_before - frame.stamp) / 1e9:.3f} s too early: is not_before in the camera's clock?"
+                )
+            return (
+                f"no frame on {self.topic} younger than {max_age:g} s for {waited}; the newest is {age:.1f} s old: "
+                "does the camera still run, and do its stamps use this node's clock (use_sim_time)?"
+            )
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        if not publishers:
+            return f"no frame on {self.topic} for {waited} (nobody publishes it): is the camera running, and is the topic right?"
+        kinds = {
+            "best-effort" if publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT else "reliable"
+            for publisher in publishers
+        }
+        return (
+            f"no frame on {self.topic} for {waited} (publisher is {' and '.join(sorted(kinds))}, QoS matches, "
+            f"{received} received): is the camera running?"
+        )
+
+
+def header_stamp(serialized: bytes) -> int:
+    """Stamp of a serialized message that begins with a std_msgs/Header, nanoseconds.
+
+    CDR (OMG DDS-RTPS 10.2): a 4-byte encapsulation header whose second byte says little (odd) or big endian, then the
+    int32 seconds and uint32 nanoseconds.
+    """
+    order = "<" if serialized[1] & 1 else ">"
+    seconds, nanoseconds = struct.unpack_from(f"{order}iI", serialized, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+
+
+def _ignore(*_: Any) -> None:
+    """A callback for entities that are never spun."""

@@ -1,0 +1,132 @@
+"""One accepted question on its way to its result, whoever asked it (action goal or service call)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from std_msgs.msg import Header
+
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.dialogue.question import Question
+from qwen3vl_ros.engines.base import Chunk, EngineError, Stage, Usage
+
+Code = AskImage.Result
+"""Home of the error code constants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a question ends otherwise than by being answered: an AskImage error code and its sentence."""
+
+    code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a question ended. Times in seconds; None = that stage was not reached."""
+
+    ending: Ending | None = None
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: str = ""
+    json: str = ""
+    headers: tuple[Header, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    queue_time: float | None = None
+    image_time: float | None = None
+    total_time: float = 0.0
+    engine: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One feedback message. ``text`` None = thinned out."""
+
+    stage: Stage
+    queue_position: int = 0
+    delta: str = ""
+    text: str | None = ""
+    reasoning_delta: str = ""
+    completion_tokens: int = 0
+
+
+class Asker(Protocol):
+    """Who asked: gets told of the start, of progress and of the end, from any thread."""
+
+    @property
+    def goal_id(self) -> str: ...
+
+    def started(self) -> None: ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+    def finished(self, outcome: Outcome) -> None: ...
+
+
+class Job:
+    """A question, its deadline, and the one way to end it early.
+
+    Cancel, time-out, preemption and shutdown all call :meth:`end`; the first one wins, whatever stage the question is
+    in. ``on_end`` then runs once, in that caller's thread, to interrupt the stage. Everything the job waits for arrives
+    in ``inbox``.
+    """
+
+    def __init__(self, question: Question, asker: Asker, on_end: Callable[[Job], None]) -> None:
+        self.question = question
+        self.asker = asker
+        self.accepted = time.monotonic()
+        self.deadline = self.accepted + question.timeout
+        self.inbox: queue.SimpleQueue[Chunk | EngineError | None] = queue.SimpleQueue()
+        self.interrupt: Callable[[], None] = lambda: None
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._ending: Ending | None = None
+        self._finished = False
+        self._timer = threading.Timer(question.timeout, self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    @property
+    def priority(self) -> int:
+        return self.question.priority
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why it is to end early, None while it is not."""
+        return self._ending
+
+    def end(self, code: int, message: str) -> None:
+        """Make it end with this error, at whatever stage it is. Too late or a second time: no effect."""
+        with self._lock:
+            if self._ending is not None or self._finished:
+                return
+            self._ending = Ending(code, message)
+        self.inbox.put(None)
+        self.interrupt()
+        self._on_end(self)
+
+    def finish(self, outcome: Outcome) -> Outcome | None:
+        """Hand the result to whoever asked, once: later calls return None."""
+        with self._lock:
+            if self._finished:
+                return None
+            self._finished = True
+        self._timer.cancel()
+        outcome = replace(outcome, total_time=time.monotonic() - self.accepted)
+        self.asker.finished(outcome)
+        return outcome
+
+    def _expire(self) -> None:
+        self.end(Code.TIMEOUT, f"the answer was not complete {self.question.timeout:g} s after the goal was accepted")
+
+
+def first_frame_id(headers: Sequence[Any]) -> str:
+    """frame_id of the first header, "" without one."""
+    return str(headers[0].frame_id) if headers else ""

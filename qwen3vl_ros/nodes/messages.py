@@ -1,0 +1,128 @@
+"""Between this package's messages and the plain objects that the rest of it works with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from builtin_interfaces.msg import Duration
+
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.dialogue.question import Question, merge_options, parse_schema
+from qwen3vl_ros.engines.base import BadRequest, Unsupported
+from qwen3vl_ros.msg import Answer, Usage
+from qwen3vl_ros.nodes.job import Outcome, Progress
+from qwen3vl_ros.nodes.parameters import Settings
+
+_OPTION_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
+_NOT_YET = ("task", "session", "cameras", "clip_frames")
+
+
+def question_from(goal: Any, settings: Settings) -> Question:
+    """The question in an AskImage goal or an Ask request, with the node's defaults where it leaves things unset.
+
+    Raises :class:`BadRequest` with a sentence that names the field when the goal makes no sense.
+    """
+    for name in _NOT_YET:
+        if getattr(goal, name, None):
+            raise Unsupported(f"{name}: this version of the node cannot honour it; leave it unset")
+    if _seconds(goal, "clip_duration"):
+        raise Unsupported("clip_duration: this version of the node cannot honour it; leave it unset")
+    if not goal.prompt.strip():
+        raise BadRequest("prompt: it is empty, so there is nothing to ask")
+    images = (*goal.images, *goal.compressed_images)
+    if goal.text_only and images:
+        raise BadRequest("text_only: the goal brings pictures and asks to answer without any; choose one")
+    not_before = getattr(goal, "not_before", None)
+    return Question(
+        prompt=goal.prompt,
+        system_prompt=goal.system_prompt or settings.system_prompt,
+        images=images,
+        text_only=goal.text_only,
+        not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
+        max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
+        response_schema=parse_schema(goal.response_schema),
+        options=merge_options(
+            {name: _value(getattr(goal.options, name)) for name in _OPTION_NAMES} | {"stop": tuple(goal.options.stop)},
+            {name: getattr(settings, name) for name in _OPTION_NAMES},
+        ),
+        priority=goal.priority,
+        timeout=_seconds(goal, "timeout") or settings.timeout,
+    )
+
+
+
+
+def fill_result(result: Any, outcome: Outcome) -> Any:
+    """Write ``outcome`` into an AskImage result, an Ask response or an Answer; returns it."""
+    if outcome.ending is not None:
+        result.error_code = outcome.ending.code
+        result.error_msg = outcome.ending.message
+    result.text = outcome.text
+    result.finish_reason = outcome.finish_reason
+    result.json = outcome.json
+    result.image_headers = list(outcome.headers)
+    result.usage = usage_message(outcome)
+    result.engine = outcome.engine
+    result.model = outcome.model
+    if hasattr(result, "reasoning"):
+        result.reasoning = outcome.reasoning
+    return result
+
+
+def usage_message(outcome: Outcome) -> Usage:
+    """What an answer cost."""
+    usage = outcome.usage
+    decode_time = (usage.total_time or 0.0) - (usage.first_token_time or 0.0)
+    speed = (usage.completion_tokens - 1) / decode_time if usage.completion_tokens > 1 and decode_time > 0 else 0.0
+    return Usage(
+        prompt_tokens=usage.prompt_tokens,
+        image_tokens=usage.image_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+        queue_time=_or_unreached(outcome.queue_time),
+        image_time=_or_unreached(outcome.image_time),
+        encode_time=_or_unreached(usage.encode_time),
+        first_token_time=_or_unreached(usage.first_token_time),
+        total_time=outcome.total_time,
+        tokens_per_second=speed,
+    )
+
+
+def feedback_message(progress: Progress, sequence: int) -> AskImage.Feedback:
+    """One feedback message."""
+    return AskImage.Feedback(
+        stage=int(progress.stage),
+        queue_position=progress.queue_position,
+        sequence=sequence,
+        delta=progress.delta,
+        text=progress.text or "",
+        reasoning_delta=progress.reasoning_delta,
+        completion_tokens=progress.completion_tokens,
+    )
+
+
+def answer_message(question: Question | None, goal_id: str, outcome: Outcome) -> Answer:
+    """The log entry of a finished question; its header is stamped by the caller."""
+    answer: Answer = fill_result(Answer(), outcome)
+    answer.goal_id = goal_id
+    answer.prompt = "" if question is None else question.prompt
+    return answer
+
+
+def _seconds(goal: Any, name: str) -> float:
+    duration: Duration | None = getattr(goal, name, None)
+    if duration is None:
+        return 0.0
+    seconds = float(duration.sec) + float(duration.nanosec) / 1e9
+    if seconds < 0:
+        raise BadRequest(f"{name}: {seconds:g} s is negative; 0 means the node's default")
+    return seconds
+
+
+def _value(value: float) -> float:
+    """A float32 of a message as its shortest decimal, so that 0.7 is not reported as 0.699999988079071."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def _or_unreached(seconds: float | None) -> float:
+    return -1.0 if seconds is None else seconds

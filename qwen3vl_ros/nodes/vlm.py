@@ -1,0 +1,374 @@
+"""The node ``vlm``: asks a vision-language model about what a camera sees.
+
+A lifecycle node. Configured: the engine's process runs and loads its model. Active: goals are accepted (they wait while
+the model loads). What activate creates deactivate ends, what configure creates cleanup frees. The README of the package
+has the interfaces; ARCHITECTURE is in docs/.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
+
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.dialogue.question import Question
+from qwen3vl_ros.engines.base import BadRequest, Unsupported
+from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, Health, State
+from qwen3vl_ros.msg import Answer, VlmStatus
+from qwen3vl_ros.nodes import diagnostics, parameters
+from qwen3vl_ros.nodes.askers import ActionAsker, ServiceAsker
+from qwen3vl_ros.nodes.conductor import Conductor
+from qwen3vl_ros.nodes.frame_source import FrameSource
+from qwen3vl_ros.nodes.goal_queue import GoalQueue
+from qwen3vl_ros.nodes.job import Asker, Code, Ending, Job, Outcome, first_frame_id
+from qwen3vl_ros.nodes.messages import answer_message, fill_result, question_from
+from qwen3vl_ros.srv import Ask
+
+_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Active:
+    """What exists while the node is active."""
+
+    jobs: GoalQueue[Job]
+    camera: FrameSource
+    conductor: Conductor
+
+
+class VlmNode(LifecycleNode):  # type: ignore[misc]
+    """See the module. ``executor`` is the one that spins it, with a single thread."""
+
+    def __init__(self, executor: SingleThreadedExecutor) -> None:
+        super().__init__("vlm")
+        self._executor = executor
+        self._settings = parameters.declare(self)
+        self._engine: EngineProcess | None = None
+        self._active: _Active | None = None
+        self._totals: Counter[str] = Counter()
+        self._last_error = ""
+        self._status_lock = threading.Lock()
+        self._status_publisher = self.create_publisher(VlmStatus, "~/status", _LATCHED)
+        self._answer_publisher = self.create_publisher(Answer, "~/answers", 10)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        group = ReentrantCallbackGroup()
+        self._action_server = ActionServer(
+            self,
+            AskImage,
+            "~/ask_image",
+            execute_callback=_never_by_itself,
+            goal_callback=self._on_goal,
+            handle_accepted_callback=self._on_accepted,
+            cancel_callback=self._on_cancel,
+            callback_group=group,
+        )
+        self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
+        self._timer = self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._read_parameters)
+        self._message = "not configured"
+        self._publish_status()
+
+    # --- lifecycle ---------------------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the engine's process; the model loads there while the node goes on."""
+        self._settings = parameters.read(self)
+        self._message = ""
+        self._engine = EngineProcess(engine_spec(self._settings), self._on_engine_change)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the camera and accept goals."""
+        assert self._engine is not None
+        jobs: GoalQueue[Job] = GoalQueue(self._settings.queue_size)
+        camera = FrameSource(self, "image", self._settings.transport)
+        conductor = Conductor(
+            jobs, self._engine, camera, lambda: self._settings, self._on_finish, self.get_logger().error
+        )
+        self._active = _Active(jobs, camera, conductor)
+        self._publish_status()
+        self._fall_back_if_failed(self._engine.health)
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Accept no more goals; every accepted one ends now, with SHUTDOWN and what text it has."""
+        self._end_goals(Code.SHUTDOWN, "the node was deactivated before the answer was complete")
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unload the model."""
+        self._close_engine()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """From any state: end every goal and unload the model."""
+        self._end_goals(Code.SHUTDOWN, "the node was shut down before the answer was complete")
+        self._close_engine()
+        return TransitionCallbackReturn.SUCCESS
+
+    def start(self) -> None:
+        """Configure and activate, if the parameter ``autostart`` says so."""
+        if self._settings.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _end_goals(self, code: int, message: str) -> None:
+        if self._active is not None:
+            active, self._active = self._active, None
+            active.jobs.close()
+            active.conductor.end_all(code, message)
+            active.camera.close()
+        self._publish_status()
+
+    def _close_engine(self) -> None:
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            engine.close()
+        self._publish_status()
+
+    def _on_engine_change(self, health: Health) -> None:
+        """On the engine's thread: tell waiting questions and everybody else."""
+        if health.state is State.READY and health.description is not None:
+            self.get_logger().info(
+                f"engine {health.description.engine} runs {health.description.model}, loaded in {health.load_time:.1f} s"
+            )
+        elif health.state in (State.RESTARTING, State.FAILED):
+            self._last_error = health.message
+            self.get_logger().error(health.message)
+        active = self._active
+        if active is not None:
+            active.conductor.engine_changed()
+        self._publish_status()
+        self._fall_back_if_failed(health)
+
+    def _fall_back_if_failed(self, health: Health) -> None:
+        """An engine that cannot load its model takes the node back to unconfigured, where parameters can be mended."""
+        if health.state is State.FAILED:
+            self._message = health.message
+            self._executor.create_task(self._unconfigure)
+
+    def _unconfigure(self) -> None:
+        if self._engine is None or self._engine.health.state is not State.FAILED:
+            return
+        if self._active is not None:
+            self._active.conductor.end_all(Code.ENGINE_NOT_READY, self._message)
+            self.trigger_deactivate()
+        self.trigger_cleanup()
+
+    # --- questions ---------------------------------------------------------------------------------------------------
+
+    def _on_goal(self, goal: Any) -> GoalResponse:
+        return GoalResponse.REJECT if self._active is None else GoalResponse.ACCEPT
+
+    def _on_accepted(self, goal_handle: ServerGoalHandle) -> None:
+        self._accept(goal_handle.request, ActionAsker(goal_handle, self._executor))
+
+    def _on_cancel(self, goal_handle: ServerGoalHandle) -> CancelResponse:
+        job = None if self._active is None else self._active.conductor.find(bytes(goal_handle.goal_id.uuid).hex())
+        if job is not None:
+            job.end(Code.CANCELLED, "a client cancelled the goal")
+        return CancelResponse.ACCEPT
+
+    async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
+        asker = ServiceAsker(self._executor)
+        self._accept(request, asker)
+        return await asker.respond(response)
+
+    def _accept(self, goal: Any, asker: Asker) -> None:
+        """Queue a question, or finish it at once with the reason why it cannot be."""
+        active = self._active
+        self._totals["accepted"] += 1
+        if active is None:
+            message = f"the node is not active: {self._message or 'activate it first'}"
+            self._refuse(asker, Ending(Code.ENGINE_NOT_READY, message))
+            return
+        try:
+            question = question_from(goal, self._settings)
+        except BadRequest as error:
+            code = Code.UNSUPPORTED if isinstance(error, Unsupported) else Code.BAD_REQUEST
+            self._refuse(asker, Ending(code, str(error)))
+            return
+        others = active.conductor.live
+        if self._settings.busy_policy == "reject" and others:
+            message = "another goal is running and busy_policy is reject: try again later"
+            self._refuse(asker, Ending(Code.BUSY, message))
+            return
+        if self._settings.busy_policy == "preempt":
+            for other in others:
+                if other.priority <= question.priority:
+                    other.end(Code.PREEMPTED, "a newer goal of the same or a higher priority took its place")
+        job = Job(question, asker, active.conductor.ended)
+        if active.conductor.accept(job, self._settings.queue_size):
+            self._publish_status()
+        else:
+            message = f"the queue is full ({len(active.jobs)} goals wait): try again later, or raise queue_size"
+            active.conductor.finish(job, Outcome(Ending(Code.BUSY, message)))
+
+    def _refuse(self, asker: Asker, ending: Ending) -> None:
+        outcome = Outcome(ending)
+        asker.finished(outcome)
+        self._record(None, asker, outcome)
+
+    def _on_finish(self, job: Job, outcome: Outcome) -> None:
+        self._record(job.question, job.asker, outcome)
+
+    def _record(self, question: Question | None, asker: Asker, outcome: Outcome) -> None:
+        """Count a finished question and publish it on ~/answers. Any thread."""
+        with self._status_lock:
+            self._totals["prompt_tokens"] += outcome.usage.prompt_tokens
+            self._totals["completion_tokens"] += outcome.usage.completion_tokens
+            if outcome.ending is None:
+                self._totals["succeeded"] += 1
+            elif outcome.ending.code == Code.CANCELLED:
+                self._totals["cancelled"] += 1
+            else:
+                self._totals["failed"] += 1
+                self._last_error = outcome.ending.message
+        message = answer_message(question, asker.goal_id, outcome)
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = first_frame_id(outcome.headers)
+        self._answer_publisher.publish(message)
+        self._publish_status()
+
+    # --- what others see ---------------------------------------------------------------------------------------------
+
+    def _publish_status(self) -> None:
+        """Publish the state as it is now. Any thread; the lock keeps the newest one last."""
+        with self._status_lock:
+            active, engine = self._active, self._engine
+            status = VlmStatus(message=self._message, engine=self._settings.engine)
+            status.header.stamp = self.get_clock().now().to_msg()
+            status.state = VlmStatus.UNCONFIGURED
+            if engine is not None:
+                health = engine.health
+                status.message = health.message
+                status.engine_pid = health.pid
+                status.engine_memory = health.memory
+                status.load_time = health.load_time
+                status.engine_restarts = health.restarts
+                if health.description is not None:
+                    status.engine, status.model = health.description.engine, health.description.model
+                    status.context_length = health.description.context_length or 0
+                    status.max_images = health.description.max_images or 0
+                running = bool(active and active.conductor.running)
+                if health.state is not State.READY:
+                    status.state = VlmStatus.LOADING
+                elif active is None:
+                    status.state = VlmStatus.INACTIVE
+                else:
+                    status.state = VlmStatus.BUSY if running else VlmStatus.READY
+            if active is not None:
+                status.queue_length, status.queue_capacity = len(active.jobs), self._settings.queue_size
+            status.goals_accepted = self._totals["accepted"]
+            status.goals_succeeded = self._totals["succeeded"]
+            status.goals_failed = self._totals["failed"]
+            status.goals_cancelled = self._totals["cancelled"]
+            status.prompt_tokens = self._totals["prompt_tokens"]
+            status.completion_tokens = self._totals["completion_tokens"]
+            self._status_publisher.publish(status)
+
+    def _publish_diagnostics(self) -> None:
+        name, active, engine = self.get_name(), self._active, self._engine
+        array = DiagnosticArray()
+        array.header.stamp = self.get_clock().now().to_msg()
+        health = Health(State.CLOSED, self._message) if engine is None else engine.health
+        array.status.append(diagnostics.engine_status(name, self._settings.engine, health))
+        if active is not None:
+            camera = active.camera.health()
+            array.status.append(diagnostics.camera_status(name, camera, self._settings.max_frame_age))
+        waiting, running = (0, 0) if active is None else (len(active.jobs), len(active.conductor.running))
+        array.status.append(
+            diagnostics.queue_status(
+                name, waiting, self._settings.queue_size, running, dict(self._totals), self._last_error
+            )
+        )
+        self._diagnostics_publisher.publish(array)
+
+    # --- parameters --------------------------------------------------------------------------------------------------
+
+    def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        return parameters.check(changes, configured=self._engine is not None)
+
+    def _read_parameters(self, changes: Sequence[Parameter]) -> None:
+        self._settings = parameters.read(self)
+        self._publish_status()
+
+
+def engine_spec(settings: parameters.Settings) -> EngineSpec:
+    """Which engine the parameters ask for. Relative paths count from the current directory, ~ is the home directory."""
+    model = settings.model or str(Path(get_package_share_directory("qwen3vl_ros")) / "models" / "tabletop")
+    return EngineSpec(
+        settings.engine,
+        {
+            "model": str(Path(model).expanduser().absolute()),
+            "mmproj": str(Path(settings.mmproj).expanduser().absolute()) if settings.mmproj else "",
+            "n_ctx": settings.context_length,
+            "n_batch": settings.batch_size,
+            "n_threads": settings.threads,
+            "max_image_tokens": settings.max_image_tokens,
+        },
+        settings.heartbeat_timeout,
+    )
+
+
+def _never_by_itself(goal_handle: ServerGoalHandle) -> AskImage.Result:
+    """Goals are executed by their ActionAsker, which brings its own callback."""
+    return fill_result(AskImage.Result(), Outcome(Ending(Code.INTERNAL_ERROR, "executed outside the queue")))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; every accepted goal gets its result first."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    try:
+        node = VlmNode(executor)
+    except Exception as error:
+        print(f"vlm: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 1
+    executor.add_node(node)
+    spinning = threading.Thread(target=_spin, args=(executor,), name="executor")
+    spinning.start()
+    executor.create_task(node.start)
+    stop.wait()
+    finished = executor.create_task(node.trigger_shutdown)
+    done = threading.Event()
+    finished.add_done_callback(lambda _: executor.create_task(done.set))
+    done.wait(1.8)
+    executor.shutdown(timeout_sec=0.1)
+    rclpy.shutdown()
+    spinning.join(0.5)
+    return 0
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

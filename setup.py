@@ -1,0 +1,71 @@
+"""`pip install .` into an environment that has the ROS 2 wheels: runs the CMake build that colcon runs, packs its result.
+
+Use `pip install --no-build-isolation .`, so that the build sees the ROS 2 packages of the environment.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from xml.etree import ElementTree
+
+from setuptools import Distribution, setup
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).resolve().parent
+PACKAGE = "qwen3vl_ros"
+
+
+class CMakeBuild(build_py):
+    """Builds and installs with CMake into a staging directory, then hands the files to setuptools."""
+
+    def run(self) -> None:
+        """Split the staged tree: the Python package into the wheel, everything else below the environment's prefix."""
+        prefix = sys.prefix
+        build = HERE / "build" / f"{sys.implementation.cache_tag}-{zlib.crc32(prefix.encode()):08x}"
+        stage = build / "stage"
+        python_directory = stage / "site-packages"
+        environment = dict(os.environ)
+        for variable, first in (
+            ("AMENT_PREFIX_PATH", prefix),
+            ("CMAKE_PREFIX_PATH", prefix),
+            ("PATH", str(Path(sys.executable).parent)),
+        ):
+            environment[variable] = os.pathsep.join(filter(None, (first, environment.get(variable))))
+        configure = [
+            "cmake", "-G", "Ninja", "-S", str(HERE), "-B", str(build),
+            "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF",
+            f"-DCMAKE_INSTALL_PREFIX={stage}", "-DPYTHON_INSTALL_DIR=site-packages",
+            f"-DPython3_EXECUTABLE={sys.executable}", "-DPython3_FIND_VIRTUALENV=ONLY",
+        ]  # fmt: skip
+        if not (build / "build.ninja").exists():
+            subprocess.run(configure, env=environment, check=True)
+        subprocess.run(["cmake", "--build", str(build)], env=environment, check=True)
+        shutil.rmtree(stage, ignore_errors=True)
+        subprocess.run(["cmake", "--install", str(build)], env=environment, check=True, stdout=subprocess.DEVNULL)
+
+        shutil.copytree(python_directory / PACKAGE, Path(self.build_lib) / PACKAGE, dirs_exist_ok=True)
+        shutil.rmtree(python_directory)
+        self.distribution.data_files = [
+            (str(directory.relative_to(stage)), [str(file) for file in directory.iterdir() if file.is_file()])
+            for directory in stage.rglob("*")
+            if directory.is_dir()
+        ]
+
+
+class BinaryDistribution(Distribution):
+    """The wheel holds compiled interfaces: it belongs to one Python and one machine type."""
+
+    def has_ext_modules(self) -> bool:
+        """Make the wheel's name say so."""
+        return True
+
+
+setup(
+    version=ElementTree.parse(HERE / "package.xml").findtext("version"),
+    packages=[PACKAGE],
+    cmdclass={"build_py": CMakeBuild},
+    distclass=BinaryDistribution,
+)
