@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import jsonschema
@@ -41,7 +41,7 @@ class Question:
     not_before: int = 0
     max_frame_age: float = 2.0
     response_schema: Mapping[str, Any] | None = None
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     priority: int = 0
     timeout: float = 60.0
 
@@ -52,8 +52,8 @@ def merge_options(asked: Mapping[str, Any], default: Mapping[str, Any]) -> Optio
     Raises :class:`BadRequest` naming the option that is out of range.
     """
     merged: dict[str, Any] = {}
-    for field in fields(Options):
-        name = field.name
+    for option in fields(Options):
+        name = option.name
         if name == "stop":
             continue
         value = asked.get(name, -1)
@@ -73,7 +73,9 @@ def check_option(name: str, value: float) -> None:
     low, high = _RANGES[name]
     if math.isnan(value) or value > high or (0 <= value < low) or (value == 0 and name in _ABOVE_ZERO):
         bracket = "(" if name in _ABOVE_ZERO else "["
-        raise BadRequest(f"options.{name}: {value:g} is outside {bracket}{low:g}, {high:g}]; a negative number leaves it unset")
+        raise BadRequest(
+            f"options.{name}: {value:g} is outside {bracket}{low:g}, {high:g}]; a negative number leaves it unset"
+        )
 
 
 def parse_schema(text: str) -> Mapping[str, Any] | None:
@@ -88,7 +90,9 @@ def parse_schema(text: str) -> Mapping[str, Any] | None:
     except jsonschema.SchemaError as error:
         raise BadRequest(f"response_schema is not a JSON Schema: {error.message}") from error
     if not isinstance(schema, dict):
-        raise BadRequest("response_schema: a JSON Schema that constrains anything is an object such as {\"type\": \"object\"}")
+        raise BadRequest(
+            'response_schema: a JSON Schema that constrains anything is an object such as {"type": "object"}'
+        )
     return schema
 
 
@@ -104,8 +108,8 @@ def check_supported(question: Question, description: Description) -> None:
         used[name] = getattr(question.options, name) is not None
     for name, is_used in used.items():
         if is_used and name not in description.supports:
-            field = "response_schema" if name == "json_schema" else name
-            raise Unsupported(f"{field}: engine {description.engine!r} cannot honour it; leave it unset")
+            asked = "response_schema" if name == "json_schema" else name
+            raise Unsupported(f"{asked}: engine {description.engine!r} cannot honour it; leave it unset")
 
 
 def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
@@ -116,7 +120,7 @@ def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
     except json.JSONDecodeError as error:
         raise ValueError(f"the answer is not JSON ({error}); a larger max_tokens may help if it was cut off") from error
     except jsonschema.ValidationError as error:
-        raise ValueError(f"the answer does not satisfy response_schema at {error.json_path}: {error.message}") from error
+        raise ValueError(
+            f"the answer does not satisfy response_schema at {error.json_path}: {error.message}"
+        ) from error
     return json.dumps(value, ensure_ascii=False)
-
-

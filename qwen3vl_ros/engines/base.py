@@ -93,7 +93,7 @@ class Request:
     """One question. ``response_schema`` is a JSON Schema that constrains the answer, or None."""
 
     messages: tuple[Message, ...]
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     response_schema: Mapping[str, Any] | None = None
 
 

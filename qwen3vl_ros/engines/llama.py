@@ -29,14 +29,26 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Usage,
 )
-from qwen3vl_ros.engines.llama_context import Cancelled, ImageSpan, LlamaContext, n_cells
+from qwen3vl_ros.engines.llama_context import CancelledError, ImageSpan, LlamaContext, n_cells
 from qwen3vl_ros.engines.llama_files import find_model
 from qwen3vl_ros.engines.llama_prompt import ChatPrompt, Prompt
 from qwen3vl_ros.engines.llama_sampling import Recommended, Sampler, grammar_of, recommended
 from qwen3vl_ros.engines.llama_vision import Embedding, VisionTower
 
 _SUPPORTS = frozenset(
-    "system_prompt json_schema seed stop max_tokens temperature top_p top_k min_p repetition_penalty text_only".split()
+    {
+        "system_prompt",
+        "json_schema",
+        "seed",
+        "stop",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "text_only",
+    }
 )
 
 
@@ -122,7 +134,7 @@ class LlamaEngine:
             if self._vision is not None:
                 self._vision.cancel_with(cancel)
             answer = _Answer(self._context, self._vision, self._prompts.build(request.messages))
-            yield from answer.run(request, self._recommended, cancel)
+            yield from answer.run(request, self._recommended)
         finally:
             self._busy.release()
 
@@ -141,14 +153,14 @@ class _Answer:
         self._encode_time: float | None = None
         self._first_token_time: float | None = None
 
-    def run(self, request: Request, unset: Recommended, cancel: threading.Event) -> Iterator[Chunk]:
+    def run(self, request: Request, unset: Recommended) -> Iterator[Chunk]:
         """The whole stream."""
         prompt, options = self._prompt, request.options
         size, room = n_cells(prompt.pieces), self._context.n_ctx
         if size >= room:
             raise PromptTooLong(
-                f"The prompt has {size} tokens, {self._image_tokens()} of them for pictures, and this model's context "
-                f"holds {room}, answer included. Ask with less text or fewer or smaller pictures, or raise n_ctx."
+                f"The prompt has {size} tokens, {self._image_tokens()} of them for pictures, and the context holds "
+                f"{room}, answer included. Ask with less text, fewer or smaller pictures, or raise n_ctx."
             )
         grammar = "" if request.response_schema is None else grammar_of(request.response_schema)
         text = AnswerText(options.stop, prompt.reasoning)
@@ -187,7 +199,7 @@ class _Answer:
                         finish = "length"
                         break
                     self._context.decode((token,))
-            except Cancelled:
+            except CancelledError:
                 finish = "cancelled"
         answer, thought = text.finish()
         yield Chunk(self._stage, answer, thought, self._completion_tokens, finish, self._usage())

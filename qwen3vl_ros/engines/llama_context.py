@@ -12,13 +12,14 @@ from typing import TypeAlias
 
 import llama_cpp as lib
 import numpy as np
+from numpy.typing import NDArray
 
 from qwen3vl_ros.engines import llama_log
 from qwen3vl_ros.engines.base import EngineError, ModelNotFound
 from qwen3vl_ros.engines.llama_files import DOWNLOAD_COMMAND
 
 
-class Cancelled(Exception):
+class CancelledError(Exception):
     """The request was cancelled while the library was working. Never leaves the engine."""
 
 
@@ -108,7 +109,7 @@ class LlamaContext:
         self._frees.close()
 
     def cancel_with(self, event: threading.Event) -> None:
-        """From now on calls end with :class:`Cancelled` soon after ``event`` is set."""
+        """From now on calls end with :class:`CancelledError` soon after ``event`` is set."""
         self._cancelled = event.is_set
 
     # The vocabulary.
@@ -183,7 +184,7 @@ class LlamaContext:
         self._cells = self._pos = 0
 
     def decode(self, tokens: Sequence[int]) -> None:
-        """Append ``tokens``; the logits after the last are what is sampled next. Raises :class:`Cancelled`."""
+        """Append ``tokens``; the logits after the last are what is sampled next. Raises :class:`CancelledError`."""
         for start in range(0, len(tokens), self.n_batch):
             part = tokens[start : start + self.n_batch]
             n = len(part)
@@ -197,6 +198,11 @@ class LlamaContext:
             self._cells += n
             self._pos += n
 
+    def logits(self) -> NDArray[np.float32]:
+        """What the model gives for the next token: float32, shape [n_vocab]. Valid until the next decode."""
+        logits: NDArray[np.float32] = np.ctypeslib.as_array(lib.llama_get_logits_ith(self.ctx, -1), (self.n_vocab,))
+        return logits
+
     def append_image(self, span: ImageSpan) -> None:
         """Note that ``span`` was decoded at :attr:`position`."""
         self.pieces.append(span)
@@ -204,9 +210,9 @@ class LlamaContext:
         self._pos += span.n_pos
 
     def check(self, status: int) -> None:
-        """Turn what llama_decode returned into :class:`Cancelled` or :class:`EngineError`, or nothing if it is 0."""
+        """Turn what llama_decode returned into :class:`CancelledError` or :class:`EngineError`, or nothing if it is 0."""
         if self._cancelled():
-            raise Cancelled
+            raise CancelledError
         if status != 0:
             raise EngineError(f"llama.cpp could not decode (status {status}): {llama_log.last_error()}")
 

@@ -51,7 +51,7 @@ def _only(files: list[Path], sentence: str) -> Path:
 
 
 class _InitParams(ctypes.Structure):
-    """struct gguf_init_params of gguf.h"""
+    """struct gguf_init_params of gguf.h."""
 
     _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 

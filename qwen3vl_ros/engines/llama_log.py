@@ -11,8 +11,9 @@ from llama_cpp import mtmd_cpp
 
 _logger = logging.getLogger("llama.cpp")
 
-_ERROR, _CONTINUED = 3, 5  # of enum ggml_log_level
-_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.DEBUG, 5: logging.DEBUG}
+_ERROR = 4  # GGML_LOG_LEVEL_ERROR of ggml.h; the comments in llama_cpp/_logger.py are out of date
+# Lines that only say again that loading failed, after the one that says why.
+_SUMMARIES = ("failed to load model", "Failed to load CLIP model")
 
 _errors: collections.deque[str] = collections.deque(maxlen=8)
 
@@ -30,8 +31,10 @@ def install() -> None:
 
 def last_error() -> str:
     """The most telling of llama.cpp's latest error lines, "" if there was none since :func:`install`."""
-    lines = [line for line in _errors if "failed to load model" not in line]
-    return lines[-1] if lines else (_errors[-1] if _errors else "")
+    for line in reversed(_errors):
+        if not any(summary in line for summary in _SUMMARIES):
+            return line
+    return _errors[-1] if _errors else ""
 
 
 def _on_line(level: int, text: bytes, _user_data: Any) -> None:
@@ -39,8 +42,8 @@ def _on_line(level: int, text: bytes, _user_data: Any) -> None:
     if not line:
         return
     if level == _ERROR:
-        _errors.append(line)
-    _logger.log(_LEVELS.get(level, logging.DEBUG), "%s", line)
+        _errors.append(line.splitlines()[0].rstrip(" .:"))  # hints for llama.cpp's own programs follow
+    _logger.log(logging.INFO if level == _ERROR else logging.DEBUG, "%s", line)
 
 
 # llama.cpp keeps the pointer for as long as the process lives: so must this module.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from llama_cpp import llama_cpp as lib
 from llama_cpp.llama_grammar import json_schema_to_gbnf
+from numpy.typing import NDArray
 
 from qwen3vl_ros.engines import llama_log
-from qwen3vl_ros.engines.base import BadRequest, EngineError, Options
+from qwen3vl_ros.engines.base import BadRequest, Options
 from qwen3vl_ros.engines.llama_context import LlamaContext
 
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED
@@ -70,47 +75,93 @@ class Sampler:
         grammar: str = "",
         seen: Iterable[int] = (),
     ) -> None:
-        """``seen``: tokens that the repetition penalty counts besides the answer's. Raises :class:`BadRequest`."""
-        temperature = _pick(options.temperature, unset.temperature)
-        penalty = _pick(options.repetition_penalty, unset.repetition_penalty)
+        """``grammar``: see :func:`grammar_of`. ``seen``: tokens that the repetition penalty counts besides the answer's. Raises :class:`BadRequest`."""
         self._context = context
+        self._frees = contextlib.ExitStack()
+        self._grammar: Any = None
+        self._candidates: _Candidates | None = None
+        if grammar:
+            self._grammar = lib.llama_sampler_init_grammar(context.vocab, grammar.encode(), b"root")
+            if not self._grammar:
+                raise BadRequest(f"response_schema: llama.cpp cannot parse its grammar: {llama_log.last_error()}")
+            self._frees.callback(lib.llama_sampler_free, self._grammar)
+            self._candidates = _Candidates(context.n_vocab)
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        try:
-            if grammar:
-                self._add(lib.llama_sampler_init_grammar(context.vocab, grammar.encode(), b"root"))
-            if penalty != 1.0:
-                penalties = lib.llama_sampler_init_penalties(context.n_vocab, context.n_ctx, penalty, 0.0, 0.0)
-                for token in seen:
-                    lib.llama_sampler_accept(penalties, token)
-                self._add(penalties)
-            if temperature <= 0.0:
-                self._add(lib.llama_sampler_init_greedy())
-                return
-            # The order of transformers and vLLM, which the published values are meant for.
-            self._add(lib.llama_sampler_init_temp(temperature))
-            self._add(lib.llama_sampler_init_top_k(int(_pick(options.top_k, unset.top_k))))
-            self._add(lib.llama_sampler_init_top_p(_pick(options.top_p, unset.top_p), 1))
-            self._add(lib.llama_sampler_init_min_p(_pick(options.min_p, unset.min_p), 1))
-            seed = _RANDOM_SEED if options.seed is None else options.seed % _RANDOM_SEED
-            self._add(lib.llama_sampler_init_dist(seed))
-        except BaseException:
-            self.close()
-            raise
+        self._frees.callback(lib.llama_sampler_free, self._chain)  # and all that is in it
+        self._fill(options, unset, seen)
 
-    def _add(self, sampler: Any) -> None:
-        if not sampler:
-            raise BadRequest(f"response_schema: llama.cpp cannot parse its grammar: {llama_log.last_error()}")
-        lib.llama_sampler_chain_add(self._chain, sampler)
+    def _fill(self, options: Options, unset: Recommended, seen: Iterable[int]) -> None:
+        def add(sampler: Any) -> None:
+            lib.llama_sampler_chain_add(self._chain, sampler)
+
+        penalty = _pick(options.repetition_penalty, unset.repetition_penalty)
+        if penalty != 1.0:
+            penalties = lib.llama_sampler_init_penalties(self._context.n_vocab, self._context.n_ctx, penalty, 0.0, 0.0)
+            for token in seen:
+                lib.llama_sampler_accept(penalties, token)
+            add(penalties)
+        temperature = _pick(options.temperature, unset.temperature)
+        if temperature <= 0.0:
+            add(lib.llama_sampler_init_greedy())
+            return
+        # The order of transformers and vLLM, which the published values are meant for.
+        add(lib.llama_sampler_init_temp(temperature))
+        add(lib.llama_sampler_init_top_k(int(_pick(options.top_k, unset.top_k))))
+        add(lib.llama_sampler_init_top_p(_pick(options.top_p, unset.top_p), 1))
+        add(lib.llama_sampler_init_min_p(_pick(options.min_p, unset.min_p), 1))
+        add(lib.llama_sampler_init_dist(_RANDOM_SEED if options.seed is None else options.seed % _RANDOM_SEED))
 
     def sample(self) -> int:
         """The next token, from the logits of the last decode."""
-        return int(lib.llama_sampler_sample(self._chain, self._context.ctx, -1))
+        if self._candidates is None:
+            return int(lib.llama_sampler_sample(self._chain, self._context.ctx, -1))
+        # Holding all of the vocabulary against the grammar takes longer than a small model takes for a token, and
+        # the token that would be chosen without mostly fits: llama.cpp's own server tries that first as well.
+        candidates = self._candidates
+        candidates.fill(self._context.logits())
+        token = candidates.choose(self._chain)
+        if not candidates.fits(self._grammar, token):
+            candidates.fill(self._context.logits())
+            lib.llama_sampler_apply(self._grammar, candidates.array)
+            token = candidates.choose(self._chain)
+        lib.llama_sampler_accept(self._grammar, token)
+        lib.llama_sampler_accept(self._chain, token)
+        return token
 
     def close(self) -> None:
         """Free it. Idempotent."""
-        if self._chain:
-            lib.llama_sampler_free(self._chain)
-            self._chain = None
+        self._frees.close()
+
+
+class _Candidates:
+    """llama_token_data_array of the whole vocabulary."""
+
+    def __init__(self, n_vocab: int) -> None:
+        # llama_token_data of llama.h
+        self._data = np.zeros(n_vocab, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._ids = np.arange(n_vocab, dtype=np.int32)
+        self._pointer = self._data.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
+        self.array = lib.llama_token_data_array()
+
+    def fill(self, logits: NDArray[np.float32]) -> None:
+        # Samplers sort the data, cut it short and may put it elsewhere: all of it is written again.
+        self._data["id"] = self._ids
+        self._data["logit"] = logits
+        self.array.data = self._pointer
+        self.array.size = len(self._ids)
+        self.array.selected = -1
+        self.array.sorted = False
+
+    def choose(self, chain: Any) -> int:
+        lib.llama_sampler_apply(chain, self.array)
+        return int(self.array.data[self.array.selected].id)
+
+    @staticmethod
+    def fits(grammar: Any, token: int) -> bool:
+        one = (lib.llama_token_data * 1)(lib.llama_token_data(token, 1.0, 0.0))
+        array = lib.llama_token_data_array(one, 1, -1, False)
+        lib.llama_sampler_apply(grammar, array)
+        return not math.isinf(one[0].logit)
 
 
 def _pick(value: float | None, unset: float) -> float:

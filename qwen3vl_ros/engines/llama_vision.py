@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from qwen3vl_ros.engines import llama_log
 from qwen3vl_ros.engines.base import BadImage, EngineError, Image, ModelNotFound
-from qwen3vl_ros.engines.llama_context import Cancelled, ImageSpan, LlamaContext
+from qwen3vl_ros.engines.llama_context import CancelledError, ImageSpan, LlamaContext
 from qwen3vl_ros.engines.llama_files import DOWNLOAD_COMMAND, read_numbers
 
 _PATCH, _MERGE, _MAX_PIXELS = "clip.vision.patch_size", "clip.vision.spatial_merge_size", "clip.vision.image_max_pixels"
@@ -70,7 +70,7 @@ class VisionTower:
             self._mtmd = None
 
     def cancel_with(self, event: threading.Event) -> None:
-        """From now on encoding ends with :class:`Cancelled` soon after ``event`` is set."""
+        """From now on encoding ends with :class:`CancelledError` soon after ``event`` is set."""
         self._cancelled = event.is_set
 
     def measure(self, image: Image) -> tuple[list[int], ImageSpan, list[int]]:
@@ -89,7 +89,7 @@ class VisionTower:
                 f"A picture of {width}x{height} pixels does not fit this model: width and height must be multiples of "
                 f"{m}, with at most {self.max_tokens} squares of {m}x{m}. Fit it first (qwen3vl_ros.vision.fit)."
             )
-        pixels = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).hexdigest()
+        pixels = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest()
         around: tuple[list[int], list[int]] = [], []
         with self._tokenized(width, height) as chunks:
             position, span = 0, None
@@ -115,22 +115,22 @@ class VisionTower:
         return embedding
 
     def encode(self, span: ImageSpan, image: Image) -> Embedding:
-        """Run the encoder: the slow part. Raises :class:`Cancelled` soon after the cancel event is set."""
+        """Run the encoder: the slow part. Raises :class:`CancelledError` soon after the cancel event is set."""
         with self._tokenized(span.width, span.height, image) as chunks:
             status = mtmd.mtmd_encode_chunk(self._mtmd, self._image_chunk(chunks))
             if self._cancelled():  # the encoder reports success when it was interrupted
-                raise Cancelled
+                raise CancelledError
             if status != 0:
                 raise EngineError(f"llama.cpp could not encode a picture: {llama_log.last_error()}")
             output: Any = mtmd.mtmd_get_output_embd(self._mtmd)
-            embedding = np.ctypeslib.as_array(output, (span.n_tokens, self._n_embd)).copy()
+            embedding: Embedding = np.ctypeslib.as_array(output, (span.n_tokens, self._n_embd)).copy()
         self._cache[span.key] = embedding
         while len(self._cache) > 1 and sum(e.nbytes for e in self._cache.values()) > self._cache_bytes:
             self._cache.popitem(last=False)
         return embedding
 
     def decode(self, span: ImageSpan, embedding: Embedding) -> None:
-        """Append a picture to the language model's context. Raises :class:`Cancelled`."""
+        """Append a picture to the language model's context. Raises :class:`CancelledError`."""
         context = self._context
         after = lib.llama_pos(0)
         with self._tokenized(span.width, span.height) as chunks:
@@ -151,7 +151,7 @@ class VisionTower:
 
     @contextlib.contextmanager
     def _tokenized(self, width: int, height: int, image: Image | None = None) -> Iterator[Any]:
-        """mtmd's chunks for one picture: without pixels good for everything but encoding."""
+        """Mtmd's chunks for one picture: without pixels good for everything but encoding."""
         pixels = None if image is None else np.ascontiguousarray(image).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         bitmap = mtmd.mtmd_bitmap_init(width, height, pixels)
         chunks = mtmd.mtmd_input_chunks_init()
@@ -173,7 +173,7 @@ class VisionTower:
         return next(c for c in every if mtmd.mtmd_input_chunk_get_type(c) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE)
 
     def _on_node(self, _tensor: Any, ask: bool, _user_data: Any) -> bool:
-        """ggml's eval callback. Asked: shall it stop to report after this node? Told: may it go on?"""
+        """Ggml's eval callback. Asked: shall it stop to report after this node? Told: may it go on?"""
         if not ask:
             return not self._cancelled()
         self._nodes += 1

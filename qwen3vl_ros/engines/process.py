@@ -128,6 +128,7 @@ class EngineProcess:
                     reduction.send_handle(self._connection, descriptor, self._child.pid)
                 except OSError as error:
                     del self._calls[identifier]
+                    self._health = replace(self._health, state=State.RESTARTING, message="the process just died")
                     raise EngineNotReady(f"engine {self.spec.name!r} just died; it is being restarted") from error
         finally:
             os.close(descriptor)
@@ -138,6 +139,7 @@ class EngineProcess:
         with self._lock:
             if self._child is not None:
                 self._killed_because = reason
+                self._health = replace(self._health, state=State.RESTARTING, message=f"killed: {reason}")
                 self._child.kill()
 
     def close(self, timeout: float = 1.0) -> None:
@@ -158,7 +160,8 @@ class EngineProcess:
                     self._connection.send(message)
 
     def _change(self, **fields: Any) -> None:
-        self._health = replace(self._health, **fields)
+        with self._lock:
+            self._health = replace(self._health, **fields)
         self._on_change(self._health)
 
     def _supervise(self) -> None:
@@ -176,7 +179,11 @@ class EngineProcess:
                 return
             self._failures += 1
             self._change(
-                state=State.RESTARTING, message=f"{crash}; restarting", pid=0, memory=0, restarts=self._health.restarts + 1
+                state=State.RESTARTING,
+                message=f"{crash}; restarting",
+                pid=0,
+                memory=0,
+                restarts=self._health.restarts + 1,
             )
             self._end_calls(EngineCrashed(f"{crash}; it is being restarted, ask again"))
         self._end_calls(EngineNotReady(f"engine {self.spec.name!r} was closed"))
@@ -221,7 +228,8 @@ class EngineProcess:
             elif kind == "error":
                 self._deliver(message[1], message[2], last=True)
             elif kind == "alive":
-                self._health = replace(self._health, memory=message[1])
+                with self._lock:
+                    self._health = replace(self._health, memory=message[1])
             elif kind == "ready":
                 self._change(state=State.READY, message="", description=message[1], load_time=message[2])
             elif kind == "failed":
@@ -249,7 +257,8 @@ class EngineProcess:
         with self._lock:
             child, connection = self._child, self._connection
             self._child = self._connection = None
-        assert child is not None and connection is not None
+        assert child is not None
+        assert connection is not None
         connection.close()
         try:
             status = child.wait(1.0)

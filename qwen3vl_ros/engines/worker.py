@@ -1,7 +1,7 @@
 """The process an engine lives in: requests come in, chunks go out, a heartbeat says it is alive.
 
-It is started afresh (never forked) by :class:`qwen3vl_ros.engines.process.EngineProcess`, so that a native crash, a hang
-or an out-of-memory kill takes only the running answers with it. Messages travel over one socket and are small;
+It is started afresh (never forked) by :class:`qwen3vl_ros.engines.process.EngineProcess`, so that a native crash, a
+hang or an out-of-memory kill takes only the running answers with it. Messages travel over one socket and are small;
 requests with their pictures arrive in anonymous shared memory whose file descriptor follows the message, so nothing is
 left in /dev/shm whoever dies when.
 
@@ -23,6 +23,7 @@ import threading
 import time
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from qwen3vl_ros.engines import registry
@@ -93,10 +94,9 @@ class _Worker:
 
     def beat(self) -> None:
         """Say that this process is alive and how much memory it holds, for ever."""
-        page = os.sysconf("SC_PAGE_SIZE")
+        page, statm = os.sysconf("SC_PAGE_SIZE"), Path("/proc/self/statm")
         while True:
-            with open("/proc/self/statm", encoding="ascii") as statm:
-                resident = int(statm.read().split()[1]) * page
+            resident = int(statm.read_text(encoding="ascii").split()[1]) * page
             self.send("alive", resident)
             time.sleep(HEARTBEAT_PERIOD)
 
@@ -109,7 +109,7 @@ class _Worker:
         except EngineError as error:
             self._cancels.pop(identifier, None)
             self.send("error", identifier, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 a defect of an engine ends one answer, not the process
             _log.exception("engine failed while answering")
             self._cancels.pop(identifier, None)
             self.send("error", identifier, EngineError(f"the engine failed with {type(error).__name__}: {error}"))
@@ -147,7 +147,7 @@ def main(descriptor: int, name: str, config: dict[str, Any]) -> None:
     except EngineError as error:
         worker.send("failed", error)
         return
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 reported to the node, which shows it
         _log.exception("engine %s failed to load", name)
         worker.send("failed", EngineError(f"engine {name!r} failed to load with {type(error).__name__}: {error}"))
         return

@@ -1,0 +1,1 @@
+"""The ROS 2 nodes; nothing else in the package creates one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from rclpy.action.server import ServerGoalHandle
 from rclpy.executors import Executor
@@ -17,15 +18,16 @@ from qwen3vl_ros.srv import Ask
 class ActionAsker:
     """A goal of the action: feedback goes straight out from the thread that has it, the result through the executor."""
 
-    def __init__(self, goal_handle: ServerGoalHandle, executor: Executor) -> None:
+    def __init__(self, goal_handle: ServerGoalHandle[Any, Any, Any], executor: Executor) -> None:
         self._goal_handle = goal_handle
         self._executor = executor
         self._sequence = 0
         self._started = False
-        self._outcome: Future = Future(executor=executor)
+        self._outcome: Future[Outcome] = Future(executor=executor)
 
     @property
     def goal_id(self) -> str:
+        """The goal's UUID, 32 hexadecimal digits."""
         return bytes(self._goal_handle.goal_id.uuid).hex()
 
     def started(self) -> None:
@@ -35,16 +37,19 @@ class ActionAsker:
             self._goal_handle.execute(self._wait_for_outcome)
 
     def progress(self, progress: Progress) -> None:
+        """Publish it as feedback."""
         self._goal_handle.publish_feedback(feedback_message(progress, self._sequence))
         self._sequence += 1
 
     def finished(self, outcome: Outcome) -> None:
+        """The goal's result: status, then the message."""
         self.started()
         self._outcome.set_result(outcome)
         self._executor.wake()
 
-    async def _wait_for_outcome(self, goal_handle: ServerGoalHandle) -> AskImage.Result:
-        outcome: Outcome = await self._outcome
+    async def _wait_for_outcome(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> Any:
+        outcome = await self._outcome
+        assert outcome is not None
         # This runs on the executor's only thread, so a cancel request is either wholly processed or not yet begun.
         if outcome.ending is None:
             goal_handle.succeed()
@@ -61,7 +66,7 @@ class ServiceAsker:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self.goal_id = uuid.uuid4().hex
-        self.outcome: Future = Future(executor=executor)
+        self.outcome: Future[Outcome] = Future(executor=executor)
 
     def started(self) -> None:
         """Nothing to tell."""
@@ -70,11 +75,12 @@ class ServiceAsker:
         """Nobody to tell."""
 
     def finished(self, outcome: Outcome) -> None:
+        """What :meth:`respond` waits for."""
         self.outcome.set_result(outcome)
         self._executor.wake()
 
     async def respond(self, response: Ask.Response) -> Ask.Response:
         """The service's response, once there is an outcome."""
-        return fill_result(response, await self.outcome)
-
-
+        outcome = await self.outcome
+        assert outcome is not None
+        return fill_result(response, outcome)

@@ -40,14 +40,13 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
 
 from qwen3vl_ros.sim.motion import Motion, MotionError, read_motions
+from qwen3vl_ros.sim.opengl import RenderError
 from qwen3vl_ros.sim.poses import from_xyz_quaternion
-from qwen3vl_ros.sim.scene import RenderError, Scene
+from qwen3vl_ros.sim.scene import Scene
 from qwen3vl_ros.sim.sdf import Camera, WorldError, read_world
 from qwen3vl_ros.srv import MoveObject
 
-_SENSOR_QOS = QoSProfile(
-    depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
-)
+_SENSOR_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 _CLOCK_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 _CLOCK_PERIOD = 0.01  # seconds of simulated time between two /clock messages
 
@@ -60,9 +59,7 @@ class CameraNode(Node):
         world = self._declare_string(
             "world", "", "Path of the SDF world file. Empty: the package's worlds/tabletop.sdf."
         )
-        sensor = self._declare_string(
-            "sensor", "", "Name of the world's colour camera to be. Empty: the first one."
-        )
+        sensor = self._declare_string("sensor", "", "Name of the world's colour camera to be. Empty: the first one.")
         rate = self.declare_parameter(
             "rate",
             0.0,
@@ -101,11 +98,7 @@ class CameraNode(Node):
 
         self._image_publisher = self._sensor_publisher(Image, "~/image_raw")
         self._info_publisher = self._sensor_publisher(CameraInfo, "~/camera_info")
-        self._depth_publisher = (
-            self._sensor_publisher(Image, "~/depth/image_raw")
-            if self._scene.depth_camera
-            else None
-        )
+        self._depth_publisher = self._sensor_publisher(Image, "~/depth/image_raw") if self._scene.depth_camera else None
         self.create_service(MoveObject, "~/move_object", self._move_object)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         # Steady timers: the source of the time, or of pictures, must not wait for /clock.
@@ -113,9 +106,7 @@ class CameraNode(Node):
         self._rate = rate or self._scene.camera.rate or 10.0
         self.create_timer(1.0 / self._rate, self._publish, clock=steady)
         if publish_clock:
-            self._clock_publisher = self.create_publisher(
-                ClockMessage, "/clock", _CLOCK_QOS
-            )
+            self._clock_publisher = self.create_publisher(ClockMessage, "/clock", _CLOCK_QOS)
             self.create_timer(_CLOCK_PERIOD, self._publish_clock, clock=steady)
         self.get_logger().info(
             f"Looking at {self._scene.world.path} through '{self._scene.camera.name}', "
@@ -129,7 +120,9 @@ class CameraNode(Node):
 
     def _sensor_publisher(self, kind: type, topic: str) -> Publisher:
         return self.create_publisher(
-            kind, topic, _SENSOR_QOS,
+            kind,
+            topic,
+            _SENSOR_QOS,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
@@ -151,9 +144,7 @@ class CameraNode(Node):
     def _publish(self) -> None:
         stamp = self._now()
         for motion in self._motions:
-            self._scene.set_pose(
-                motion.name, motion.pose(self._homes[motion.name], self._seconds())
-            )
+            self._scene.set_pose(motion.name, motion.pose(self._homes[motion.name], self._seconds()))
         if self._image_publisher.get_subscription_count() > 0:
             self._publish_image(self._image_publisher, "rgb8", self._scene.colour, stamp)
         if self._depth_publisher and self._depth_publisher.get_subscription_count() > 0:
@@ -176,14 +167,10 @@ class CameraNode(Node):
         message.header.stamp = stamp
         publisher.publish(message)
 
-    def _move_object(
-        self, request: MoveObject.Request, response: MoveObject.Response
-    ) -> MoveObject.Response:
+    def _move_object(self, request: MoveObject.Request, response: MoveObject.Response) -> MoveObject.Response:
         position, turn = request.pose.position, request.pose.orientation
         try:
-            pose = from_xyz_quaternion(
-                (position.x, position.y, position.z), (turn.x, turn.y, turn.z, turn.w)
-            )
+            pose = from_xyz_quaternion((position.x, position.y, position.z), (turn.x, turn.y, turn.z, turn.w))
             self._scene.set_pose(request.name, pose)
         except KeyError as error:
             response.message = str(error.args[0])
@@ -229,9 +216,7 @@ def default_world() -> Path:
         ) from error
 
 
-def image_message(
-    picture: npt.NDArray[np.uint8] | npt.NDArray[np.float32], encoding: str, frame_id: str
-) -> Image:
+def image_message(picture: npt.NDArray[np.uint8] | npt.NDArray[np.float32], encoding: str, frame_id: str) -> Image:
     """`picture` as a message without a stamp.
 
     [H, W, 3] uint8 goes with the encoding "rgb8", [H, W] float32 with "32FC1"; C-contiguous.

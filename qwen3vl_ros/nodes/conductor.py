@@ -72,6 +72,7 @@ class _Answer:
     json: str = ""
     headers: tuple[Header, ...] = ()
     usage: Usage = field(default_factory=Usage)
+    begun: bool = False
     completion_tokens: int = 0
     queue_time: float | None = None
     image_time: float | None = None
@@ -181,7 +182,7 @@ class Conductor:
         try:
             job.asker.started()
             self._answer(job, answer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 whatever happened, the goal gets a result
             code = next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL_ERROR)
             message = str(error)
             if code == Code.INTERNAL_ERROR:
@@ -214,7 +215,19 @@ class Conductor:
         )
 
     def _answer(self, job: Job, answer: _Answer) -> None:
-        """Fill ``answer``, as far as it goes before the job ends or something raises."""
+        """Fill ``answer``, as far as it goes before the job ends or something raises.
+
+        A question that an engine had not even begun when its process went away is asked again, once: it was not at
+        fault, and whoever asked never noticed.
+        """
+        try:
+            self._try_answer(job, answer)
+        except (EngineCrashed, EngineNotReady):
+            if answer.begun or self._engine.health.state in (State.FAILED, State.CLOSED):
+                raise
+            self._try_answer(job, answer)
+
+    def _try_answer(self, job: Job, answer: _Answer) -> None:
         description = self._ready(job)
         if description is None:
             return
@@ -287,7 +300,7 @@ class Conductor:
             if job.ending is not None and told_to_stop is None:
                 told_to_stop = time.monotonic()
             try:
-                item = job.inbox.get(timeout=self._patience(job, told_to_stop))
+                item = job.inbox.get(timeout=self._patience(told_to_stop))
             except queue.Empty:
                 self.finish(job, self._outcome(job, answer, None))
                 if told_to_stop is not None and time.monotonic() - told_to_stop >= STOP_GRACE:
@@ -306,7 +319,7 @@ class Conductor:
                 return
 
     @staticmethod
-    def _patience(job: Job, told_to_stop: float | None) -> float | None:
+    def _patience(told_to_stop: float | None) -> float | None:
         """Seconds to wait for the next chunk: for ever while the job runs, within the graces once it ended."""
         if told_to_stop is None:
             return None
@@ -315,6 +328,7 @@ class Conductor:
 
     @staticmethod
     def _take_chunk(job: Job, answer: _Answer, chunk: Chunk, full_text: bool) -> None:
+        answer.begun = True
         answer.text += chunk.text
         answer.reasoning += chunk.reasoning
         answer.completion_tokens = chunk.completion_tokens
@@ -332,4 +346,3 @@ class Conductor:
                     completion_tokens=chunk.completion_tokens,
                 )
             )
-

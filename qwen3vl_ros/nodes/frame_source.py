@@ -25,13 +25,13 @@ NEWEST_ONLY = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, dur
 """Sensor-data QoS that keeps one sample: compatible with every publisher, never an old frame."""
 
 
-class _NeverSpun(CallbackGroup):  # type: ignore[misc]
+class _NeverSpun(CallbackGroup):
     """A callback group whose entities no executor waits for."""
 
-    def can_execute(self, entity: Any) -> bool:
+    def can_execute(self, entity: Any) -> bool:  # noqa: ARG002
         return False
 
-    def beginning_execution(self, entity: Any) -> bool:
+    def beginning_execution(self, entity: Any) -> bool:  # noqa: ARG002
         return False
 
     def ending_execution(self, entity: Any) -> None:
@@ -148,11 +148,13 @@ class FrameSource:
                 stamp = header_stamp(serialized) or info["received_timestamp"]
                 self._newest = Frame(stamp, serialized, self._type)
                 self._taken += 1
-                self._published = info["publication_sequence_number"]
+                self._published = info["publication_sequence_number"] or 0
             return self._newest
 
     def _wait_for_sample(self, timeout: float) -> None:
-        wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, self._node.context.handle)
+        context = self._node.context.handle
+        assert context is not None
+        wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, context)
         wait_set.clear_entities()
         wait_set.add_subscription(self._subscription.handle)
         wait_set.add_guard_condition(self._interrupt.handle)
@@ -194,7 +196,10 @@ class FrameSource:
             )
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
-            return f"no frame on {self.topic} for {waited} (nobody publishes it): is the camera running, and is the topic right?"
+            return (
+                f"no frame on {self.topic} for {waited} (nobody publishes it): "
+                "is the camera running, and is the topic right?"
+            )
         kinds = {
             "best-effort" if publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT else "reliable"
             for publisher in publishers
@@ -214,8 +219,6 @@ def header_stamp(serialized: bytes) -> int:
     order = "<" if serialized[1] & 1 else ">"
     seconds, nanoseconds = struct.unpack_from(f"{order}iI", serialized, 4)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
-
-
 
 
 def _ignore(*_: Any) -> None:

@@ -10,7 +10,9 @@ class Prioritized(Protocol):
     """What can wait here: higher ``priority`` is served first."""
 
     @property
-    def priority(self) -> int: ...
+    def priority(self) -> int:
+        """Higher is served first."""
+        ...
 
 
 T = TypeVar("T", bound=Prioritized)

@@ -61,13 +61,18 @@ class Asker(Protocol):
     """Who asked: gets told of the start, of progress and of the end, from any thread."""
 
     @property
-    def goal_id(self) -> str: ...
+    def goal_id(self) -> str:
+        """Identifier, 32 hexadecimal digits."""
+        ...
 
-    def started(self) -> None: ...
+    def started(self) -> None:
+        """The question left the queue."""
 
-    def progress(self, progress: Progress) -> None: ...
+    def progress(self, progress: Progress) -> None:
+        """Something happened."""
 
-    def finished(self, outcome: Outcome) -> None: ...
+    def finished(self, outcome: Outcome) -> None:
+        """It is over; called once."""
 
 
 class Job:
@@ -95,6 +100,7 @@ class Job:
 
     @property
     def priority(self) -> int:
+        """Higher is served first."""
         return self.question.priority
 
     @property

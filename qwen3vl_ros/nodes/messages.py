@@ -50,8 +50,6 @@ def question_from(goal: Any, settings: Settings) -> Question:
     )
 
 
-
-
 def fill_result(result: Any, outcome: Outcome) -> Any:
     """Write ``outcome`` into an AskImage result, an Ask response or an Answer; returns it."""
     if outcome.ending is not None:

@@ -1,11 +1,14 @@
 """Every parameter of the node ``vlm``: its default, description, range, and when it may change.
 
-config/vlm.yaml is the page for users; the texts here are what ``ros2 param describe`` shows.
+The one place where they are described: ``ros2 param describe`` shows these texts, and config/vlm.yaml is written from
+them by ``python -m qwen3vl_ros.nodes.parameters > config/vlm.yaml``.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -38,7 +41,9 @@ class Settings:
     """The parameters as they are now. ``live`` ones may change at any time, the others while unconfigured."""
 
     autostart: bool = _flag(True, "Configure and activate as soon as the node runs.")
-    engine: str = _text("llama", "Engine that runs the model: `qwen3vl-ros engines` lists what is installed.", live=False)
+    engine: str = _text(
+        "llama", "Engine that runs the model: `qwen3vl-ros engines` lists what is installed.", live=False
+    )
     model: str = _text("", "Model file or directory. Empty: the small model that ships with the package.", live=False)
     mmproj: str = _text("", "Multimodal projector file. Empty: the one beside the model.", live=False)
     context_length: int = _number(
@@ -47,14 +52,16 @@ class Settings:
     batch_size: int = _number(256, 32, 4096, "Prompt tokens processed at a time; a cancel waits for one.", live=False)
     threads: int = _number(0, 0, 1024, "CPU threads of the engine. 0: one per physical core.", live=False)
     max_image_tokens: int = _number(
-        300, 1, 16384, "Tokens a picture may take, one per 32x32 pixels; encoding time grows faster than this.", live=False
+        300,
+        1,
+        16384,
+        "Tokens a picture may take, one per 32x32 pixels; encoding time grows faster than this.",
+        live=False,
     )
     heartbeat_timeout: float = _number(
         10.0, 2.0, 600.0, "Seconds without a sign of life after which the engine's process is restarted.", live=False
     )
-    transport: str = _text(
-        "raw", "How pictures arrive: `image` or `image/compressed`.", live=False, choices=TRANSPORTS
-    )
+    transport: str = _text("raw", "How pictures arrive: `image` or `image/compressed`.", live=False, choices=TRANSPORTS)
     max_frame_age: float = _number(
         2.0, 0.001, _FOREVER, "Greatest age of a frame when it is picked, seconds, where a goal does not say."
     )
@@ -103,7 +110,7 @@ def read(node: Node) -> Settings:
     return Settings(**{parameter.name: node.get_parameter(parameter.name).value for parameter in fields(Settings)})
 
 
-def check(changes: Sequence[Parameter], *, configured: bool) -> SetParametersResult:
+def check(changes: Sequence[Parameter[Any]], *, configured: bool) -> SetParametersResult:
     """Whether ``changes`` may be made now; the refusal says why not."""
     known = {parameter.name: parameter for parameter in fields(Settings)}
     for change in changes:
@@ -142,3 +149,27 @@ def _descriptor(parameter: Any) -> ParameterDescriptor:
         else:
             descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
     return descriptor
+
+
+def as_yaml() -> str:
+    """The parameter file with every parameter at its default, each under its description."""
+    lines = [
+        "# Every parameter of the node vlm, at its default. Written by: python -m qwen3vl_ros.nodes.parameters",
+        "# [live]: may be changed while the node runs; the others while it is unconfigured.",
+        "/**/vlm:",
+        "  ros__parameters:",
+    ]
+    for parameter in fields(Settings):
+        text = parameter.metadata["description"]
+        if "range" in parameter.metadata:
+            low, high = parameter.metadata["range"]
+            text += f" Range {low:g} to {high:g}."
+        if parameter.metadata["live"]:
+            text += " [live]"
+        lines += [f"    {line}" for line in textwrap.wrap(text, 112, initial_indent="# ", subsequent_indent="# ")]
+        lines.append(f"    {parameter.name}: {json.dumps(parameter.default)}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(as_yaml())

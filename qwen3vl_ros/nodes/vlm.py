@@ -1,8 +1,7 @@
 """The node ``vlm``: asks a vision-language model about what a camera sees.
 
 A lifecycle node. Configured: the engine's process runs and loads its model. Active: goals are accepted (they wait while
-the model loads). What activate creates deactivate ends, what configure creates cleanup frees. The README of the package
-has the interfaces; ARCHITECTURE is in docs/.
+the model loads). What activate creates deactivate ends, what configure creates cleanup frees.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ import rclpy
 from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.action.server import ServerGoalHandle
+from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -43,6 +41,9 @@ from qwen3vl_ros.nodes.job import Asker, Code, Ending, Job, Outcome, first_frame
 from qwen3vl_ros.nodes.messages import answer_message, fill_result, question_from
 from qwen3vl_ros.srv import Ask
 
+_FEEDBACK = QoSProfile(depth=1000)
+"""A client that is busy for a while still gets every token; ten, the default, are gone in a blink."""
+
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -55,7 +56,7 @@ class _Active:
     conductor: Conductor
 
 
-class VlmNode(LifecycleNode):  # type: ignore[misc]
+class VlmNode(LifecycleNode):
     """See the module. ``executor`` is the one that spins it, with a single thread."""
 
     def __init__(self, executor: SingleThreadedExecutor) -> None:
@@ -80,6 +81,7 @@ class VlmNode(LifecycleNode):  # type: ignore[misc]
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
             callback_group=group,
+            feedback_pub_qos_profile=_FEEDBACK,
         )
         self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
         self._timer = self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics)
@@ -90,7 +92,7 @@ class VlmNode(LifecycleNode):  # type: ignore[misc]
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Start the engine's process; the model loads there while the node goes on."""
         self._settings = parameters.read(self)
         self._message = ""
@@ -102,9 +104,7 @@ class VlmNode(LifecycleNode):  # type: ignore[misc]
         assert self._engine is not None
         jobs: GoalQueue[Job] = GoalQueue(self._settings.queue_size)
         camera = FrameSource(self, "image", self._settings.transport)
-        conductor = Conductor(
-            jobs, self._engine, camera, lambda: self._settings, self._on_finish, self.get_logger().error
-        )
+        conductor = Conductor(jobs, self._engine, camera, lambda: self._settings, self._on_finish, self._log_error)
         self._active = _Active(jobs, camera, conductor)
         self._publish_status()
         self._fall_back_if_failed(self._engine.health)
@@ -115,12 +115,12 @@ class VlmNode(LifecycleNode):  # type: ignore[misc]
         self._end_goals(Code.SHUTDOWN, "the node was deactivated before the answer was complete")
         return super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Unload the model."""
         self._close_engine()
         return TransitionCallbackReturn.SUCCESS
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """From any state: end every goal and unload the model."""
         self._end_goals(Code.SHUTDOWN, "the node was shut down before the answer was complete")
         self._close_engine()
@@ -149,7 +149,7 @@ class VlmNode(LifecycleNode):  # type: ignore[misc]
         """On the engine's thread: tell waiting questions and everybody else."""
         if health.state is State.READY and health.description is not None:
             self.get_logger().info(
-                f"engine {health.description.engine} runs {health.description.model}, loaded in {health.load_time:.1f} s"
+                f"engine {health.description.engine} loaded {health.description.model} in {health.load_time:.1f} s"
             )
         elif health.state in (State.RESTARTING, State.FAILED):
             self._last_error = health.message
@@ -176,13 +176,13 @@ class VlmNode(LifecycleNode):  # type: ignore[misc]
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
-    def _on_goal(self, goal: Any) -> GoalResponse:
+    def _on_goal(self, _goal: Any) -> GoalResponse:
         return GoalResponse.REJECT if self._active is None else GoalResponse.ACCEPT
 
-    def _on_accepted(self, goal_handle: ServerGoalHandle) -> None:
+    def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
         self._accept(goal_handle.request, ActionAsker(goal_handle, self._executor))
 
-    def _on_cancel(self, goal_handle: ServerGoalHandle) -> CancelResponse:
+    def _on_cancel(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> CancelResponse:
         job = None if self._active is None else self._active.conductor.find(bytes(goal_handle.goal_id.uuid).hex())
         if job is not None:
             job.end(Code.CANCELLED, "a client cancelled the goal")
@@ -227,6 +227,9 @@ class VlmNode(LifecycleNode):  # type: ignore[misc]
         outcome = Outcome(ending)
         asker.finished(outcome)
         self._record(None, asker, outcome)
+
+    def _log_error(self, message: str) -> None:
+        self.get_logger().error(message)
 
     def _on_finish(self, job: Job, outcome: Outcome) -> None:
         self._record(job.question, job.asker, outcome)
@@ -305,10 +308,10 @@ class VlmNode(LifecycleNode):  # type: ignore[misc]
 
     # --- parameters --------------------------------------------------------------------------------------------------
 
-    def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+    def _check_parameters(self, changes: Sequence[Parameter[Any]]) -> SetParametersResult:
         return parameters.check(changes, configured=self._engine is not None)
 
-    def _read_parameters(self, changes: Sequence[Parameter]) -> None:
+    def _read_parameters(self, _changes: Sequence[Parameter[Any]]) -> None:
         self._settings = parameters.read(self)
         self._publish_status()
 
@@ -330,7 +333,7 @@ def engine_spec(settings: parameters.Settings) -> EngineSpec:
     )
 
 
-def _never_by_itself(goal_handle: ServerGoalHandle) -> AskImage.Result:
+def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.Result:
     """Goals are executed by their ActionAsker, which brings its own callback."""
     return fill_result(AskImage.Result(), Outcome(Ending(Code.INTERNAL_ERROR, "executed outside the queue")))
 
@@ -344,7 +347,7 @@ def main(args: Sequence[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     try:
         node = VlmNode(executor)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 whatever is wrong with the parameters is shown as a sentence
         print(f"vlm: {error}", file=sys.stderr)
         rclpy.shutdown()
         return 1
@@ -353,10 +356,9 @@ def main(args: Sequence[str] | None = None) -> int:
     spinning.start()
     executor.create_task(node.start)
     stop.wait()
-    finished = executor.create_task(node.trigger_shutdown)
     done = threading.Event()
-    finished.add_done_callback(lambda _: executor.create_task(done.set))
-    done.wait(1.8)
+    executor.create_task(node.trigger_shutdown).add_done_callback(lambda _: done.set())
+    done.wait(1.5)
     executor.shutdown(timeout_sec=0.1)
     rclpy.shutdown()
     spinning.join(0.5)

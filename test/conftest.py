@@ -1,0 +1,105 @@
+"""What the tests share: a private ROS graph, the node under test as a process, and a client that waits for events."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+
+def _claim_domain() -> int:
+    """A ROS domain that no other test run on this machine uses, for as long as this process lives."""
+    for domain in range(1, 102):  # those that every operating system can open ports for
+        claim = (Path(tempfile.gettempdir()) / f"qwen3vl_ros_domain_{domain}.lock").open("w")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return domain
+    raise RuntimeError("101 test runs use every ROS domain of this machine")
+
+
+_claims: list[IO[str]] = []
+os.environ["ROS_DOMAIN_ID"] = str(_claim_domain())
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that talk over DDS carry the mark ``ros``: a run with another ROS distribution takes those alone."""
+    for item in items:
+        if {"ros", "start_vlm", "vlm"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.ros)
+
+
+@pytest.fixture(scope="session")
+def share() -> Path:
+    """The share directory of the built package."""
+    from ament_index_python.packages import get_package_share_directory
+
+    return Path(get_package_share_directory("qwen3vl_ros"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def dds_profile() -> None:
+    """The Fast DDS profile of the package: sensor-data QoS loses large frames without it."""
+    try:
+        from ament_index_python.packages import get_package_share_directory
+    except ImportError:
+        return
+    profile = Path(get_package_share_directory("qwen3vl_ros")) / "config" / "fastdds.xml"
+    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+        os.environ.setdefault(name, str(profile))
+
+
+@pytest.fixture(scope="session")
+def ros(dds_profile: None) -> Iterator[RosClient]:  # noqa: F821
+    """A client of the node under test, spinning in the background."""
+    from ros_client import RosClient
+
+    with RosClient() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def shared_vlm() -> Iterator[list[VlmProcess]]:  # noqa: F821
+    """The node that tests with the fixture ``vlm`` share, if one runs: two of the same name must never run at once."""
+    shared: list[VlmProcess] = []  # noqa: F821
+    yield shared
+    for process in shared:
+        process.close()
+
+
+@pytest.fixture
+def start_vlm(ros: RosClient, shared_vlm: list[VlmProcess]) -> Iterator[Callable[..., VlmProcess]]:  # noqa: F821
+    """Start the built node with parameters, as users do; every process is gone after the test."""
+    from vlm_process import VlmProcess
+
+    while shared_vlm:
+        shared_vlm.pop().close()
+    started: list[VlmProcess] = []
+
+    def start(**parameters: object) -> VlmProcess:
+        started.append(VlmProcess(ros, parameters))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
+
+
+@pytest.fixture
+def vlm(ros: RosClient, shared_vlm: list[VlmProcess]) -> VlmProcess:  # noqa: F821
+    """A node with the shipped model, ready for questions, and shared: tests leave it as they found it."""
+    from vlm_process import VlmProcess
+
+    if not shared_vlm:
+        shared_vlm.append(VlmProcess(ros, {}))
+        shared_vlm[0].wait_connected()
+    return shared_vlm[0]

@@ -1,0 +1,92 @@
+"""The built node ``vlm`` as a process of its own, started as users start it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwen3vl_ros.msg import VlmStatus
+from ros_client import PATIENCE, RosClient
+
+
+class VlmProcess:
+    """The node and, through its status, its worker."""
+
+    def __init__(self, ros: RosClient, parameters: Mapping[str, object]) -> None:
+        self._ros = ros
+        self.output = ""
+        arguments = [f"-p{name}:={_yaml(value)}" for name, value in parameters.items()]
+        command = [sys.executable, "-m", "qwen3vl_ros.nodes.vlm", "--ros-args"]
+        for argument in arguments:
+            command += ["-p", argument[2:]]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parent
+        )
+        self.pid = self._process.pid
+
+    def wait_status(self, wanted: Any) -> VlmStatus:
+        """The first status of this very process for which ``wanted`` is true."""
+        with self._ros.status() as status:
+            return status.wait_for(wanted)
+
+    def wait_ready(self) -> VlmStatus:
+        return self.wait_status(lambda s: s.state == VlmStatus.READY)
+
+    def wait_connected(self) -> VlmProcess:
+        """Wait until feedback reaches us: what was sent before that connection stood is lost."""
+        self.wait_ready()
+        while not self._ros.ask(text_only=True, options={"max_tokens": 1}).feedback_until_result():
+            pass
+        return self
+
+    def worker(self) -> int:
+        """Process id of the engine's worker, once feedback reaches us."""
+        return int(self.wait_connected().wait_ready().engine_pid)
+
+    def stop(self, number: int = signal.SIGINT) -> tuple[int, float]:
+        """Exit status after ``number`` and the seconds that took."""
+        begin = time.monotonic()
+        self._process.send_signal(number)
+        self.output += self._process.communicate(timeout=PATIENCE)[0]
+        return self._process.returncode, time.monotonic() - begin
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.stop()
+        elif self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_gone(pid: int) -> None:
+    """Wait until a process that is no child of ours has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        import select
+
+        assert select.select([descriptor], [], [], PATIENCE)[0], f"process {pid} lives on"
+    finally:
+        os.close(descriptor)
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
