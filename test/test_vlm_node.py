@@ -394,6 +394,13 @@ def test_a_stopped_worker_does_not_outlive_the_goals_timeout(ros: RosClient, sta
     assert not alive(worker)
 
 
+def test_a_hung_worker_is_restarted_although_nobody_asks(ros: RosClient, start_vlm: object) -> None:
+    node = start_vlm(heartbeat_timeout=2.0)
+    os.kill(node.worker(), signal.SIGSTOP)
+    assert "no sign of life" in node.wait_status(lambda s: s.state == VlmStatus.LOADING and s.engine_restarts).message
+    assert node.wait_ready().engine_restarts == 1
+
+
 def test_a_missing_model_leaves_the_node_up_unconfigured_and_names_the_file(ros: RosClient, start_vlm: object) -> None:
     node = start_vlm(model="/nowhere/model.gguf")
     status = node.wait_status(lambda s: s.state == VlmStatus.UNCONFIGURED and "model.gguf" in s.message)

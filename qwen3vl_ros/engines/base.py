@@ -36,14 +36,12 @@ class Stage(enum.IntEnum):
 class ImageInput:
     """The pictures an engine wants: the caller fits them with :func:`qwen3vl_ros.vision.fit.fit_image`.
 
-    ``multiple``: width and height are multiples of this many pixels. ``max_tokens``: one token per
-    ``multiple`` x ``multiple`` pixels, at most this many, aspect ratio kept. ``size``: (width, height) that every
-    picture must have exactly, where the engine's input is fixed, else None.
+    Width and height are multiples of ``multiple`` pixels. A picture takes one token per ``multiple`` x ``multiple``
+    pixels, at most ``max_tokens``; its aspect ratio is kept.
     """
 
     multiple: int = 32
     max_tokens: int = 300
-    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

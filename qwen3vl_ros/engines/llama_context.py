@@ -210,7 +210,7 @@ class LlamaContext:
         self._pos += span.n_pos
 
     def check(self, status: int) -> None:
-        """Turn what llama_decode returned into :class:`CancelledError` or :class:`EngineError`, or nothing if it is 0."""
+        """Raise for what llama_decode returned: :class:`CancelledError`, :class:`EngineError`, or nothing for 0."""
         if self._cancelled():
             raise CancelledError
         if status != 0:

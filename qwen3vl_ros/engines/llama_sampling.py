@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,10 @@ from numpy.typing import NDArray
 from qwen3vl_ros.engines import llama_log
 from qwen3vl_ros.engines.base import BadRequest, Options
 from qwen3vl_ros.engines.llama_context import LlamaContext
+
+# A bounded string or list becomes a grammar of that size: an absurd bound would never end.
+_MAX_LENGTH = 1000
+_LENGTHS = re.compile(r'"(?:min|max)(?:Length|Items|Properties)": (\d+)')
 
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED
 
@@ -59,9 +64,17 @@ def recommended(context: LlamaContext, thinking: bool) -> Recommended:
 def grammar_of(schema: Mapping[str, Any]) -> str:
     """A JSON Schema as llama.cpp's grammar (GBNF). Raises :class:`BadRequest`."""
     try:
-        return str(json_schema_to_gbnf(json.dumps(schema)))
-    except Exception as error:  # the converter raises whatever its assertions and look-ups do
+        text = json.dumps(schema)
+        longest = max((int(n) for n in _LENGTHS.findall(text)), default=0)
+        if longest > _MAX_LENGTH:
+            raise BadRequest(f"response_schema: lengths and counts may be at most {_MAX_LENGTH}, not {longest}.")
+        grammar = str(json_schema_to_gbnf(text))
+    except BadRequest:
+        raise
+    except Exception as error:  # noqa: BLE001 - the converter raises whatever its assertions and look-ups do
         raise BadRequest(f"response_schema: llama.cpp cannot follow this JSON Schema: {error!s:.300}.") from error
+    # The converter lets strings hold line breaks and other control characters, which is not JSON (RFC 8259, 7).
+    return grammar.replace(r'char ::= [^"\\] |', r'char ::= [^"\\\x7F\x00-\x1F] |')
 
 
 class Sampler:
@@ -75,7 +88,10 @@ class Sampler:
         grammar: str = "",
         seen: Iterable[int] = (),
     ) -> None:
-        """``grammar``: see :func:`grammar_of`. ``seen``: tokens that the repetition penalty counts besides the answer's. Raises :class:`BadRequest`."""
+        """Raises :class:`BadRequest`.
+
+        ``grammar``: see :func:`grammar_of`. ``seen``: tokens that the repetition penalty counts besides the answer's.
+        """
         self._context = context
         self._frees = contextlib.ExitStack()
         self._grammar: Any = None
@@ -140,7 +156,7 @@ class _Candidates:
         # llama_token_data of llama.h
         self._data = np.zeros(n_vocab, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
         self._ids = np.arange(n_vocab, dtype=np.int32)
-        self._pointer = self._data.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
+        self._pointer: Any = self._data.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
         self.array = lib.llama_token_data_array()
 
     def fill(self, logits: NDArray[np.float32]) -> None:

@@ -1,0 +1,142 @@
+"""A picture with the question and the answer written below it, for people to look at."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import PIL.Image
+from PIL import ImageDraw, ImageFont
+from PIL.ImageFont import FreeTypeFont
+
+from qwen3vl_ros.engines.base import Image
+
+MIN_WIDTH: Final = 640
+"""Narrower pictures are enlarged, or stand between margins, so that a line of text has room."""
+
+_MAX_ENLARGED_HEIGHT: Final = 960
+_MAX_QUESTION_LINES: Final = 4
+_MAX_ANSWER_LINES: Final = 16
+
+_BAR: Final = (17, 20, 26)
+_ACCENT: Final = (56, 189, 178)
+_QUESTION: Final = (148, 158, 174)
+_ANSWER: Final = (246, 248, 251)
+
+_FONT_FOLDERS: Final = ("~/.local/share/fonts", "~/.fonts", "/usr/local/share/fonts", "/usr/share/fonts")
+_LATIN_FONTS: Final = ("NotoSans-Regular.ttf", "DejaVuSans.ttf")
+_CJK_FONTS: Final = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansCJKsc-Regular.otf",
+    "NotoSansSC-Regular.otf",
+    "SourceHanSansSC-Regular.otf",
+    "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf",
+)
+# From CJK radicals on: ideographs, kana, hangul, full-width forms. Written without spaces, so a line may end anywhere.
+_CJK: Final = re.compile("[\u1100-\u11ff\u2e80-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]")
+_WORD: Final = re.compile(rf"{_CJK.pattern}|\s+|(?:(?!{_CJK.pattern})\S)+")
+
+
+def annotate(image: Image, question: str, answer: str) -> Image:
+    """``image`` with a bar below it that has the question (small, grey) and the answer (larger, white).
+
+    Takes and returns uint8 [height, width, 3] RGB. No pixel of the picture is covered. It keeps its size when it is at
+    least :data:`MIN_WIDTH` wide; a smaller one is enlarged (nearest neighbour, whole factors, so that its pixels stay
+    what they are) and centred. Text is wrapped, line breaks in it are kept, and what does not fit into 4 lines of
+    question and 16 of answer ends with an ellipsis.
+
+    Fonts are the system's: Noto Sans or DejaVu Sans, for Chinese, Japanese and Korean text Noto Sans CJK, Source Han
+    Sans, WenQuanYi or Droid Sans Fallback (Debian: ``apt install fonts-noto-cjk``). Where none is installed, Pillow's
+    built-in font is used, which draws boxes for what is not Latin.
+    """
+    picture = _enlarged(image)
+    height, picture_width, _ = picture.shape
+    width = max(picture_width, MIN_WIDTH)
+
+    size = min(max(round(width / 36), 18), 96)
+    margin = round(1.2 * size)
+    stripe = max(round(size / 5), 3)
+    left, room = margin + stripe + round(0.7 * size), width - 2 * margin - stripe - round(0.7 * size)
+    blocks = [
+        (*_wrapped(question, round(0.78 * size), room, _MAX_QUESTION_LINES), round(1.08 * size), _QUESTION),
+        (*_wrapped(answer, size, room, _MAX_ANSWER_LINES), round(1.38 * size), _ANSWER),
+    ]
+    gap = round(0.45 * size) if all(lines for lines, *_ in blocks) else 0
+    text_height = sum(len(lines) * leading for lines, _, leading, _ in blocks) + gap
+
+    sheet = PIL.Image.new("RGB", (width, height + text_height + 2 * margin), _BAR)
+    sheet.paste(PIL.Image.fromarray(picture), ((width - picture_width) // 2, 0))
+    draw = ImageDraw.Draw(sheet)
+    y = height + margin
+    if text_height:
+        draw.rounded_rectangle((margin, y, margin + stripe - 1, y + text_height - 1), stripe / 2, _ACCENT)
+    for lines, font, leading, colour in blocks:
+        for line in lines:
+            draw.text((left, y + leading / 2), line, colour, font, anchor="lm")
+            y += leading
+        y += gap
+    return np.array(sheet)
+
+
+def _enlarged(image: Image) -> Image:
+    """``image`` enlarged by the whole factor that brings it nearest to :data:`MIN_WIDTH` without making it too tall."""
+    height, width, _ = image.shape
+    factor = max(1, min(MIN_WIDTH // width, _MAX_ENLARGED_HEIGHT // height))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else image
+
+
+def _wrapped(text: str, size: int, room: int, max_lines: int) -> tuple[list[str], FreeTypeFont]:
+    """``text`` in at most ``max_lines`` lines of at most ``room`` pixels in the font that comes with them."""
+    text = text.encode("utf-8", "replace").decode().strip()
+    # A character is hardly ever narrower than a fifth of the font's size: more than these would not fit.
+    longest = max_lines * room * 5 // size
+    too_long, text = len(text) > longest, text[:longest]
+    font = _font(size, bool(_CJK.search(text)))
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in _WORD.findall("".join(c if c.isprintable() else " " for c in paragraph)):
+            while font.getlength((line + word).rstrip()) > room:
+                if not line.strip():  # one word wider than the bar
+                    fits = (
+                        bisect.bisect(range(len(word) + 1), float(room), lo=2, key=lambda n: font.getlength(word[:n]))
+                        - 1
+                    )
+                    line, word = word[:fits], word[fits:]
+                lines.append(line.rstrip())
+                line, word = "", word.lstrip()
+            line += word
+        lines.append(line.rstrip())
+        if len(lines) > max_lines:
+            break
+    if len(lines) > max_lines or too_long:
+        lines, last = lines[: max_lines - 1], lines[:max_lines][-1]
+        while last and font.getlength(last + "\N{HORIZONTAL ELLIPSIS}") > room:
+            last = last[:-1]
+        lines.append(last.rstrip() + "\N{HORIZONTAL ELLIPSIS}")
+    return lines, font
+
+
+@lru_cache(maxsize=32)
+def _font(size: int, cjk: bool) -> FreeTypeFont:
+    """The best font that this machine has, ``size`` pixels high."""
+    path = _font_file(_CJK_FONTS + _LATIN_FONTS if cjk else _LATIN_FONTS + _CJK_FONTS)
+    # load_default gives a bitmap font only to a Pillow built without FreeType, which nobody ships.
+    return cast(FreeTypeFont, ImageFont.load_default(size)) if path is None else ImageFont.truetype(path, size)
+
+
+@lru_cache(maxsize=2)
+def _font_file(names: tuple[str, ...]) -> Path | None:
+    """The first of ``names`` that is installed."""
+    for folder in _FONT_FOLDERS:
+        found = {path.name: path for path in Path(folder).expanduser().rglob("*.[ot]t[fc]")}
+        for name in names:
+            if name in found:
+                return found[name]
+    return None

@@ -1,0 +1,69 @@
+"""JPEG and PNG messages to RGB arrays.
+
+Pillow reads the header, so that a picture too large is refused before it is decoded; OpenCV decodes (four times as
+fast as Pillow for a 1080p JPEG). Only a picture with transparency is decoded by Pillow, which can blend it.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from sensor_msgs.msg import CompressedImage as CompressedImageMessage
+
+from qwen3vl_ros.engines.base import BadImage, Image
+from qwen3vl_ros.vision.encodings import MAX_PIXELS
+
+_JPEG_START: Final = b"\xff\xd8\xff"
+_JPEG_END: Final = b"\xff\xd9"
+_PNG_START: Final = b"\x89PNG\r\n\x1a\n"
+
+
+def decode(msg: CompressedImageMessage) -> Image:
+    """The picture in ``msg``: uint8, shape [height, width, 3], colour order RGB, C-contiguous.
+
+    JPEG and PNG of every kind: grey, palette, CMYK, 16 bits (the upper 8 are kept). The bytes say which, not
+    ``msg.format``, which drivers fill in as they like. Transparent pixels are blended onto white, as a viewer shows
+    them (and as Qwen's own preprocessing does: ``qwen_vl_utils.vision_process.to_rgb``). The orientation in EXIF is
+    applied: cameras on robots do not set it, phones do, and everybody who looks at the picture sees it upright.
+
+    Raises :class:`BadImage` for anything else (compressedDepth, video, TIFF ...), for more than
+    :data:`~qwen3vl_ros.vision.encodings.MAX_PIXELS`, and for data that is cut off or broken. A JPEG that lost bytes in
+    its middle but not its end cannot be told from a whole one: JPEG has no checksum.
+    """
+    data = bytes(msg.data)
+    what = f"The compressed image of format {msg.format!r}"
+    if "compressedDepth" in msg.format:
+        raise BadImage(f"{what} is a depth image of the transport compressedDepth; send a JPEG or PNG picture instead.")
+    if not data.startswith((_JPEG_START, _PNG_START)):
+        raise BadImage(f"{what} is neither JPEG nor PNG: its {len(data)} bytes begin with {data[:8].hex(' ')!r}.")
+    try:
+        return _decode(data, what)
+    except BadImage:
+        raise
+    except Exception as error:  # third-party decoders on untrusted bytes: they raise what they like
+        raise BadImage(f"{what}, {len(data)} bytes, cannot be decoded: {error}.") from error
+
+
+def _decode(data: bytes, what: str) -> Image:
+    """Decode a JPEG or PNG file; raises anything."""
+    file = io.BytesIO(data)
+    header = PIL.Image.open(file, formats=("JPEG", "PNG"))
+    width, height = header.size
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"{what} has {width}x{height} pixels, more than the {MAX_PIXELS} that are accepted.")
+    if header.has_transparency_data:
+        picture = PIL.ImageOps.exif_transpose(header.convert("RGBA"))
+        white = PIL.Image.new("RGBA", picture.size, "white")
+        return np.array(PIL.Image.alpha_composite(white, picture).convert("RGB"))
+    # Pillow stops reading where the first scan begins. OpenCV 4.6 (Ubuntu 24.04) makes up what is missing after that.
+    if data.startswith(_JPEG_START) and data.rfind(_JPEG_END, file.tell()) < 0:
+        raise BadImage(f"{what}, {width}x{height} pixels, is cut off: its {len(data)} bytes have no end marker.")
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise BadImage(f"{what}, {width}x{height} pixels, is cut off or broken: its {len(data)} bytes do not decode.")
+    return np.ascontiguousarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

@@ -1,0 +1,146 @@
+"""The annotated picture shows the whole picture, the question and the answer, whatever their sizes and scripts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from qwen3vl_ros.vision import annotate as annotate_module
+from qwen3vl_ros.vision.annotate import _ANSWER, _BAR, _QUESTION, _font, _font_file, _wrapped, annotate
+
+settings.register_profile("pictures", max_examples=50, deadline=None)  # a loaded machine is no failure
+settings.load_profile("pictures")
+
+QUESTION = "What colour is the box on the left?"
+ANSWER = "The box on the left is red."
+
+
+def noise(width: int, height: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def rows_with(colour: tuple[int, int, int], bar: NDArray) -> NDArray:
+    return np.flatnonzero((bar == colour).all(axis=2).any(axis=1))
+
+
+@pytest.mark.parametrize("size", [(640, 480), (641, 333), (1920, 1080), (4000, 20), (640, 1)])
+def test_the_bar_is_below_the_picture_and_covers_none_of_it(size: tuple[int, int]) -> None:
+    picture = noise(*size)
+    before = picture.copy()
+    annotated = annotate(picture, QUESTION, ANSWER)
+    assert np.array_equal(picture, before)
+    assert annotated.dtype == np.uint8
+    assert annotated.flags.c_contiguous
+    assert annotated.shape[1] == size[0]
+    assert np.array_equal(annotated[: size[1]], picture)
+    assert (annotated[size[1]] == _BAR).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "factor"),
+    [((1, 1), 640), ((10, 10), 64), ((224, 224), 2), ((320, 240), 2), ((5, 3000), 1), ((600, 400), 1)],
+)
+def test_small_pictures_are_enlarged_by_a_whole_factor_and_centred(size: tuple[int, int], factor: int) -> None:
+    picture = noise(*size)
+    annotated = annotate(picture, QUESTION, ANSWER)
+    assert annotated.shape[1] == 640
+    left = (640 - factor * size[0]) // 2
+    shown = annotated[: factor * size[1], left : left + factor * size[0]]
+    assert np.array_equal(shown, picture.repeat(factor, axis=0).repeat(factor, axis=1))
+
+
+@pytest.mark.parametrize("width", [640, 1920])
+def test_the_question_stands_above_a_larger_answer(width: int) -> None:
+    bar = annotate(noise(width, 100), "Hx", "Hx")[100:]
+    question, answer = rows_with(_QUESTION, bar), rows_with(_ANSWER, bar)
+    assert question.max() < answer.min()
+    assert np.ptp(answer) > np.ptp(question)
+
+
+def test_every_word_of_both_shows() -> None:
+    picture = noise(640, 10)
+    words = [annotate(picture, q, a).tobytes() for q in ("red?", "rod?") for a in ("yes", "yet")]
+    assert len(set(words)) == 4
+
+
+def test_without_any_text_the_picture_is_still_there() -> None:
+    picture = noise(640, 10)
+    assert np.array_equal(annotate(picture, "", " \n")[:10], picture)
+
+
+@given(question=st.text(max_size=400), answer=st.text(max_size=2000))
+def test_any_text_stays_inside_the_margins(question: str, answer: str) -> None:
+    bar = annotate(noise(640, 8), question, answer)[8:]
+    assert (bar[:, :12] == _BAR).all()
+    assert (bar[:, -4:] == _BAR).all()
+
+
+@given(text=st.text(st.characters(codec="utf-8"), max_size=600), size=st.integers(12, 40), room=st.integers(200, 900))
+def test_wrapping_loses_no_character_and_keeps_to_the_room(text: str, size: int, room: int) -> None:
+    lines, font = _wrapped(text, size, room, 1000)
+    assert all(font.getlength(line) <= room or len(line) == 1 for line in lines)
+    shown = "".join("".join(lines).split())
+    assert shown == "".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def test_line_breaks_in_the_answer_are_kept() -> None:
+    assert _wrapped("one\n\ntwo three", 20, 500, 9)[0] == ["one", "", "two three"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("word " * 10_000, id="words"),
+        pytest.param("x" * 1_000_000, id="one word"),
+        pytest.param("\n".join("abcdefghij"), id="lines"),
+        pytest.param("红" * 9_999, id="chinese"),
+        pytest.param("il" * 5_000, id="narrow letters"),
+    ],
+)
+def test_text_that_is_too_long_ends_with_an_ellipsis(text: str) -> None:
+    lines, font = _wrapped(text, 20, 500, 5)
+    assert len(lines) == 5
+    assert lines[-1].endswith("…")
+    assert all(font.getlength(line) <= 500 for line in lines)
+
+
+def test_letters_that_take_no_room_are_not_lost_in_silence() -> None:
+    assert _wrapped("a" + "\u0301" * 10_000 + " end", 20, 500, 5)[0][-1].endswith("…")
+
+
+def test_wrapping_ends_even_where_not_two_letters_fit() -> None:
+    assert "".join(_wrapped("WWW", 20, 5, 9)[0]) == "WWW"
+
+
+def test_text_that_just_fits_has_no_ellipsis() -> None:
+    assert _wrapped("a\nb\nc", 20, 500, 3)[0] == ["a", "b", "c"]
+
+
+def test_chinese_breaks_between_any_two_characters() -> None:
+    lines, font = _wrapped("红" * 100, 20, 205, 20)
+    assert {len(line) for line in lines[:-1]} == {int(205 // font.getlength("红"))}
+
+
+@pytest.mark.skipif(
+    _font_file(annotate_module._CJK_FONTS) is None, reason="no Chinese font on this machine: apt install fonts-noto-cjk"
+)
+@pytest.mark.parametrize("pair", ["红绿", "あい", "가나"])
+def test_chinese_japanese_and_korean_are_drawn_with_their_glyphs(pair: str) -> None:
+    font = _font(40, True)
+    assert bytes(font.getmask(pair[0])) != bytes(font.getmask(pair[1]))
+
+
+def test_without_any_font_on_the_system_text_still_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotate_module, "_FONT_FOLDERS", ("/nonexistent",))
+    _font.cache_clear()
+    _font_file.cache_clear()
+    try:
+        bar = annotate(noise(640, 10), QUESTION, ANSWER + " 红")[10:]
+    finally:
+        monkeypatch.undo()
+        _font.cache_clear()
+        _font_file.cache_clear()
+    assert rows_with(_QUESTION, bar).max() < rows_with(_ANSWER, bar).min()

@@ -1,0 +1,38 @@
+"""Requests cross into the worker unchanged, through shared memory that leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from qwen3vl_ros.engines.base import Message, Options, Request
+from qwen3vl_ros.engines.worker import pack, unpack
+
+PICTURES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
+
+
+@given(st.text(), st.lists(PICTURES, max_size=3), st.integers(0, 2**63 - 1))
+def test_a_request_arrives_as_it_was_sent(prompt: str, pictures: list[np.ndarray], seed: int) -> None:
+    sent = Request((Message("user", (*pictures, prompt)),), Options(seed=seed), {"type": "object"})
+    received = unpack(*pack(sent))
+    assert received.options == sent.options
+    assert received.response_schema == sent.response_schema
+    *arrived, text = received.messages[0].content
+    assert text == prompt
+    assert all(np.array_equal(a, b) for a, b in zip(arrived, pictures, strict=True))
+
+
+def test_packing_leaves_no_descriptor_and_no_shared_memory_behind() -> None:
+    request = Request((Message("user", (np.zeros((480, 640, 3), np.uint8), "?")),))
+
+    def open_things() -> tuple[int, set[str]]:
+        return len(list(Path("/proc/self/fd").iterdir())), {path.name for path in Path("/dev/shm").iterdir()}
+
+    before = open_things()
+    for _ in range(5):
+        unpack(*pack(request))
+    assert open_things() == before
