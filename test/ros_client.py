@@ -80,10 +80,8 @@ class Goal:
 
     def feedback_until_result(self) -> list[Any]:
         """All feedback, once the result and everything sent before it has arrived."""
-        self.result()
-        while self.seen[-1:] and self.seen[-1].completion_tokens < self.result().usage.completion_tokens:
-            self.next_feedback()
-        while not self._feedback.empty():
+        expected = len(self.result().text)
+        while not self._feedback.empty() or (self.seen and sum(len(m.delta) for m in self.seen) < expected):
             self.next_feedback()
         return self.seen
 

@@ -23,6 +23,7 @@ from qwen3vl_ros.engines.llama_context import LlamaContext
 # A bounded string or list becomes a grammar of that size: an absurd bound would never end.
 _MAX_LENGTH = 1000
 _LENGTHS = re.compile(r'"(?:min|max)(?:Length|Items|Properties)": (\d+)')
+_SURROGATES = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
 
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED
 
@@ -63,18 +64,22 @@ def recommended(context: LlamaContext, thinking: bool) -> Recommended:
 
 def grammar_of(schema: Mapping[str, Any]) -> str:
     """A JSON Schema as llama.cpp's grammar (GBNF). Raises :class:`BadRequest`."""
+    text = json.dumps(schema)
+    longest = max((int(n) for n in _LENGTHS.findall(text)), default=0)
+    if longest > _MAX_LENGTH:
+        raise BadRequest(f"response_schema: lengths and counts may be at most {_MAX_LENGTH}, not {longest}.")
     try:
-        text = json.dumps(schema)
-        longest = max((int(n) for n in _LENGTHS.findall(text)), default=0)
-        if longest > _MAX_LENGTH:
-            raise BadRequest(f"response_schema: lengths and counts may be at most {_MAX_LENGTH}, not {longest}.")
         grammar = str(json_schema_to_gbnf(text))
-    except BadRequest:
-        raise
-    except Exception as error:  # noqa: BLE001 - the converter raises whatever its assertions and look-ups do
+    except Exception as error:  # the converter raises whatever its assertions and look-ups do
         raise BadRequest(f"response_schema: llama.cpp cannot follow this JSON Schema: {error!s:.300}.") from error
     # The converter lets strings hold line breaks and other control characters, which is not JSON (RFC 8259, 7).
-    return grammar.replace(r'char ::= [^"\\] |', r'char ::= [^"\\\x7F\x00-\x1F] |')
+    grammar = grammar.replace(r'char ::= [^"\\] |', r'char ::= [^"\\\x7F\x00-\x1F] |')
+    # It writes constants with JSON's escapes. GBNF has the same but for surrogate pairs: there it is \U and 8 digits.
+    return _SURROGATES.sub(lambda pair: rf"\U{_code_point(pair[0]):08X}", grammar)
+
+
+def _code_point(escaped: str) -> int:
+    return ord(json.loads(f'"{escaped}"'))
 
 
 class Sampler:

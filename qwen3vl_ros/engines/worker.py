@@ -84,6 +84,7 @@ class _Worker:
         self._connection = connection
         self._send_lock = threading.Lock()
         self._cancels: dict[int, threading.Event] = {}
+        self._answering: list[threading.Thread] = []
 
     def send(self, *message: Any) -> None:
         with self._send_lock:
@@ -125,13 +126,19 @@ class _Worker:
                 _, identifier, sizes = message
                 request = unpack(reduction.recv_handle(self._connection), sizes)
                 cancel = self._cancels[identifier] = threading.Event()
-                threading.Thread(target=self.answer, args=(engine, identifier, request, cancel), daemon=True).start()
+                thread = threading.Thread(target=self.answer, args=(engine, identifier, request, cancel), daemon=True)
+                self._answering = [*(other for other in self._answering if other.is_alive()), thread]
+                thread.start()
             elif message[0] == "cancel":
                 running = self._cancels.get(message[1])
                 if running is not None:
                     running.set()
             else:
-                return
+                break
+        for cancel in list(self._cancels.values()):
+            cancel.set()
+        for thread in self._answering:
+            thread.join()  # a model that is in use cannot be freed; the node kills this process if that takes long
 
 
 def main(descriptor: int, name: str, config: dict[str, Any]) -> None:

@@ -105,6 +105,8 @@ class Conductor:
         self._camera_lock = threading.Lock()
         self._lock = threading.Lock()
         self._live: dict[str, Job] = {}
+        self._unfinished = 0
+        self._idle = threading.Condition()
         self._slots = 0
         self.engine_changed()
 
@@ -124,6 +126,8 @@ class Conductor:
         """Queue ``job``; False when ``queue_size`` goals wait already."""
         with self._lock:
             self._live[job.asker.goal_id] = job
+        with self._idle:
+            self._unfinished += 1
         self._jobs.capacity = queue_size + max(0, self._slots - (len(self._live) - 1 - len(self._jobs)))
         if self._jobs.put(job):
             self.show_positions()
@@ -159,6 +163,14 @@ class Conductor:
             with self._lock:
                 self._live.pop(job.asker.goal_id, None)
             self._on_finish(job, final)
+            with self._idle:
+                self._unfinished -= 1
+                self._idle.notify_all()
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until every accepted question has its result; False when that takes longer than ``timeout`` seconds."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._unfinished == 0, timeout)
 
     def end_all(self, code: int, message: str) -> None:
         """End every live question with the same error."""

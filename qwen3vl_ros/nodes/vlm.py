@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class VlmNode(LifecycleNode):
 
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """From any state: end every goal and unload the model."""
-        self._end_goals(Code.SHUTDOWN, "the node was shut down before the answer was complete")
+        self.stop_accepting()
         self._close_engine()
         return TransitionCallbackReturn.SUCCESS
 
@@ -130,6 +130,12 @@ class VlmNode(LifecycleNode):
         """Configure and activate, if the parameter ``autostart`` says so."""
         if self._settings.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
+
+    def stop_accepting(self) -> Conductor | None:
+        """Accept nothing more and end every accepted goal; returns who still works on them, if anybody does."""
+        conductor = None if self._active is None else self._active.conductor
+        self._end_goals(Code.SHUTDOWN, "the node was shut down before the answer was complete")
+        return conductor
 
     def _end_goals(self, code: int, message: str) -> None:
         if self._active is not None:
@@ -356,13 +362,24 @@ def main(args: Sequence[str] | None = None) -> int:
     spinning.start()
     executor.create_task(node.start)
     stop.wait()
-    done = threading.Event()
-    executor.create_task(node.trigger_shutdown).add_done_callback(lambda _: done.set())
-    done.wait(1.5)
+    conductor = _on(executor, node.stop_accepting)
+    if conductor is not None:
+        conductor.wait_idle(0.5)
+        for _ in range(2):  # a result that is ready is out once the executor has been through its tasks
+            _on(executor, lambda: None)
+    _on(executor, node.trigger_shutdown)
     executor.shutdown(timeout_sec=0.1)
     rclpy.shutdown()
     spinning.join(0.5)
     return 0
+
+
+def _on(executor: SingleThreadedExecutor, callback: Callable[[], Any]) -> Any:
+    """What ``callback`` returns on the executor's thread; None when that takes longer than a shutdown may."""
+    done = threading.Event()
+    task = executor.create_task(callback)
+    task.add_done_callback(lambda _: done.set())
+    return task.result() if done.wait(1.3) else None
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:
