@@ -1,0 +1,143 @@
+"""What comes back: AskImage's result as typed, frozen dataclasses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Header
+
+from qwen3vl_ros.action import AskImage
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer cost. Times in wall-clock seconds; None when that stage was not reached (see Usage.msg)."""
+
+    prompt_tokens: int = 0
+    image_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    queue_time: float | None = None
+    image_time: float | None = None
+    encode_time: float | None = None
+    first_token_time: float | None = None
+    total_time: float | None = None
+    tokens_per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels of the original picture; x and y of its top left corner, x right, y down."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in space: metres in the frame ``frame_id`` at ``stamp``; ``extent`` along its axes, 0 = unknown."""
+
+    x: float
+    y: float
+    z: float
+    frame_id: str
+    stamp: Time
+    extent: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A thing that the answer points at, in the picture ``image_index`` of ``Answer.image_headers``.
+
+    ``point`` and ``polygon`` are (x, y) in pixels of the original picture. None or () where the answer has none;
+    ``position_error`` says why there is no position.
+    """
+
+    label: str
+    image_index: int = 0
+    box: Box | None = None
+    point: tuple[float, float] | None = None
+    polygon: tuple[tuple[float, float], ...] = ()
+    position: Position | None = None
+    position_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, and the frames that it is about.
+
+    ``json`` is the parsed, validated JSON when the question had a response schema, else None. ``image_headers`` are
+    the std_msgs/Header of the pictures used, in the order the model saw them: ``stamp`` and ``frame_id`` for tf.
+    ``finish_reason``: "stop", "length" (cut at max_tokens or the context) or "cancelled".
+    """
+
+    text: str
+    reasoning: str = ""
+    json: Any = None
+    regions: tuple[Region, ...] = ()
+    image_headers: tuple[Header, ...] = ()
+    usage: Usage = Usage()
+    finish_reason: str = ""
+    engine: str = ""
+    model: str = ""
+
+    @property
+    def stamp(self) -> Time | None:
+        """Stamp of the first picture, in the camera's clock; None without a picture."""
+        return self.image_headers[0].stamp if self.image_headers else None
+
+
+def answer_of_result(result: AskImage.Result) -> Answer:
+    """The dataclass of an AskImage result, whole or partial."""
+    return Answer(
+        text=result.text,
+        reasoning=result.reasoning,
+        json=json.loads(result.json) if result.json else None,
+        regions=tuple(_region(region) for region in result.regions),
+        image_headers=tuple(result.image_headers),
+        usage=_usage(result.usage),
+        finish_reason=result.finish_reason,
+        engine=result.engine,
+        model=result.model,
+    )
+
+
+def _usage(usage: Any) -> Usage:
+    def seconds(value: float) -> float | None:
+        return value if value >= 0 else None
+
+    return Usage(
+        prompt_tokens=usage.prompt_tokens,
+        image_tokens=usage.image_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+        queue_time=seconds(usage.queue_time),
+        image_time=seconds(usage.image_time),
+        encode_time=seconds(usage.encode_time),
+        first_token_time=seconds(usage.first_token_time),
+        total_time=seconds(usage.total_time),
+        tokens_per_second=usage.tokens_per_second,
+    )
+
+
+def _region(region: Any) -> Region:
+    roi = region.roi
+    position = None
+    if region.has_position:
+        point, header = region.position.point, region.position.header
+        extent = (region.extent.x, region.extent.y, region.extent.z)
+        position = Position(point.x, point.y, point.z, header.frame_id, header.stamp, extent)
+    return Region(
+        label=region.label,
+        image_index=region.image_index,
+        box=Box(roi.x_offset, roi.y_offset, roi.width, roi.height) if roi.width and roi.height else None,
+        point=(region.point.x, region.point.y) if region.has_point else None,
+        polygon=tuple((corner.x, corner.y) for corner in region.polygon.points),
+        position=position,
+        position_error=region.position_error,
+    )

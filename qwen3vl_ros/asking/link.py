@@ -1,0 +1,304 @@
+"""The link between questions and the node: one action client, driven by whoever spins the ROS node it lives in."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from rclpy.action.client import ClientGoalHandle
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import Executor, MultiThreadedExecutor
+from rclpy.qos import QoSProfile
+from unique_identifier_msgs.msg import UUID
+
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.asking.answer import Answer, answer_of_result
+from qwen3vl_ros.asking.exceptions import (
+    Cancelled,
+    InternalError,
+    NotSpinning,
+    ServerInactive,
+    ServerLost,
+    ServerUnavailable,
+    VlmError,
+    WouldDeadlock,
+    error_of_code,
+)
+from qwen3vl_ros.asking.goal_client import GoalClient
+from qwen3vl_ros.asking.question import Phase, Question
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+_WATCH_PERIOD = 0.1
+"""Seconds between looks at the graph, while a question is open: rclpy has no event for a server that comes or goes."""
+
+_ABSENT_LOOKS = 3
+"""Looks in a row without a server before it counts as gone: its last result may be on the way when it leaves."""
+
+_FEEDBACK_DEPTH = 200
+"""Feedback messages that wait for a busy executor; beyond that some are lost, which a question survives."""
+
+
+class Link:
+    """Carries questions to the node and their answers back. It never spins and never blocks."""
+
+    def __init__(self, node: Node, action: str, server_timeout: float) -> None:
+        self._node = node
+        self._server_timeout = server_timeout
+        self._lock = threading.RLock()
+        self._open: dict[bytes, tuple[Question, AskImage.Goal | None]] = {}
+        self._handles: dict[bytes, Any] = {}
+        self._server_waiters: list[threading.Event] = []
+        self._closed = False
+        self._absent = 0
+        self._ran_at = 0.0
+        group = MutuallyExclusiveCallbackGroup()
+        self._client = GoalClient(
+            node, AskImage, action, callback_group=group, feedback_sub_qos_profile=QoSProfile(depth=_FEEDBACK_DEPTH)
+        )
+        self._client.on_status = self._on_status
+        self.action = node.resolve_service_name(action)
+        # Steady: a simulated clock that stands still must not stop it.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._watch = node.create_timer(_WATCH_PERIOD, self._look, callback_group=group, clock=clock)
+        self._watch.cancel()
+
+    # Questions on their way out.
+
+    def send(self, question: Question, goal: AskImage.Goal) -> None:
+        """Send the goal, now or as soon as a node serves the action."""
+        self._check_executor()
+        key = uuid.uuid4().bytes
+        with self._lock:
+            if self._closed:
+                raise ServerUnavailable("The VlmClient is closed; make a new one.")
+            self._open[key] = (question, goal)
+            if self.explain_stopped() is None:
+                self._start_watch()
+        if self.explain_stopped() is None and self._client.server_is_ready():
+            self._send(key)
+
+    def _send(self, key: bytes) -> None:
+        with self._lock:
+            question, goal = self._open.get(key, (None, None))
+            if question is None or goal is None or question.done():
+                return
+            self._open[key] = (question, None)  # it may hold pictures
+        question.mark_sent()
+        with self._client.sending:
+            future = self._client.send_goal_async(
+                goal, feedback_callback=self._on_feedback, goal_uuid=UUID(uuid=list(key))
+            )
+        future.add_done_callback(lambda response: self._on_response(key, question, response.result()))
+
+    def cancel(self, question: Question) -> None:
+        """Ask the node to cancel an accepted goal."""
+        with self._lock:
+            handle = next((self._handles.get(key) for key, (asked, _) in self._open.items() if asked is question), None)
+        if handle is not None:
+            self._cancel(handle)
+
+    def _cancel(self, handle: Any) -> None:
+        if self._node.context.ok():
+            with self._client.sending:
+                handle.cancel_goal_async()
+
+    # What comes back, on the executor's thread.
+
+    def _on_status(self, statuses: Any) -> None:
+        """Take a goal as accepted that the node lists, though nobody told us.
+
+        A node that has not discovered our half of the goal service yet when it answers drops that answer (rclpy warns
+        "client will not receive response"). Its status, which is latched, comes all the same.
+        """
+        for status in statuses:
+            goal_id = status.goal_info.goal_id
+            asked = self._open.get(key := bytes(goal_id.uuid))
+            if asked is not None and asked[0].phase is Phase.SENT:
+                response = AskImage.Impl.SendGoalService.Response(accepted=True)
+                self._on_response(key, asked[0], ClientGoalHandle(self._client, goal_id, response))
+
+    def _on_response(self, key: bytes, question: Question, handle: Any) -> None:
+        self._ran()
+        if key in self._handles:
+            return
+        if not handle.accepted:
+            self._forget(key)
+            question.end(
+                None,
+                ServerInactive(
+                    f"The node that serves {self.action} does not take questions: it is not active. Activate it "
+                    f"(`ros2 lifecycle set {self._node_name} activate`), or look at its log for why it is not."
+                ),
+            )
+            return
+        with self._lock:
+            self._handles[key] = handle
+        question.mark_accepted()
+        with self._client.sending:
+            result = handle.get_result_async()
+        result.add_done_callback(lambda response: self._on_result(key, question, response.result()))
+        if question.cancel_requested or question.done():
+            self._cancel(handle)
+
+    def _on_feedback(self, message: Any) -> None:
+        self._ran()
+        asked = self._open.get(bytes(message.goal_id.uuid))
+        if asked is not None:
+            asked[0].add_feedback(message.feedback)
+
+    def _on_result(self, key: bytes, question: Question, response: Any) -> None:
+        self._ran()
+        self._forget(key)
+        question.end(*_outcome(response.result))
+
+    def _look(self) -> None:
+        """What the timer does while a question is open."""
+        self._ran()
+        ready = self._client.server_is_ready()
+        self._absent = 0 if ready else self._absent + 1
+        with self._lock:
+            asked = list(self._open.items())
+            if ready:
+                for waiter in self._server_waiters:
+                    waiter.set()
+        for key, (question, _) in asked:
+            if question.done():
+                self._forget(key)
+            elif ready and question.phase is Phase.WAITING_SERVER:
+                self._send(key)
+            elif self._absent >= _ABSENT_LOOKS and question.phase is Phase.ACCEPTED:
+                question.end(None, ServerLost(f"The node that serves {self.action} vanished during the answer."))
+        with self._lock:
+            if not self._open and not self._server_waiters:
+                self._watch.cancel()
+
+    def _forget(self, key: bytes) -> None:
+        with self._lock:
+            self._open.pop(key, None)
+            self._handles.pop(key, None)
+
+    # Waiting, and why not.
+
+    def wait_for_server(self, timeout: float) -> None:
+        """Return as soon as a node serves the action; ServerUnavailable after ``timeout`` seconds."""
+        if self._client.server_is_ready():
+            return
+        self._check_executor()
+        self.check_may_block()
+        waiter = threading.Event()
+        with self._lock:
+            self._server_waiters.append(waiter)
+            self._start_watch()
+        since = time.monotonic()
+        try:
+            if not waiter.wait(timeout):
+                raise self._unavailable(since, timeout)
+        finally:
+            with self._lock:
+                self._server_waiters.remove(waiter)
+
+    def check_may_block(self) -> None:
+        """Raise WouldDeadlock when this thread is the one that must bring what would be waited for."""
+        executor = self._node.executor
+        if executor is None or isinstance(executor, MultiThreadedExecutor):
+            return  # its callbacks run on threads of a pool, ours in a callback group of their own
+        frame = inspect.currentframe()
+        while frame is not None and not ("spin" in frame.f_code.co_name and frame.f_locals.get("self") is executor):
+            frame = frame.f_back
+        if frame is not None:
+            raise WouldDeadlock(
+                f"This call waits for an answer inside a callback of node {self._node.get_name()}, on the only thread "
+                "that could deliver it. Use send() and look at the question's done() in later callbacks, spin the node "
+                "with a MultiThreadedExecutor, or make the client with VlmClient() so that it has a thread of its own."
+            )
+
+    def _check_executor(self) -> None:
+        """Refuse rclpy's experimental EventsExecutor: in rclpy 9.1 it deadlocks when another thread wakes it."""
+        executor = self._node.executor
+        if executor is not None and not isinstance(executor, Executor):
+            raise WouldDeadlock(
+                f"Node {self._node.get_name()} is spun by a {type(executor).__name__}, which deadlocks when another "
+                "thread sends something. Make the client with VlmClient() so that it has a node of its own, or spin "
+                "with a SingleThreadedExecutor or MultiThreadedExecutor."
+            )
+
+    def explain_stopped(self) -> VlmError | None:
+        """Why nothing can come any more: ROS was shut down in this process. None while it can."""
+        if self._node.context.ok():
+            return None
+        return Cancelled("ROS was shut down in this process before the answer was complete.")
+
+    def explain_overdue(self, question: Question, phase: Phase) -> VlmError:
+        """Why nothing came by the question's deadline."""
+        if phase is Phase.ACCEPTED:
+            return ServerLost(
+                f"The node that serves {self.action} took the question and sent no result, although its time "
+                f"({question.timeout:g} s) has run out. It hangs or is out of reach; look at its log and restart it."
+            )
+        since = time.monotonic() - self._server_timeout
+        if phase is Phase.SENT and self._ran_at >= since:
+            return ServerUnavailable(
+                f"A node serves {self.action}, but did not say within {self._server_timeout:g} s whether it takes the "
+                "question. It hangs or the network loses its replies; look at its log."
+            )
+        return self._unavailable(since, self._server_timeout)
+
+    def _unavailable(self, since: float, waited: float) -> VlmError:
+        if self._ran_at < since:
+            return NotSpinning(
+                f"Nothing ran the callbacks of node {self._node.get_name()} for {waited:g} s, so no answer can arrive. "
+                "Spin it in another thread (`threading.Thread(target=rclpy.spin, args=(node,)).start()`); if it does "
+                "spin, all of its executor's threads are busy."
+            )
+        settings = ", ".join(
+            f"{name}={os.environ.get(name, fallback)}"
+            for name, fallback in (("ROS_DOMAIN_ID", "0"), ("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET"))
+        )
+        return ServerUnavailable(
+            f"No node serves the action {self.action}; waited {waited:g} s ({settings}). Start one with `qwen3vl-ros "
+            "node` or `ros2 launch qwen3vl_ros vlm.launch.py`; if one runs, give both sides the same settings."
+        )
+
+    def close(self) -> None:
+        """End every open question as Cancelled (asking the node to stop) and leave the ROS node as it was."""
+        with self._lock:
+            self._closed = True
+            asked, handles = [question for question, _ in self._open.values()], list(self._handles.values())
+        for handle in handles:
+            self._cancel(handle)
+        for question in asked:
+            question.end(None, Cancelled("The VlmClient was closed before the answer was complete."))
+        if self._node.context.ok():
+            self._node.destroy_timer(self._watch)
+            self._client.destroy()
+
+    @property
+    def _node_name(self) -> str:
+        return self.action.rsplit("/", 1)[0]
+
+    def _start_watch(self) -> None:
+        if not self._watch.is_canceled():
+            return
+        self._watch.reset()
+        if (executor := self._node.executor) is not None:
+            executor.wake()
+
+    def _ran(self) -> None:
+        self._ran_at = time.monotonic()
+
+
+def _outcome(result: AskImage.Result) -> tuple[Answer | None, VlmError | None]:
+    try:
+        answer = answer_of_result(result)
+    except ValueError as error:
+        return None, InternalError(f"the node's result has JSON that is none: {error}. Please report it.")
+    if result.error_code == AskImage.Result.NONE:
+        return answer, None
+    return None, error_of_code(result.error_code)(result.error_msg, text=answer.text, answer=answer)

@@ -1,0 +1,44 @@
+"""A ROS node for programs that have none: in a context of its own, spun by a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+
+class OwnNode:
+    """``node`` is spun between :meth:`start` and :meth:`stop`. Signals are left to the process."""
+
+    def __init__(self, name: str, namespace: str = "") -> None:
+        self._context = rclpy.Context()
+        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node(
+            name,
+            context=self._context,
+            namespace=namespace,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Spin from now on."""
+        self._thread.start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def stop(self) -> None:
+        """Stop spinning and free everything. Idempotent."""
+        if self._context.ok():
+            self._executor.shutdown()
+            self._thread.join()
+            self.node.destroy_node()
+            self._context.shutdown()

@@ -1,0 +1,316 @@
+"""The handle of one question: what came so far, its end, and the iterator over its text as it comes."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from qwen3vl_ros.asking.exceptions import Cancelled, InternalError, VlmError
+
+if TYPE_CHECKING:
+    from qwen3vl_ros.asking.answer import Answer
+
+CANCEL_GRACE = 5.0
+"""Seconds that a node gets to confirm a cancel, with the text so far, before the question ends without it."""
+
+
+_STOP_CHECK = 1.0
+"""Seconds after which a waiting thread looks whether ROS was shut down: a signal does that without telling anyone."""
+
+
+class Phase(enum.Enum):
+    """How far a question got on its way to the node."""
+
+    WAITING_SERVER = enum.auto()
+    SENT = enum.auto()
+    ACCEPTED = enum.auto()
+    DONE = enum.auto()
+
+
+class Carrier(Protocol):
+    """What a question needs from the link that carries it; nothing here blocks."""
+
+    def cancel(self, question: Question) -> None:
+        """Ask the node to cancel an accepted goal."""
+
+    def check_may_block(self) -> None:
+        """Raise WouldDeadlock where waiting on this thread would stop what is waited for."""
+
+    def explain_stopped(self) -> VlmError | None:
+        """Why nothing can come any more; None while it can."""
+
+    def explain_overdue(self, question: Question, phase: Phase) -> VlmError:
+        """Why nothing came by the deadline."""
+
+
+class Question:
+    """A question on its way; made by :meth:`VlmClient.send`. Every method may be called from any thread.
+
+    Nothing but :meth:`result` blocks, so a behaviour can hold one and look at it at every tick.
+    """
+
+    def __init__(self, carrier: Carrier, prompt: str, timeout: float, grace: float, server_timeout: float) -> None:
+        self.prompt = prompt
+        self.timeout = timeout
+        self._carrier = carrier
+        self._grace = grace
+        self._server_timeout = server_timeout
+        self._changed = threading.Condition()
+        self._phase = Phase.WAITING_SERVER
+        self._deadline = time.monotonic() + server_timeout
+        self._deltas: list[str] = []
+        self._text = ""
+        self._reasoning: list[str] = []
+        self._next_sequence = 0
+        self._gap = False
+        self._stage = 0
+        self._queue_position = 0
+        self._completion_tokens = 0
+        self._cancel_requested = False
+        self._answer: Answer | None = None
+        self._error: VlmError | None = None
+
+    # What a behaviour uses.
+
+    def done(self) -> bool:
+        """Whether it has ended: answered, failed, cancelled or overdue. Never blocks."""
+        self._expire()
+        return self._phase is Phase.DONE
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        with self._changed:
+            return self._text
+
+    @property
+    def reasoning(self) -> str:
+        """A thinking model's reasoning so far."""
+        with self._changed:
+            return "".join(self._reasoning)
+
+    @property
+    def stage(self) -> int:
+        """What the node is doing with it: a STAGE constant of AskImage's feedback."""
+        return self._stage
+
+    @property
+    def queue_position(self) -> int:
+        """Questions that the node answers before this one."""
+        return self._queue_position
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens generated so far, reasoning included."""
+        return self._completion_tokens
+
+    def exception(self) -> VlmError | None:
+        """Why it failed; None while it runs and when it was answered. Never blocks."""
+        self._expire()
+        return self._error
+
+    def result(self, timeout: float | None = None) -> Answer:
+        """The answer, waited for; raises the question's VlmError when it fails.
+
+        ``timeout``: seconds to wait, None = until the question ends, which it always does. TimeoutError when it is
+        still running then; the question goes on. WouldDeadlock where waiting would stop what is waited for.
+        """
+        if not self.done():
+            self._carrier.check_may_block()
+            self._wait(lambda: self._phase is Phase.DONE, timeout)
+            if self._phase is not Phase.DONE:
+                raise TimeoutError(f"the question {self.prompt[:60]!r} is still running after {timeout} s.")
+        if self._error is not None:
+            raise self._error
+        assert self._answer is not None
+        return self._answer
+
+    def cancel(self) -> None:
+        """Ask the node to stop. Returns at once; the question then ends as Cancelled, with the text so far."""
+        with self._changed:
+            if self._phase is Phase.DONE or self._cancel_requested:
+                return
+            self._cancel_requested = True
+            self._deadline = min(self._deadline, time.monotonic() + CANCEL_GRACE)
+            accepted = self._phase is Phase.ACCEPTED
+            if self._phase is Phase.WAITING_SERVER:
+                self._finish(None, Cancelled("The question was cancelled before a node was there to take it."))
+            self._changed.notify_all()
+        if accepted:
+            self._carrier.cancel(self)
+
+    # What the stream uses.
+
+    def deltas(self) -> Iterator[str]:
+        """The pieces of text as they come, from the first one; together they are the final text.
+
+        Ends when the question ends; raises its error then. Blocks like :meth:`result`.
+        """
+        index = 0
+        while True:
+            if len(self._deltas) <= index and not self.done():
+                self._carrier.check_may_block()
+                self._wait(functools.partial(self._has_more_than, index), None)
+            # The list only grows, and a question adds nothing after its end.
+            ended = self._phase is Phase.DONE
+            yield from (new := self._deltas[index:])
+            index += len(new)
+            if ended and index == len(self._deltas):
+                break
+        final = self.result().text
+        if "".join(self._deltas) != final:
+            raise InternalError(
+                f"the node's final text {final[:80]!r} is not what it streamed ({''.join(self._deltas)[:80]!r}). "
+                "Please report it.",
+                text=final, answer=self._answer,
+            )  # fmt: skip
+
+    # What the link calls, on the executor's thread.
+
+    @property
+    def phase(self) -> Phase:
+        """How far it got."""
+        return self._phase
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody asked for its end."""
+        return self._cancel_requested
+
+    def mark_sent(self) -> None:
+        """The goal is on its way to a node."""
+        self._enter(Phase.SENT, self._server_timeout)
+
+    def mark_accepted(self) -> None:
+        """The node took the goal: from here its own time-out counts."""
+        self._enter(Phase.ACCEPTED, CANCEL_GRACE if self._cancel_requested else self.timeout + self._grace)
+
+    def add_feedback(self, feedback: Any) -> None:
+        """Take one feedback message in. Messages may be missing; none is applied twice or out of order."""
+        with self._changed:
+            if self._phase is Phase.DONE or feedback.sequence < self._next_sequence:
+                return
+            if feedback.sequence > self._next_sequence:
+                self._gap = True
+            self._next_sequence = feedback.sequence + 1
+            self._stage = feedback.stage
+            self._queue_position = feedback.queue_position
+            self._completion_tokens = feedback.completion_tokens
+            if feedback.reasoning_delta:
+                self._reasoning.append(feedback.reasoning_delta)
+            if not self._gap:
+                self._add_text(feedback.delta)
+            elif feedback.text.startswith(self._text) and (feedback.text or not feedback.completion_tokens):
+                # Lost messages are made good by the next one that carries all the text, or by the result.
+                self._gap = False
+                self._add_text(feedback.text[len(self._text) :])
+
+    def end(self, answer: Answer | None, error: VlmError | None) -> None:
+        """The node's last word, or the link's. Later ones are ignored."""
+        with self._changed:
+            self._finish(answer, error)
+
+    # Inside.
+
+    def _enter(self, phase: Phase, seconds: float) -> None:
+        with self._changed:
+            if self._phase is not Phase.DONE:
+                self._phase = phase
+                self._deadline = time.monotonic() + seconds
+                self._changed.notify_all()
+
+    def _add_text(self, delta: str) -> None:
+        if delta:
+            self._deltas.append(delta)
+            self._text += delta
+            self._changed.notify_all()
+
+    def _finish(self, answer: Answer | None, error: VlmError | None) -> None:
+        if self._phase is Phase.DONE:
+            return
+        report = error.answer if error is not None else answer
+        if report is not None:
+            if report.text.startswith(self._text):
+                self._add_text(report.text[len(self._text) :])
+            self._text = report.text
+            self._reasoning = [report.reasoning]
+        if error is not None and not error.text:
+            error.text = self._text
+        self._answer = answer
+        self._error = error
+        self._phase = Phase.DONE
+        self._changed.notify_all()
+
+    def _expire(self) -> None:
+        if self._phase is Phase.DONE:
+            return
+        if (stopped := self._carrier.explain_stopped()) is not None:
+            self.end(None, stopped)
+            return
+        if time.monotonic() < self._deadline:
+            return
+        phase = self._phase
+        if self._cancel_requested:
+            error: VlmError = Cancelled(f"The question was cancelled; the node did not confirm it in {CANCEL_GRACE} s.")
+        else:
+            error = self._carrier.explain_overdue(self, phase)
+        self.end(None, error)
+        if phase is Phase.ACCEPTED:
+            self._carrier.cancel(self)
+
+    def _has_more_than(self, pieces: int) -> bool:
+        return len(self._deltas) > pieces or self._phase is Phase.DONE
+
+    def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
+        """Wait until ``condition`` or ``timeout``; the question's own deadline, which may move, always ends it."""
+        give_up = float("inf") if timeout is None else time.monotonic() + timeout
+        while not condition() and time.monotonic() < give_up:
+            with self._changed:
+                if not condition():
+                    until = min(self._deadline, give_up, time.monotonic() + _STOP_CHECK)
+                    self._changed.wait(max(0.0, until - time.monotonic()))
+            self._expire()
+
+
+class AnswerStream:
+    """The text of an answer as it comes; made by :meth:`VlmClient.stream`.
+
+    Iterating yields the pieces; leaving the loop early (``break``, an exception) cancels the question, and so does
+    leaving a ``with`` block. After the loop, :attr:`answer` is the whole answer.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            yield from self.question.deltas()
+        finally:
+            self.close()
+
+    @property
+    def answer(self) -> Answer:
+        """The final answer; waits for it where the text was not read to its end. Raises the question's VlmError."""
+        return self.question.result()
+
+    def cancel(self) -> None:
+        """Ask the node to stop; the loop then ends with Cancelled."""
+        self.question.cancel()
+
+    def close(self) -> None:
+        """Cancel the question unless it has ended."""
+        if not self.question.done():
+            self.question.cancel()
+
+    def __enter__(self) -> AnswerStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,157 @@
+"""A question on a terminal: the answer on stdout as it comes, everything else on stderr, and an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from qwen3vl_ros.asking.exceptions import (
+    BadRequest,
+    Busy,
+    Cancelled,
+    EngineFailure,
+    GoalTimeout,
+    NoFrame,
+    Preempted,
+    Unreachable,
+    VlmError,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from qwen3vl_ros.asking.answer import Answer
+    from qwen3vl_ros.asking.goal import Arguments
+    from qwen3vl_ros.asking.question import AnswerStream, Question
+    from qwen3vl_ros.client import VlmClient
+
+EXIT_STATUS: tuple[tuple[type[VlmError], int], ...] = (
+    (BadRequest, 2),
+    (Unreachable, 3),
+    (NoFrame, 4),
+    (GoalTimeout, 5),
+    (Busy, 6),
+    (Preempted, 6),
+    (EngineFailure, 7),
+    (Cancelled, 130),
+)
+"""Exit status by kind of error; 1 for every other one."""
+
+_STAGES = ("in the queue", "waiting for a frame", "looking at the picture", "reading the prompt", "answering")
+_BROKEN_PIPE = 141
+
+
+def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Arguments]) -> tuple[Answer | None, int]:
+    """Ask, print the answer while it comes, then what it cost. Returns the answer, if there is one, and a status.
+
+    With a response schema, the checked JSON is printed once, indented. KeyboardInterrupt cancels the question and
+    prints what came; a second one gives up waiting for that.
+    """
+    as_json = arguments.get("response_schema") is not None
+    shown = ""
+    try:
+        stream = client.stream(prompt, **arguments)
+        try:
+            with _waiting(stream.question) as stop_waiting:
+                for piece in stream:
+                    stop_waiting()
+                    if not as_json:
+                        shown += piece
+                        _show(piece)
+            answer = stream.answer
+        except KeyboardInterrupt:
+            answer = _after_cancel(stream)
+        _show(json.dumps(answer.json, indent=2, ensure_ascii=False) if as_json else answer.text[len(shown) :])
+        _show("" if answer.text.endswith("\n") and not as_json else "\n")
+    except VlmError as error:
+        if not as_json:
+            _show(error.text[len(shown) :] + ("\n" if error.text else ""))
+        elif error.text:
+            print(error.text, file=sys.stderr)
+        print(f"{error.name}: {error}", file=sys.stderr)
+        return None, exit_status(error)
+    except KeyboardInterrupt:
+        return None, 130
+    except BrokenPipeError:  # whoever read the answer has seen enough; the interpreter must not flush into it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return None, _BROKEN_PIPE
+    print(usage_line(answer), file=sys.stderr)
+    return answer, 0
+
+
+def exit_status(error: VlmError) -> int:
+    """Exit status of a command that ends with ``error``."""
+    return next((status for kind, status in EXIT_STATUS if isinstance(error, kind)), 1)
+
+
+def usage_line(answer: Answer) -> str:
+    """What the answer cost and what it is about, in one line."""
+    usage = answer.usage
+    tokens = f"{usage.prompt_tokens} tokens in"
+    details = [f"{usage.image_tokens} of pictures"] if usage.image_tokens else []
+    details += [f"{usage.cached_tokens} reused"] if usage.cached_tokens else []
+    parts = [tokens + (f" ({', '.join(details)})" if details else ""), f"{usage.completion_tokens} out"]
+    if usage.first_token_time is not None:
+        parts.append(f"first after {usage.first_token_time:.2f} s")
+    if usage.tokens_per_second:
+        parts.append(f"{usage.tokens_per_second:.1f} tokens/s")
+    if usage.total_time is not None:
+        parts.append(f"{usage.total_time:.2f} s in all")
+    if answer.finish_reason == "length":
+        parts.append("cut at the token limit (--max-tokens)")
+    for header in answer.image_headers:
+        stamp = header.stamp.sec + header.stamp.nanosec * 1e-9
+        if stamp:
+            age = time.time() - stamp
+            # A simulated clock has nothing to do with this machine's: then the stamp itself says more.
+            when = f"{age:.2f} s old now" if 0 <= age < 86400 else f"stamped {stamp:.3f}"
+            parts.append(f"frame of {header.frame_id or 'an unnamed camera'} {when}")
+    return f"[{answer.engine} {os.path.basename(answer.model)}: {', '.join(parts)}]"  # noqa: PTH119 it may be a served name
+
+
+def _after_cancel(stream: AnswerStream) -> Answer:
+    stream.cancel()
+    return stream.question.result()
+
+
+def _show(text: str) -> None:
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+class _Waiting:
+    """What a question is doing, as text that is asked for at every refresh of the screen."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._since = time.monotonic()
+
+    def __rich__(self) -> str:
+        place = f", {self._question.queue_position} before it" if self._question.queue_position else ""
+        what = "thinking" if self._question.reasoning else _STAGES[min(self._question.stage, len(_STAGES) - 1)]
+        return f"[dim]{what}{place} ... {time.monotonic() - self._since:.0f} s[/dim]"
+
+
+@contextlib.contextmanager
+def _waiting(question: Question) -> Iterator[Callable[[], None]]:
+    """A line that says what is going on until the first text comes; only where somebody can see it."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    import rich.console
+    import rich.live
+
+    waiting = _Waiting(question)
+    console = rich.console.Console(stderr=True)
+    # redirect_stdout: False, since stdout is the answer's.
+    live = rich.live.Live(
+        get_renderable=waiting.__rich__, console=console, transient=True, redirect_stdout=False, refresh_per_second=5
+    )
+    with live:
+        yield live.stop

@@ -1,0 +1,232 @@
+"""The command qwen3vl-ros as a process, against a real action server whose behaviour the test writes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from qwen3vl_ros.action import AskImage
+from std_msgs.msg import Header
+
+from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
+
+Result = AskImage.Result
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ScriptedVlm]:
+    server = ScriptedVlm()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def scripted(server: ScriptedVlm) -> ScriptedVlm:
+    server.rewrite()
+    return server
+
+
+def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "qwen3vl_ros.cli", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.mark.ros
+def test_stdout_has_the_answer_and_nothing_else(scripted: ScriptedVlm) -> None:
+    def script(goal: Goal) -> Result:
+        goal.say("a red")
+        goal.say(" box")
+        result = goal.result(engine="llama", model="/models/tiny.gguf", image_headers=[Header(frame_id="front")])
+        result.image_headers[0].stamp.sec = 12
+        result.usage.prompt_tokens, result.usage.image_tokens, result.usage.completion_tokens = 312, 196, 5
+        result.usage.first_token_time, result.usage.tokens_per_second = 0.25, 23.0
+        return result
+
+    scripted.script = script
+    done = run("ask", "What is it?", "--max-tokens", "7", "--temperature", "0", "--seed", "1", "--system", "Be short.")
+    assert (done.returncode, done.stdout) == (0, "a red box\n")
+    for part in ("312 tokens in (196 of pictures)", "5 out", "first after 0.25 s", "23.0 tokens/s", "front", "12.000"):
+        assert part in done.stderr
+    request = scripted.goals[0].request
+    assert (request.prompt, request.system_prompt) == ("What is it?", "Be short.")
+    assert (request.options.max_tokens, request.options.temperature, request.options.seed) == (7, 0.0, 1)
+
+
+@pytest.mark.ros
+def test_text_is_on_the_terminal_while_the_model_is_still_talking(scripted: ScriptedVlm) -> None:
+    scripted.script = until_cancelled
+    process = start("ask", "What?")
+    assert process.stdout is not None
+    assert process.stdout.read(3) == "red"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=WAIT)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_cancels_the_goal_and_prints_what_came(scripted: ScriptedVlm, number: int) -> None:
+    def script(goal: Goal) -> Result:
+        goal.say("red")
+        assert goal.cancelled.wait(WAIT)
+        return goal.result(Result.CANCELLED, "A client cancelled the question.", text="red and blue")
+
+    scripted.script = script
+    process = start("ask", "What?")
+    assert process.stdout is not None
+    first = process.stdout.read(3)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=WAIT)
+    assert (process.returncode, first + out) == (130, "red and blue\n")
+    assert "CANCELLED" in err
+    assert "Traceback" not in err
+    assert scripted.goals[0].cancelled.is_set()
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (Result.BAD_REQUEST, 2),
+        (Result.BAD_IMAGE, 2),
+        (Result.NO_FRAME, 4),
+        (Result.TIMEOUT, 5),
+        (Result.BUSY, 6),
+        (Result.PREEMPTED, 6),
+        (Result.ENGINE_CRASHED, 7),
+        (Result.BAD_RESPONSE, 7),
+        (Result.SHUTDOWN, 1),
+        (Result.INTERNAL_ERROR, 1),
+    ],
+)
+def test_the_exit_status_tells_scripts_what_went_wrong(scripted: ScriptedVlm, code: int, status: int) -> None:
+    scripted.script = lambda goal: goal.result(code, "A sentence.", text="half an answer")
+    done = run("ask", "What?")
+    assert (done.returncode, done.stdout) == (status, "half an answer\n")
+    assert "A sentence." in done.stderr
+
+
+@pytest.mark.ros
+def test_without_a_node_the_status_is_3_and_the_sentence_says_what_to_run() -> None:
+    done = run("ask", "What?", "--wait", "0.3", "--node", "/nobody")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "/nobody/ask_image" in done.stderr
+    assert "qwen3vl-ros node" in done.stderr
+
+
+@pytest.mark.ros
+def test_json_is_printed_whole_and_indented(scripted: ScriptedVlm, tmp_path: Path) -> None:
+    def script(goal: Goal) -> Result:
+        goal.say('{"colour":')
+        goal.say('"rot"}')
+        return goal.result(json='{"colour":"rötlich"}')
+
+    scripted.script = script
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    for text in (str(tmp_path / "schema.json"), json.dumps(schema)):
+        done = run("ask", "Colour?", "--json", text)
+        assert (done.returncode, done.stdout) == (0, '{\n  "colour": "rötlich"\n}\n')
+    assert [json.loads(goal.request.response_schema) for goal in scripted.goals] == [schema, schema]
+
+
+@pytest.mark.ros
+def test_pictures_and_cameras_reach_the_node(scripted: ScriptedVlm, tmp_path: Path) -> None:
+    for name in ("a.png", "b.jpg"):
+        PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
+    assert run("ask", "Same?", "--image", str(tmp_path / "a.png"), "--image", str(tmp_path / "b.jpg")).returncode == 0
+    assert [image.format for image in scripted.goals[0].request.compressed_images] == ["png", "jpeg"]
+    assert run("ask", "What?", "--camera", "front", "--camera", "rear").returncode == 0
+    assert scripted.goals[1].request.cameras == ["front", "rear"]
+
+
+@pytest.mark.ros
+def test_a_reader_that_has_seen_enough_ends_the_question(scripted: ScriptedVlm) -> None:
+    read = []
+
+    def script(goal: Goal) -> Result:
+        goal.say("red\n")
+        while not goal.cancelled.wait(0.05):
+            goal.say("more\n")
+        read.append(goal)
+        return goal.result(Result.CANCELLED, "A client cancelled the question.")
+
+    scripted.script = script
+    process = start("ask", "What?")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "red\n"
+    process.stdout.close()
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait(WAIT) == 141
+    assert scripted.goals[0].cancelled.wait(WAIT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["ask"], "PROMPT"),
+        (["ask", "x", "--timeout", "0"], "greater than zero"),
+        (["ask", "x", "--json", "{no json"], "not JSON"),
+        (["ask", "x", "--json", "/nowhere.json"], "cannot be read"),
+        (["ask", "x", "--image", "/nowhere.png"], "/nowhere.png cannot be read"),
+        (["sing"], "invalid choice"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_a_sentence(arguments: list[str], sentence: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_needs_nothing_heavy() -> None:
+    program = (
+        "import sys; from qwen3vl_ros.cli import main\n"
+        "try: main(['ask', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'rclpy', 'numpy', 'rich', 'huggingface_hub', 'llama_cpp', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "130 cancelled" in done.stdout
+
+
+def test_every_command_has_help() -> None:
+    for command in ("node", "camera", "demo", "ask", "download", "engines", "doctor"):
+        done = run(command, "--help")
+        assert done.returncode == 0
+        assert done.stdout.startswith("usage: qwen3vl-ros")
+
+
+def test_engines_says_which_can_be_used_and_why_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from importlib.metadata import EntryPoint
+
+    from qwen3vl_ros import cli
+    from qwen3vl_ros.engines import registry
+
+    entries = {
+        "here": EntryPoint("here", "qwen3vl_ros.engines.base:Engine", registry.GROUP),
+        "gone": EntryPoint("gone", "no_such_library.engine:Engine", registry.GROUP),
+    }
+    monkeypatch.setattr(registry, "available", lambda: entries)
+    assert cli.main(["engines"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("gone")
+    assert "cannot be used: No module named 'no_such_library'" in lines[0]
+    assert lines[1].startswith("here")
+    assert "What an engine implements" in lines[1]

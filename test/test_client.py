@@ -1,0 +1,600 @@
+"""VlmClient, against a real action server whose behaviour the test writes."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import rclpy
+from geometry_msgs.msg import Point32
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.msg import Region
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+import qwen3vl_ros.client as client_module
+from qwen3vl_ros.asking import question as question_module
+from qwen3vl_ros.asking.exceptions import error_of_code
+from qwen3vl_ros.asking.goal_client import GoalClient
+from qwen3vl_ros.client import (
+    BadImage,
+    BadRequest,
+    Box,
+    Cancelled,
+    InternalError,
+    NotSpinning,
+    ServerInactive,
+    ServerLost,
+    ServerUnavailable,
+    VlmClient,
+    VlmError,
+    WouldDeadlock,
+)
+from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ScriptedVlm]:
+    server = ScriptedVlm()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def vlm(server: ScriptedVlm) -> ScriptedVlm:
+    server.rewrite()
+    return server
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[VlmClient]:
+    with VlmClient(server_timeout=WAIT) as client:
+        yield client
+
+
+@pytest.fixture
+def node() -> Iterator[Any]:
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    node = rclpy.create_node("behaviour", context=context)
+    yield node
+    node.destroy_node()
+    context.try_shutdown()
+
+
+class Spinning:
+    """Runs an executor with a node in another thread, and functions as callbacks of that node."""
+
+    def __init__(self, executor: Executor, node: Any) -> None:
+        self.executor, self.node = executor, node
+        executor.add_node(node)
+        self.thread = threading.Thread(target=executor.spin, daemon=True)
+
+    def __enter__(self) -> Spinning:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.executor.shutdown()
+        self.thread.join(WAIT)
+
+    def in_callback(self, work: Callable[[], Any]) -> Any:
+        """What ``work`` returns or raises when a timer callback of the node runs it."""
+        done, outcome = threading.Event(), []
+
+        def callback() -> None:
+            timer.cancel()
+            try:
+                outcome.append(work())
+            except Exception as error:  # noqa: BLE001 the test looks at it
+                outcome.append(error)
+            done.set()
+
+        timer = self.node.create_timer(0.0, callback, callback_group=MutuallyExclusiveCallbackGroup())
+        assert done.wait(WAIT)
+        self.node.destroy_timer(timer)
+        return outcome[0]
+
+
+# What comes back.
+
+
+def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: VlmClient) -> None:
+    header = Header(frame_id="camera")
+    header.stamp.sec = 7
+    region = Region(label="ball", has_point=True, point=Point32(x=3.0, y=4.0), has_position=True)
+    region.roi.x_offset, region.roi.y_offset, region.roi.width, region.roi.height = 1, 2, 30, 40
+    region.position.header.frame_id = "map"
+    region.position.point.z = 1.5
+
+    def script(goal: Goal) -> AskImage.Result:
+        result = goal.result(text='{"n": 2}', json='{"n": 2}', reasoning="I count", engine="llama", model="tiny.gguf")
+        result.image_headers, result.regions = [header], [region]
+        result.usage.completion_tokens, result.usage.first_token_time = 5, 0.25
+        return result
+
+    vlm.script = script
+    answer = client.ask("How many?", response_schema={"type": "object"}, seed=3, max_tokens=9, priority=2, timeout=1.5)
+
+    assert (answer.text, answer.json, answer.reasoning) == ('{"n": 2}', {"n": 2}, "I count")
+    assert (answer.engine, answer.model, answer.finish_reason) == ("llama", "tiny.gguf", "stop")
+    assert answer.stamp == header.stamp
+    assert answer.image_headers[0].frame_id == "camera"
+    assert answer.regions[0].box == Box(1, 2, 30, 40)
+    assert answer.regions[0].point == (3.0, 4.0)
+    assert answer.regions[0].position is not None
+    assert answer.regions[0].position.frame_id == "map"
+    assert answer.usage.completion_tokens == 5
+    assert answer.usage.first_token_time == 0.25
+    assert answer.usage.encode_time is None
+    sent = vlm.goals[0].request
+    assert (sent.prompt, sent.response_schema, sent.priority) == ("How many?", '{"type": "object"}', 2)
+    assert (sent.options.seed, sent.options.max_tokens, sent.options.temperature) == (3, 9, -1.0)
+    assert (sent.timeout.sec, sent.timeout.nanosec) == (1, 500_000_000)
+
+
+def test_pieces_arrive_while_the_model_is_still_talking(vlm: ScriptedVlm, client: VlmClient) -> None:
+    heard = threading.Event()
+
+    def script(goal: Goal) -> AskImage.Result:
+        goal.say("a red")
+        assert heard.wait(WAIT)
+        goal.say(" box")
+        return goal.result()
+
+    vlm.script = script
+    pieces = []
+    for piece in (stream := client.stream("What is it?")):
+        pieces.append(piece)
+        heard.set()
+    assert pieces == ["a red", " box"]
+    assert stream.answer.text == "a red box"
+
+
+@pytest.mark.parametrize("recovery", ["by a later message", "by the result", "after thinned messages"])
+def test_pieces_add_up_to_the_final_text_when_feedback_is_lost(
+    vlm: ScriptedVlm, client: VlmClient, recovery: str
+) -> None:
+    def script(goal: Goal) -> AskImage.Result:
+        goal.say("one ")
+        goal.say("two ", lost=True)
+        goal.say("three ", lost=recovery == "by the result", thin=recovery == "after thinned messages")
+        goal.say("four", lost=recovery == "by the result")
+        return goal.result()
+
+    vlm.script = script
+    stream = client.stream("Count.")
+    assert "".join(stream) == stream.answer.text == "one two three four"
+
+
+def test_a_final_text_that_contradicts_what_was_streamed_is_an_error(vlm: ScriptedVlm, client: VlmClient) -> None:
+    heard = threading.Event()
+
+    def script(goal: Goal) -> AskImage.Result:
+        goal.say("it is red")
+        assert heard.wait(WAIT)
+        return goal.result(text="it is blue")
+
+    vlm.script = script
+    pieces = iter(client.stream("Colour?"))
+    assert next(pieces) == "it is red"
+    heard.set()
+    with pytest.raises(InternalError, match="not what it streamed"):
+        list(pieces)
+
+
+def test_a_handle_shows_the_question_from_tick_to_tick(vlm: ScriptedVlm, client: VlmClient) -> None:
+    go_on = threading.Event()
+
+    def script(goal: Goal) -> AskImage.Result:
+        goal.say("", stage=AskImage.Feedback.STAGE_QUEUED, queue_position=2, completion_tokens=0)
+        goal.say("", stage=AskImage.Feedback.STAGE_DECODE, reasoning_delta="hmm")
+        goal.say("red")
+        assert go_on.wait(WAIT)
+        return goal.result(reasoning="hmm")
+
+    vlm.script = script
+    question = client.send("Colour?")
+    assert next(question.deltas()) == "red"
+    assert (question.text, question.reasoning, question.done(), question.exception()) == ("red", "hmm", False, None)
+    assert (question.stage, question.completion_tokens) == (AskImage.Feedback.STAGE_DECODE, 3)
+    with pytest.raises(TimeoutError):
+        question.result(timeout=0.0)
+    go_on.set()
+    assert question.result(timeout=WAIT).text == "red"
+    assert question.done()
+
+
+# What goes wrong.
+
+
+def test_error_codes_and_exceptions_are_those_of_the_action() -> None:
+    action = Path(__file__).parent.parent / "action" / "AskImage.action"
+    constants = re.findall(r"^uint16 (\w+)=(\d+)$", action.read_text(), re.MULTILINE)
+    assert len(constants) == 16
+    for name, code in constants[1:]:
+        assert (error_of_code(int(code)).name, error_of_code(int(code)).code) == (name, int(code))
+
+
+def test_every_exception_is_exported_and_drawn_in_the_tree() -> None:
+    def below(error: type[VlmError]) -> set[type[VlmError]]:
+        return {error}.union(*(below(child) for child in error.__subclasses__()))
+
+    for error in below(VlmError):
+        assert getattr(client_module, error.__name__) is error
+        assert re.search(rf"\b{error.__name__}\b", VlmError.__doc__ or "")
+
+
+@pytest.mark.parametrize("code", range(1, 16))
+def test_an_error_code_becomes_its_exception_with_the_text_so_far(
+    vlm: ScriptedVlm, client: VlmClient, code: int
+) -> None:
+    vlm.script = lambda goal: goal.result(code, "A sentence.", text="half an ans", engine="llama")
+    with pytest.raises(error_of_code(code), match=r"A sentence\.") as caught:
+        client.ask("What?")
+    assert caught.value.code == code
+    assert caught.value.text == "half an ans"
+    assert caught.value.answer is not None
+    assert caught.value.answer.engine == "llama"
+
+
+def test_without_a_node_the_error_says_where_it_looked_and_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    with VlmClient(namespace="nobody", server_timeout=0.3) as client:
+        monkeypatch.setenv("ROS_DOMAIN_ID", "42")
+        began = time.monotonic()
+        with pytest.raises(ServerUnavailable) as caught:
+            client.ask("Anyone?")
+        assert time.monotonic() - began < 2.0
+        for part in ("/nobody/vlm/ask_image", "ROS_DOMAIN_ID=42", "qwen3vl-ros node"):
+            assert part in str(caught.value)
+        assert caught.value.code == -1
+        with pytest.raises(ServerUnavailable):
+            client.wait_for_server(0.2)
+
+
+def test_a_question_waits_for_a_node_that_comes_late() -> None:
+    with VlmClient(namespace="late", server_timeout=WAIT) as client:
+        question = client.send("Are you there?")
+        assert not question.done()
+        server = ScriptedVlm(namespace="late")
+        try:
+            assert question.result(WAIT).text == "yes"
+            client.wait_for_server(WAIT)
+        finally:
+            server.close()
+
+
+def test_a_node_that_does_not_accept_in_time_is_unavailable_and_a_late_acceptance_is_cancelled() -> None:
+    server = ScriptedVlm(until_cancelled, namespace="slow")
+    decide = threading.Event()
+    server.accept = lambda request: decide.wait(WAIT)
+    try:
+        with VlmClient(namespace="slow", server_timeout=WAIT) as client:
+            client.wait_for_server()
+            client._server_timeout = client._link._server_timeout = 0.4
+            with pytest.raises(ServerUnavailable, match="did not say within"):
+                client.ask("Well?")
+            decide.set()
+            client._server_timeout = WAIT
+            server.script = lambda goal: goal.result(text="cancelled" if server.goals[0].cancelled.wait(WAIT) else "no")
+            assert client.ask("Was it cancelled?").text == "cancelled"
+    finally:
+        server.close()
+
+
+def test_an_acceptance_that_was_lost_on_the_way_does_not_matter(
+    vlm: ScriptedVlm, client: VlmClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_the_response(self: Any) -> Any:
+        taken = take_data(self)
+        lost.extend([taken.pop("goal")] if "goal" in taken else [])
+        return taken
+
+    lost: list[object] = []
+    take_data = GoalClient.take_data
+    monkeypatch.setattr(GoalClient, "take_data", lose_the_response)
+    assert client.ask("What?").text == "yes"
+    vlm.script = until_cancelled
+    question = client.send("What?")
+    assert next(question.deltas()) == "red"
+    question.cancel()
+    with pytest.raises(Cancelled):
+        question.result(WAIT)
+    assert len(lost) == 2
+
+
+def test_a_node_that_is_not_active_says_how_to_activate_it(vlm: ScriptedVlm, client: VlmClient) -> None:
+    vlm.accept = lambda request: False
+    with pytest.raises(ServerInactive, match="ros2 lifecycle set /vlm activate"):
+        client.ask("What?")
+
+
+def test_an_overdue_result_is_given_up_and_cancelled(vlm: ScriptedVlm) -> None:
+    vlm.script = until_cancelled
+    with VlmClient(server_timeout=WAIT, grace=0.1) as client:
+        with pytest.raises(ServerLost, match=r"0\.2 s") as caught:
+            client.ask("What?", timeout=0.2)
+        assert caught.value.text == "red"
+        assert vlm.goals[0].cancelled.wait(WAIT)
+
+
+def test_a_node_that_vanishes_ends_the_question_long_before_its_time(client: VlmClient) -> None:
+    server = ScriptedVlm(namespace="gone")
+    leave = threading.Event()
+
+    def script(goal: Goal) -> AskImage.Result:
+        goal.say("red")
+        assert leave.wait(WAIT)
+        return goal.result()
+
+    server.script = script
+    try:
+        with VlmClient(namespace="gone", server_timeout=WAIT) as client:
+            question = client.send("What?", timeout=100.0)
+            assert next(question.deltas()) == "red"
+            server.vanish()
+            with pytest.raises(ServerLost, match="vanished") as caught:
+                question.result(WAIT)
+            assert caught.value.text == "red"
+    finally:
+        leave.set()
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"timeout": 0.0}, "timeout is a number of seconds greater than zero"),
+        ({"timeout": float("inf")}, "timeout"),
+        ({"max_frame_age": -1.0}, "max_frame_age"),
+        ({"temperature": -0.1}, "temperature must not be negative"),
+        ({"max_tokens": 2**31}, "max_tokens"),
+        ({"priority": 256}, "priority"),
+        ({"cameras": "front"}, "cameras is a list of strings"),
+        ({"system_prompt": None}, "system_prompt is a string"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_before_anything_is_sent(
+    client: VlmClient, arguments: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(BadRequest, match=sentence):
+        client.send("What?", **arguments)
+
+
+def test_an_argument_that_does_not_exist_is_refused(client: VlmClient) -> None:
+    with pytest.raises(TypeError, match="temprature"):
+        client.ask("What?", temprature=0.0)  # type: ignore[call-arg]
+
+
+# Cancelling.
+
+
+def test_cancel_ends_the_question_with_the_text_so_far(vlm: ScriptedVlm, client: VlmClient) -> None:
+    vlm.script = until_cancelled
+    question = client.send("What?")
+    assert next(question.deltas()) == "red"
+    question.cancel()
+    with pytest.raises(Cancelled) as caught:
+        question.result(WAIT)
+    assert caught.value.text == "red"
+
+
+def test_leaving_the_loop_cancels_the_question(vlm: ScriptedVlm, client: VlmClient) -> None:
+    vlm.script = until_cancelled
+    stream = client.stream("What?")
+    for _ in stream:
+        break
+    assert vlm.goals[0].cancelled.wait(WAIT)
+    with pytest.raises(Cancelled):
+        stream.answer  # noqa: B018
+
+
+def test_a_cancel_before_the_node_is_there_ends_the_question_at_once(client: VlmClient) -> None:
+    with VlmClient(namespace="nobody") as alone:
+        question = alone.send("What?")
+        question.cancel()
+        assert isinstance(question.exception(), Cancelled)
+
+
+def test_a_cancel_that_nobody_confirms_ends_the_question_all_the_same(
+    vlm: ScriptedVlm, client: VlmClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(question_module, "CANCEL_GRACE", 0.2)
+    release = threading.Event()
+
+    def script(goal: Goal) -> AskImage.Result:
+        goal.say("red")
+        assert release.wait(WAIT)
+        return goal.result()
+
+    vlm.script = script
+    question = client.send("What?")
+    assert next(question.deltas()) == "red"
+    question.cancel()
+    with pytest.raises(Cancelled, match="did not confirm"):
+        question.result(WAIT)
+    release.set()
+
+
+def test_ctrl_c_cancels_the_question_and_passes_on(vlm: ScriptedVlm, client: VlmClient) -> None:
+    def script(goal: Goal) -> AskImage.Result:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        return until_cancelled(goal)
+
+    vlm.script = script
+    with pytest.raises(KeyboardInterrupt):
+        client.ask("What?")
+    assert vlm.goals[0].cancelled.wait(WAIT)
+
+
+def test_closing_the_client_ends_its_questions_and_cancels_them_on_the_node(vlm: ScriptedVlm) -> None:
+    vlm.script = until_cancelled
+    client = VlmClient(server_timeout=WAIT)
+    question = client.send("What?")
+    assert next(question.deltas()) == "red"
+    client.close()
+    client.close()
+    assert isinstance(question.exception(), Cancelled)
+    assert vlm.goals[0].cancelled.wait(WAIT)
+    with pytest.raises(ServerUnavailable, match="closed"):
+        client.ask("More?")
+
+
+# Where it is called from.
+
+
+@pytest.mark.parametrize("executor", [SingleThreadedExecutor, MultiThreadedExecutor])
+def test_it_works_in_a_node_that_spins_elsewhere(vlm: ScriptedVlm, node: Any, executor: type[Executor]) -> None:
+    with Spinning(executor(context=node.context), node):
+        client = VlmClient(node, server_timeout=WAIT)
+        assert client.ask("What?").text == "yes"
+        client.close()
+        assert node.context.ok()
+
+
+def test_waiting_in_a_callback_of_the_only_thread_is_refused_with_a_way_out(vlm: ScriptedVlm, node: Any) -> None:
+    with Spinning(SingleThreadedExecutor(context=node.context), node) as spinning:
+        client = VlmClient(node, server_timeout=WAIT)
+        vlm.script = until_cancelled
+        question = client.send("What?")
+        for work in (lambda: client.ask("What?"), lambda: list(client.stream("What?")), question.result):
+            error = spinning.in_callback(work)
+            assert isinstance(error, WouldDeadlock)
+            assert "send()" in str(error)
+            assert "MultiThreadedExecutor" in str(error)
+        question.cancel()
+        with pytest.raises(Cancelled):
+            question.result(WAIT)
+
+
+def test_sending_in_a_callback_of_the_only_thread_works(vlm: ScriptedVlm, node: Any) -> None:
+    with Spinning(SingleThreadedExecutor(context=node.context), node) as spinning:
+        client = VlmClient(node, server_timeout=WAIT)
+        question = spinning.in_callback(lambda: client.send("What?"))
+        assert question.result(WAIT).text == "yes"
+
+
+def test_waiting_in_a_callback_works_with_several_threads(vlm: ScriptedVlm, node: Any) -> None:
+    with Spinning(MultiThreadedExecutor(num_threads=2, context=node.context), node) as spinning:
+        client = VlmClient(node, server_timeout=WAIT)
+        assert spinning.in_callback(lambda: client.ask("What?")).text == "yes"
+
+
+def test_an_executor_that_would_deadlock_is_refused_with_a_way_out(vlm: ScriptedVlm, node: Any) -> None:
+    experimental = pytest.importorskip("rclpy.experimental", reason="this ROS has no EventsExecutor")
+    executor = experimental.EventsExecutor(context=node.context)
+    executor.add_node(node)
+    client = VlmClient(node, server_timeout=WAIT)
+    for call in (client.ask, client.send):
+        with pytest.raises(WouldDeadlock, match=r"EventsExecutor.*VlmClient\(\)"):
+            call("What?")
+    executor.remove_node(node)
+
+
+def test_a_node_that_nobody_spins_is_named(vlm: ScriptedVlm, node: Any) -> None:
+    with pytest.raises(NotSpinning, match="behaviour"):
+        VlmClient(node, server_timeout=0.3).ask("What?")
+
+
+def test_shutting_ros_down_ends_the_question(vlm: ScriptedVlm, node: Any) -> None:
+    vlm.script = until_cancelled
+    with Spinning(SingleThreadedExecutor(context=node.context), node):
+        client = VlmClient(node, server_timeout=WAIT)
+        question = client.send("What?")
+        assert next(question.deltas()) == "red"
+        node.context.shutdown()
+        with pytest.raises(Cancelled, match="ROS was shut down"):
+            question.result(WAIT)
+    vlm.goals[0].cancelled.set()
+
+
+def test_it_asks_the_node_of_its_own_namespace() -> None:
+    server = ScriptedVlm(namespace="robot1")
+    try:
+        with VlmClient(namespace="robot1", server_timeout=WAIT) as client:
+            assert client.action == "/robot1/vlm/ask_image"
+            assert client.ask("What?").text == "yes"
+        with VlmClient(node_name="/robot1/vlm", server_timeout=WAIT) as client:
+            assert client.ask("What?").text == "yes"
+    finally:
+        server.close()
+
+
+def test_many_threads_ask_at_once_and_each_gets_its_own_answer(vlm: ScriptedVlm, client: VlmClient) -> None:
+    def script(goal: Goal) -> AskImage.Result:
+        goal.say(f"{goal.request.prompt}!")
+        return goal.result()
+
+    vlm.script = script
+    wrong: list[object] = []
+
+    def ask(number: int) -> None:
+        try:
+            for turn in range(10):
+                prompt = f"{number}.{turn}"
+                if client.ask(prompt).text != f"{prompt}!" or "".join(client.stream(prompt)) != f"{prompt}!":
+                    wrong.append(prompt)
+        except VlmError as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+# Pictures.
+
+
+def test_pictures_travel_pixel_by_pixel_and_in_order(vlm: ScriptedVlm, client: VlmClient, tmp_path: Path) -> None:
+    colour = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    PIL.Image.fromarray(colour).save(tmp_path / "a.png")
+    PIL.Image.fromarray(colour).save(tmp_path / "a.bmp")
+    client.ask("?", images=[colour, grey[:, ::-1], tmp_path / "a.bmp", Image(encoding="8UC1"), tmp_path / "a.png"])
+    sent = vlm.goals[-1].request
+    assert [image.encoding for image in sent.images] == ["rgb8", "mono8", "rgb8", "8UC1"]
+    assert bytes(sent.images[0].data) == bytes(sent.images[2].data) == colour.tobytes()
+    assert bytes(sent.images[1].data) == grey[:, ::-1].tobytes()
+    assert (sent.images[0].height, sent.images[0].width, sent.images[0].step) == (2, 3, 9)
+    assert [image.format for image in sent.compressed_images] == ["png"]
+    assert bytes(sent.compressed_images[0].data) == (tmp_path / "a.png").read_bytes()
+
+    file = CompressedImage(format="png", data=(tmp_path / "a.png").read_bytes())
+    file.header.frame_id = "first"
+    client.ask("?", images=[file, grey])
+    sent = vlm.goals[-1].request
+    assert [image.encoding for image in sent.images] == ["rgb8", "mono8"]
+    assert bytes(sent.images[0].data) == colour.tobytes()
+    assert sent.images[0].header.frame_id == "first"
+    assert not sent.compressed_images
+
+    client.ask("?", images=str(tmp_path / "a.png"))
+    assert len(vlm.goals[-1].request.compressed_images) == 1
+
+
+def test_a_picture_that_is_none_is_refused_with_its_name(client: VlmClient, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    for picture, sentence in (
+        (tmp_path / "missing.jpg", "missing.jpg cannot be read"),
+        (tmp_path / "notes.txt", "notes.txt is not a picture"),
+        (np.zeros((2, 2, 3)), "float64"),
+        (np.zeros((2, 2, 4), np.uint8), r"\[2, 2, 4\]"),
+        (7, "not int"),
+    ):
+        with pytest.raises(BadImage, match=sentence):
+            client.send("?", images=[picture])

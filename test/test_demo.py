@@ -1,0 +1,140 @@
+"""`qwen3vl-ros demo` as users run it: the real node, the shipped model, the simulated camera."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+from vlm_process import alive
+
+pytestmark = pytest.mark.ros
+PATIENCE = 90.0
+
+Demo = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def domain() -> int:
+    """A ROS domain that only this test uses: demo and tests have nodes of the same name."""
+    return int(os.environ["ROS_DOMAIN_ID"]) + 101
+
+
+@pytest.fixture
+def demo(domain: int, tmp_path: Path) -> Iterator[Demo]:
+    for left in shared_memory_ports(domain):  # by a test run that was killed
+        (Path("/dev/shm") / left).unlink(missing_ok=True)
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, command: str = "demo") -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "qwen3vl_ros.cli", command, *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+            env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=PATIENCE)
+
+
+def descendants(pid: int) -> list[int]:
+    """Its children, their children and so on."""
+    children = []
+    for thread in Path(f"/proc/{pid}/task").glob("*"):  # a child belongs to the thread that started it
+        children += [int(child) for child in (thread / "children").read_text().split()]
+    return children + [below for child in children for below in descendants(child)]
+
+
+def wait_running(process: subprocess.Popen[str]) -> list[int]:
+    """Wait until `demo --keep` says that it runs; the processes that it started."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "Running until Ctrl-C" in line:
+            pids = descendants(process.pid)
+            assert len(pids) >= 3, "camera, node and the node's worker"
+            return pids
+    raise AssertionError("".join(lines))
+
+
+def shared_memory_ports(domain: int) -> list[str]:
+    """What Fast DDS left of participants of this domain: https://docs.ros.org, 7400 + 250 * domain + ..."""
+    ports = range(7400 + 250 * domain, 7400 + 250 * (domain + 1))
+    names = [path.name for path in Path("/dev/shm").iterdir()]
+    return [name for name in names if (port := re.search(r"port(\d+)", name)) and int(port[1]) in ports]
+
+
+def test_the_demo_ends_by_itself_with_answers_and_the_annotated_frame(demo: Demo, domain: int, tmp_path: Path) -> None:
+    began = time.monotonic()
+    process = demo()
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert time.monotonic() - began < 60
+    assert out.strip()
+    assert err.count("tokens in") == 4
+    assert "reused" in err, "three questions are about a frame that the model has seen already"
+    assert str(tmp_path / "demo.png") in err
+    with PIL.Image.open(tmp_path / "demo.png") as picture:
+        assert picture.width >= 448
+        assert picture.height > 448
+        assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 100
+    assert shared_memory_ports(domain) == []
+
+
+def test_up_answers_from_another_terminal_until_it_is_interrupted(demo: Demo, domain: int) -> None:
+    process = demo("--keep")
+    pids = wait_running(process)
+    ask = demo("What colour is the box?", "--max-tokens", "16", command="ask")
+    out, err = ask.communicate(timeout=PATIENCE)
+    assert ask.returncode == 0, err
+    assert out.strip()
+
+    second = demo()
+    _, err = second.communicate(timeout=PATIENCE)
+    assert second.returncode == 1
+    assert "A vlm node runs here already" in err
+
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert time.monotonic() - began < 10
+    assert [pid for pid in pids if alive(pid)] == []
+    assert shared_memory_ports(domain) == []
+
+
+def test_a_process_that_dies_is_shown_with_its_last_lines_and_takes_the_others_with_it(demo: Demo) -> None:
+    process = demo("--keep")
+    pids = wait_running(process)
+    camera = next(pid for pid in pids if b"camera" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(camera, signal.SIGKILL)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "`qwen3vl-ros camera` was killed by SIGKILL. Its last lines:" in err
+    assert "Looking at" in err
+    assert [pid for pid in pids if alive(pid)] == []
+
+
+def test_a_model_that_is_not_there_is_a_sentence_at_once(demo: Demo) -> None:
+    began = time.monotonic()
+    process = demo("--model", "/nowhere/model.gguf")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (1, "")
+    assert "/nowhere/model.gguf" in err
+    assert "qwen3vl-ros download" in err
+    assert "Traceback" not in err
+    assert time.monotonic() - began < 45

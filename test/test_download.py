@@ -1,0 +1,230 @@
+"""Downloads, from a small HTTP server that speaks the parts of the Hub's API that huggingface_hub uses."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qwen3vl_ros.download import DownloadError, choose
+
+REPO = "Qwen/Qwen3-VL-2B-Instruct-GGUF"
+COMMIT = "52d6c8ffea26cc873ac5ad116f8631268d7eb503"
+NAMES = [
+    ".gitattributes", "README.md", "Qwen3VL-2B-Instruct-F16.gguf", "Qwen3VL-2B-Instruct-Q4_K_M.gguf",
+    "Qwen3VL-2B-Instruct-Q8_0.gguf", "mmproj-Qwen3VL-2B-Instruct-F16.gguf", "mmproj-Qwen3VL-2B-Instruct-Q8_0.gguf",
+]  # fmt: skip
+MODEL, MMPROJ = "Qwen3VL-2B-Instruct-Q4_K_M.gguf", "mmproj-Qwen3VL-2B-Instruct-Q8_0.gguf"
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """Serves one repository. ``damaged``: files sent with wrong bytes. ``cut``: where a reply breaks off."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {name: hashlib.sha256(name.encode()).digest() * 1000 for name in NAMES}
+        self.files[MODEL] *= 400  # longer than what the library keeps in memory, 10 MiB
+        self.damaged: set[str] = set()
+        self.cut: dict[str, int] = {}
+        self.downloads: list[tuple[str, str]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        if path == f"/api/models/{REPO}/revision/main":
+            self._json({"id": REPO, "sha": COMMIT, "siblings": [self._sibling(name) for name in NAMES]})
+        elif path.startswith(f"/{REPO}/resolve/{COMMIT}/") and (name := path.rsplit("/", 1)[1]) in self.server.files:
+            self._file(name)
+        elif f"/{REPO}" in path:
+            self._json({"error": "Invalid rev id"}, 404, "RevisionNotFound")
+        else:
+            self._json({"error": "Repository not found"}, 404, "RepoNotFound")
+
+    def _sibling(self, name: str) -> dict[str, object]:
+        content = self.server.files[name]
+        sibling: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": "0" * 40}
+        if name.endswith(".gguf"):
+            sha256 = hashlib.sha256(content).hexdigest()
+            sibling["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 135}
+        return sibling
+
+    def _json(self, content: object, status: int = 200, error: str = "") -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        if error:
+            self.send_header("X-Error-Code", error)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def _file(self, name: str) -> None:
+        content = self.server.files[name]
+        sha256 = hashlib.sha256(content).hexdigest()
+        begin = 0
+        wanted = self.headers.get("Range", "")
+        if self.command == "GET":
+            self.server.downloads.append((name, wanted))
+        if name in self.server.damaged:
+            content = b"?" + content[1:]
+        if wanted:
+            begin = int(wanted.removeprefix("bytes=").split("-")[0])
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Linked-Size", str(len(content)))
+        self.send_header("X-Linked-Etag", f'"{sha256}"')
+        self.send_header("ETag", f'"{sha256}"')
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        end = self.server.cut.pop(name, len(content))
+        self.wfile.write(content[begin:end])
+        if end < len(content):
+            self.wfile.flush()
+            self.connection.close()
+            self.close_connection = True
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def run(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """Runs `qwen3vl-ros download` as users do: in a process of its own, with a cache of its own."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    def download(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "qwen3vl_ros.cli", "download", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+
+    return download
+
+
+def cached(tmp_path: Path, name: str) -> Path:
+    return tmp_path / "home/hub/models--Qwen--Qwen3-VL-2B-Instruct-GGUF/snapshots" / COMMIT / name
+
+
+def test_model_and_projector_land_in_the_cache_and_the_launch_command_is_printed(hub, run, tmp_path: Path) -> None:
+    done = run(REPO)
+    assert done.returncode == 0, done.stderr
+    for name in (MODEL, MMPROJ):
+        assert cached(tmp_path, name).read_bytes() == hub.files[name]
+    assert f"qwen3vl-ros node --ros-args -p model:={cached(tmp_path, MODEL)}" in done.stdout
+    assert f"mmproj:={cached(tmp_path, MMPROJ)}" in done.stdout
+    assert sorted(name for name, _ in hub.downloads) == sorted([MODEL, MMPROJ])
+
+
+def test_what_is_there_is_not_downloaded_again(hub, run, tmp_path: Path) -> None:
+    assert run(REPO).returncode == 0
+    assert run(REPO).returncode == 0
+    assert run(REPO, "--dir", "models").returncode == 0
+    assert run(REPO, "--dir", "models").returncode == 0
+    assert len(hub.downloads) == 4
+    assert (tmp_path / "models" / MODEL).read_bytes() == hub.files[MODEL]
+
+
+def test_a_connection_that_breaks_off_goes_on_where_it_stopped(hub, run, tmp_path: Path) -> None:
+    hub.cut[MODEL] = 11_000_000
+    done = run(REPO)
+    assert done.returncode == 0, done.stderr
+    assert cached(tmp_path, MODEL).read_bytes() == hub.files[MODEL]
+    assert [wanted for name, wanted in hub.downloads if name == MODEL] == ["", f"bytes={10 * 2**20}-"]
+
+
+@pytest.mark.parametrize("place", ["the cache", "a directory"])
+def test_a_new_run_goes_on_where_a_killed_one_stopped(hub, run, tmp_path: Path, place: str) -> None:
+    sha256 = hashlib.sha256(hub.files[MODEL]).hexdigest()
+    blobs = tmp_path / "home/hub/models--Qwen--Qwen3-VL-2B-Instruct-GGUF/blobs"
+    partial = blobs / f"{sha256}.incomplete" if place == "the cache" else tmp_path / f"models/{MODEL}.incomplete"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(hub.files[MODEL][:700_000])
+    done = run(REPO, *([] if place == "the cache" else ["--dir", "models"]))
+    assert done.returncode == 0, done.stderr
+    where = cached(tmp_path, MODEL) if place == "the cache" else tmp_path / "models" / MODEL
+    assert where.read_bytes() == hub.files[MODEL]
+    assert [wanted for name, wanted in hub.downloads if name == MODEL] == ["bytes=700000-"]
+    assert not partial.exists()
+
+
+def test_a_damaged_file_is_deleted_and_the_next_run_gets_it_right(hub, run, tmp_path: Path) -> None:
+    hub.damaged.add(MODEL)
+    done = run(REPO)
+    assert done.returncode == 1
+    assert f"{MODEL} arrived damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("home/hub/*/blobs/*"))
+    hub.damaged.clear()
+    assert run(REPO).returncode == 0
+
+
+def test_a_repository_that_does_not_exist_is_a_sentence(run) -> None:
+    done = run("Qwen/Qwen9-VL")
+    assert done.returncode == 1
+    assert "There is no repository Qwen/Qwen9-VL" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "no repository name" in run("a/b/c").stderr
+
+
+def test_without_a_network_the_sentence_says_how_to_go_on(hub, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    done = run(REPO)
+    assert done.returncode == 1
+    assert "Run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_right_files_are_picked_out_of_the_official_repository() -> None:
+    assert choose(REPO, NAMES) == ([MODEL], MMPROJ)
+    assert choose(REPO, NAMES, "q8_0", "f16") == (["Qwen3VL-2B-Instruct-Q8_0.gguf"], NAMES[5])
+    with pytest.raises(DownloadError, match=r"nothing in Q2_K\. It has: .*Q4_K_M"):
+        choose(REPO, NAMES, "Q2_K")
+    with pytest.raises(DownloadError, match="no GGUF model"):
+        choose(REPO, ["model.safetensors"])
+
+
+def test_other_ways_to_name_files_are_understood() -> None:
+    assert choose("x/y", ["a.Q4_K_M.gguf", "a.Q4_K_S.gguf"]) == (["a.Q4_K_M.gguf"], None)
+    assert choose("x/y", ["UD-Q4_K_XL.gguf", "mmproj-BF16.gguf", "mmproj-F32.gguf"]) == (
+        ["UD-Q4_K_XL.gguf"], "mmproj-BF16.gguf",
+    )  # fmt: skip
+    parts = [f"Q4_K_M/big-Q4_K_M-0000{part}-of-00003.gguf" for part in (1, 2, 3)]
+    assert choose("x/y", [*parts, "big-Q8_0-00001-of-00002.gguf"]) == (parts, None)
+    with pytest.raises(DownloadError, match="2 of the 00003 parts"):
+        choose("x/y", parts[:2])
