@@ -1,7 +1,4 @@
-"""`pip install .` into an environment that has the ROS 2 wheels: runs the CMake build that colcon runs, packs its result.
-
-Use `pip install --no-build-isolation .`, so that the build sees the ROS 2 packages of the environment.
-"""
+"""`pip install .` into an environment with ROS 2 wheels: runs the CMake build that colcon runs, packs its result."""
 
 import os
 import shutil
@@ -27,13 +24,10 @@ class CMakeBuild(build_py):
         build = HERE / "build" / f"{sys.implementation.cache_tag}-{zlib.crc32(prefix.encode()):08x}"
         stage = build / "stage"
         python_directory = stage / "site-packages"
-        environment = dict(os.environ)
-        for variable, first in (
-            ("AMENT_PREFIX_PATH", prefix),
-            ("CMAKE_PREFIX_PATH", prefix),
-            ("PATH", str(Path(sys.executable).parent)),
-        ):
-            environment[variable] = os.pathsep.join(filter(None, (first, environment.get(variable))))
+        # The build sees the environment that it is for and nothing else, even where pip isolates this process from it.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment["AMENT_PREFIX_PATH"] = environment["CMAKE_PREFIX_PATH"] = prefix
+        environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         configure = [
             "cmake", "-G", "Ninja", "-S", str(HERE), "-B", str(build),
             "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF",
@@ -46,7 +40,9 @@ class CMakeBuild(build_py):
         shutil.rmtree(stage, ignore_errors=True)
         subprocess.run(["cmake", "--install", str(build)], env=environment, check=True, stdout=subprocess.DEVNULL)
 
-        shutil.copytree(python_directory / PACKAGE, Path(self.build_lib) / PACKAGE, dirs_exist_ok=True)
+        package = Path(self.build_lib) / PACKAGE
+        shutil.rmtree(package, ignore_errors=True)
+        shutil.copytree(python_directory / PACKAGE, package)
         shutil.rmtree(python_directory)
         self.distribution.data_files = [
             (str(directory.relative_to(stage)), [str(file) for file in directory.iterdir() if file.is_file()])
@@ -63,9 +59,17 @@ class BinaryDistribution(Distribution):
         return True
 
 
+def requirements(name: str) -> list[str]:
+    """Read a file of requirements/."""
+    lines = (HERE / "requirements" / f"{name}.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 setup(
     version=ElementTree.parse(HERE / "package.xml").findtext("version"),
     packages=[PACKAGE],
+    install_requires=requirements("runtime"),
+    extras_require={"llama": requirements("llama"), "sim": requirements("sim")},
     cmdclass={"build_py": CMakeBuild},
     distclass=BinaryDistribution,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -211,6 +212,9 @@ def _doctor(_: argparse.Namespace) -> int:
 
 
 def _node(name: str, arguments: list[str]) -> int:
+    from qwen3vl_ros.fast_dds import package_profile
+
+    os.environ.update(package_profile())
     if name == "node":
         from qwen3vl_ros.nodes import vlm
 

@@ -20,6 +20,7 @@ from qwen3vl_ros.asking.own_node import OwnNode
 from qwen3vl_ros.asking.terminal import ask_on_terminal
 from qwen3vl_ros.child import Child
 from qwen3vl_ros.client import Answer, ServerUnavailable, VlmClient
+from qwen3vl_ros.fast_dds import package_profile
 
 QUESTIONS = (
     "How many objects are there?",
@@ -61,15 +62,7 @@ def run_demo(output: Path, *, keep: bool, model: str = "", mmproj: str = "") -> 
 
 def _set_up_dds() -> None:
     """This machine only, and room for pictures in shared memory: for us and, inherited, for the children."""
-    from importlib.metadata import version
-
-    from ament_index_python.packages import get_package_share_directory
-
-    jazzys, newer = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
-    if jazzys not in os.environ and newer not in os.environ:
-        # Never both: Kilted would read the file twice and complain.
-        name = jazzys if int(version("rclpy").split(".")[0]) < 8 else newer
-        os.environ[name] = str(Path(get_package_share_directory("qwen3vl_ros")) / "config" / "fastdds.xml")
+    os.environ.update(package_profile())
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 

@@ -49,13 +49,9 @@ def share() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def dds_profile() -> None:
     """The Fast DDS profile of the package: sensor-data QoS loses large frames without it."""
-    try:
-        from ament_index_python.packages import get_package_share_directory
-    except ImportError:
-        return
-    profile = Path(get_package_share_directory("qwen3vl_ros")) / "config" / "fastdds.xml"
-    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-        os.environ.setdefault(name, str(profile))
+    from qwen3vl_ros.fast_dds import package_profile
+
+    os.environ.update(package_profile())
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,8 @@ class RosClient:
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node("tests", context=self.context)
-        self.action = ActionClient(self.node, AskImage, "/vlm/ask_image", feedback_sub_qos_profile=QoSProfile(depth=1000))
+        feedback = QoSProfile(depth=1000)
+        self.action = ActionClient(self.node, AskImage, "/vlm/ask_image", feedback_sub_qos_profile=feedback)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin)
@@ -118,9 +119,7 @@ class RosClient:
         assert done.wait(PATIENCE), "nothing came back"
         return future.result()
 
-    def ask(
-        self, prompt: str = "What colour is the box?", *, options: dict[str, Any] | None = None, **fields: Any
-    ) -> Goal:
+    def ask(self, prompt: str = "What is it?", *, options: dict[str, Any] | None = None, **fields: Any) -> Goal:
         """Send a goal; it is accepted or rejected when this returns."""
         goal = AskImage.Goal(prompt=prompt, **fields)
         for name, value in ({"temperature": 0.0} | (options or {})).items():

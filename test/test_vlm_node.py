@@ -16,8 +16,9 @@ from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Answer, VlmStatus
-from ros_client import SENSOR_DATA, RosClient, picture
 from sensor_msgs.msg import CompressedImage, Image
+
+from ros_client import SENSOR_DATA, RosClient, picture
 from vlm_process import VlmProcess, alive, wait_gone
 
 Code = AskImage.Result

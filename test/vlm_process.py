@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3vl_ros.msg import VlmStatus
+
 from ros_client import PATIENCE, RosClient
 
 

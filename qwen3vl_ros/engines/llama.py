@@ -14,11 +14,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+# llama.cpp's threads meet hundreds of times per token. OpenMP makes them spin while they wait, and where another
+# program needs a core too they spin away the time of the one they wait for: a token of the 2B model took 2 to 9 s on
+# two busy cores, and 0.1 to 0.2 s when waiting threads sleep. OpenMP reads this once, when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from llama_cpp import llama_cpp as lib
 
 from qwen3vl_ros.engines import llama_log
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import (
+    BadRequest,
     Chunk,
     Description,
     EngineError,
@@ -133,7 +139,8 @@ class LlamaEngine:
             self._context.cancel_with(cancel)
             if self._vision is not None:
                 self._vision.cancel_with(cancel)
-            answer = _Answer(self._context, self._vision, self._prompts.build(request.messages))
+            started = time.monotonic()
+            answer = _Answer(self._context, self._vision, self._prompts.build(request.messages), started)
             yield from answer.run(request, self._recommended)
         finally:
             self._busy.release()
@@ -142,8 +149,8 @@ class LlamaEngine:
 class _Answer:
     """One request on its way through the model, with its counts and times."""
 
-    def __init__(self, context: LlamaContext, vision: VisionTower | None, prompt: Prompt) -> None:
-        self._started = time.monotonic()
+    def __init__(self, context: LlamaContext, vision: VisionTower | None, prompt: Prompt, started: float) -> None:
+        self._started = started
         self._context = context
         self._vision = vision
         self._prompt = prompt
@@ -162,6 +169,8 @@ class _Answer:
                 f"The prompt has {size} tokens, {self._image_tokens()} of them for pictures, and the context holds "
                 f"{room}, answer included. Ask with less text, fewer or smaller pictures, or raise n_ctx."
             )
+        if options.max_tokens is not None and options.max_tokens < 1:
+            raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
         grammar = "" if request.response_schema is None else grammar_of(request.response_schema)
         text = AnswerText(options.stop, prompt.reasoning)
         limit = min(room - size + 1, room if options.max_tokens is None else options.max_tokens)

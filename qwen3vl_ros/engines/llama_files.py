@@ -24,7 +24,7 @@ def find_model(model: str, mmproj: str = "") -> tuple[Path, Path | None]:
     if path.is_dir():
         # Of a model that is split into several files, llama.cpp wants the first.
         files = [f for f in _gguf_files(path, mmproj=False) if "-of-" not in f.name or "-00001-of-" in f.name]
-        path = _only(files, f"The folder '{path}' has {{}} GGUF models{{}}. Set the model to one file")
+        path = _only(files, f"The folder '{path}' must have one GGUF model", "the model")
     if mmproj:
         vision: Path | None = Path(mmproj).expanduser()
         if vision is not None and not vision.is_file():
@@ -36,18 +36,18 @@ def find_model(model: str, mmproj: str = "") -> tuple[Path, Path | None]:
     beside = [f for f in _gguf_files(path.parent, mmproj=True) if f != path]
     if not beside:
         return path, None
-    return path, _only(beside, f"Beside the model '{path}' are {{}} mmproj files{{}}. Set the mmproj to one of them")
+    return path, _only(beside, f"Beside the model '{path}' must be one mmproj file", "the mmproj")
 
 
 def _gguf_files(folder: Path, *, mmproj: bool) -> list[Path]:
     return sorted(f for f in folder.glob("*.gguf") if ("mmproj" in f.name.lower()) == mmproj)
 
 
-def _only(files: list[Path], sentence: str) -> Path:
+def _only(files: list[Path], rule: str, what: str) -> Path:
     if len(files) == 1:
         return files[0]
-    names = f" ({', '.join(f.name for f in files)})" if files else ""
-    raise ModelNotFound(f"{sentence.format(len(files) or 'no', names)}, or get one with `{DOWNLOAD_COMMAND}`.")
+    has = ", ".join(f.name for f in files) or "none"
+    raise ModelNotFound(f"{rule}, and there are {len(files)} ({has}). Set {what}, or use `{DOWNLOAD_COMMAND}`.")
 
 
 class _InitParams(ctypes.Structure):

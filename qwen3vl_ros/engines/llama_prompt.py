@@ -51,8 +51,12 @@ class ChatPrompt:
             )
         except jinja2.TemplateError as error:
             raise ModelNotFound(f"The chat template in the model's GGUF file is broken: {error}.") from error
-        # The templates of Thinking models end the prompt with an open <think>, for which they contain this text.
-        self.thinking = "<think>" in self._rendered([{"role": "user", "content": ""}])
+        try:
+            question = self._rendered([{"role": "user", "content": "?"}])
+        except BadRequest as error:
+            raise ModelNotFound(f"The model is not one that answers questions: {error}") from error
+        # The templates of Thinking models end the prompt with this.
+        self.thinking = question.rstrip().endswith("<think>")
         longest_first = sorted(self._control, key=len, reverse=True)
         self._control_text = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         # Two letters, because one of them, such as "<", may mean something to the template.
@@ -94,7 +98,7 @@ class ChatPrompt:
     def _rendered(self, messages: list[dict[str, str]]) -> str:
         try:
             return self._render(messages=messages).prompt  # type: ignore[arg-type]
-        except (ValueError, jinja2.TemplateError) as error:
+        except (ValueError, TypeError, jinja2.TemplateError) as error:
             raise BadRequest(f"The model's chat template refuses this conversation: {error}.") from error
 
     def _measure(self, image: Image) -> tuple[list[int], ImageSpan, list[int]]:

@@ -97,6 +97,8 @@ class Sampler:
 
         ``grammar``: see :func:`grammar_of`. ``seen``: tokens that the repetition penalty counts besides the answer's.
         """
+        if options.repetition_penalty is not None and not options.repetition_penalty > 0.0:
+            raise BadRequest(f"repetition_penalty: must be more than 0, not {options.repetition_penalty}.")
         self._context = context
         self._frees = contextlib.ExitStack()
         self._grammar: Any = None

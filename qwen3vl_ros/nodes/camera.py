@@ -60,7 +60,7 @@ class CameraNode(Node):
             "world", "", "Path of the SDF world file. Empty: the package's worlds/tabletop.sdf."
         )
         sensor = self._declare_string("sensor", "", "Name of the world's colour camera to be. Empty: the first one.")
-        rate = self.declare_parameter(
+        rate: float = self.declare_parameter(
             "rate",
             0.0,
             ParameterDescriptor(
@@ -69,7 +69,7 @@ class CameraNode(Node):
                 read_only=True,
             ),
         ).value
-        publish_clock = self.declare_parameter(
+        publish_clock: bool = self.declare_parameter(
             "publish_clock",
             False,
             ParameterDescriptor(
@@ -78,7 +78,7 @@ class CameraNode(Node):
                 read_only=True,
             ),
         ).value
-        motion = self.declare_parameter(
+        motion: str = self.declare_parameter(
             "motion",
             "",
             ParameterDescriptor(
@@ -118,7 +118,7 @@ class CameraNode(Node):
         descriptor = ParameterDescriptor(description=description, read_only=True)
         return str(self.declare_parameter(name, default, descriptor).value)
 
-    def _sensor_publisher(self, kind: type, topic: str) -> Publisher:
+    def _sensor_publisher(self, kind: type, topic: str) -> Publisher[Any]:
         return self.create_publisher(
             kind,
             topic,
@@ -229,7 +229,7 @@ def image_message(picture: npt.NDArray[np.uint8] | npt.NDArray[np.float32], enco
     message.step = picture.strides[0]
     # An array.array is taken as it is; anything else is checked byte by byte (350 ms at 1080p).
     data = array.array("B")
-    data.frombytes(memoryview(picture).cast("B"))
+    data.frombytes(picture.data.cast("B"))
     message.data = data
     return message
 
@@ -258,6 +258,11 @@ def main(args: list[str] | None = None) -> int:
         finally:
             node.destroy_node()
     except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    except RuntimeError:
+        # A signal shuts ROS down while a callback may be publishing, which then fails.
+        if rclpy.ok():
+            raise
         return 0
     except (WorldError, RenderError, MotionError, ParameterException) as error:
         print(f"camera: {error}", file=sys.stderr)

@@ -1,0 +1,45 @@
+# make demo, test, up, doctor, bench, build, lint: CONTRIBUTING.md says what each does.
+# ROS=jazzy uses the Jazzy wheels in an environment of their own; PYTHON names the Python that environments are made of.
+ROS ?= kilted
+PYTHON ?= python3
+
+environment := .venv$(if $(filter-out kilted,$(ROS)),-$(ROS))
+bin := $(CURDIR)/$(environment)/bin
+
+# A ROS 2 that this shell has sourced, or an activated environment, must not leak into ours.
+unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
+unexport ROS_DISTRO RMW_IMPLEMENTATION VIRTUAL_ENV _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: demo test up doctor bench build lint test-tools
+
+demo: build
+	@$(bin)/qwen3vl-ros demo
+
+up: build
+	@$(bin)/qwen3vl-ros demo --keep
+
+bench: test-tools
+	@$(bin)/python benchmark/run.py
+
+build:
+	@$(PYTHON) scripts/set_up.py $(environment) --ros $(ROS)
+
+test-tools:
+	@$(PYTHON) scripts/set_up.py $(environment) --ros $(ROS) --tests
+
+lint: test-tools
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+
+# In test/, so that `import qwen3vl_ros` finds the built package and not the sources. Jazzy: what talks to ROS.
+ifeq ($(ROS),kilted)
+test: lint
+	cd test && $(bin)/pytest
+else
+test: test-tools
+	cd test && $(bin)/pytest -m ros
+endif
+
+doctor:
+	@if [ -x $(bin)/qwen3vl-ros ]; then $(bin)/qwen3vl-ros doctor; else $(PYTHON) -m qwen3vl_ros.doctor; fi

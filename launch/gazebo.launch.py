@@ -1,0 +1,76 @@
+"""Starts Gazebo (Harmonic or newer), its bridge to ROS, and the node `vlm` with the CPU engine.
+
+    ros2 launch qwen3vl_ros gazebo.launch.py headless:=true
+
+Takes the arguments of vlm.launch.py too. Needs the package ros_gz: docs/gazebo.md.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_path
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from launch import LaunchContext, LaunchDescription
+
+HERE = Path(__file__).resolve().parent
+SHARE = HERE.parent
+
+ARGUMENTS = {
+    "headless": ("false", "Whether Gazebo runs without a window: true or false."),
+    "world": (str(SHARE / "worlds" / "tabletop.sdf"), "SDF world file."),
+    "bridge_config": (str(SHARE / "config" / "gz_bridge.yaml"), "Topics of the world that ROS gets (ros_gz_bridge)."),
+    "image": ("/camera/image_raw", "Topic of the pictures, as the bridge names it."),
+    "camera_info": ("/camera/camera_info", "Topic of the calibration, as the bridge names it."),
+    "depth": ("/camera/depth/image_raw", "Topic of the depth pictures, as the bridge names it."),
+    "engine": ("llama", "Engine that runs the model; llama is the CPU's."),
+    "use_sim_time": ("true", "Whether nodes keep Gazebo's time: true or false."),
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description)
+                for name, (default, description) in ARGUMENTS.items()
+            ),
+            IncludeLaunchDescription(PythonLaunchDescriptionSource(str(HERE / "fast_dds.launch.py"))),
+            # Before the nodes, which would be left running if ros_gz_sim is not installed.
+            OpaqueFunction(function=_gazebo),
+            Node(
+                package="ros_gz_bridge",
+                executable="parameter_bridge",
+                name="gz_bridge",
+                output="screen",
+                # The bridge gets the time from Gazebo and gives it to everyone else.
+                parameters=[{"config_file": LaunchConfiguration("bridge_config"), "use_sim_time": True}],
+            ),
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(str(HERE / "camera_tf.launch.py")),
+                launch_arguments={"world": LaunchConfiguration("world")}.items(),
+            ),
+            IncludeLaunchDescription(PythonLaunchDescriptionSource(str(HERE / "vlm.launch.py"))),
+        ]
+    )
+
+
+def _gazebo(context: LaunchContext) -> list[IncludeLaunchDescription]:
+    headless = IfCondition(LaunchConfiguration("headless")).evaluate(context)
+    world = shlex.quote(LaunchConfiguration("world").perform(context))  # gz_sim.launch.py uses a shell
+    gz_sim = get_package_share_path("ros_gz_sim") / "launch" / "gz_sim.launch.py"
+    return [
+        IncludeLaunchDescription(
+            PythonLaunchDescriptionSource(str(gz_sim)),
+            launch_arguments={
+                "gz_args": f"-r {'-s --headless-rendering ' if headless else ''}{world}",
+                "on_exit_shutdown": "true",
+            }.items(),
+        )
+    ]

@@ -1,0 +1,12 @@
+"""Ask a robot's camera a question: Qwen3-VL behind a ROS 2 action that streams its answer."""
+
+import os
+import sys
+from pathlib import Path
+
+# The ROS 2 wheels make the virtual environment a ROS prefix but never say so. Without this, nothing in it (and no
+# process started from here) could find the share directories of its packages.
+if Path(sys.prefix, "share", "ament_index", "resource_index", "packages", "qwen3vl_ros").exists():
+    _prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    if sys.prefix not in _prefixes:
+        os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, (sys.prefix, *_prefixes)))

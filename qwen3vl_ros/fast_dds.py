@@ -1,0 +1,20 @@
+"""Room for camera pictures in Fast DDS: its default transport loses frames of VGA size and up."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+_JAZZYS, _NEWER = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
+
+
+def package_profile() -> dict[str, str]:
+    """The environment variable that names config/fastdds.xml; {} where the user has chosen a profile of their own."""
+    if os.environ.get(_JAZZYS) or os.environ.get(_NEWER):
+        return {}
+    from ament_index_python.packages import get_package_share_directory
+
+    # Jazzy reads the old name only. Never both: Kilted would read the file twice and complain.
+    name = _JAZZYS if int(version("rclpy").split(".")[0]) < 8 else _NEWER
+    return {name: str(Path(get_package_share_directory("qwen3vl_ros")) / "config" / "fastdds.xml")}

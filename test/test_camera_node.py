@@ -1,0 +1,230 @@
+"""What the built-in camera promises to whoever subscribes: real processes, real DDS."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pydrake", reason="the built-in camera draws with Drake, which is not installed here")
+
+import rclpy
+from geometry_msgs.msg import Point, Pose, Quaternion
+from qwen3vl_ros.srv import MoveObject
+from rcl_interfaces.srv import SetParameters
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+
+pytestmark = pytest.mark.ros
+
+PATIENCE = 60.0  # seconds after which something that should have happened has not
+
+
+class Viewer:
+    """A node that keeps everything it receives, and a camera process to receive it from."""
+
+    def __init__(self) -> None:
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self.node = rclpy.create_node("viewer", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._cameras: list[subprocess.Popen[str]] = []
+        self.received: dict[str, list[Any]] = {}
+
+    def start(self, **parameters: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "qwen3vl_ros.nodes.camera", "--ros-args"]
+        for name, value in parameters.items():
+            command += ["-p", f"{name}:={value}"]
+        self._cameras.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        return self._cameras[-1]
+
+    def subscribe(self, kind: type, topic: str) -> list[Any]:
+        messages = self.received.setdefault(topic, [])
+        self.node.create_subscription(kind, topic, messages.append, qos_profile_sensor_data)
+        return messages
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not happened():
+            assert time.monotonic() < deadline, "it did not happen"
+            assert all(camera.poll() is None for camera in self._cameras), "the camera has ended"
+            self._executor.spin_once(timeout_sec=1.0)
+
+    def next_picture(self, topic: str = "/camera/image_raw") -> np.ndarray:
+        """A picture that is drawn after now: [height, width, 3] uint8."""
+        messages = self.received[topic]
+        del messages[:]
+        self.wait_for(lambda: len(messages) >= 3)  # two may have been under way
+        return pixels(messages[-1])
+
+    def call(self, kind: type, service: str, request: Any) -> Any:
+        client = self.node.create_client(kind, service)
+        self.wait_for(client.service_is_ready)
+        future = client.call_async(request)
+        self.wait_for(future.done)
+        return future.result()
+
+    def move(self, name: str, x: float, y: float, z: float, turn: Quaternion | None = None) -> MoveObject.Response:
+        pose = Pose(position=Point(x=x, y=y, z=z), orientation=turn or Quaternion())
+        return self.call(MoveObject, "/camera/move_object", MoveObject.Request(name=name, pose=pose))
+
+    def close(self) -> None:
+        for camera in self._cameras:
+            if camera.poll() is None:
+                camera.send_signal(signal.SIGINT)
+                camera.communicate(timeout=PATIENCE)
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+
+@pytest.fixture
+def viewer() -> Iterator[Viewer]:
+    viewer = Viewer()
+    yield viewer
+    viewer.close()
+
+
+def pixels(message: Image) -> np.ndarray:
+    kinds = {"rgb8": (np.uint8, 3), "32FC1": (np.float32, 1)}
+    dtype, channels = kinds[message.encoding]
+    assert not message.is_bigendian
+    assert message.step == message.width * channels * np.dtype(dtype).itemsize
+    return np.frombuffer(message.data, dtype).reshape(message.height, message.width, channels)
+
+
+def redness(picture: np.ndarray) -> np.ndarray:
+    """Columns of the pixels that are red."""
+    red, green, blue = np.moveaxis(picture.astype(int), 2, 0)
+    return np.nonzero((red > 100) & (green < 60) & (blue < 60))[1]
+
+
+def shared_memory(process: int) -> set[Path]:
+    """The Fast DDS segments that a process has open."""
+    maps = Path(f"/proc/{process}/maps").read_text()
+    return {Path(path) for path in re.findall(r"/dev/shm/fastdds_[0-9a-f]{16}\b", maps)}
+
+
+def seconds(stamp: Any) -> float:
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def test_picture_depth_and_calibration_of_one_moment_share_stamp_and_frame(viewer: Viewer) -> None:
+    viewer.start()
+    images = viewer.subscribe(Image, "/camera/image_raw")
+    depths = viewer.subscribe(Image, "/camera/depth/image_raw")
+    infos = viewer.subscribe(CameraInfo, "/camera/camera_info")
+
+    def of_one_moment() -> set[float]:
+        return set.intersection(*({seconds(m.header.stamp) for m in kind} for kind in (images, depths, infos)))
+
+    viewer.wait_for(lambda: bool(of_one_moment()))
+    assert {m.header.frame_id for m in images + depths + infos} == {"camera_optical_frame"}
+    assert pixels(images[-1]).shape == (448, 448, 3)
+    assert pixels(depths[-1]).shape == (448, 448, 1)
+    info = infos[-1]
+    assert (info.width, info.height, info.distortion_model) == (448, 448, "plumb_bob")
+    assert list(info.d) == [0.0] * 5
+    assert info.k[0] == info.k[4] == info.p[0] == pytest.approx(387.978, abs=0.01)
+    assert info.k[2] == info.k[5] == info.p[6] == 223.5
+    assert np.isinf(pixels(depths[-1])[0]).all() and 0.1 < pixels(depths[-1]).min() < 1.0
+
+
+def test_a_moved_object_is_in_the_next_pictures(viewer: Viewer) -> None:
+    viewer.start()
+    viewer.subscribe(Image, "/camera/image_raw")
+    assert np.median(redness(viewer.next_picture())) < 200  # on the left
+    assert viewer.move("red_box", 1.2, -0.5, 0.84).success
+    assert np.median(redness(viewer.next_picture())) > 300
+
+
+@pytest.mark.parametrize(
+    ("name", "turn", "says"),
+    [("table", None, "static"), ("", None, "no object"), ("red_box", Quaternion(w=0.0), "zeros")],
+)
+def test_what_cannot_be_moved_is_answered_with_a_sentence(
+    viewer: Viewer, name: str, turn: Quaternion | None, says: str
+) -> None:
+    viewer.start()
+    answer = viewer.move(name, 1.0, 0.0, 1.0, turn)
+    assert not answer.success
+    assert says in answer.message and answer.message.endswith(".")
+
+
+def test_a_motion_can_be_started_and_stopped_while_the_camera_runs(viewer: Viewer) -> None:
+    viewer.start()
+    viewer.subscribe(Image, "/camera/image_raw")
+    home = viewer.next_picture()
+    assert (viewer.next_picture() == home).all()
+
+    def set_motion(script: str) -> Any:
+        parameter = Parameter("motion", value=script).to_parameter_msg()
+        request = SetParameters.Request(parameters=[parameter])
+        return viewer.call(SetParameters, "/camera/set_parameters", request).results[0]
+
+    assert set_motion("red_box circle radius=0.1 period=1.7").successful
+    assert (viewer.next_picture() != viewer.next_picture()).any()
+    refused = set_motion("table spin period=1")
+    assert not refused.successful and "static" in refused.reason
+    assert set_motion("").successful
+    assert (viewer.next_picture() == home).all()
+
+
+def test_simulated_time_starts_at_zero_and_never_lies_behind_a_picture(viewer: Viewer) -> None:
+    viewer.start(publish_clock="true")
+    clock = viewer.subscribe(Clock, "/clock")
+    images = viewer.subscribe(Image, "/camera/image_raw")
+    viewer.wait_for(lambda: len(images) > 3 and len(clock) > 20)
+    times = [seconds(message.clock) for message in clock]
+    assert times == sorted(times)
+    assert 0.0 < times[0] < PATIENCE
+    newest = seconds(images[-1].header.stamp)
+    viewer.wait_for(lambda: seconds(clock[-1].clock) >= newest)
+    assert newest < PATIENCE
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(viewer: Viewer, number: int) -> None:
+    camera = viewer.start(motion="red_box circle radius=0.1 period=3")
+    images = viewer.subscribe(Image, "/camera/image_raw")
+    viewer.wait_for(lambda: bool(images))
+    used = shared_memory(camera.pid) - shared_memory(os.getpid())
+    camera.send_signal(number)
+    output, _ = camera.communicate(timeout=PATIENCE)
+    assert camera.returncode == 0, output
+    assert "Traceback" not in output
+    assert used and not [path for path in used if path.exists()], "it left shared memory behind"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"world": "/no/such.sdf"}, "/no/such.sdf"),
+        ({"motion": "red_box fly"}, "red_box fly"),
+        ({"sensor": "left"}, "'left'"),
+        ({"rate": "-1.0"}, "rate"),
+    ],
+)
+def test_what_it_cannot_start_with_is_named_in_one_sentence(parameters: dict[str, str], says: str) -> None:
+    command = [sys.executable, "-m", "qwen3vl_ros.nodes.camera", "--ros-args"]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert ended.returncode == 1
+    sentence = ended.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("camera: ") and says in sentence
+    assert "Traceback" not in ended.stderr

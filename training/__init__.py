@@ -1,0 +1,1 @@
+"""How the small model in `models/tabletop` was made, end to end (see README.md)."""

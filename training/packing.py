@@ -1,0 +1,81 @@
+"""Several questions about one picture in one sequence, each blind to the others.
+
+    [system prompt, image] [question 1, answer 1] [question 2, answer 2] ...
+
+Every token sees the image and its own question, and each question's positions start right after
+the image, so this computes what separate prompts would, with the image encoded once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from training.questions import Question
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A batch of sequences of length L, padded at the end."""
+
+    ids: Tensor  # long [B, L]
+    targets: Tensor  # long [B, L]: the next token where it is part of an answer, else IGNORE
+    positions: Tensor  # long [3, B, L]: time, row, column
+    mask: Tensor  # float [B, 1, L, L]: 0 where a token sees another, else very negative
+    visual: Tensor  # bool [B, L]: the image's tokens
+
+
+def pack(
+    tokenizer: PreTrainedTokenizerFast,
+    questions: list[list[Question]],
+    grid: tuple[int, int],
+    system: str | None,
+) -> Packed:
+    """`questions` per picture; `grid` is the picture's rows and columns of tokens."""
+    rows, columns = grid
+    before = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
+    head = tokenizer.encode(before + "<|im_start|>user\n<|vision_start|>")
+    image = [tokenizer.convert_tokens_to_ids("<|image_pad|>")] * (rows * columns)
+    prefix = head + image + tokenizer.encode("<|vision_end|>")
+    start = torch.arange(len(head)).expand(3, -1)
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    places = torch.stack([torch.zeros_like(row), row, column]).view(3, -1) + len(head)
+    after = len(head) + max(grid)
+    prefix_positions = torch.cat([start, places, torch.full((3, 1), after)], 1)
+
+    sequences, targets, segments, positions = [], [], [], []
+    for row_questions in questions:
+        ids, target, segment = list(prefix), [IGNORE] * len(prefix), [0] * len(prefix)
+        position = [prefix_positions]
+        for number, question in enumerate(row_questions, start=1):
+            asked = tokenizer.encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
+            answer = tokenizer.encode(f"{question.answer}<|im_end|>")
+            ids += asked + answer
+            target += [IGNORE] * (len(asked) - 1) + answer + [IGNORE]
+            length = len(asked) + len(answer)
+            segment += [number] * length
+            position.append((torch.arange(length) + after + 1).expand(3, -1))
+        sequences.append(torch.tensor(ids))
+        targets.append(torch.tensor(target))
+        segments.append(torch.tensor(segment))
+        positions.append(torch.cat(position, 1).T)
+
+    def padded(rows: list[Tensor], value: int) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+    ids_, segment_ = padded(sequences, 0), padded(segments, -1)
+    length = ids_.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    own = (segment_[:, None, :] == 0) | (segment_[:, None, :] == segment_[:, :, None])
+    visual = torch.zeros(ids_.shape, dtype=torch.bool)
+    visual[:, len(head) : len(head) + len(image)] = True
+    return Packed(
+        ids_,
+        padded(targets, IGNORE),
+        padded(positions, 0).permute(2, 0, 1),
+        torch.where((own & causal)[:, None], 0.0, -1e9),
+        visual,
+    )

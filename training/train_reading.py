@@ -1,0 +1,115 @@
+"""Second stage: the language tower alone, on visual tokens that are computed once and remembered.
+
+    torchrun --nproc-per-node 2 -m training.train_reading SCENES RUN OUT --minutes 8
+
+Several times faster than training both: seeing is the expensive half, and is learnt by now.
+"""
+
+import argparse
+import copy
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from training.dataset import Pictures
+from training.export import save_hf
+from training.losses import answer_loss
+from training.model import build_model
+from training.packing import pack
+from training.questions import KINDS, system_prompt
+from training.tokenizer import build_tokenizer
+from training.train import AVERAGING, MUON_RATE, questions_about, rendered, schedule, share
+from training.vision import encode
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What the vision tower made of pictures of one size, bfloat16."""
+
+    grid: tuple[int, int]
+    tokens: Tensor  # [B, N, D]
+    deepstack: list[Tensor]
+    objects: list[list[tuple[str, str]]]
+
+
+def main() -> None:
+    """The command line; see above."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenes", type=Path)
+    parser.add_argument("run", type=Path, help="folder of the first stage")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=8, help="besides the time to look at the pictures")
+    parser.add_argument("--looks", type=int, default=1, help="how often each picture is looked at, always differently")
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--bf16", action="store_true")
+    args = parser.parse_args()
+    dist.init_process_group("gloo")
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    torch.set_num_threads(1)
+    torch.manual_seed(rank)
+
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    model.load_state_dict(torch.load(args.run / "state.pt")["averaged"])
+    model.model.language_model.set_attn_implementation("eager")
+    pictures = Pictures()
+    pictures.add(rendered(args.scenes)[rank::processes])
+    rng = np.random.default_rng([6, rank])
+    memory: list[Remembered] = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+        for _ in range(args.looks):
+            for batch in pictures.batches(rng, rng, 16, slice(None)):
+                tokens, deepstack, _ = encode(model.model.visual, batch.images)
+                grid = (batch.images.shape[2] // 32, batch.images.shape[3] // 32)
+                memory.append(Remembered(grid, tokens.bfloat16(), [d.bfloat16() for d in deepstack], batch.objects))
+    del pictures
+
+    averaged = copy.deepcopy(model)
+    text = model.model.language_model
+    inner = [p for p in text.layers.parameters() if p.ndim == 2]
+    rest = [p for p in text.parameters() if all(p is not q for q in inner)]
+    parameters = [*inner, *rest]
+    muon = torch.optim.Muon(inner, lr=MUON_RATE * args.rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(rest, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    rates = (MUON_RATE * args.rate, args.rate)
+    right: dict[str, list[float]] = defaultdict(list)
+    step, spent, began = 0, 0.0, time.monotonic()
+    while spent < args.minutes:
+        for optimiser, rate in zip((muon, adamw), rates, strict=True):
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = rate * schedule(step, spent / args.minutes)
+        seen = memory[rng.integers(len(memory))]
+        asked = [questions_about(rng, objects) for objects in seen.objects]
+        packed = pack(tokenizer, asked, seen.grid, system_prompt(rng))
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            loss, good = answer_loss(model, seen.tokens.float(), [d.float() for d in seen.deepstack], packed)
+        loss.backward()  # type: ignore[no-untyped-call]
+        spent = share(parameters, (time.monotonic() - began) / 60)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        muon.step()
+        adamw.step()
+        step += 1
+        keep = min(AVERAGING, step / (step + 20))
+        with torch.no_grad():
+            for mean, now in zip(averaged.model.language_model.parameters(), text.parameters(), strict=True):
+                mean.lerp_(now, 1 - keep)
+        for kind, one in zip((q.kind for row in asked for q in row), good.tolist(), strict=True):
+            right[kind].append(one)
+        if step % 100 == 0 and rank == 0:
+            shares = " ".join(f"{k} {np.mean(right[k]):.3f}" for k in KINDS)
+            print(f"{spent:6.1f} min  step {step}  answer {loss.item():.3f}  {shares}", flush=True)
+            right.clear()
+    if rank == 0:
+        save_hf(averaged, tokenizer, args.out)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
