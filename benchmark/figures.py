@@ -29,6 +29,11 @@ class Figure:
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     @property
+    def measured(self) -> str:
+        """The value with its unit."""
+        return f"{_number(self.value)} {self.unit}".strip()
+
+    @property
     def target(self) -> str:
         """The target in words, "" without one."""
         return (
@@ -43,7 +48,7 @@ def table(figures: Iterable[Figure]) -> Table:
         verdict = "" if figure.limit is None else "ok" if figure.met else "NOT MET"
         result.add_row(
             Text.assemble(figure.name, ("\n" + figure.detail if figure.detail else "", "dim")),
-            f"{_number(figure.value)} {figure.unit}".strip(),
+            figure.measured,
             figure.target,
             Text(verdict, "green" if figure.met else "bold red"),
         )

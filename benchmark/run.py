@@ -72,12 +72,15 @@ def main() -> int:
                     status.update(text) if console.is_terminal else console.print(text)
 
                 try:
-                    figures += BENCHMARKS[name](
-                        Bench(graph, large.absolute(), small.absolute(), arguments.threads, arguments.quick, say)
-                    )
+                    bench = Bench(graph, large.absolute(), small.absolute(), arguments.threads, arguments.quick, say)
+                    found = BENCHMARKS[name](bench)
                 except RuntimeError as error:
                     console.print(f"[red]{name}: {error}")
                     failed = True
+                    found = []
+                figures += found
+            for figure in found:  # now, not only in the table: the next one may take minutes
+                console.print(f"{figure.name}: {figure.measured}", highlight=False)
             console.print(f"{name}: {time.monotonic() - begin:.0f} s")
     console.print(table(figures))
     return 2 if failed else int(not all(figure.met for figure in figures))

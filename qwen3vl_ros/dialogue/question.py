@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import jsonschema
@@ -31,6 +31,7 @@ class Question:
     """What is asked.
 
     ``images``: sensor_msgs Image and CompressedImage messages; empty = look through the camera, unless ``text_only``.
+    ``asked``: names of the options that the question itself sets; the others in ``options`` are the node's defaults.
     ``timeout`` and ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
     """
 
@@ -42,6 +43,7 @@ class Question:
     max_frame_age: float = 2.0
     response_schema: Mapping[str, Any] | None = None
     options: Options = field(default_factory=Options)
+    asked: frozenset[str] = frozenset()
     priority: int = 0
     timeout: float = 60.0
 
@@ -85,10 +87,10 @@ def parse_schema(text: str) -> Mapping[str, Any] | None:
     try:
         schema = json.loads(text)
         jsonschema.Draft202012Validator.check_schema(schema)
-    except json.JSONDecodeError as error:
-        raise BadRequest(f"response_schema is not JSON: {error}") from error
     except jsonschema.SchemaError as error:
         raise BadRequest(f"response_schema is not a JSON Schema: {error.message}") from error
+    except (ValueError, RecursionError) as error:  # ValueError: not JSON, or numbers of thousands of digits
+        raise BadRequest(f"response_schema is not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise BadRequest(
             'response_schema: a JSON Schema that constrains anything is an object such as {"type": "object"}'
@@ -103,13 +105,17 @@ def check_supported(question: Question, description: Description) -> None:
         "json_schema": question.response_schema is not None,
         "text_only": question.text_only,
         "stop": bool(question.options.stop),
-    }
-    for name in _RANGES:
-        used[name] = getattr(question.options, name) is not None
+    } | dict.fromkeys(question.asked, True)
     for name, is_used in used.items():
         if is_used and name not in description.supports:
             asked = "response_schema" if name == "json_schema" else name
             raise Unsupported(f"{asked}: engine {description.engine!r} cannot honour it; leave it unset")
+
+
+def supported_options(question: Question, description: Description) -> Options:
+    """The question's options without those defaults of the node that the engine has no use for."""
+    unknown: dict[str, Any] = {name: None for name in _RANGES if name not in description.supports}
+    return replace(question.options, **unknown)
 
 
 def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
@@ -117,7 +123,7 @@ def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
     try:
         value = json.loads(text)
         jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"the answer is not JSON ({error}); a larger max_tokens may help if it was cut off") from error
     except jsonschema.ValidationError as error:
         raise ValueError(

@@ -21,13 +21,24 @@ from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
-from qwen3vl_ros.engines.base import Chunk, Description, EngineCrashed, EngineError, EngineNotReady, Request
+from qwen3vl_ros.engines.base import (
+    Chunk,
+    Description,
+    EngineCrashed,
+    EngineError,
+    EngineNotReady,
+    ModelNotFound,
+    Request,
+)
 from qwen3vl_ros.engines.worker import pack
 
 Deliver: TypeAlias = Callable[[Chunk | EngineError], None]
 
 _BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before the n-th restart in a row; an answered request starts the row again."""
+"""Seconds before the first start and before the n-th restart in a row; an answered request begins the row anew."""
+
+_LOAD_ATTEMPTS = 5
+"""Starts in a row that end before the model is loaded, after which the engine counts as failed."""
 
 _START = (
     "import json, sys; name, config, path = json.loads(sys.argv[2]); sys.path[:] = path; "
@@ -100,6 +111,7 @@ class EngineProcess:
         self._calls: dict[int, Call] = {}
         self._next_identifier = 0
         self._failures = 0
+        self._failed_loads = 0
         self._killed_because = ""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"engine-{spec.name}", daemon=True)
@@ -129,6 +141,7 @@ class EngineProcess:
                 except OSError as error:
                     del self._calls[identifier]
                     self._health = replace(self._health, state=State.RESTARTING, message="the process just died")
+                    self._child.kill()  # it may have got half a message, and would misread what follows
                     raise EngineNotReady(f"engine {self.spec.name!r} just died; it is being restarted") from error
         finally:
             os.close(descriptor)
@@ -142,8 +155,8 @@ class EngineProcess:
                 self._health = replace(self._health, state=State.RESTARTING, message=f"killed: {reason}")
                 self._child.kill()
 
-    def close(self, timeout: float = 1.0) -> None:
-        """End the process, in order within ``timeout`` seconds, else by force. Idempotent."""
+    def close(self, timeout: float = 0.6) -> None:
+        """End the process, in order within ``timeout`` seconds, else by force. Idempotent; nobody is told any more."""
         self._closing.set()
         self._send("close")
         self._thread.join(timeout)
@@ -162,21 +175,30 @@ class EngineProcess:
     def _change(self, **fields: Any) -> None:
         with self._lock:
             self._health = replace(self._health, **fields)
-        self._on_change(self._health)
+        if not self._closing.is_set():
+            self._on_change(self._health)
 
     def _supervise(self) -> None:
         """Start the worker, relay what it says, start it again when it dies; until closed or hopeless."""
         while not self._closing.wait(_BACKOFF[min(self._failures, len(_BACKOFF) - 1)]):
-            self._start()
-            error = self._relay()
-            crash = self._reap()
+            try:
+                self._start()
+                error = self._relay()
+                crash = self._reap()
+            except Exception as problem:  # noqa: BLE001 no memory for a process, a message that cannot be read: try again
+                error, crash = None, f"engine {self.spec.name!r} could not be run ({type(problem).__name__}: {problem})"
+                self._abandon()
             if self._closing.is_set():
                 break
-            if error is not None:
+            self._failed_loads += 1
+            # A broken model stays broken; any other trouble may be over in a moment.
+            if isinstance(error, ModelNotFound) or self._failed_loads >= _LOAD_ATTEMPTS:
+                error = error or EngineError(f"{crash}; given up after {_LOAD_ATTEMPTS} attempts to load the model")
                 self._end_calls(error)
                 self._change(state=State.FAILED, message=str(error), description=None, pid=0, memory=0)
                 self._closing.wait()
                 return
+            crash = crash if error is None else str(error)
             self._failures += 1
             self._change(
                 state=State.RESTARTING,
@@ -203,6 +225,8 @@ class EngineProcess:
             self._child = child
             self._connection = Connection(ours.detach())
             self._killed_because = ""
+        if self._closing.is_set():  # close() came before there was a process to tell
+            child.kill()
         self._change(state=State.LOADING, message=f"loading engine {self.spec.name!r}", pid=child.pid)
 
     def _relay(self) -> EngineError | None:
@@ -231,6 +255,7 @@ class EngineProcess:
                 with self._lock:
                     self._health = replace(self._health, memory=message[1])
             elif kind == "ready":
+                self._failed_loads = 0
                 self._change(state=State.READY, message="", description=message[1], load_time=message[2])
             elif kind == "failed":
                 return message[1]  # type: ignore[no-any-return]
@@ -252,11 +277,23 @@ class EngineProcess:
         for call in calls:
             call.deliver(error)
 
+    def _abandon(self) -> None:
+        """Kill whatever there is of a process that cannot be talked to."""
+        with self._lock:
+            child, connection = self._child, self._connection
+            self._child = self._connection = None
+        if connection is not None:
+            connection.close()
+        if child is not None:
+            child.kill()
+            child.wait()
+
     def _reap(self) -> str:
         """Wait for the dead worker; says in words how it died."""
         with self._lock:
             child, connection = self._child, self._connection
             self._child = self._connection = None
+            self._health = replace(self._health, state=State.RESTARTING)
         assert child is not None
         assert connection is not None
         connection.close()

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3vl_ros.engines import registry
-from qwen3vl_ros.engines.base import Engine, EngineError, Request
+from qwen3vl_ros.engines.base import Chunk, Engine, EngineError, Request
 
 HEARTBEAT_PERIOD = 1.0
 """Seconds between two ``alive`` messages."""
@@ -85,6 +85,7 @@ class _Worker:
         self._send_lock = threading.Lock()
         self._cancels: dict[int, threading.Event] = {}
         self._answering: list[threading.Thread] = []
+        self._slots = threading.Semaphore(1)
 
     def send(self, *message: Any) -> None:
         with self._send_lock:
@@ -102,21 +103,33 @@ class _Worker:
             time.sleep(HEARTBEAT_PERIOD)
 
     def answer(self, engine: Engine, identifier: int, request: Request, cancel: threading.Event) -> None:
+        with self._slots:
+            self._answer(engine, identifier, request, cancel)
+
+    def _answer(self, engine: Engine, identifier: int, request: Request, cancel: threading.Event) -> None:
         try:
+            last: Chunk | None = None
             for chunk in engine.generate(request, cancel):
-                if chunk.finish_reason is not None:
-                    del self._cancels[identifier]
-                self.send("chunk", identifier, chunk)
+                if chunk.finish_reason is None:
+                    self.send("chunk", identifier, chunk)
+                else:
+                    last = chunk
+            # Only now is the engine free: the node sends the next request as soon as it has the last chunk.
+            del self._cancels[identifier]
+            if last is None:
+                raise EngineError("the engine ended an answer without a finish reason; it breaks its contract")
+            self.send("chunk", identifier, last)
         except EngineError as error:
             self._cancels.pop(identifier, None)
-            self.send("error", identifier, error)
+            self.send("error", identifier, as_contract(error))
         except Exception as error:  # noqa: BLE001 a defect of an engine ends one answer, not the process
             _log.exception("engine failed while answering")
             self._cancels.pop(identifier, None)
             self.send("error", identifier, EngineError(f"the engine failed with {type(error).__name__}: {error}"))
 
     def serve(self, engine: Engine) -> None:
-        """Answer requests until told to close or the node is gone."""
+        """Answer requests until told to close or the node is gone; no more at once than the engine says it can."""
+        self._slots = threading.Semaphore(engine.describe().concurrency)
         while True:
             try:
                 message = self._connection.recv()
@@ -141,6 +154,12 @@ class _Worker:
             thread.join()  # a model that is in use cannot be freed; the node kills this process if that takes long
 
 
+def as_contract(error: EngineError) -> EngineError:
+    """``error`` as the class of the contract that it is or derives from: an engine's own may not survive pickling."""
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == EngineError.__module__)
+    return error if kind is type(error) else kind(str(error))
+
+
 def main(descriptor: int, name: str, config: dict[str, Any]) -> None:
     """Load engine ``name`` with ``config`` and serve the socket ``descriptor`` until it closes."""
     # Ctrl-C is for the node, which closes this process in order; if the node dies, even by SIGKILL, so does this.
@@ -152,7 +171,7 @@ def main(descriptor: int, name: str, config: dict[str, Any]) -> None:
     try:
         engine = registry.load(name)(**config)
     except EngineError as error:
-        worker.send("failed", error)
+        worker.send("failed", as_contract(error))
         return
     except Exception as error:  # noqa: BLE001 reported to the node, which shows it
         _log.exception("engine %s failed to load", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from typing import Any
 
@@ -10,6 +11,7 @@ from rclpy.executors import Executor
 from rclpy.task import Future
 
 from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.engines.base import Stage
 from qwen3vl_ros.nodes.job import Code, Outcome, Progress
 from qwen3vl_ros.nodes.messages import feedback_message, fill_result
 from qwen3vl_ros.srv import Ask
@@ -22,6 +24,7 @@ class ActionAsker:
         self._goal_handle = goal_handle
         self._executor = executor
         self._sequence = 0
+        self._lock = threading.Lock()
         self._started = False
         self._outcome: Future[Outcome] = Future(executor=executor)
 
@@ -34,12 +37,16 @@ class ActionAsker:
         """The goal leaves the queue: its status becomes EXECUTING."""
         if not self._started:
             self._started = True
-            self._goal_handle.execute(self._wait_for_outcome)
+            # On the executor's thread, where a cancel request is either wholly processed or not yet begun.
+            self._executor.create_task(self._goal_handle.execute, self._wait_for_outcome)
 
     def progress(self, progress: Progress) -> None:
         """Publish it as feedback."""
-        self._goal_handle.publish_feedback(feedback_message(progress, self._sequence))
-        self._sequence += 1
+        with self._lock:
+            if self._started and progress.stage is Stage.QUEUED:
+                return  # somebody counted the queue just before this goal left it
+            self._goal_handle.publish_feedback(feedback_message(progress, self._sequence))
+            self._sequence += 1
 
     def finished(self, outcome: Outcome) -> None:
         """The goal's result: status, then the message."""
@@ -50,7 +57,6 @@ class ActionAsker:
     async def _wait_for_outcome(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> Any:
         outcome = await self._outcome
         assert outcome is not None
-        # This runs on the executor's only thread, so a cancel request is either wholly processed or not yet begun.
         if outcome.ending is None:
             goal_handle.succeed()
         elif outcome.ending.code == Code.CANCELLED and goal_handle.is_cancel_requested:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from qwen3vl_ros.dialogue.question import check_supported, validate_answer
+from qwen3vl_ros.dialogue.question import check_supported, supported_options, validate_answer
 from qwen3vl_ros.engines.base import (
     BadImage,
     BadRequest,
@@ -34,7 +34,7 @@ from qwen3vl_ros.engines.base import (
     Usage,
 )
 from qwen3vl_ros.engines.process import EngineProcess, State
-from qwen3vl_ros.nodes.frame_source import FrameSource, NoFrame
+from qwen3vl_ros.nodes.frame_source import Frame, FrameSource, NoFrame
 from qwen3vl_ros.nodes.goal_queue import GoalQueue
 from qwen3vl_ros.nodes.job import Code, Ending, Job, Outcome, Progress
 from qwen3vl_ros.nodes.parameters import Settings
@@ -73,6 +73,7 @@ class _Answer:
     headers: tuple[Header, ...] = ()
     usage: Usage = field(default_factory=Usage)
     begun: bool = False
+    loading: str = ""
     completion_tokens: int = 0
     queue_time: float | None = None
     image_time: float | None = None
@@ -131,6 +132,8 @@ class Conductor:
         self._jobs.capacity = queue_size + max(0, self._slots - (len(self._live) - 1 - len(self._jobs)))
         if self._jobs.put(job):
             self.show_positions()
+            if job.ending is not None:  # its time was up before it stood in the queue
+                self.ended(job)
             return True
         return False
 
@@ -162,10 +165,12 @@ class Conductor:
         if final is not None:
             with self._lock:
                 self._live.pop(job.asker.goal_id, None)
-            self._on_finish(job, final)
-            with self._idle:
-                self._unfinished -= 1
-                self._idle.notify_all()
+            try:
+                self._on_finish(job, final)
+            finally:
+                with self._idle:
+                    self._unfinished -= 1
+                    self._idle.notify_all()
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until every accepted question has its result; False when that takes longer than ``timeout`` seconds."""
@@ -179,19 +184,23 @@ class Conductor:
 
     def show_positions(self) -> None:
         """Tell everybody who waits how many are before them."""
-        ahead = len(self.live) - len(self._jobs)
+        ahead = max(0, len(self.live) - len(self._jobs))
         for position, job in enumerate(self._jobs.waiting()):
             job.asker.progress(Progress(Stage.QUEUED, queue_position=ahead + position))
 
     def _serve(self) -> None:
         while (job := self._jobs.take()) is not None:
-            self.show_positions()
-            self._run(job)
+            try:
+                self._run(job)
+                self.show_positions()
+            except Exception as error:  # noqa: BLE001 whatever it is, this thread has other questions to answer
+                self._log_exception(f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}")
 
     def _run(self, job: Job) -> None:
         answer = _Answer(queue_time=time.monotonic() - job.accepted)
         ending: Ending | None = None
         try:
+            self.show_positions()
             job.asker.started()
             self._answer(job, answer)
         except Exception as error:  # noqa: BLE001 whatever happened, the goal gets a result
@@ -206,6 +215,8 @@ class Conductor:
     def _outcome(self, job: Job, answer: _Answer, ending: Ending | None) -> Outcome:
         """What the job ended with. That it was told to end outweighs what went wrong while it was ending."""
         ending = job.ending or ending
+        if ending is not None and ending.code == Code.TIMEOUT and answer.loading:
+            ending = Ending(Code.ENGINE_NOT_READY, f"{ending.message}, because no model was ready: {answer.loading}")
         finish_reason = answer.finish_reason
         if ending is not None and answer.completion_tokens and not finish_reason:
             finish_reason = "cancelled"
@@ -242,6 +253,7 @@ class Conductor:
     def _try_answer(self, job: Job, answer: _Answer) -> None:
         description = self._ready(job)
         if description is None:
+            answer.loading = self._engine.health.message or "it is still loading"
             return
         answer.engine, answer.model = description.engine, description.model
         question = job.question
@@ -254,7 +266,9 @@ class Conductor:
         messages = [Message("user", (*images, question.prompt))]
         if question.system_prompt:
             messages.insert(0, Message("system", (question.system_prompt,)))
-        self._stream(job, answer, Request(tuple(messages), question.options, question.response_schema))
+        self._stream(
+            job, answer, Request(tuple(messages), supported_options(question, description), question.response_schema)
+        )
         if job.ending is None and question.response_schema is not None:
             try:
                 answer.json = validate_answer(answer.text, question.response_schema)
@@ -269,7 +283,6 @@ class Conductor:
                 return health.description
             if health.state in (State.FAILED, State.CLOSED):
                 raise EngineNotReady(health.message)
-            job.asker.progress(Progress(Stage.QUEUED))
             job.inbox.get()  # engine_changed() or the job's own end
         return None
 
@@ -283,12 +296,7 @@ class Conductor:
             job.asker.progress(Progress(Stage.WAITING_FRAME))
             frame_timeout = self._settings().frame_timeout
             deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
-            with self._camera_lock:
-                job.interrupt = self._camera.interrupt
-                frame = self._camera.wait(
-                    question.not_before, question.max_frame_age, deadline, lambda: job.ending is not None
-                )
-            job.interrupt = lambda: None
+            frame = self._frame(job, deadline)
             if frame is None:
                 return None
             messages = [frame.message()]
@@ -299,6 +307,21 @@ class Conductor:
         answer.headers = tuple(message.header for message in messages)
         pixels = (decode(message) if isinstance(message, CompressedImage) else to_rgb(message) for message in messages)
         return [fit_image(image, description.image_input)[0] for image in pixels]
+
+    def _frame(self, job: Job, deadline: float) -> Frame | None:
+        """A fresh frame; None when the job ended before. Raises :class:`NoFrame` at ``deadline``."""
+        question = job.question
+        while not self._camera_lock.acquire(timeout=0.05):  # another question looks through the camera
+            if job.ending is not None:
+                return None
+        try:
+            job.interrupt = self._camera.interrupt
+            return self._camera.wait(
+                question.not_before, question.max_frame_age, deadline, lambda: job.ending is not None
+            )
+        finally:
+            job.interrupt = lambda: None
+            self._camera_lock.release()
 
     def _stream(self, job: Job, answer: _Answer, request: Request) -> None:
         """Send the request and pass on what comes, until it is complete or the job ended."""

@@ -18,6 +18,8 @@ def camera_status(node: str, camera: CameraHealth, max_frame_age: float) -> Diag
         level, message = DiagnosticStatus.ERROR, f"no frame has arrived on {camera.topic}"
     elif camera.age > max_frame_age:
         level, message = DiagnosticStatus.WARN, f"the newest frame is {camera.age:.1f} s old"
+    elif camera.age < -max_frame_age:
+        level, message = DiagnosticStatus.WARN, f"the newest frame is stamped {-camera.age:.1f} s in the future"
     else:
         level, message = DiagnosticStatus.OK, "frames arrive"
     return _status(

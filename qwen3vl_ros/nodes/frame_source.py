@@ -106,21 +106,26 @@ class FrameSource:
     def wait(
         self, not_before: int, max_age: float, deadline: float, cancelled: Callable[[], bool] = lambda: False
     ) -> Frame | None:
-        """The newest frame stamped at or after ``not_before`` (ns) and at most ``max_age`` seconds old.
+        """The newest frame stamped at or after ``not_before`` (ns) and at most ``max_age`` seconds from now.
 
         Takes one that is there, else waits until ``deadline`` (time.monotonic() seconds) and then raises
-        :class:`NoFrame`. Returns None when ``cancelled()`` became true and :meth:`interrupt` was called.
+        :class:`NoFrame`. Returns None once ``cancelled()`` is true and :meth:`interrupt` was called, or after
+        :meth:`close`.
         """
         begin = time.monotonic()
         taken_before = self._taken
-        while not cancelled():
-            frame = self._take()
-            if frame is not None and frame.stamp >= not_before and self._age(frame) <= max_age:
-                return frame
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise NoFrame(self._why_not(frame, not_before, max_age, begin, self._taken - taken_before))
-            self._wait_for_sample(remaining)
+        try:
+            while not cancelled():
+                frame = self._take()
+                # A stamp from the future is as wrong as an old one: it would stay "fresh" after the camera is gone.
+                if frame is not None and frame.stamp >= not_before and abs(self._age(frame)) <= max_age:
+                    return frame
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise NoFrame(self._why_not(frame, not_before, max_age, begin, self._taken - taken_before))
+                self._wait_for_sample(remaining)
+        except _rclpy.InvalidHandle:
+            return None  # closed meanwhile
         return None
 
     def health(self) -> CameraHealth:
@@ -141,11 +146,11 @@ class FrameSource:
 
     def _take(self) -> Frame | None:
         """The newest frame there is: the one waiting in the middleware, else the one taken last."""
-        with self._lock:
+        with self._lock, self._subscription.handle:
             sample = self._subscription.handle.take_message(self._type, True)
             if sample is not None:
                 serialized, info = sample
-                stamp = header_stamp(serialized) or info["received_timestamp"]
+                stamp = header_stamp(serialized) or self._clock.now().nanoseconds
                 self._newest = Frame(stamp, serialized, self._type)
                 self._taken += 1
                 self._published = info["publication_sequence_number"] or 0
@@ -154,11 +159,13 @@ class FrameSource:
     def _wait_for_sample(self, timeout: float) -> None:
         context = self._node.context.handle
         assert context is not None
-        wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, context)
-        wait_set.clear_entities()
-        wait_set.add_subscription(self._subscription.handle)
-        wait_set.add_guard_condition(self._interrupt.handle)
-        wait_set.wait(int(timeout * 1e9))
+        # Entering a handle keeps close() in another thread from freeing it while the wait set points to it.
+        with self._subscription.handle, self._interrupt.handle:
+            wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, context)
+            wait_set.clear_entities()
+            wait_set.add_subscription(self._subscription.handle)
+            wait_set.add_guard_condition(self._interrupt.handle)
+            wait_set.wait(int(timeout * 1e9))
 
     def _age(self, frame: Frame) -> float:
         """Seconds between the frame's stamp and now, by the node's clock (simulated time where that is used)."""
@@ -185,6 +192,11 @@ class FrameSource:
             return f"no frame on {self.topic} for {waited}: {mismatch}"
         if frame is not None:
             age = self._age(frame)
+            if age < 0 and frame.stamp >= not_before:
+                return (
+                    f"no frame on {self.topic} from now for {waited}; the newest is stamped {-age:.1f} s ahead: "
+                    "do camera and node use the same clock (use_sim_time)?"
+                )
             if frame.stamp < not_before:
                 return (
                     f"no frame on {self.topic} stamped at or after not_before for {waited}; the newest is "

@@ -41,6 +41,7 @@ def question_from(goal: Any, settings: Settings) -> Question:
         not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
         max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
         response_schema=parse_schema(goal.response_schema),
+        asked=frozenset(name for name in _OPTION_NAMES if getattr(goal.options, name) >= 0),
         options=merge_options(
             {name: _value(getattr(goal.options, name)) for name in _OPTION_NAMES} | {"stop": tuple(goal.options.stop)},
             {name: getattr(settings, name) for name in _OPTION_NAMES},

@@ -135,6 +135,8 @@ def _problem(name: str, value: Any) -> str:
         return f"{name}: {value!r} is none of {', '.join(choices)}"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{name}: {value} is not a finite number"
+    if name == "max_tokens" and value == 0:
+        return "max_tokens: an answer has at least 1 token; use a negative number for no limit but the context"
     if name in ("top_p", "repetition_penalty") and value == 0:
         return f"{name}: 0 makes no sense; use a negative number for the model's own, 1 for off"
     return ""

@@ -6,6 +6,7 @@ the model loads). What activate creates deactivate ends, what configure creates 
 
 from __future__ import annotations
 
+import queue
 import signal
 import sys
 import threading
@@ -67,6 +68,7 @@ class VlmNode(LifecycleNode):
         self._active: _Active | None = None
         self._totals: Counter[str] = Counter()
         self._last_error = ""
+        self._finalized = False
         self._status_lock = threading.Lock()
         self._status_publisher = self.create_publisher(VlmStatus, "~/status", _LATCHED)
         self._answer_publisher = self.create_publisher(Answer, "~/answers", 10)
@@ -82,6 +84,7 @@ class VlmNode(LifecycleNode):
             cancel_callback=self._on_cancel,
             callback_group=group,
             feedback_pub_qos_profile=_FEEDBACK,
+            result_timeout=60,
         )
         self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
         self._timer = self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics)
@@ -95,17 +98,28 @@ class VlmNode(LifecycleNode):
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Start the engine's process; the model loads there while the node goes on."""
         self._settings = parameters.read(self)
+        self._timer.timer_period_ns = int(self._settings.diagnostics_period * 1e9)
         self._message = ""
-        self._engine = EngineProcess(engine_spec(self._settings), self._on_engine_change)
+        try:
+            spec = engine_spec(self._settings)
+        except (OSError, RuntimeError) as error:  # such as the home directory of a user that does not exist
+            self._fail(f"the parameters model and mmproj cannot be used: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._engine = EngineProcess(spec, self._on_engine_change)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the camera and accept goals."""
         assert self._engine is not None
         jobs: GoalQueue[Job] = GoalQueue(self._settings.queue_size)
-        camera = FrameSource(self, "image", self._settings.transport)
+        try:
+            camera = FrameSource(self, "image", self._settings.transport)
+        except RuntimeError as error:  # such as a topic name that is none
+            self._fail(f"the camera's topic cannot be subscribed: {error}")
+            return TransitionCallbackReturn.FAILURE
         conductor = Conductor(jobs, self._engine, camera, lambda: self._settings, self._on_finish, self._log_error)
         self._active = _Active(jobs, camera, conductor)
+        conductor.engine_changed()
         self._publish_status()
         self._fall_back_if_failed(self._engine.health)
         return super().on_activate(state)
@@ -124,12 +138,31 @@ class VlmNode(LifecycleNode):
         """From any state: end every goal and unload the model."""
         self.stop_accepting()
         self._close_engine()
+        self._finalized = True
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Unload the model and reach the lifecycle's end, from whatever state."""
+        self._close_engine()
+        if not self._finalized:
+            self.trigger_shutdown()
+
+    def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that raised: nothing is left running, and the node can be configured again."""
+        self._fail("a lifecycle transition failed; the log has the reason")
+        self.stop_accepting()
+        self._close_engine()
         return TransitionCallbackReturn.SUCCESS
 
     def start(self) -> None:
         """Configure and activate, if the parameter ``autostart`` says so."""
         if self._settings.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
+
+    def _fail(self, message: str) -> None:
+        self._message = self._last_error = message
+        self.get_logger().error(message)
+        self._publish_status()
 
     def stop_accepting(self) -> Conductor | None:
         """Accept nothing more and end every accepted goal; returns who still works on them, if anybody does."""
@@ -212,6 +245,11 @@ class VlmNode(LifecycleNode):
         except BadRequest as error:
             code = Code.UNSUPPORTED if isinstance(error, Unsupported) else Code.BAD_REQUEST
             self._refuse(asker, Ending(code, str(error)))
+            return
+        except Exception as error:  # noqa: BLE001 no goal, however strange, ends the thread that serves them all
+            message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
+            self._log_error(message)
+            self._refuse(asker, Ending(Code.INTERNAL_ERROR, message))
             return
         others = active.conductor.live
         if self._settings.busy_policy == "reject" and others:
@@ -346,9 +384,9 @@ def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; every accepted goal gets its result first."""
-    stop = threading.Event()
+    stop: queue.SimpleQueue[int] = queue.SimpleQueue()  # of exit statuses; its put() may interrupt its own get()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: stop.put(0))
     rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     try:
@@ -358,20 +396,19 @@ def main(args: Sequence[str] | None = None) -> int:
         rclpy.shutdown()
         return 1
     executor.add_node(node)
-    spinning = threading.Thread(target=_spin, args=(executor,), name="executor")
-    spinning.start()
+    threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True).start()
     executor.create_task(node.start)
-    stop.wait()
-    conductor = _on(executor, node.stop_accepting)
+    status = stop.get()
+    conductor = _on(executor, node.stop_accepting) if status == 0 else None
     if conductor is not None:
         conductor.wait_idle(0.5)
         for _ in range(2):  # a result that is ready is out once the executor has been through its tasks
             _on(executor, lambda: None)
-    _on(executor, node.trigger_shutdown)
+    if status == 0:
+        _on(executor, node.close)
     executor.shutdown(timeout_sec=0.1)
     rclpy.shutdown()
-    spinning.join(0.5)
-    return 0
+    return status
 
 
 def _on(executor: SingleThreadedExecutor, callback: Callable[[], Any]) -> Any:
@@ -382,11 +419,14 @@ def _on(executor: SingleThreadedExecutor, callback: Callable[[], Any]) -> Any:
     return task.result() if done.wait(1.3) else None
 
 
-def _spin(executor: SingleThreadedExecutor) -> None:
+def _spin(executor: SingleThreadedExecutor, stop: queue.SimpleQueue[int]) -> None:
     try:
         executor.spin()
     except ExternalShutdownException:
         return
+    except BaseException:
+        stop.put(1)  # a node that hears nothing any more must not look alive
+        raise
 
 
 if __name__ == "__main__":
