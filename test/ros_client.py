@@ -78,6 +78,11 @@ class Goal:
             GoalStatus.STATUS_ABORTED: "aborted",
         }[status]
 
+    def has_feedback(self) -> bool:
+        """Whether any feedback arrived until the result did."""
+        self.result()
+        return not self._feedback.empty()
+
     def feedback_until_result(self) -> list[Any]:
         """All feedback, once the result and everything sent before it has arrived."""
         expected = len(self.result().text)

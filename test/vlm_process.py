@@ -42,7 +42,7 @@ class VlmProcess:
     def wait_connected(self) -> VlmProcess:
         """Wait until feedback reaches us: what was sent before that connection stood is lost."""
         self.wait_ready()
-        while not self._ros.ask(text_only=True, options={"max_tokens": 1}).feedback_until_result():
+        while not self._ros.ask(text_only=True, options={"max_tokens": 1}).has_feedback():
             pass
         return self
 

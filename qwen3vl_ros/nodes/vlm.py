@@ -396,7 +396,8 @@ def main(args: Sequence[str] | None = None) -> int:
         rclpy.shutdown()
         return 1
     executor.add_node(node)
-    threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True).start()
+    spinning = threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True)
+    spinning.start()
     executor.create_task(node.start)
     status = stop.get()
     conductor = _on(executor, node.stop_accepting) if status == 0 else None
@@ -408,6 +409,7 @@ def main(args: Sequence[str] | None = None) -> int:
         _on(executor, node.close)
     executor.shutdown(timeout_sec=0.1)
     rclpy.shutdown()
+    spinning.join(0.5)
     return status
 
 
