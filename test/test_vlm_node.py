@@ -63,7 +63,7 @@ def test_a_second_question_about_the_same_picture_reuses_the_first_ones_work(ros
 
 
 def test_the_service_answers_like_the_action(ros: RosClient, vlm: VlmProcess) -> None:
-    goal = ros.ask(images=[picture()], options={"max_tokens": 8})
+    goal = ros.ask("What colour is the box?", images=[picture()], options={"max_tokens": 8})
     request = AskImage.Goal().options
     request.temperature, request.max_tokens = 0.0, 8
     response = ros.ask_service(prompt="What colour is the box?", images=[picture()], options=request)

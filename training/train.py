@@ -177,7 +177,7 @@ def schedule(step: int, progress: float) -> float:
 
 
 def optimisers_for(model: Qwen3VLForConditionalGeneration, heads: Heads, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the two towers, which needs far fewer steps; AdamW for the rest.
+    """Muon for the matrices inside the two towers, which usually needs fewer steps; AdamW for the rest.
 
     https://kellerjordan.github.io/posts/muon
     """
