@@ -65,9 +65,15 @@ def requirements(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+description = ElementTree.parse(HERE / "package.xml")
 setup(
-    version=ElementTree.parse(HERE / "package.xml").findtext("version"),
+    name=PACKAGE,
+    version=description.findtext("version"),
+    description=description.findtext("description"),
+    license="Apache-2.0",
+    python_requires=">=3.10",
     packages=[PACKAGE],
+    zip_safe=False,
     install_requires=requirements("runtime"),
     extras_require={"llama": requirements("llama"), "sim": requirements("sim")},
     cmdclass={"build_py": CMakeBuild},

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import collections
+import json
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+
+
+# The modules that this process sees, not those that lie in the current directory, which `python -m` puts first.
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from qwen3vl_ros.cli import main; sys.exit(main())"
+)
 
 
 class Child:
@@ -18,7 +25,7 @@ class Child:
         self._lines: collections.deque[str] = collections.deque(maxlen=20)
         self._on_exit = on_exit
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "qwen3vl_ros.cli", *arguments],
+            [sys.executable, "-c", _START, json.dumps(sys.path), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
