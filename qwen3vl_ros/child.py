@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-
 # The modules that this process sees, not those that lie in the current directory, which `python -m` puts first.
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from qwen3vl_ros.cli import main; sys.exit(main())"

@@ -16,6 +16,7 @@ from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Answer, VlmStatus
+from rclpy.duration import Duration as Offset
 from sensor_msgs.msg import CompressedImage, Image
 
 from ros_client import SENSOR_DATA, RosClient, picture
@@ -136,6 +137,8 @@ def test_full_text_can_be_thinned_out_while_deltas_never_are(ros: RosClient, sta
         ({"options": {"max_tokens": 0}}, Code.BAD_REQUEST, "max_tokens"),
         ({"options": {"stop": [""]}}, Code.BAD_REQUEST, "stop"),
         ({"response_schema": "{"}, Code.BAD_REQUEST, "response_schema is not JSON"),
+        ({"response_schema": "[" * 100_000}, Code.BAD_REQUEST, "response_schema is not JSON"),
+        ({"response_schema": "1" * 5_000}, Code.BAD_REQUEST, "response_schema"),
         ({"response_schema": '{"type": "nonsense"}'}, Code.BAD_REQUEST, "response_schema is not a JSON Schema"),
         ({"text_only": True}, Code.BAD_REQUEST, "text_only"),
         ({"session": "s"}, Code.UNSUPPORTED, "session"),
@@ -165,8 +168,9 @@ def test_bad_input_ends_with_a_code_and_a_sentence_and_the_next_question_works(
 class Camera:
     """A camera that shows one picture, stamped now, ten times a second."""
 
-    def __init__(self, ros: RosClient, kind: type = Image, topic: str = "/image") -> None:
+    def __init__(self, ros: RosClient, kind: type = Image, topic: str = "/image", ahead: float = 0.0) -> None:
         self._node = ros.node
+        self._ahead = Offset(seconds=ahead)
         self._publisher = ros.node.create_publisher(kind, topic, SENSOR_DATA)
         self._message = picture()
         if kind is CompressedImage:
@@ -179,7 +183,7 @@ class Camera:
         self._timer = ros.node.create_timer(0.1, self._publish)
 
     def _publish(self) -> None:
-        self._message.header.stamp = self._node.get_clock().now().to_msg()
+        self._message.header.stamp = (self._node.get_clock().now() + self._ahead).to_msg()
         self._publisher.publish(self._message)
 
     def __enter__(self) -> Camera:
@@ -227,6 +231,24 @@ def test_an_old_frame_is_never_used(ros: RosClient, start_vlm: object) -> None:
     result = ros.ask(max_frame_age=Duration(nanosec=1)).result()
     assert result.error_code == Code.NO_FRAME
     assert "old" in result.error_msg and "use_sim_time" in result.error_msg
+
+
+def test_a_frame_from_the_future_is_never_used(ros: RosClient, start_vlm: object) -> None:
+    start_vlm(frame_timeout=0.5)
+    with Camera(ros, ahead=3600.0):
+        result = ros.ask().result()
+    assert result.error_code == Code.NO_FRAME
+    assert "ahead" in result.error_msg
+
+
+def test_deactivating_while_a_goal_waits_for_a_frame_is_safe(ros: RosClient, start_vlm: object) -> None:
+    start_vlm(frame_timeout=0.0).wait_connected()
+    for _ in range(5):
+        goal = ros.ask()
+        goal.wait_for_stage(Stage.STAGE_WAITING_FRAME)
+        assert ros.lifecycle("deactivate")
+        assert goal.result().error_code == Code.SHUTDOWN
+        assert ros.lifecycle("activate")
 
 
 def test_a_topic_of_another_type_is_named_in_the_error_and_in_diagnostics(ros: RosClient, start_vlm: object) -> None:
