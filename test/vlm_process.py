@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -34,7 +35,12 @@ class VlmProcess:
     def wait_status(self, wanted: Any) -> VlmStatus:
         """The first status of this very process for which ``wanted`` is true."""
         with self._ros.status() as status:
-            return status.wait_for(wanted)
+            try:
+                return status.wait_for(wanted)
+            except queue.Empty:
+                was = self._process.poll()
+                self.stop()
+                raise AssertionError(f"no such status; the node {was=} said: {self.output or 'nothing'}") from None
 
     def wait_ready(self) -> VlmStatus:
         return self.wait_status(lambda s: s.state == VlmStatus.READY)
