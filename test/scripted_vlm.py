@@ -73,16 +73,19 @@ class ScriptedVlm:
         self.goals: list[Goal] = []
 
     def _accepted(self, handle: Any) -> None:
-        goal = self._by_id[bytes(handle.goal_id.uuid)] = Goal(handle)
-        self.goals.append(goal)
+        self.goals.append(self._goal(handle))
         handle.execute()
 
+    def _goal(self, handle: Any) -> Goal:
+        """The goal of ``handle``; a cancel may come, on another thread, before the goal counts as accepted."""
+        return self._by_id.setdefault(bytes(handle.goal_id.uuid), Goal(handle))
+
     def _cancel(self, handle: Any) -> CancelResponse:
-        self._by_id[bytes(handle.goal_id.uuid)].cancelled.set()
+        self._goal(handle).cancelled.set()
         return CancelResponse.ACCEPT
 
     def _execute(self, handle: Any) -> AskImage.Result:
-        goal = self._by_id[bytes(handle.goal_id.uuid)]
+        goal = self._goal(handle)
         result = self.script(goal)
         if result.error_code == AskImage.Result.NONE:
             handle.succeed()
