@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
+
+from vlm_process import shared_memory
 
 pytestmark = pytest.mark.ros
 
@@ -113,12 +113,6 @@ def redness(picture: np.ndarray) -> np.ndarray:
     return np.nonzero((red > 100) & (green < 60) & (blue < 60))[1]
 
 
-def shared_memory(process: int) -> set[Path]:
-    """The Fast DDS segments that a process has open."""
-    maps = Path(f"/proc/{process}/maps").read_text()
-    return {Path(path) for path in re.findall(r"/dev/shm/fastdds_[0-9a-f]{16}\b", maps)}
-
-
 def seconds(stamp: Any) -> float:
     return stamp.sec + stamp.nanosec * 1e-9
 
@@ -199,10 +193,11 @@ def test_simulated_time_starts_at_zero_and_never_lies_behind_a_picture(viewer: V
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(viewer: Viewer, number: int) -> None:
+    ours = shared_memory(os.getpid())
     camera = viewer.start(motion="red_box circle radius=0.1 period=3")
     images = viewer.subscribe(Image, "/camera/image_raw")
     viewer.wait_for(lambda: bool(images))
-    used = shared_memory(camera.pid) - shared_memory(os.getpid())
+    used = shared_memory(camera.pid) - ours
     camera.send_signal(number)
     output, _ = camera.communicate(timeout=PATIENCE)
     assert camera.returncode == 0, output

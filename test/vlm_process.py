@@ -70,6 +70,13 @@ class VlmProcess:
             self._process.stdout.close()
 
 
+def shared_memory(pid: int) -> set[Path]:
+    """Files in /dev/shm that a process uses, but for the ports of Fast DDS: those belong to all who talk to them."""
+    maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+    paths = {Path(line.split(maxsplit=5)[5]) for line in maps.splitlines() if "/dev/shm/" in line}
+    return {path for path in paths if "_port" not in path.name}
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     try:
