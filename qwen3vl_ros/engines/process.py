@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -234,9 +235,11 @@ class EngineProcess:
         connection = self._connection
         assert connection is not None
         last_sign = time.monotonic()
+        arrival = select.poll()  # Connection.poll() makes a new selector each time, which costs more than the message
+        arrival.register(connection, select.POLLIN)
         while True:
             try:
-                if not connection.poll(self.spec.heartbeat_timeout):
+                if not arrival.poll(self.spec.heartbeat_timeout * 1e3):
                     # Both may have been stopped together (a debugger, a suspended machine): look once more.
                     silence = time.monotonic() - last_sign
                     if not connection.poll(0):

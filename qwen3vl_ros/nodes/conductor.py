@@ -325,12 +325,28 @@ class Conductor:
 
     def _stream(self, job: Job, answer: _Answer, request: Request) -> None:
         """Send the request and pass on what comes, until it is complete or the job ended."""
-        call = self._engine.submit(request, job.inbox.put)
+        last_full_text = -float("inf")
+
+        def deliver(item: Chunk | EngineError) -> None:
+            """On the engine's thread, so that a token waits for no other; only what ends the answer goes on."""
+            nonlocal last_full_text
+            try:
+                if isinstance(item, Chunk):
+                    now = time.monotonic()
+                    full = now - last_full_text >= self._settings().full_text_interval
+                    last_full_text = now if full else last_full_text
+                    self._take_chunk(job, answer, item, full)
+                    if item.finish_reason is None:
+                        return
+                job.inbox.put(item)
+            except Exception as error:  # noqa: BLE001 raised again where the goal gets its result
+                job.inbox.put(error)
+
+        call = self._engine.submit(request, deliver)
         job.interrupt = call.cancel
         if job.ending is not None:
             call.cancel()
         told_to_stop: float | None = None
-        last_full_text = -float("inf")
         while True:
             if job.ending is not None and told_to_stop is None:
                 told_to_stop = time.monotonic()
@@ -342,15 +358,9 @@ class Conductor:
                     self._engine.kill(f"it did not stop within {STOP_GRACE:g} s of being told to")
                     return
                 continue
-            if item is None:
-                continue
-            if isinstance(item, EngineError):
+            if isinstance(item, Exception):
                 raise item
-            now = time.monotonic()
-            full = now - last_full_text >= self._settings().full_text_interval
-            last_full_text = now if full else last_full_text
-            self._take_chunk(job, answer, item, full)
-            if item.finish_reason is not None:
+            if item is not None:
                 return
 
     @staticmethod

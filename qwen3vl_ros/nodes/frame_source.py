@@ -24,6 +24,9 @@ from sensor_msgs.msg import CompressedImage, Image
 NEWEST_ONLY = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 """Sensor-data QoS that keeps one sample: compatible with every publisher, never an old frame."""
 
+LOOK_PERIOD = 5.0
+"""Seconds between two frames taken for diagnostics alone: at 1080p each costs an idle node some 15 ms."""
+
 
 class _NeverSpun(CallbackGroup):
     """A callback group whose entities no executor waits for."""
@@ -91,7 +94,10 @@ class FrameSource:
         self._newest: Frame | None = None
         self._taken = 0
         self._published = 0
-        self._statistics: tuple[float, int] | None = None
+        self._looked: float | None = None
+        self._published_then = 0
+        self._rate: float | None = None
+        self._frame_age: float | None = None
 
     def close(self) -> None:
         """Drop the subscription and whatever frame is held."""
@@ -129,20 +135,21 @@ class FrameSource:
         return None
 
     def health(self) -> CameraHealth:
-        """What can be said about the camera now; the rate is that since the previous call.
+        """What can be said about the camera: rate and age as of the latest look, at most LOOK_PERIOD ago.
 
-        The rate comes from the publisher's sequence numbers, so the frames between two calls need not be taken.
+        The rate comes from the publisher's sequence numbers, so the frames between two looks need not be taken.
         """
-        frame = self._take()
-        self._interrupt.trigger()  # the frame just taken may be the one that a running wait() waits for
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
         now = time.monotonic()
-        rate = None
-        if self._statistics is not None and now > self._statistics[0]:
-            rate = max(0, self._published - self._statistics[1]) / (now - self._statistics[0])
-        self._statistics = (now, self._published)
+        if self._looked is None or now - self._looked >= LOOK_PERIOD or self._frame_age is None:
+            frame = self._take()
+            self._interrupt.trigger()  # the frame just taken may be the one that a running wait() waits for
+            self._frame_age = None if frame is None else self._age(frame)
+            if self._looked is not None:
+                self._rate = max(0, self._published - self._published_then) / (now - self._looked)
+            self._looked, self._published_then = now, self._published
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
         problem = self._mismatch() or ("" if publishers else f"nobody publishes {self.topic}")
-        return CameraHealth(self.topic, len(publishers), rate, None if frame is None else self._age(frame), problem)
+        return CameraHealth(self.topic, len(publishers), self._rate, self._frame_age, problem)
 
     def _take(self) -> Frame | None:
         """The newest frame there is: the one waiting in the middleware, else the one taken last."""

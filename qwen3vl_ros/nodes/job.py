@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.dialogue.question import Question
-from qwen3vl_ros.engines.base import Chunk, EngineError, Stage, Usage
+from qwen3vl_ros.engines.base import Chunk, Stage, Usage
 
 Code = AskImage.Result
 """Home of the error code constants."""
@@ -88,7 +88,7 @@ class Job:
         self.asker = asker
         self.accepted = time.monotonic()
         self.deadline = self.accepted + question.timeout
-        self.inbox: queue.SimpleQueue[Chunk | EngineError | None] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[Chunk | Exception | None] = queue.SimpleQueue()
         self.interrupt: Callable[[], None] = lambda: None
         self._on_end = on_end
         self._lock = threading.Lock()
