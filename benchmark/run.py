@@ -90,8 +90,7 @@ def _random_2b(console: Console) -> Path:
     """The 2B-shaped model, made on first use."""
     folder = _BUILD / "qwen3-vl-2b-random"
     if importlib.util.find_spec("gguf") is None:
-        requirements = Path(__file__).with_name("requirements.txt")
-        sys.exit(f"The random model needs the Python package gguf: {sys.executable} -m pip install -r {requirements}")
+        sys.exit("The random model needs the Python package gguf, which `make test-tools` installs.")
     from random_model import make
 
     with console.status(f"making a random model with the shapes of Qwen3-VL-2B in {folder} (1.6 GB)"):
