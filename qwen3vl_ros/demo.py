@@ -179,7 +179,7 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
 
 def _refuse_a_second_robot(client: VlmClient) -> None:
     try:
-        client.wait_for_server(0.5)
+        client.wait_for_server(2.0)  # discovery of a node that runs can take longer than a second
     except ServerUnavailable:
         return
     raise DemoError(

@@ -90,7 +90,7 @@ class VlmNode(LifecycleNode):
         self._timer = self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._read_parameters)
-        self._message = "not configured"
+        self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
         self._publish_status()
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
