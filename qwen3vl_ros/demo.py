@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import errno
 import os
 import queue
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -148,8 +150,9 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
     own.start()
     client = VlmClient(own.node, node_name="/vlm")
     robot = _Robot(own, client)
+    lock = socket.socket(socket.AF_UNIX)
     try:
-        _refuse_a_second_robot(client)
+        _refuse_a_second_robot(client, lock)
         began = time.monotonic()
         parameters = [f"{name}:={value}" for name, value in (("model", model), ("mmproj", mmproj)) if value]
         with _console.status("starting the simulated camera and the node ...", spinner="dots"):
@@ -173,15 +176,21 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
             child.stop()
         client.close()
         own.stop()
+        lock.close()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _refuse_a_second_robot(client: VlmClient) -> None:
+def _refuse_a_second_robot(client: VlmClient, lock: socket.socket) -> None:
     try:
-        client.wait_for_server(2.0)  # discovery of a node that runs can take longer than a second
+        # One demo in a domain: a name in Linux's abstract namespace has one owner and is gone when that one is.
+        lock.bind(f"\0qwen3vl_ros demo in domain {os.environ.get('ROS_DOMAIN_ID', '0')}")
+        client.wait_for_server(1.0)  # a node of another kind; what runs on another machine may be noticed later
     except ServerUnavailable:
         return
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
     raise DemoError(
         'A vlm node runs here already. Ask it with `qwen3vl-ros ask "What do you see?"`, stop it, or run the demo '
         "beside it: ROS_DOMAIN_ID=42 qwen3vl-ros demo."

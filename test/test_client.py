@@ -276,27 +276,10 @@ def test_a_question_waits_for_a_node_that_comes_late() -> None:
             server.close()
 
 
-def test_a_node_that_does_not_accept_in_time_is_unavailable_and_a_late_acceptance_is_cancelled() -> None:
-    server = ScriptedVlm(until_cancelled, namespace="slow")
-    decide = threading.Event()
-    server.accept = lambda request: decide.wait(WAIT)
-    try:
-        with VlmClient(namespace="slow", server_timeout=WAIT) as client:
-            client.wait_for_server()
-            client._server_timeout = client._link._server_timeout = 0.4
-            with pytest.raises(ServerUnavailable, match="did not say within"):
-                client.ask("Well?")
-            decide.set()
-            client._server_timeout = WAIT
-            server.script = lambda goal: goal.result(text="cancelled" if server.goals[0].cancelled.wait(WAIT) else "no")
-            assert client.ask("Was it cancelled?").text == "cancelled"
-    finally:
-        server.close()
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The node's answers to "do you take this question?", none of which reaches the client."""
 
-
-def test_an_acceptance_that_was_lost_on_the_way_does_not_matter(
-    vlm: ScriptedVlm, client: VlmClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
     def lose_the_response(self: Any) -> Any:
         taken = take_data(self)
         lost.extend([taken.pop("goal")] if "goal" in taken else [])
@@ -305,6 +288,38 @@ def test_an_acceptance_that_was_lost_on_the_way_does_not_matter(
     lost: list[object] = []
     take_data = GoalClient.take_data
     monkeypatch.setattr(GoalClient, "take_data", lose_the_response)
+    return lost
+
+
+@pytest.mark.parametrize("response", ["arrives", "is lost"])
+def test_a_node_that_does_not_accept_in_time_is_unavailable_and_a_late_acceptance_is_cancelled(
+    response: str, request: pytest.FixtureRequest
+) -> None:
+    def note_the_cancel(goal: Goal) -> AskImage.Result:
+        result = until_cancelled(goal)
+        cancelled.set()
+        return result
+
+    lost = request.getfixturevalue("lost") if response == "is lost" else []
+    decide, cancelled = threading.Event(), threading.Event()
+    server = ScriptedVlm(note_the_cancel, namespace="slow")
+    server.accept = lambda request: decide.wait(WAIT)
+    try:
+        with VlmClient(namespace="slow", server_timeout=WAIT) as client:
+            client.wait_for_server()
+            client._server_timeout = client._link._server_timeout = 0.4
+            with pytest.raises(ServerUnavailable, match="did not say within"):
+                client.ask("Well?")
+            decide.set()
+            assert cancelled.wait(WAIT)
+            assert len(lost) == (response == "is lost")
+    finally:
+        server.close()
+
+
+def test_an_acceptance_that_was_lost_on_the_way_does_not_matter(
+    vlm: ScriptedVlm, client: VlmClient, lost: list[object]
+) -> None:
     assert client.ask("What?").text == "yes"
     vlm.script = until_cancelled
     question = client.send("What?")

@@ -120,7 +120,7 @@ class Link:
         for status in statuses:
             goal_id = status.goal_info.goal_id
             asked = self._open.get(key := bytes(goal_id.uuid))
-            if asked is not None and asked[0].phase is Phase.SENT:
+            if asked is not None and key not in self._handles:
                 response = AskImage.Impl.SendGoalService.Response(accepted=True)
                 self._on_response(key, asked[0], ClientGoalHandle(self._client, goal_id, response))
 
@@ -168,9 +168,11 @@ class Link:
             if ready:
                 for waiter in self._server_waiters:
                     waiter.set()
-        for key, (question, _) in asked:
+        for key, (question, goal) in asked:
             if question.done():
-                self._forget(key)
+                # A node that has not said yet whether it takes the question is told to stop when it does.
+                if goal is not None or key in self._handles or self._absent >= _ABSENT_LOOKS:
+                    self._forget(key)
             elif ready and question.phase is Phase.WAITING_SERVER:
                 self._send(key)
             elif self._absent >= _ABSENT_LOOKS and question.phase is Phase.ACCEPTED:
