@@ -32,7 +32,7 @@ def bare_engine(model: Path, threads: int) -> Iterator[Ask]:
 
 def main() -> int:
     """The process: a line in, a line out."""
-    from qwen3vl_ros.engines.base import Message, Options, Request
+    from qwen3vl_ros.engines.base import Cancel, Message, Options, Request
     from qwen3vl_ros.engines.llama import LlamaEngine
 
     engine = LlamaEngine(sys.argv[1], n_threads=int(sys.argv[2]))
@@ -42,7 +42,7 @@ def main() -> int:
             prompt, max_tokens = json.loads(line)
             request = Request((Message("user", (prompt,)),), Options(temperature=0.0, max_tokens=max_tokens))
             first, tokens = 0.0, 0
-            for chunk in engine.generate(request, threading.Event()):
+            for chunk in engine.generate(request, Cancel()):
                 tokens = chunk.completion_tokens
                 if tokens and not first:
                     first = time.monotonic()

@@ -28,7 +28,7 @@ class Vlm:
 @contextlib.contextmanager
 def vlm(bench: Bench, model: Path, *, engine: str = "llama", remap: Mapping[str, str] | None = None) -> Iterator[Vlm]:
     """Run the node with ``model``, ready to be asked. ``remap``: topics under other names."""
-    arguments = ["-m", "qwen3vl_ros.nodes.vlm", "--ros-args", "-p", f'model:="{model}"', "-p", f'engine:="{engine}"']
+    arguments = ["-m", "qwen3vl_ros.nodes.vlm", "--ros-args", "-p", f'llama.model:="{model}"', "-p", f'engine:="{engine}"']
     arguments += ["-p", f"threads:={bench.threads}"]
     for name, other in (remap or {}).items():
         arguments += ["-r", f"{name}:={other}"]

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument("--revision", metavar="REV", default="main", help="branch, tag or commit")
 
     for name, text in (
-        ("node", "Run the node vlm; arguments go to ROS: --ros-args -p model:=FILE -r image:=/camera/image_raw"),
+        ("node", "Run the node vlm; arguments go to ROS: --ros-args -p llama.model:=FILE -r image:=/camera/image_raw"),
         ("camera", "Run the simulated camera; arguments go to ROS: --ros-args -p world:=FILE.sdf"),
     ):
         # Only their --help comes this way.
@@ -179,7 +179,7 @@ def _download(parsed: argparse.Namespace) -> int:
         print("\nStopped. Run the same command again: it goes on where it stopped.", file=sys.stderr)
         return 130
     model, mmproj = files.model.absolute(), files.mmproj.absolute() if files.mmproj else None
-    node = f"qwen3vl-ros node --ros-args -p model:={model}" + (f" -p mmproj:={mmproj}" if mmproj else "")
+    node = f"qwen3vl-ros node --ros-args -p llama.model:={model}" + (f" -p llama.mmproj:={mmproj}" if mmproj else "")
     launch = f"ros2 launch qwen3vl_ros vlm.launch.py model:={model}" + (f" mmproj:={mmproj}" if mmproj else "")
     print(f"{node}\n{launch}")
     print("Checked and complete. Start the node with either of the commands above.", file=sys.stderr)

@@ -154,7 +154,8 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
     try:
         _refuse_a_second_robot(client, lock)
         began = time.monotonic()
-        parameters = [f"{name}:={value}" for name, value in (("model", model), ("mmproj", mmproj)) if value]
+        files = {"llama.model": model, "llama.mmproj": mmproj}
+        parameters = ["engine:=llama", *(f"{name}:={path}" for name, path in files.items() if path)]
         with _console.status("starting the simulated camera and the node ...", spinner="dots"):
             robot.start("camera")
             robot.start(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwen3vl_ros.engines.base import Message, Options, Request
+from qwen3vl_ros.engines.base import Cancel, Message, Options, Request
 from qwen3vl_ros.engines.llama import LlamaEngine
 
 BENCHMARK = Path(__file__).resolve().parent.parent / "benchmark"
@@ -78,7 +78,7 @@ def test_the_engine_answers_with_a_random_model(model: Path) -> None:
     engine = LlamaEngine(str(model), n_ctx=512)
     try:
         request = Request((Message("user", (PICTURE, "What is it?")),), Options(temperature=0.0, max_tokens=20))
-        chunks = list(engine.generate(request, threading.Event()))
+        chunks = list(engine.generate(request, Cancel()))
     finally:
         engine.close()
     assert chunks[-1].finish_reason == "length"
@@ -92,7 +92,7 @@ def test_a_chunk_of_the_clocked_engine_says_when_it_left(model: Path) -> None:
         "from qwen3vl_ros.engines import base, registry\n"
         "engine = registry.load('clocked_llama')(model=sys.argv[1], n_ctx=512)\n"
         "request = base.Request((base.Message('user', ('hi',)),), base.Options(temperature=0.0, max_tokens=3))\n"
-        "for chunk in engine.generate(request, threading.Event()):\n"
+        "for chunk in engine.generate(request, Cancel()):\n"
         "    print(time.monotonic_ns() - int(chunk.text or 0), chunk.completion_tokens, chunk.finish_reason)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARK / "engine")}

@@ -146,7 +146,7 @@ def test_model_and_projector_land_in_the_cache_and_the_launch_command_is_printed
     assert done.returncode == 0, done.stderr
     for name in (MODEL, MMPROJ):
         assert cached(tmp_path, name).read_bytes() == hub.files[name]
-    assert f"qwen3vl-ros node --ros-args -p model:={cached(tmp_path, MODEL)}" in done.stdout
+    assert f"qwen3vl-ros node --ros-args -p llama.model:={cached(tmp_path, MODEL)}" in done.stdout
     assert f"mmproj:={cached(tmp_path, MMPROJ)}" in done.stdout
     assert sorted(name for name, _ in hub.downloads) == sorted([MODEL, MMPROJ])
 

@@ -165,7 +165,7 @@ def test_vlm_launch_brings_the_node_up_with_what_was_asked_for_and_takes_it_down
         executor.add_node(node)
         client = node.create_client(GetParameters, "/robot/vlm/get_parameters")
         assert client.wait_for_service(timeout_sec=PATIENCE), lines
-        names = ["autostart", "transport", "model", "queue_size"]
+        names = ["autostart", "transport", "llama.model", "queue_size"]
         future = client.call_async(GetParameters.Request(names=names))
         executor.spin_until_future_complete(future, timeout_sec=PATIENCE)
         autostart, transport, model, queue_size = future.result().values

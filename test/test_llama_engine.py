@@ -20,6 +20,7 @@ import tiny_qwen3vl
 from qwen3vl_ros.engines.base import (
     BadImage,
     BadRequest,
+    Cancel,
     Chunk,
     EngineError,
     Image,
@@ -85,7 +86,7 @@ def picture(width: int, height: int, seed: int = 0) -> Image:
 
 
 def stream(engine: LlamaEngine, *messages: Message, options: Options = GREEDY, schema: Any = None) -> list[Chunk]:
-    return list(engine.generate(Request(messages, options, schema), threading.Event()))
+    return list(engine.generate(Request(messages, options, schema), Cancel()))
 
 
 def text_of(chunks: list[Chunk]) -> str:
@@ -369,7 +370,7 @@ def test_prompt_that_does_not_fit_is_refused_with_both_numbers(
     kept = list(engine._context.pieces)
     image = picture(320, 320)
     with pytest.raises(PromptTooLong, match=r"\b(2\d\d|3\d\d) tokens.* 256\b"):
-        next(engine.generate(Request((user(image, image, "x" * 100),)), threading.Event()))
+        next(engine.generate(Request((user(image, image, "x" * 100),)), Cancel()))
     assert engine._context.pieces == kept
     assert ask(engine, user("Tell me.")) == before
 
@@ -423,11 +424,11 @@ def test_cancel_interrupts_the_library_at_once(
     answer = text_of(chunks)
     assert text_of(complete).startswith(answer)
     assert bool(answer) == (stage == Stage.DECODE)
-    assert text_of(list(engine.generate(request, threading.Event()))) == text_of(complete)
+    assert text_of(list(engine.generate(request, Cancel()))) == text_of(complete)
 
 
 def test_cancel_before_the_start_ends_at_once(engine: LlamaEngine) -> None:
-    cancel = threading.Event()
+    cancel = Cancel()
     cancel.set()
     chunks = list(engine.generate(Request((user(picture(64, 64), "?"),), GREEDY), cancel))
     assert chunks[-1].finish_reason == "cancelled"
@@ -440,7 +441,7 @@ def test_stream_closed_early_leaves_a_working_engine(tiny: TinyModel, new_engine
     messages = (user(picture(128, 96), "What is this?"),)
     expected = ask(new_engine(tiny), *messages)
     for n in range(8):
-        answer = engine.generate(Request(messages, GREEDY), threading.Event())
+        answer = engine.generate(Request(messages, GREEDY), Cancel())
         for _ in range(n):
             next(answer)
         answer.close()
@@ -448,10 +449,10 @@ def test_stream_closed_early_leaves_a_working_engine(tiny: TinyModel, new_engine
 
 
 def test_second_answer_at_the_same_time_is_refused(engine: LlamaEngine) -> None:
-    first = engine.generate(Request((user("One."),), GREEDY), threading.Event())
+    first = engine.generate(Request((user("One."),), GREEDY), Cancel())
     next(first)
     with pytest.raises(EngineError, match="one request at a time"):
-        next(engine.generate(Request((user("Two."),), GREEDY), threading.Event()))
+        next(engine.generate(Request((user("Two."),), GREEDY), Cancel()))
     expected = text_of(list(first))
     assert ask(engine, user("One.")) == expected
 

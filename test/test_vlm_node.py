@@ -424,12 +424,12 @@ def test_a_hung_worker_is_restarted_although_nobody_asks(ros: RosClient, start_v
 
 
 def test_a_missing_model_leaves_the_node_up_unconfigured_and_names_the_file(ros: RosClient, start_vlm: object) -> None:
-    node = start_vlm(model="/nowhere/model.gguf")
+    node = start_vlm(llama__model="/nowhere/model.gguf")
     status = node.wait_status(lambda s: s.state == VlmStatus.UNCONFIGURED and "model.gguf" in s.message)
     assert "qwen3vl-ros download" in status.message
     assert ros.lifecycle_state() == "unconfigured"
     assert not ros.ask(images=[picture()]).accepted
-    assert ros.set_parameter("model", "").successful
+    assert ros.set_parameter("llama.model", "").successful
     assert ros.lifecycle("configure") and ros.lifecycle("activate")
     assert ros.ask(images=[picture()], options={"max_tokens": 2}).result().error_code == Code.NONE
 
@@ -437,13 +437,13 @@ def test_a_missing_model_leaves_the_node_up_unconfigured_and_names_the_file(ros:
 def test_a_broken_model_leaves_the_node_up_unconfigured(ros: RosClient, start_vlm: object, tmp_path: object) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF and then nonsense")
-    status = start_vlm(model=str(broken)).wait_status(lambda s: "broken.gguf" in s.message)
+    status = start_vlm(llama__model=str(broken)).wait_status(lambda s: "broken.gguf" in s.message)
     assert "qwen3vl-ros download" in status.message
     assert not ros.ask(images=[picture()]).accepted
 
 
 def test_parameters_that_need_a_new_engine_are_refused_with_the_reason(ros: RosClient, vlm: VlmProcess) -> None:
-    refusal = ros.set_parameter("model", "other.gguf")
+    refusal = ros.set_parameter("llama.model", "other.gguf")
     assert not refusal.successful and "configured" in refusal.reason
     assert not ros.set_parameter("busy_policy", "panic").successful
     assert not ros.set_parameter("timeout", -1.0).successful

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from qwen3vl_ros.engines.base import Message, Options, Request
+from qwen3vl_ros.engines.base import Cancel, Message, Options, Request
 from qwen3vl_ros.engines.llama import LlamaEngine
 from qwen3vl_ros.vision.fit import fit_image
 from training.heldout import Item, gazebo_frames, heldout_scenes, is_right
@@ -31,7 +31,7 @@ def score(engine: LlamaEngine, items: Iterable[Item], *, show_wrong: bool = Fals
         picture, _ = fit_image(item.picture, engine.describe().image_input)
         for text, accepted, kind in item.questions:
             request = Request((Message("user", (picture, text)),), Options(temperature=0.0, max_tokens=8))
-            answer = "".join(c.text for c in engine.generate(request, threading.Event()))
+            answer = "".join(c.text for c in engine.generate(request, Cancel()))
             good = is_right(answer, accepted)
             for name in (kind, "all"):
                 asked[name] += 1

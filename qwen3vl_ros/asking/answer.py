@@ -20,6 +20,7 @@ class Usage:
     image_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    bytes_sent: int = 0
     queue_time: float | None = None
     image_time: float | None = None
     encode_time: float | None = None
@@ -116,6 +117,7 @@ def _usage(usage: Any) -> Usage:
         image_tokens=usage.image_tokens,
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
+        bytes_sent=usage.bytes_sent,
         queue_time=seconds(usage.queue_time),
         image_time=seconds(usage.image_time),
         encode_time=seconds(usage.encode_time),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 
 Image: TypeAlias = NDArray[np.uint8]
 """A picture: uint8, shape [height, width, 3], colour order RGB, C-contiguous."""
+
+FitMode: TypeAlias = Literal["contain", "cover", "fill"]
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 
@@ -36,12 +39,16 @@ class Stage(enum.IntEnum):
 class ImageInput:
     """The pictures an engine wants: the caller fits them with :func:`qwen3vl_ros.vision.fit.fit_image`.
 
-    Width and height are multiples of ``multiple`` pixels. A picture takes one token per ``multiple`` x ``multiple``
-    pixels, at most ``max_tokens``; its aspect ratio is kept.
+    With ``size`` None, width and height are multiples of ``multiple`` pixels, at most ``max_tokens`` tiles of that
+    size, and the aspect ratio is kept. An encoder of a fixed input gives its ``size`` (width, height) in pixels and
+    ``fit``, how a picture of another shape gets there: ``contain`` (all of it, black bars), ``cover`` (its middle,
+    cropped) or ``fill`(all of it, stretched).
     """
 
     multiple: int = 32
     max_tokens: int = 300
+    size: tuple[int, int] | None = None
+    fit: FitMode = "contain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +104,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer cost. Times in seconds; a time is None when that stage was not reached."""
+    """What an answer cost. Times in seconds; a time is None when that stage was not reached.
+
+    ``bytes_sent``: size of the requests to a server, pictures included; 0 where the model runs in this process.
+    """
 
     prompt_tokens: int = 0
     image_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    bytes_sent: int = 0
     encode_time: float | None = None
     first_token_time: float | None = None
     total_time: float | None = None
@@ -167,17 +178,58 @@ class EngineCrashed(EngineError):
     """The worker process died, or stopped responding and was killed."""
 
 
-class Engine(Protocol):
-    """What an engine implements. Constructed with its keyword configuration; construction loads the model.
+class Cancel(threading.Event):
+    """Ends a running answer. Set once, by any thread; an engine polls it or is called."""
 
-    Construction raises :class:`ModelNotFound` when the model is missing or broken. Engines are found through the
-    entry-point group ``qwen3vl_ros.engines``; the value is a class (or factory) that takes keyword arguments.
+    def __init__(self) -> None:
+        super().__init__()
+        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks_lock = threading.Lock()
+
+    def set(self) -> None:
+        """End the answer; the callbacks run in this thread."""
+        with self._callbacks_lock:
+            super().set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    @contextmanager
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Within the block, being set calls ``callback``, on the thread that sets; at once when it is set already."""
+        with self._callbacks_lock:
+            if not self.is_set():
+                self._callbacks.append(callback)
+        if self.is_set():
+            callback()
+        try:
+            yield
+        finally:
+            with self._callbacks_lock:
+                if callback in self._callbacks:
+                    self._callbacks.remove(callback)
+
+
+Progress: TypeAlias = Callable[[str], None]
+"""Takes a sentence about how loading goes, for people: "waiting for http://...: connection refused"."""
+
+
+class Engine(Protocol):
+    """What an engine implements: a class or factory in the entry-point group ``qwen3vl_ros.engines``.
+
+    Called with its configuration as keywords and, always, ``progress`` (a :data:`Progress`), it loads the model, which
+    may take minutes. It raises :class:`ModelNotFound` when a person has to change something first, and
+    :class:`EngineNotReady` when trying again later may help, which the caller then does.
+
+    A static or class method ``probe``, where there is one, takes the same configuration without ``progress`` and says
+    within a second or two whether construction has a chance: it returns a sentence on what it found (the model, the
+    server) or raises an :class:`EngineError` that says what is missing. It loads no model.
     """
 
     def describe(self) -> Description:
         """What this engine is and can do. Cheap; constant after construction."""
 
-    def generate(self, request: Request, cancel: threading.Event) -> Iterator[Chunk]:
+    def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
         """Answer ``request``; yields chunks as they come and ends with one that has a finish reason and usage.
 
         Once ``cancel`` is set, from any thread and at any stage, the stream ends promptly with a last chunk whose

@@ -25,11 +25,13 @@ from qwen3vl_ros.engines import llama_log
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import (
     BadRequest,
+    Cancel,
     Chunk,
     Description,
     EngineError,
     FinishReason,
     ImageInput,
+    Progress,
     PromptTooLong,
     Request,
     Stage,
@@ -70,6 +72,7 @@ class LlamaEngine:
         n_threads: int = 0,
         max_image_tokens: int = 300,
         image_cache_mb: int = 64,
+        progress: Progress = lambda _: None,
     ) -> None:
         """Load the model. Raises :class:`ModelNotFound`.
 
@@ -84,7 +87,7 @@ class LlamaEngine:
         threads = n_threads or physical_cores()
         self._busy = threading.Lock()
         with contextlib.ExitStack() as frees:
-            self._context = LlamaContext(model_path, n_ctx, n_batch, threads)
+            self._context = LlamaContext(model_path, n_ctx, n_batch, threads, progress)
             frees.callback(self._context.close)
             self._vision: VisionTower | None = None
             if mmproj_path is not None:
@@ -96,6 +99,11 @@ class LlamaEngine:
         thinking = self._prompts.thinking
         self._recommended: Recommended = recommended(self._context, thinking)
         self._description = self._describe(model_path, mmproj_path, threads, thinking)
+
+    @staticmethod
+    def probe(*, model: str, mmproj: str = "", **_: object) -> str:
+        """Whether the files are there; raises :class:`ModelNotFound`."""
+        return f"{find_model(model, mmproj)[0]}, on this machine's CPU"
 
     def _describe(self, model: Path, mmproj: Path | None, threads: int, thinking: bool) -> Description:
         vision, n_ctx = self._vision, self._context.n_ctx
@@ -127,7 +135,7 @@ class LlamaEngine:
         """Free the model. Idempotent; no call may follow."""
         self._close()
 
-    def generate(self, request: Request, cancel: threading.Event) -> Iterator[Chunk]:
+    def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
         """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
 
         Completion tokens include the end-of-turn token. Stop strings apply to the answer, not to the reasoning.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3vl_ros.engines import llama_log
-from qwen3vl_ros.engines.base import EngineError, ModelNotFound
+from qwen3vl_ros.engines.base import EngineError, ModelNotFound, Progress
 from qwen3vl_ros.engines.llama_files import DOWNLOAD_COMMAND
 
 
@@ -54,18 +54,30 @@ class LlamaContext:
     failed call left behind it is removed by the next :meth:`keep_prefix`.
     """
 
-    def __init__(self, path: Path, n_ctx: int, n_batch: int, n_threads: int) -> None:
+    def __init__(self, path: Path, n_ctx: int, n_batch: int, n_threads: int, progress: Progress) -> None:
         """Raises :class:`ModelNotFound`. ``n_ctx`` is lowered to what the model was trained for."""
         self._frees = contextlib.ExitStack()
         try:
-            self._load(path, n_ctx, n_batch, n_threads)
+            self._load(path, n_ctx, n_batch, n_threads, progress)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, path: Path, n_ctx: int, n_batch: int, n_threads: int) -> None:
+    def _load(self, path: Path, n_ctx: int, n_batch: int, n_threads: int, progress: Progress) -> None:
         lib.llama_backend_init()
-        self.model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
+        tenth = 0
+
+        @lib.llama_progress_callback  # type: ignore[untyped-decorator]
+        def report(share: float, _: object) -> bool:
+            nonlocal tenth
+            if int(share * 10) > tenth:
+                tenth = int(share * 10)
+                progress(f"{path.name}: {tenth * 10} %")
+            return True
+
+        model_params = lib.llama_model_default_params()
+        model_params.progress_callback = report
+        self.model = lib.llama_model_load_from_file(str(path).encode(), model_params)
         if not self.model:
             raise ModelNotFound(_broken(path))
         self._frees.callback(lib.llama_model_free, self.model)

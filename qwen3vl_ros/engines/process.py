@@ -191,8 +191,8 @@ class EngineProcess:
                 self._abandon()
             if self._closing.is_set():
                 break
-            self._failed_loads += 1
-            # A broken model stays broken; any other trouble may be over in a moment.
+            # A broken model stays broken; what is not ready is waited for; other trouble may be over in a moment.
+            self._failed_loads += not isinstance(error, EngineNotReady)
             if isinstance(error, ModelNotFound) or self._failed_loads >= _LOAD_ATTEMPTS:
                 error = error or EngineError(f"{crash}; given up after {_LOAD_ATTEMPTS} attempts to load the model")
                 self._end_calls(error)
@@ -257,6 +257,8 @@ class EngineProcess:
             elif kind == "alive":
                 with self._lock:
                     self._health = replace(self._health, memory=message[1])
+            elif kind == "loading":
+                self._change(message=f"loading engine {self.spec.name!r}: {message[1]}")
             elif kind == "ready":
                 self._failed_loads = 0
                 self._change(state=State.READY, message="", description=message[1], load_time=message[2])

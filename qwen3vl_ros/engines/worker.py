@@ -6,8 +6,8 @@ requests with their pictures arrive in anonymous shared memory whose file descri
 left in /dev/shm whoever dies when.
 
 To the worker: ``("generate", id, sizes)`` + a descriptor, ``("cancel", id)``, ``("close",)``.
-From the worker: ``("alive", rss_bytes)``, ``("ready", description, load_seconds)``, ``("failed", error)``,
-``("chunk", id, chunk)``, ``("error", id, error)``.
+From the worker: ``("alive", rss_bytes)``, ``("loading", sentence)``, ``("ready", description, load_seconds)``,
+``("failed", error)``, ``("chunk", id, chunk)``, ``("error", id, error)``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3vl_ros.engines import registry
-from qwen3vl_ros.engines.base import Chunk, Engine, EngineError, Request
+from qwen3vl_ros.engines.base import Cancel, Chunk, Engine, EngineError, Request
 
 HEARTBEAT_PERIOD = 1.0
 """Seconds between two ``alive`` messages."""
@@ -83,7 +83,7 @@ class _Worker:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._send_lock = threading.Lock()
-        self._cancels: dict[int, threading.Event] = {}
+        self._cancels: dict[int, Cancel] = {}
         self._answering: list[threading.Thread] = []
         self._slots = threading.Semaphore(1)
 
@@ -102,11 +102,11 @@ class _Worker:
             self.send("alive", resident)
             time.sleep(HEARTBEAT_PERIOD)
 
-    def answer(self, engine: Engine, identifier: int, request: Request, cancel: threading.Event) -> None:
+    def answer(self, engine: Engine, identifier: int, request: Request, cancel: Cancel) -> None:
         with self._slots:
             self._answer(engine, identifier, request, cancel)
 
-    def _answer(self, engine: Engine, identifier: int, request: Request, cancel: threading.Event) -> None:
+    def _answer(self, engine: Engine, identifier: int, request: Request, cancel: Cancel) -> None:
         try:
             last: Chunk | None = None
             for chunk in engine.generate(request, cancel):
@@ -138,7 +138,7 @@ class _Worker:
             if message[0] == "generate":
                 _, identifier, sizes = message
                 request = unpack(reduction.recv_handle(self._connection), sizes)
-                cancel = self._cancels[identifier] = threading.Event()
+                cancel = self._cancels[identifier] = Cancel()
                 thread = threading.Thread(target=self.answer, args=(engine, identifier, request, cancel), daemon=True)
                 self._answering = [*(other for other in self._answering if other.is_alive()), thread]
                 thread.start()
@@ -169,7 +169,7 @@ def main(descriptor: int, name: str, config: dict[str, Any]) -> None:
     threading.Thread(target=worker.beat, daemon=True).start()
     begin = time.monotonic()
     try:
-        engine = registry.load(name)(**config)
+        engine = registry.load(name)(**config, progress=lambda sentence: worker.send("loading", sentence))
     except EngineError as error:
         worker.send("failed", as_contract(error))
         return

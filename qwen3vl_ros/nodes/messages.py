@@ -78,6 +78,7 @@ def usage_message(outcome: Outcome) -> Usage:
         image_tokens=usage.image_tokens,
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
+        bytes_sent=usage.bytes_sent,
         queue_time=_or_unreached(outcome.queue_time),
         image_time=_or_unreached(outcome.image_time),
         encode_time=_or_unreached(usage.encode_time),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import PIL.Image
 
 from qwen3vl_ros.engines.base import Image, ImageInput
+
+Rectangle: TypeAlias = tuple[float, float, float, float]
 
 _AREA_WEIGHT: Final = 0.5
 """How much losing a share of the pixels counts against distorting the aspect ratio by that share.
@@ -22,52 +24,84 @@ Below 1 whatever the budget, so that a square never becomes a strip because the 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a picture was resized. Sizes are (width, height) in pixels.
+    """How a picture got to its size. Sizes are (width, height) in pixels.
 
     Coordinates are continuous: x grows to the right and y down from (0, 0), the top left corner of the top left pixel,
     to (width, height), the bottom right corner of the bottom right pixel; the centre of the first pixel is (0.5, 0.5).
+    ``shown``: the rectangle (left, top, right, bottom) of the original that is seen. ``place``: where in the fitted
+    picture it is seen, likewise; around it there are black bars.
     """
 
     original_size: tuple[int, int]
     fitted_size: tuple[int, int]
+    shown: Rectangle
+    place: Rectangle
 
     def to_original(self, x: float, y: float) -> tuple[float, float]:
-        """The point of the original picture that (x, y) in the fitted picture shows."""
-        return (
-            x * self.original_size[0] / self.fitted_size[0],
-            y * self.original_size[1] / self.fitted_size[1],
-        )
+        """The point of the original that (x, y) in the fitted picture shows; beside the original for a black bar."""
+        return _between(self.place, self.shown, x, y)
 
     def to_fitted(self, x: float, y: float) -> tuple[float, float]:
-        """Where the fitted picture shows the point (x, y) of the original picture."""
-        return (
-            x * self.fitted_size[0] / self.original_size[0],
-            y * self.fitted_size[1] / self.original_size[1],
-        )
+        """Where the fitted picture shows the point (x, y) of the original; beside the picture where that is cropped."""
+        return _between(self.shown, self.place, x, y)
+
+
+def _between(source: Rectangle, target: Rectangle, x: float, y: float) -> tuple[float, float]:
+    return (
+        target[0] + (x - source[0]) * (target[2] - target[0]) / (source[2] - source[0]),
+        target[1] + (y - source[1]) * (target[3] - target[1]) / (source[3] - source[1]),
+    )
 
 
 def fit_image(image: Image, spec: ImageInput) -> tuple[Image, Fit]:
-    """``image`` (uint8 [height, width, 3] RGB) in a size that suits ``spec``, and how to undo that.
+    """``image`` (uint8 [height, width, 3] RGB) as ``spec`` wants it, and how to undo that.
 
-    Width and height become multiples of ``spec.multiple`` with at most ``spec.max_tokens`` tiles of ``multiple`` x
-    ``multiple`` pixels, the aspect ratio as near the original's as that allows. Nothing is scaled up by more than to
-    the next multiple, but for strips so thin that the aspect ratio cannot be kept otherwise. A picture that suits
-    already is returned itself, not a copy.
-
-    Resampling is Pillow's bicubic, antialiased, which is what Qwen's own preprocessing uses (transformers,
-    ``Qwen2VLImageProcessor``): another filter gives other tokens.
+    A picture that suits already is returned itself, not a copy. Resampling is Pillow's bicubic, antialiased, which is
+    what Qwen's own preprocessing uses (transformers, ``Qwen2VLImageProcessor``): another filter gives other tokens.
     """
     height, width, _ = image.shape
-    fit = Fit((width, height), fitted_size(width, height, spec.multiple, spec.max_tokens))
+    fit = plan_fit(width, height, spec)
     if fit.fitted_size == fit.original_size:
         return image, fit
-    resized = PIL.Image.fromarray(image).resize(fit.fitted_size, PIL.Image.Resampling.BICUBIC)
-    return np.array(resized), fit
+    left, top, right, bottom = (int(edge) for edge in fit.place)
+    picture = PIL.Image.fromarray(image)
+    resized = np.array(picture.resize((right - left, bottom - top), PIL.Image.Resampling.BICUBIC, box=fit.shown))
+    if resized.shape[:2] == fit.fitted_size[::-1]:
+        return resized, fit
+    fitted = np.zeros((*fit.fitted_size[::-1], 3), np.uint8)
+    fitted[top:bottom, left:right] = resized
+    return fitted, fit
+
+
+def plan_fit(width: int, height: int, spec: ImageInput) -> Fit:
+    """What :func:`fit_image` does to a picture of width x height pixels."""
+    original, everything = (width, height), (0.0, 0.0, float(width), float(height))
+    if spec.size is None:
+        fitted = fitted_size(width, height, spec.multiple, spec.max_tokens)
+        return Fit(original, fitted, everything, (0.0, 0.0, float(fitted[0]), float(fitted[1])))
+    to_width, to_height = spec.size
+    whole = (0.0, 0.0, float(to_width), float(to_height))
+    if spec.fit == "fill":
+        return Fit(original, spec.size, everything, whole)
+    if spec.fit == "cover":
+        scale = max(to_width / width, to_height / height)
+        shown_width, shown_height = min(to_width / scale, width), min(to_height / scale, height)
+        left, top = (width - shown_width) / 2, (height - shown_height) / 2
+        return Fit(original, spec.size, (left, top, left + shown_width, top + shown_height), whole)
+    scale = min(to_width / width, to_height / height)
+    # Whole pixels, so that the scale of the two axes may differ a little: `place` has what was really done.
+    place_width, place_height = (max(1, round(width * scale)), max(1, round(height * scale)))
+    x, y = (to_width - place_width) // 2, (to_height - place_height) // 2
+    return Fit(original, spec.size, everything, (float(x), float(y), float(x + place_width), float(y + place_height)))
 
 
 @lru_cache(maxsize=64)
 def fitted_size(width: int, height: int, multiple: int, max_tokens: int) -> tuple[int, int]:
-    """The (width, height) in pixels that :func:`fit_image` gives a picture of width x height pixels.
+    """The (width, height) in pixels that a picture of width x height pixels gets when its aspect ratio is kept.
+
+    Multiples of ``multiple`` with at most ``max_tokens`` tiles of ``multiple`` x ``multiple`` pixels, the aspect ratio
+    as near the original's as that allows. Nothing is scaled up by more than to the next multiple, but for strips so
+    thin that the aspect ratio cannot be kept otherwise.
 
     Of all grids of at most ``max_tokens`` tiles, the one with the least |log of the change of aspect ratio| +
     1/2 |log of the change of area|, the latter against the largest area that needs no scaling up.
