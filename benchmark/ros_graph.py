@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import queue
@@ -158,6 +159,14 @@ class RosGraph:
         if not self.action.wait_for_server(PATIENCE):
             raise RuntimeError("the node does not serve its action")
         return Goal(self, goal)
+
+    def connect(self) -> None:
+        """Wait until feedback arrives here: what the node sends before that connection stands is lost."""
+        for _ in range(4):
+            with contextlib.suppress(RuntimeError):  # a goal of which nothing was heard
+                self.ask("Are you there?", 1, text_only=True).wait_for_token()
+                return
+        raise RuntimeError("the node answers, but its feedback does not arrive")
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """Call a service once."""

@@ -28,8 +28,8 @@ class Vlm:
 @contextlib.contextmanager
 def vlm(bench: Bench, model: Path, *, engine: str = "llama", remap: Mapping[str, str] | None = None) -> Iterator[Vlm]:
     """Run the node with ``model``, ready to be asked. ``remap``: topics under other names."""
-    arguments = ["-m", "qwen3vl_ros.nodes.vlm", "--ros-args", "-p", f'llama.model:="{model}"', "-p", f'engine:="{engine}"']
-    arguments += ["-p", f"threads:={bench.threads}"]
+    arguments = ["-m", "qwen3vl_ros.nodes.vlm", "--ros-args", "-p", f"engine:={engine}"]
+    arguments += ["-p", f'{engine}.model:="{model}"', "-p", f"{engine}.n_threads:={bench.threads}"]
     for name, other in (remap or {}).items():
         arguments += ["-r", f"{name}:={other}"]
     with Listener(bench.graph, VlmStatus, "/vlm/status") as status:
@@ -39,6 +39,7 @@ def vlm(bench: Bench, model: Path, *, engine: str = "llama", remap: Mapping[str,
             when, ready = status.wait_for(lambda s: s.state == VlmStatus.READY or _has_failed(s))
             if ready.state != VlmStatus.READY:
                 raise RuntimeError(f"the node cannot load {model}: {ready.message}")
+            bench.graph.connect()
             yield Vlm(process.pid, ready.engine_pid, when - begin, ready.load_time)
 
 

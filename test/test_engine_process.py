@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import queue
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import third_party
 from qwen3vl_ros.engines.base import (
     BadImage,
     Chunk,
@@ -34,7 +34,7 @@ ENGINE = """
             super().__init__(f"{first} {second}")
 
     class Scripted:
-        def __init__(self, dies="", starts=""):
+        def __init__(self, progress, dies="", starts=""):
             if starts:
                 with open(starts, "a") as file:
                     file.write("x")
@@ -102,12 +102,7 @@ def end_of(items: queue.Queue[Chunk | EngineError]) -> Chunk | EngineError:
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Process]]:
-    package = tmp_path / "third_party"
-    metadata = package / "third_party-1.dist-info"
-    metadata.mkdir(parents=True)
-    (package / "scripted_engine.py").write_text(textwrap.dedent(ENGINE))
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: third_party\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text("[qwen3vl_ros.engines]\nscripted = scripted_engine:Scripted\n")
+    package = third_party.install(tmp_path / "installed", ENGINE, {"scripted": "Scripted"})
     monkeypatch.syspath_prepend(str(package))
     started: list[Process] = []
 

@@ -18,15 +18,14 @@ from ros_client import PATIENCE, RosClient
 
 
 class VlmProcess:
-    """The node and, through its status, its worker."""
+    """The node and, through its status, its worker. Parameters of an engine: ``llama__model`` is ``llama.model``."""
 
     def __init__(self, ros: RosClient, parameters: Mapping[str, object]) -> None:
         self._ros = ros
         self.output = ""
-        arguments = [f"-p{name}:={_yaml(value)}" for name, value in parameters.items()]
         command = [sys.executable, "-m", "qwen3vl_ros.nodes.vlm", "--ros-args"]
-        for argument in arguments:
-            command += ["-p", argument[2:]]
+        for name, value in ({"engine": "llama"} | parameters).items():
+            command += ["-p", f"{name.replace('__', '.')}:={_yaml(value)}"]
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parent
         )

@@ -7,12 +7,11 @@ the difference to its own clock; CLOCK_MONOTONIC is one clock for all processes 
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from qwen3vl_ros.engines.base import Chunk, Description, Request
+from qwen3vl_ros.engines.base import Cancel, Chunk, Description, Request
 from qwen3vl_ros.engines.llama import LlamaEngine
 
 
@@ -26,7 +25,7 @@ class ClockedLlama:
         """That of ``llama``."""
         return dataclasses.replace(self._llama.describe(), engine="clocked_llama")
 
-    def generate(self, request: Request, cancel: threading.Event) -> Iterator[Chunk]:
+    def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
         """The chunks of ``llama``: as text, time.monotonic_ns() when the chunk is yielded and a space."""
         for chunk in self._llama.generate(request, cancel):
             text = f"{time.monotonic_ns()} " if chunk.finish_reason is None else ""

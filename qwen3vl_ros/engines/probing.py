@@ -1,5 +1,7 @@
-"""Asks engines whether they could be used, without loading a model: in a process apart, where a native library that
-crashes or hangs at import harms nobody."""
+"""Asks engines whether they could be used, without loading a model.
+
+In a process apart, where a native library that crashes or hangs at import harms nobody.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from qwen3vl_ros.engines import registry
@@ -16,7 +17,7 @@ from qwen3vl_ros.engines.base import EngineError, ModelNotFound
 from qwen3vl_ros.engines.process import EngineSpec
 
 PROBE_TIMEOUT = 15.0
-"""Seconds that all engines together get; each is to take one or two."""
+"""Seconds that the engines of a probe get together; each is to take one or two."""
 
 _START = (
     "import json, sys; specs, path = json.loads(sys.argv[1]); sys.path[:] = path; "
@@ -33,53 +34,71 @@ class Finding:
     sentence: str
 
 
-def probe(specs: Sequence[EngineSpec]) -> Iterator[Finding]:
-    """One finding for each spec, in order, as it is known. Blocks; closing the iterator ends the process."""
-    left = list(specs)
-    while left:
-        child = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps([[(s.name, dict(s.config)) for s in left], sys.path])],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the caller
-        )
-        alarm = threading.Timer(PROBE_TIMEOUT, child.kill)
-        alarm.daemon = True
-        alarm.start()
-        assert child.stdout is not None
-        try:
-            for line in child.stdout:
-                yield Finding(left.pop(0).name, *json.loads(line))
-        finally:
-            late = not alarm.is_alive()
+class Probe:
+    """Iterating gives a finding for each of ``specs``, in order, as it is known; :meth:`close` it when done."""
+
+    def __init__(self, specs: Sequence[EngineSpec]) -> None:
+        self._left = list(specs)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._child: subprocess.Popen[str] | None = None
+
+    def __iter__(self) -> Iterator[Finding]:
+        while self._left:
+            child = self._start()
+            if child is None:
+                return
+            assert child.stdout is not None
+            alarm = threading.Timer(PROBE_TIMEOUT, child.kill)
+            alarm.daemon = True
+            alarm.start()
+            with child:
+                for line in child.stdout:
+                    yield Finding(self._left.pop(0).name, *json.loads(line))
             alarm.cancel()
-            child.kill()
-            child.stdout.close()
-            status = child.wait()
-        if left:
-            reason = f"did not answer within {PROBE_TIMEOUT:g} s" if late else f"ended its process (status {status})"
-            yield Finding(left.pop(0).name, None, f"its probe {reason}")
+            if self._left and not self._closed:
+                how = f"ended its process (status {child.returncode}; it has {PROBE_TIMEOUT:g} s)"
+                yield Finding(self._left.pop(0).name, None, f"asking whether it can be used {how}")
+
+    def close(self) -> None:
+        """Stop, from any thread; the iteration ends."""
+        with self._lock:
+            self._closed = True
+            if self._child is not None:
+                self._child.kill()
+                self._child.wait()
+
+    def _start(self) -> subprocess.Popen[str] | None:
+        arguments = json.dumps([[(spec.name, dict(spec.config)) for spec in self._left], sys.path])
+        with self._lock:
+            if self._closed:
+                return None
+            self._child = subprocess.Popen(
+                [sys.executable, "-c", _START, arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,  # a Ctrl-C in the terminal is for the caller
+            )
+            return self._child
 
 
 def main(specs: Sequence[tuple[str, dict[str, object]]]) -> None:
     """The process: one line of JSON for each spec."""
-    answer, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not an answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not an answer
     for name, config in specs:
-        print(json.dumps(_probe_here(name, config)), file=answer, flush=True)
-    with suppress(OSError):
-        answer.close()
+        print(json.dumps(_ask(name, config)), file=answers, flush=True)
 
 
-def _probe_here(name: str, config: dict[str, object]) -> tuple[bool | None, str]:
+def _ask(name: str, config: dict[str, object]) -> tuple[bool | None, str]:
     try:
         engine = registry.load(name)
-        ask = getattr(engine, "probe", None)
-        return True, ask(**config) if ask is not None else "installed; it has no probe"
+        probe = getattr(engine, "probe", None)
+        return True, "installed" if probe is None else probe(**config)
     except ModelNotFound as error:
         return False, str(error)
     except EngineError as error:
         return None, str(error)
     except Exception as error:  # noqa: BLE001 a third party's engine may fail in any way
-        return False, f"its probe failed with {type(error).__name__}: {error}"
+        return False, f"asking whether it can be used failed with {type(error).__name__}: {error}"

@@ -71,7 +71,10 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A snapshot of an engine's process. ``memory`` in bytes, ``load_time`` in seconds; ``pid`` 0 = none."""
+    """A snapshot of an engine's process. ``memory`` in bytes, ``load_time`` in seconds; ``pid`` 0 = none.
+
+    ``passed_over``: which engines would be preferred and why they are not used; "" when there are none.
+    """
 
     state: State
     message: str = ""
@@ -80,6 +83,7 @@ class Health:
     memory: int = 0
     load_time: float = 0.0
     restarts: int = 0
+    passed_over: str = ""
 
 
 class Call:
@@ -93,6 +97,10 @@ class Call:
     def cancel(self) -> None:
         """Ask the engine to stop; returns at once. A last chunk or an error is still delivered."""
         self._process._send("cancel", self._identifier)
+
+    def kill(self, reason: str) -> None:
+        """Kill the worker that does not do what it is told; it restarts. ``reason`` completes "was killed: ..."."""
+        self._process.kill(reason)
 
 
 class EngineProcess:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sensor_msgs.msg import CompressedImage
@@ -33,7 +34,8 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
     Usage,
 )
-from qwen3vl_ros.engines.process import EngineProcess, State
+from qwen3vl_ros.engines.chain import EngineChain
+from qwen3vl_ros.engines.process import State
 from qwen3vl_ros.nodes.frame_source import Frame, FrameSource, NoFrame
 from qwen3vl_ros.nodes.goal_queue import GoalQueue
 from qwen3vl_ros.nodes.job import Code, Ending, Job, Outcome, Progress
@@ -91,7 +93,7 @@ class Conductor:
     def __init__(
         self,
         jobs: GoalQueue[Job],
-        engine: EngineProcess,
+        engine: EngineChain,
         camera: FrameSource,
         settings: Callable[[], Settings],
         on_finish: Callable[[Job, Outcome], None],
@@ -109,6 +111,9 @@ class Conductor:
         self._unfinished = 0
         self._idle = threading.Condition()
         self._slots = 0
+        self._concurrency = 1
+        self._answering = 0
+        self._place = threading.Condition()
         self.engine_changed()
 
     @property
@@ -142,10 +147,20 @@ class Conductor:
         with self._lock:
             return self._live.get(goal_id)
 
+    def use(self, engine: EngineChain) -> list[Job]:
+        """From now on ask ``engine``; returns the jobs that the one before is answering."""
+        with self._lock:
+            self._engine = engine
+        self.engine_changed()
+        return self.running
+
     def engine_changed(self) -> None:
         """The engine's state is another now: jobs that wait for it look again, and its concurrency is used."""
         description = self._engine.health.description
         wanted = 1 if description is None else description.concurrency
+        with self._place:
+            self._concurrency = wanted
+            self._place.notify_all()
         with self._lock:
             new, self._slots = max(0, wanted - self._slots), max(wanted, self._slots)
         for _ in range(new):
@@ -155,6 +170,8 @@ class Conductor:
 
     def ended(self, job: Job) -> None:
         """``job`` was told to end early: one that still waits in the queue is finished here and now."""
+        with self._place:
+            self._place.notify_all()
         if self._jobs.withdraw(job):
             self.finish(job, Outcome(job.ending, queue_time=time.monotonic() - job.accepted))
             self.show_positions()
@@ -266,9 +283,10 @@ class Conductor:
         messages = [Message("user", (*images, question.prompt))]
         if question.system_prompt:
             messages.insert(0, Message("system", (question.system_prompt,)))
-        self._stream(
-            job, answer, Request(tuple(messages), supported_options(question, description), question.response_schema)
-        )
+        request = Request(tuple(messages), supported_options(question, description), question.response_schema)
+        with self._a_place(job):
+            if job.ending is None:
+                self._stream(job, answer, request, description)
         if job.ending is None and question.response_schema is not None:
             try:
                 answer.json = validate_answer(answer.text, question.response_schema)
@@ -323,7 +341,20 @@ class Conductor:
             job.interrupt = lambda: None
             self._camera_lock.release()
 
-    def _stream(self, job: Job, answer: _Answer, request: Request) -> None:
+    @contextmanager
+    def _a_place(self, job: Job) -> Iterator[None]:
+        """Wait until the engine takes one more question, or the job ended."""
+        with self._place:
+            self._place.wait_for(lambda: self._answering < self._concurrency or job.ending is not None)
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._place:
+                self._answering -= 1
+                self._place.notify()
+
+    def _stream(self, job: Job, answer: _Answer, request: Request, description: Description) -> None:
         """Send the request and pass on what comes, until it is complete or the job ended."""
         last_full_text = -float("inf")
 
@@ -342,7 +373,7 @@ class Conductor:
             except Exception as error:  # noqa: BLE001 raised again where the goal gets its result
                 job.inbox.put(error)
 
-        call = self._engine.submit(request, deliver)
+        call = self._engine.submit(request, description, deliver)
         job.interrupt = call.cancel
         if job.ending is not None:
             call.cancel()
@@ -355,7 +386,7 @@ class Conductor:
             except queue.Empty:
                 self.finish(job, self._outcome(job, answer, None))
                 if told_to_stop is not None and time.monotonic() - told_to_stop >= STOP_GRACE:
-                    self._engine.kill(f"it did not stop within {STOP_GRACE:g} s of being told to")
+                    call.kill(f"it did not stop within {STOP_GRACE:g} s of being told to")
                     return
                 continue
             if isinstance(item, Exception):

@@ -35,20 +35,26 @@ def camera_status(node: str, camera: CameraHealth, max_frame_age: float) -> Diag
     )
 
 
-def engine_status(node: str, name: str, health: Health) -> DiagnosticStatus:
-    """ERROR when no answer can come, WARN while it loads or restarts."""
+def engine_status(node: str, name: str, health: Health, *, chosen: bool) -> DiagnosticStatus:
+    """ERROR when no answer can come, WARN while it loads or restarts, or when a better one is out.
+
+    ``chosen``: somebody listed the engines. Where nobody did, one that is not there is nothing to worry about.
+    """
     level = {
         State.READY: DiagnosticStatus.OK,
         State.LOADING: DiagnosticStatus.WARN,
         State.RESTARTING: DiagnosticStatus.WARN,
     }.get(health.state, DiagnosticStatus.ERROR)
+    if level == DiagnosticStatus.OK and chosen and health.passed_over:
+        level = DiagnosticStatus.WARN
+    description = health.description
     return _status(
         f"{node}: engine",
         level,
-        health.message or health.state.value,
+        health.message or health.passed_over or health.state.value,
         {
-            "engine": name,
-            "model": "" if health.description is None else health.description.model,
+            "engine": name if description is None else description.engine,
+            "model": "" if description is None else description.model,
             "state": health.state.value,
             "pid": health.pid,
             "memory (MB)": f"{health.memory / 1e6:.0f}",

@@ -90,6 +90,7 @@ class Job:
         self.deadline = self.accepted + question.timeout
         self.inbox: queue.SimpleQueue[Chunk | Exception | None] = queue.SimpleQueue()
         self.interrupt: Callable[[], None] = lambda: None
+        self.done = threading.Event()
         self._on_end = on_end
         self._lock = threading.Lock()
         self._ending: Ending | None = None
@@ -127,6 +128,7 @@ class Job:
         self._timer.cancel()
         outcome = replace(outcome, total_time=time.monotonic() - self.accepted)
         self.asker.finished(outcome)
+        self.done.set()
         return outcome
 
     def _expire(self) -> None:

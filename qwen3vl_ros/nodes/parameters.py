@@ -89,14 +89,16 @@ class Openai:
     api_key_file: str = _text("", "File that has the API key; wins over the environment.")
     concurrency: int = _number(4, 1, 256, "Questions that are sent at a time.")
     max_image_tokens: int = _number(
-        1024, 1, 16384, "Tokens a picture may take, one per 32x32 pixels: larger pictures are scaled down before sending."
+        1024, 1, 16384, "Tokens a picture may take, one per 32x32 pixels: a larger one is scaled down before sending."
     )
     jpeg_quality: int = _number(90, 1, 100, "Quality of the JPEG that is sent.")
     context_length: int = _number(0, 0, 10_000_000, "Tokens of prompt and answer together. 0: what the server says.")
     connect_timeout: float = _number(3.0, 0.1, 600.0, "Seconds to connect.")
     first_token_timeout: float = _number(60.0, 0.1, 3600.0, "Seconds from a request to the first token.")
     token_timeout: float = _number(20.0, 0.1, 3600.0, "Seconds from one token to the next.")
-    retries: int = _number(2, 0, 20, "Times that a request is sent again before its first token, after 429, 5xx, a lost connection.")
+    retries: int = _number(
+        2, 0, 20, "Times that a request without an answer yet is sent again, after 429, 5xx or a lost connection."
+    )
     retry_dead_after: float = _number(30.0, 0.1, 3600.0, "Seconds after which an address that was dead is tried again.")
 
 
@@ -153,7 +155,11 @@ class Settings:
     )
     transport: str = _text("raw", "How pictures arrive: `image` or `image/compressed`.", choices=TRANSPORTS)
     max_frame_age: float = _number(
-        2.0, 0.001, _FOREVER, "Greatest age of a frame when it is picked, seconds, where a goal does not say.", live=True
+        2.0,
+        0.001,
+        _FOREVER,
+        "Greatest age of a frame when it is picked, seconds, where a goal does not say.",
+        live=True,
     )
     frame_timeout: float = _number(
         5.0,
@@ -193,9 +199,7 @@ class Settings:
     repetition_penalty: float = _number(
         -1.0, -1.0, 2.0, "Default of GenerationOptions; negative: the model's.", live=True
     )
-    seed: int = _number(
-        -1, -1, 2**63 - 1, "Default of GenerationOptions; negative: a random one each time.", live=True
-    )
+    seed: int = _number(-1, -1, 2**63 - 1, "Default of GenerationOptions; negative: a random one each time.", live=True)
     max_tokens: int = _number(
         512, -1, 10_000_000, "Default of GenerationOptions; negative: until the context is full.", live=True
     )

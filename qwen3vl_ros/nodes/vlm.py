@@ -11,13 +11,11 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import rclpy
-from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
@@ -27,20 +25,24 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.dialogue.question import Question
 from qwen3vl_ros.engines.base import BadRequest, Unsupported
-from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, Health, State
+from qwen3vl_ros.engines.chain import EngineChain
+from qwen3vl_ros.engines.process import Health, State
 from qwen3vl_ros.msg import Answer, VlmStatus
 from qwen3vl_ros.nodes import diagnostics, parameters
 from qwen3vl_ros.nodes.askers import ActionAsker, ServiceAsker
 from qwen3vl_ros.nodes.conductor import Conductor
+from qwen3vl_ros.nodes.engine_change import Newcomer, retire
+from qwen3vl_ros.nodes.engine_settings import engine_specs, policy
 from qwen3vl_ros.nodes.frame_source import FrameSource
 from qwen3vl_ros.nodes.goal_queue import GoalQueue
 from qwen3vl_ros.nodes.job import Asker, Code, Ending, Job, Outcome, first_frame_id
 from qwen3vl_ros.nodes.messages import answer_message, fill_result, question_from
-from qwen3vl_ros.srv import Ask
+from qwen3vl_ros.srv import Ask, SetEngine
 
 _FEEDBACK = QoSProfile(depth=1000)
 """A client that is busy for a while still gets every token; ten, the default, are gone in a blink."""
@@ -61,11 +63,14 @@ class VlmNode(LifecycleNode):
     """See the module. ``executor`` is the one that spins it, with a single thread."""
 
     def __init__(self, executor: SingleThreadedExecutor) -> None:
-        super().__init__("vlm")
+        super().__init__("vlm", automatically_declare_parameters_from_overrides=True)
         self._executor = executor
         self._settings = parameters.declare(self)
-        self._engine: EngineProcess | None = None
+        self._engine: EngineChain | None = None
         self._active: _Active | None = None
+        self._chosen = False
+        self._newcomer: Newcomer | None = None
+        self._adopting = False
         self._totals: Counter[str] = Counter()
         self._last_error = ""
         self._finalized = False
@@ -87,6 +92,7 @@ class VlmNode(LifecycleNode):
             result_timeout=60,
         )
         self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
+        self._set_engine = self.create_service(SetEngine, "~/set_engine", self._on_set_engine, callback_group=group)
         self._timer = self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._read_parameters)
@@ -101,11 +107,15 @@ class VlmNode(LifecycleNode):
         self._timer.timer_period_ns = int(self._settings.diagnostics_period * 1e9)
         self._message = ""
         try:
-            spec = engine_spec(self._settings)
+            specs = engine_specs(self, self._settings)
         except (OSError, RuntimeError) as error:  # such as the home directory of a user that does not exist
-            self._fail(f"the parameters model and mmproj cannot be used: {error}")
+            self._fail(f"the parameters of the engine cannot be used: {error}")
             return TransitionCallbackReturn.FAILURE
-        self._engine = EngineProcess(spec, self._on_engine_change)
+        if not specs:
+            self._fail("the parameter engines names no engine: set it, or the parameter engine to another than auto")
+            return TransitionCallbackReturn.FAILURE
+        self._chosen = self._settings.engines != parameters.described()["engines"].default
+        self._engine = EngineChain(specs, self._on_engine_change, self._log_info, policy(self._settings))
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -179,6 +189,8 @@ class VlmNode(LifecycleNode):
         self._publish_status()
 
     def _close_engine(self) -> None:
+        if self._newcomer is not None:
+            self._newcomer.close()
         if self._engine is not None:
             engine, self._engine = self._engine, None
             engine.close()
@@ -212,6 +224,88 @@ class VlmNode(LifecycleNode):
             self._active.conductor.end_all(Code.ENGINE_NOT_READY, self._message)
             self.trigger_deactivate()
         self.trigger_cleanup()
+
+    # --- another engine while questions come -------------------------------------------------------------------------
+
+    async def _on_set_engine(self, request: SetEngine.Request, response: SetEngine.Response) -> SetEngine.Response:
+        """Load another engine beside the one that answers, and change over once it is ready."""
+        if self._engine is None:
+            problem = "the node is unconfigured: set the parameters, then configure and activate it"
+        elif self._newcomer is not None:
+            problem = "another change of the engine is under way: try again when it is over"
+        else:
+            problem = await self._change_engine(request)
+        description = None if self._engine is None else self._engine.health.description
+        if description is not None:
+            response.engine, response.model = description.engine, description.model
+        response.success = not problem
+        response.message = problem or f"engine {response.engine} answers with {response.model}"
+        self._log_info(f"set_engine: {response.message}")
+        return response
+
+    async def _change_engine(self, request: SetEngine.Request) -> str:
+        """Why it was not done; "" when it was."""
+        changes = self._wanted_parameters(request)
+        before = {name: self.get_parameter(name).value if self.has_parameter(name) else None for name in changes}
+        if problem := self._set_engine_parameters(changes):
+            return problem
+        newcomer = self._newcomer = Newcomer(engine_specs(self, self._settings), self._log_info, policy(self._settings))
+        try:
+            problem = await self._in_a_thread(newcomer.load)
+        finally:
+            self._newcomer = None
+        if not problem and self._engine is None:
+            newcomer.close()
+            problem = "the node was cleaned up meanwhile"
+        if problem:
+            self._set_engine_parameters(before)
+            return problem
+        assert newcomer.chain is not None
+        assert self._engine is not None
+        old, self._engine = self._engine, newcomer.chain
+        jobs = [] if self._active is None else self._active.conductor.use(newcomer.chain)
+        newcomer.listen(self._on_engine_change)
+        self._publish_status()
+        grace = request.grace.sec + request.grace.nanosec / 1e9 or float("inf")
+        reason = "the engine was changed before the answer was complete"
+        threading.Thread(target=retire, args=(old, jobs, grace, reason), name="retire-engine", daemon=True).start()
+        return ""
+
+    def _wanted_parameters(self, request: SetEngine.Request) -> dict[str, Any]:
+        engine = request.engine
+        if not engine:
+            health = None if self._engine is None else self._engine.health
+            engine = health.description.engine if health and health.description else self._settings.engine
+        wanted = {"engine": engine, f"{engine}.model": request.model, f"{engine}.mmproj": request.mmproj}
+        return {name: value for name, value in wanted.items() if value}
+
+    def _set_engine_parameters(self, values: Mapping[str, Any]) -> str:
+        """Set them although the node is configured; why not, or ""."""
+        self._adopting = True
+        try:
+            for name, value in values.items():
+                if value is None:
+                    self.undeclare_parameter(name)
+                elif not self.has_parameter(name):
+                    self.declare_parameter(name, value)
+            known = [Parameter(name, value=value) for name, value in values.items() if value is not None]
+            return str(self.set_parameters_atomically(known).reason)
+        finally:
+            self._adopting = False
+
+    async def _in_a_thread(self, function: Callable[[], str]) -> str:
+        """What ``function``, which blocks, returns."""
+        outcome: Future[str] = Future(executor=self._executor)
+
+        def run() -> None:
+            try:
+                result = function()
+            except Exception as error:  # noqa: BLE001 the caller of the service gets it as a sentence
+                result = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
+            self._executor.create_task(outcome.set_result, result)
+
+        threading.Thread(target=run, name="set-engine", daemon=True).start()
+        return (await outcome) or ""
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
@@ -272,6 +366,9 @@ class VlmNode(LifecycleNode):
         asker.finished(outcome)
         self._record(None, asker, outcome)
 
+    def _log_info(self, message: str) -> None:
+        self.get_logger().info(message)
+
     def _log_error(self, message: str) -> None:
         self.get_logger().error(message)
 
@@ -307,7 +404,7 @@ class VlmNode(LifecycleNode):
             status.state = VlmStatus.UNCONFIGURED
             if engine is not None:
                 health = engine.health
-                status.message = health.message
+                status.message = health.message or health.passed_over
                 status.engine_pid = health.pid
                 status.engine_memory = health.memory
                 status.load_time = health.load_time
@@ -338,7 +435,7 @@ class VlmNode(LifecycleNode):
         array = DiagnosticArray()
         array.header.stamp = self.get_clock().now().to_msg()
         health = Health(State.CLOSED, self._message) if engine is None else engine.health
-        array.status.append(diagnostics.engine_status(name, self._settings.engine, health))
+        array.status.append(diagnostics.engine_status(name, self._settings.engine, health, chosen=self._chosen))
         if active is not None:
             camera = active.camera.health()
             array.status.append(diagnostics.camera_status(name, camera, self._settings.max_frame_age))
@@ -353,28 +450,11 @@ class VlmNode(LifecycleNode):
     # --- parameters --------------------------------------------------------------------------------------------------
 
     def _check_parameters(self, changes: Sequence[Parameter[Any]]) -> SetParametersResult:
-        return parameters.check(changes, configured=self._engine is not None)
+        return parameters.check(changes, configured=self._engine is not None and not self._adopting)
 
     def _read_parameters(self, _changes: Sequence[Parameter[Any]]) -> None:
         self._settings = parameters.read(self)
         self._publish_status()
-
-
-def engine_spec(settings: parameters.Settings) -> EngineSpec:
-    """Which engine the parameters ask for. Relative paths count from the current directory, ~ is the home directory."""
-    model = settings.model or str(Path(get_package_share_directory("qwen3vl_ros")) / "models" / "tabletop")
-    return EngineSpec(
-        settings.engine,
-        {
-            "model": str(Path(model).expanduser().absolute()),
-            "mmproj": str(Path(settings.mmproj).expanduser().absolute()) if settings.mmproj else "",
-            "n_ctx": settings.context_length,
-            "n_batch": settings.batch_size,
-            "n_threads": settings.threads,
-            "max_image_tokens": settings.max_image_tokens,
-        },
-        settings.heartbeat_timeout,
-    )
 
 
 def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.Result:

@@ -1,0 +1,288 @@
+"""Several engines in order of preference, of which the best one that works is asked.
+
+One thread looks at the engines whenever something changes and does what :class:`EngineChain` promises. An engine that
+cannot be used now is *out*: after a while it is probed again, and started when the probe finds it usable.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from qwen3vl_ros.engines.base import BadRequest, Chunk, Description, EngineError, EngineNotReady, Request
+from qwen3vl_ros.engines.probing import Probe
+from qwen3vl_ros.engines.process import Call, Deliver, EngineProcess, EngineSpec, Health, State
+
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When to leave an engine for the next one. Seconds, but for ``failures``, which counts.
+
+    ``failures``: answers in a row that fail. ``after``: how long an engine may load or restart. ``retry``: until an
+    engine that is out is probed; each time in a row that it is out doubles it, up to ``longest_retry``.
+    """
+
+    failures: int = 3
+    after: float = 10.0
+    retry: float = 5.0
+    longest_retry: float = 300.0
+
+
+class _Link:
+    """One engine of the chain.
+
+    ``failures``, ``calls`` and ``retry`` change under the chain's lock, the rest on its thread. ``out``: why it is not
+    used, "" while it is or was not tried. ``retry_at``: when to probe it, time.monotonic(). ``idle_since``: since when
+    its process is not ready.
+    """
+
+    def __init__(self, spec: EngineSpec, retry: float) -> None:
+        self.spec = spec
+        self.process: EngineProcess | None = None
+        self.idle_since = 0.0
+        self.was_ready = False
+        self.failures = 0
+        self.calls = 0
+        self.out = ""
+        self.retry = retry
+        self.retry_at = 0.0
+
+    @property
+    def ready(self) -> bool:
+        return self.process is not None and self.process.health.state is State.READY
+
+
+class EngineChain:
+    """Asks the first of ``specs`` that works; when it stops working, the next one; and it again when it is back.
+
+    A chain of one starts its engine and has its states, as they are. A longer one probes its engines in order and
+    starts the first that can be used. When that fails as often, or loads as long, as ``policy`` says, the next one is
+    started. New requests go to the most preferred engine that is ready; one that is not needed any more ends when it
+    has nothing left to do.
+
+    ``on_change`` gets a :class:`Health`, that of the engine that is asked, whenever something in it but ``memory``
+    changes; like every ``deliver`` callback it may run on any thread and must return quickly. ``report`` takes
+    sentences for the log.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[EngineSpec],
+        on_change: Callable[[Health], None],
+        report: Callable[[str], None] = lambda _: None,
+        policy: Policy | None = None,
+    ) -> None:
+        self._policy = policy or Policy()
+        self._links = [_Link(spec, self._policy.retry) for spec in specs]
+        self._on_change = on_change
+        self._report = report
+        self._lock = threading.Lock()
+        self._asked: _Link | None = None
+        self._without = Health(State.LOADING, "looking for an engine that works")
+        self._passed_over = ""
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._probe = Probe(())
+        self._thread = threading.Thread(target=self._watch, name="engine-chain", daemon=True)
+        if len(self._links) == 1:
+            self._asked = self._links[0]
+            self._start(self._asked)
+        else:
+            self._thread.start()
+
+    @property
+    def health(self) -> Health:
+        """Of the engine that is asked."""
+        asked = self._asked
+        process = None if asked is None else asked.process
+        return replace(self._without if process is None else process.health, passed_over=self._passed_over)
+
+    def submit(self, request: Request, description: Description, deliver: Deliver) -> Call:
+        """As :meth:`EngineProcess.submit`, to the engine with this ``description``, for which the request was made.
+
+        Raises :class:`EngineNotReady` when it is not ready, or another one is asked by now.
+        """
+        link = self._asked
+        process = None if link is None else link.process
+        if link is None or process is None or process.health.description != description:
+            raise EngineNotReady(f"engine {description.engine!r} was left for another one")
+
+        def count(item: Chunk | EngineError) -> None:
+            if isinstance(item, EngineError) or item.finish_reason is not None:
+                with self._lock:
+                    link.calls -= 1
+                    if isinstance(item, EngineError):
+                        link.failures += not isinstance(item, BadRequest)
+                    elif item.finish_reason != "cancelled":
+                        link.failures, link.retry = 0, self._policy.retry
+                self._wake()
+            deliver(item)
+
+        with self._lock:
+            link.calls += 1
+        try:
+            return process.submit(request, count)
+        except BaseException:
+            with self._lock:
+                link.calls -= 1
+            raise
+
+    def close(self) -> None:
+        """End every process. Idempotent; nobody is told any more."""
+        self._closing.set()
+        self._wake()
+        self._probe.close()
+        with self._lock:
+            processes = [link.process for link in self._links if link.process is not None]
+        for process in processes:
+            process.close()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _wake(self) -> None:
+        if len(self._links) > 1:
+            self._wakes.put(None)
+
+    # --- on the chain's thread, but for the only start of a chain of one ---------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._closing.is_set():
+            wait = self._look()
+            with suppress(queue.Empty):
+                self._wakes.get(timeout=None if wait == _NEVER else max(0.0, wait))
+                while True:  # one look for all that happened meanwhile
+                    self._wakes.get_nowait()
+
+    def _look(self) -> float:
+        """Do what is due; seconds until something will be if nothing happens."""
+        now = time.monotonic()
+        for link in self._links:
+            if link.was_ready and not link.ready:
+                link.idle_since = now
+            link.was_ready = link.ready
+            if link.process is not None and link.process.health.state is State.FAILED:
+                self._put_out(link, link.process.health.message)
+            elif link.failures >= self._policy.failures:
+                self._put_out(link, f"{link.failures} answers in a row failed")
+        patience = self._find_one_that_works()
+        asked = next((link for link in self._links if link.ready), None)
+        if asked is not None:
+            asked.out = ""
+            self._ask(asked)
+            for link in self._links[self._links.index(asked) + 1 :]:
+                if link.process is not None and not link.calls:
+                    self._end(link)
+        elif not any(link.process for link in self._links):
+            self._say_that_none_works()
+        self._say_who_was_passed_over()
+        retries = [link.retry_at for link in self._preferred() if link.process is None and link.out]
+        return min([patience, *(at - time.monotonic() for at in retries)])
+
+    def _preferred(self) -> list[_Link]:
+        """The links that would be asked rather than the one that is; all of them while that is not ready."""
+        asked = self._asked
+        return self._links[: None if asked is None or not asked.ready else self._links.index(asked)]
+
+    def _find_one_that_works(self) -> float:
+        """See to it that an engine is ready or loading; seconds until one that loads has had its time."""
+        now = time.monotonic()
+        due, loading = [], None
+        for link in self._preferred():
+            if link.process is None:
+                due += [link] if now >= link.retry_at else []
+            elif link.ready:
+                break
+            elif now < link.idle_since + self._policy.after:
+                loading = link
+                break
+            else:
+                link.out = link.process.health.message or "it takes long to load"
+        loading = self._start_one_of(due) or loading
+        if loading is None:
+            return _NEVER
+        if self._asked is None:
+            self._ask(loading)
+        return loading.idle_since + self._policy.after - time.monotonic()
+
+    def _start_one_of(self, links: list[_Link]) -> _Link | None:
+        """Start the first of them that a probe finds usable; those before it are out."""
+        if not links:
+            return None
+        self._probe = Probe([link.spec for link in links])
+        try:
+            for link, finding in zip(links, self._probe, strict=False):
+                if self._closing.is_set():
+                    return None
+                if finding.usable:
+                    self._report(f"engine {link.spec.name!r} can be used: {finding.sentence}")
+                    self._start(link)
+                    return link
+                if link.out != finding.sentence:
+                    self._report(f"engine {link.spec.name!r} cannot be used: {finding.sentence}")
+                self._put_out(link, finding.sentence, for_ever=finding.usable is False)
+        finally:
+            self._probe.close()
+        return None
+
+    def _start(self, link: _Link) -> None:
+        def changed(_: Health) -> None:
+            self._wake()
+            if link is self._asked:
+                self._tell()
+
+        link.idle_since, link.failures, link.out = time.monotonic(), 0, ""
+        process = EngineProcess(link.spec, changed)
+        with self._lock:
+            link.process = process
+        if self._closing.is_set():  # close() may have come before there was a process to end
+            process.close()
+
+    def _put_out(self, link: _Link, reason: str, *, for_ever: bool = False) -> None:
+        """Leave an engine, until its next probe."""
+        if link.process is not None:
+            self._report(f"engine {link.spec.name!r} is out: {reason}")
+        with self._lock:
+            link.out, link.failures = reason, 0
+            link.retry_at = _NEVER if for_ever else time.monotonic() + link.retry
+            link.retry = min(2 * link.retry, self._policy.longest_retry)
+        if link is self._asked:
+            self._asked = None
+        self._end(link)
+
+    def _end(self, link: _Link) -> None:
+        with self._lock:
+            process, link.process = link.process, None
+        if process is not None:
+            process.close()
+
+    def _ask(self, link: _Link) -> None:
+        if link is not self._asked:
+            if self._asked is not None:
+                self._report(f"engine {link.spec.name!r} answers now, no longer {self._asked.spec.name!r}")
+            self._asked = link
+            self._tell()
+
+    def _say_who_was_passed_over(self) -> None:
+        text = "; ".join(f"{link.spec.name} is not used: {link.out}" for link in self._preferred() if link.out)
+        if text != self._passed_over and self._asked is not None:
+            self._passed_over = text
+            self._tell()
+
+    def _say_that_none_works(self) -> None:
+        # The last one first: it is what simulation and a machine without anything use.
+        reasons = "; ".join(f"{link.spec.name}: {link.out}" for link in reversed(self._links))
+        hopeless = all(link.retry_at == _NEVER for link in self._links)
+        without = Health(State.FAILED if hopeless else State.RESTARTING, f"no engine can be used. {reasons}")
+        if without != self._without:
+            self._without = without
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self._closing.is_set():
+            self._on_change(self.health)

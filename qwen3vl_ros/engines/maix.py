@@ -1,0 +1,385 @@
+"""The ``maix`` engine: a model on the NPU of a Sipeed board through MaixPy, on the board itself.
+
+MaixPy's ``send()`` holds the GIL until the whole answer is there, so it has a process of its own below the engine's
+(:mod:`qwen3vl_ros.engines.maix_host`): this one stays free to hear a cancel and to show that it is alive.
+
+``nn.Qwen3VL`` is a client of a service on the board that holds the model. Its ``cancel()`` breaks the object, and the
+only way to a new one is to stop the service and load the model again, for a minute. So an answer is ended at the
+service, ``GET /v1/stop``, on which ``send()`` returns as after any answer and the next question needs no loading.
+``nn.InternVL`` has the model in its own process and survives ``cancel()``, which is called from its reply callback.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+
+from qwen3vl_ros.engines.answer_text import AnswerText
+from qwen3vl_ros.engines.base import (
+    BadImage,
+    BadRequest,
+    Cancel,
+    Chunk,
+    Description,
+    EngineError,
+    EngineNotReady,
+    FinishReason,
+    FitMode,
+    Image,
+    ImageInput,
+    Options,
+    Progress,
+    PromptTooLong,
+    Request,
+    Stage,
+    Unsupported,
+    Usage,
+)
+from qwen3vl_ros.engines.maix_model import find_maix_model
+from qwen3vl_ros.engines.maix_process import MaixProcess
+
+_SUPPORTS = frozenset({"system_prompt", "stop", "max_tokens", "text_only"})
+_SAMPLING = frozenset({"temperature", "top_p", "top_k", "repetition_penalty"})
+"""What nn.Qwen3VL takes with each question. nn.InternVL reads it once, from the .mud file, while it loads."""
+
+_GREEDY = 0.01
+"""For temperature 0: the board's sampler divides by the temperature, and tops out at the likeliest token from here."""
+
+_MANY = 1000
+"""For top_k 0, off: the board's sampler sorts this many, and reads past its list where there are no more tokens."""
+
+_END_TIMEOUT = 30.0
+"""Seconds that an answer nobody wants gets to end. One of 448 tokens that cannot be stopped takes about as long."""
+
+_RELEASE_TIMEOUT = 20.0
+"""Seconds that closing waits: 10 at most for MaixPy to return, 5 for the service to stop."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is sent, and how many tokens it is taken to have, the picture's included."""
+
+    text: str
+    picture: Image | None
+    sampling: dict[str, float | int | bool]
+    prompt_tokens: int
+    image_tokens: int
+
+
+class MaixEngine:
+    """Answers with MaixPy, one question at a time. Implements :class:`qwen3vl_ros.engines.base.Engine`."""
+
+    def __init__(
+        self,
+        model: str,
+        model_class: str = "Qwen3VL",
+        fit: FitMode = "contain",
+        load_timeout: float = 180.0,
+        progress: Progress = lambda _: None,
+    ) -> None:
+        """Load the model. Raises :class:`ModelNotFound`, :class:`EngineNotReady`.
+
+        ``model``: a .mud file. ``model_class``: what runs it, ``Qwen3VL`` or ``InternVL``. ``fit``: how the caller is to
+        bring pictures to the model's size. ``load_timeout``: seconds that loading may take, waiting for another process
+        that has the model included.
+        """
+        self._model = find_maix_model(model, model_class)
+        self._load_timeout = load_timeout
+        self._progress = progress
+        self._supports = _SUPPORTS | _SAMPLING if self._model.service_url else _SUPPORTS
+        self._busy = threading.Lock()
+        self._process: MaixProcess | None = None
+        self._left: list[MaixProcess] = []
+        self._facts: dict[str, str | int] = {}
+        self._restart = False
+        try:
+            self._prepare(Cancel())
+        except BaseException:
+            self.close()
+            raise
+        size = int(self._facts["width"]), int(self._facts["height"])
+        self._description = Description(
+            engine="maix",
+            model=self._model.name,
+            context_length=self._model.context_length,
+            prompt_limit=self._model.prompt_limit,
+            max_images=1,
+            image_input=ImageInput(size=size, fit=fit),
+            supports=self._supports,
+            details={
+                "file": str(self._model.path),
+                "kind": f"nn.{model_class}, {self._facts['version']}",
+                "service": self._model.service_url or "none: the model runs in MaixPy's process",
+            },
+        )
+
+    @staticmethod
+    def probe(*, model: str, model_class: str = "Qwen3VL", **_: object) -> str:
+        """Whether MaixPy and the model's files are there; raises :class:`ModelNotFound`. Imports nothing native."""
+        return f"{find_maix_model(model, model_class).name}, with MaixPy on this board"
+
+    def describe(self) -> Description:
+        """What this engine is and can do."""
+        return self._description
+
+    def close(self) -> None:
+        """Release the model, which stops its service. Idempotent; no call may follow."""
+        self._leave()
+        while self._left:
+            self._left.pop().close(_RELEASE_TIMEOUT)
+
+    def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
+        """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
+
+        Completion tokens are what the reply callback brought: one token per call with Qwen3VL, up to three with
+        InternVL. Prompt tokens are estimated. Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`,
+        :class:`Unsupported` before any work.
+        """
+        question = self._question(request)
+        if not self._busy.acquire(blocking=False):
+            raise EngineError("The maix engine answers one request at a time: end or close the running one first.")
+        try:
+            yield from self._answer(question, request.options, cancel)
+        finally:
+            self._busy.release()
+
+    def _question(self, request: Request) -> _Question:
+        """What to send for ``request``. Raises what :meth:`generate` raises for a request."""
+        if request.response_schema is not None:
+            raise Unsupported("response_schema: the board cannot constrain an answer. Ask for JSON in the question.")
+        options = request.options
+        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"):
+            if name not in self._supports and getattr(options, name) is not None:
+                raise Unsupported(
+                    f"{name}: nn.{self._model.model_class} of MaixPy has no such setting; leave it unset."
+                )
+        if options.max_tokens is not None and options.max_tokens < 1:
+            raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
+        text, picture = self._one_turn(request)
+        image_tokens = 0 if picture is None else self._model.image_tokens
+        tokens = image_tokens + estimated_tokens(text)
+        limit, context = self._model.prompt_limit, self._model.context_length
+        if limit is not None and tokens > limit:
+            raise PromptTooLong(
+                f"The prompt has about {tokens} tokens, {image_tokens} of them for the picture, and this model takes "
+                f"{limit}. Ask with less text."
+            )
+        if context is not None and tokens >= context:
+            raise PromptTooLong(
+                f"The prompt has about {tokens} tokens, {image_tokens} of them for the picture, and the context holds "
+                f"{context}, answer included. Ask with less text."
+            )
+        return _Question(text, picture, _sampling(options), tokens, image_tokens)
+
+    def _one_turn(self, request: Request) -> tuple[str, Image | None]:
+        """The text of instruction and question, and the picture."""
+        *instructions, last = request.messages or (None,)
+        if last is None or last.role != "user" or any(m is None or m.role != "system" for m in instructions):
+            raise Unsupported("sessions: the board remembers nothing; ask one question, with all it needs in it.")
+        pictures = [part for message in request.messages for part in message.content if not isinstance(part, str)]
+        if len(pictures) > 1:
+            raise Unsupported(f"images: this model takes one picture at a time, not {len(pictures)}.")
+        width, height = int(self._facts["width"]), int(self._facts["height"])
+        for picture in pictures:
+            if picture.dtype != "uint8" or picture.shape != (height, width, 3):
+                raise BadImage(
+                    f"This model's encoder takes uint8 pictures of {width}x{height} pixels, not {picture.dtype} of shape "
+                    f"{picture.shape}: fit it with fit_image(picture, engine.describe().image_input)."
+                )
+        # MaixPy sends its system prompt once and after the question, and the service ignores it: it goes with the text.
+        texts = ["".join(part for part in m.content if isinstance(part, str)) for m in request.messages]
+        if not texts[-1].strip():
+            raise BadRequest("There is no question: this model needs text with the picture.")
+        return "\n\n".join(text for text in texts if text), pictures[0] if pictures else None
+
+    def _prepare(self, cancel: Cancel) -> MaixProcess | None:
+        """MaixPy with the model loaded and no answer on its way; None when ``cancel`` is set before it is so far.
+
+        Raises :class:`EngineNotReady` and what loading raises.
+        """
+        since = time.monotonic()
+        while not cancel.is_set():
+            if self._process is None:
+                self._process = MaixProcess(self._model, self._restart)
+            process = self._process
+            if not process.loading and not process.answering:
+                return process
+            event = process.next(timeout=1.0)
+            if event is None:
+                self._hurry(process, time.monotonic() - since)
+            elif event[0] == "loading":
+                self._progress(event[1])
+            elif event[0] == "ready":
+                self._facts, self._restart = event[1], False
+            elif event[0] == "failed":
+                self._leave()
+                raise event[1]
+            elif event[0] == "done" and event[2]:  # the end of an answer that nobody wanted
+                self._leave()
+            elif event[0] == "died":
+                loading = process.loading
+                self._leave(restart=not loading)
+                if loading:
+                    raise EngineError(f"{event[1]} while it loaded {self._model.path}. What it printed may say why.")
+        return None
+
+    def _hurry(self, process: MaixProcess, waited: float) -> None:
+        """See to a process that said nothing for a while. Raises :class:`EngineNotReady`."""
+        if process.loading and time.monotonic() - process.started > self._load_timeout:
+            process.kill()  # and not the service, which may be about to have loaded
+            self._leave()
+            raise EngineNotReady(
+                f"{self._model.path} was not loaded within load_timeout, {self._load_timeout:g} s. What MaixPy printed, "
+                "and `journalctl -u qwen3_vl -u llm-tokenizer` on the board, may say why."
+            )
+        if process.answering and waited > _END_TIMEOUT:
+            _log.warning("an answer that nobody wants still runs after %g s: loading the model anew", waited)
+            process.kill()
+            self._leave(restart=True)
+        elif process.answering:  # a service may forget what it was told before the first token
+            self._end_answer(process)
+
+    def _end_answer(self, process: MaixProcess) -> None:
+        """Have the answer on its way end; :meth:`_prepare` waits for that."""
+        if not self._model.service_url:
+            process.tell("stop")
+            return
+        try:
+            httpx.get(f"{self._model.service_url}/v1/stop", timeout=2.0, trust_env=False).raise_for_status()
+        except httpx.HTTPError as error:
+            _log.warning("the service could not be told to stop (%s): it will end by itself", error)
+
+    def _leave(self, restart: bool = False) -> None:
+        """Have another process next; this one releases the model, unless it is dead. ``restart``: and the service."""
+        if self._process is not None:
+            self._process.release()
+            self._left.append(self._process)
+        self._process, self._restart = None, restart
+
+    def _wake(self) -> None:
+        process = self._process
+        if process is not None:
+            process.wake()
+
+    def _answer(self, question: _Question, options: Options, cancel: Cancel) -> Iterator[Chunk]:
+        answer = _Answer(question, options, encodes_here=not self._model.service_url)
+        with cancel.calling(self._wake):
+            process = self._prepare(cancel)
+            if process is None:
+                yield answer.last("cancelled")
+                return
+            yield answer.chunk()
+            process.tell("ask", question.text, question.picture, question.sampling)
+            try:
+                yield from self._listen(process, answer, cancel)
+            finally:
+                if process.answering:
+                    self._end_answer(process)
+
+    def _listen(self, process: MaixProcess, answer: _Answer, cancel: Cancel) -> Iterator[Chunk]:
+        """The chunks of ``answer`` until it ends, or is to end."""
+        while not cancel.is_set():
+            event = process.next()
+            assert event is not None
+            if event[0] == "encoded":
+                yield from answer.encoded()
+            elif event[0] == "text":
+                yield answer.text(event[1], event[2])
+                finish = answer.complete()
+                if finish is not None:
+                    yield answer.last(finish)
+                    return
+            elif event[0] == "done":
+                if event[2]:
+                    self._leave()
+                if event[1] is not None:
+                    raise event[1]
+                yield answer.last("stop")
+                return
+            elif event[0] == "died":
+                process.answering = False
+                self._leave(restart=True)
+                raise EngineError(f"{event[1]} while it answered. The model is loaded anew for the next question.")
+        yield answer.last("cancelled")
+
+
+class _Answer:
+    """An answer as far as it is there, with its counts and times."""
+
+    def __init__(self, question: _Question, options: Options, encodes_here: bool) -> None:
+        """``encodes_here``: MaixPy encodes the picture before it sends the question; a service does not say when."""
+        self._question = question
+        self._max_tokens = options.max_tokens
+        self._text = AnswerText(options.stop)
+        self._encodes_here = encodes_here
+        self._stage = Stage.PREFILL if question.picture is None else Stage.ENCODE
+        self._tokens = 0
+        self._started = time.monotonic()
+        self._encode_time: float | None = None
+        self._first_token_time: float | None = None
+
+    def chunk(self, text: str = "", reasoning: str = "") -> Chunk:
+        return Chunk(self._stage, text, reasoning, self._tokens)
+
+    def encoded(self) -> Iterator[Chunk]:
+        """The picture is where the model reads it."""
+        if self._stage is Stage.ENCODE:
+            if self._encodes_here:
+                self._encode_time = time.monotonic() - self._started
+            self._stage = Stage.PREFILL
+            yield self.chunk()
+
+    def text(self, text: str, tokens: int) -> Chunk:
+        """``text`` came, of about ``tokens`` tokens."""
+        if self._first_token_time is None:
+            self._first_token_time = time.monotonic() - self._started
+        self._stage = Stage.DECODE
+        self._tokens += tokens
+        return self.chunk(*self._text.feed(text.encode()))
+
+    def complete(self) -> FinishReason | None:
+        """Whether the request wants no more than what came."""
+        if self._text.stopped:
+            return "stop"
+        return "length" if self._max_tokens is not None and self._tokens >= self._max_tokens else None
+
+    def last(self, finish: FinishReason) -> Chunk:
+        answer, reasoning = self._text.finish()
+        usage = Usage(
+            prompt_tokens=self._question.prompt_tokens,
+            image_tokens=self._question.image_tokens,
+            completion_tokens=self._tokens,
+            encode_time=self._encode_time,
+            first_token_time=self._first_token_time,
+            total_time=time.monotonic() - self._started,
+        )
+        return Chunk(self._stage, answer, reasoning, self._tokens, finish, usage)
+
+
+def _sampling(options: Options) -> dict[str, float | int | bool]:
+    """Every field of MaixPy's post_config that matters: what one question sets, the next one would find set.
+
+    Unset ones get what Qwen recommends: https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct, "Generation Hyperparameters".
+    """
+    temperature = 0.7 if options.temperature is None else options.temperature
+    top_p = 0.8 if options.top_p is None else options.top_p
+    top_k = 20 if options.top_k is None else options.top_k
+    if temperature < _GREEDY:  # always the likeliest token, whichever of these the service reads
+        temperature, top_p, top_k = _GREEDY, _GREEDY, 1
+    return {
+        "enable_temperature": True,
+        "temperature": temperature,
+        "enable_top_p_sampling": True,
+        "top_p": top_p,
+        "enable_top_k_sampling": True,
+        "top_k": min(top_k or _MANY, _MANY),
+        "enable_repetition_penalty": True,
+        "repetition_penalty": 1.0 if options.repetition_penalty is None else options.repetition_penalty,
+    }

@@ -1,0 +1,199 @@
+"""The process that MaixPy runs in: it loads one model, answers one question at a time, and releases the model.
+
+MaixPy's calls hold the GIL for as long as they take, ten seconds and more, so nothing else can run in the process that
+makes them: this one has a single thread, and :mod:`qwen3vl_ros.engines.maix_process` is on the other side of a socket.
+Whoever is on that side may die at any moment; the model is released then too, as soon as MaixPy returns.
+
+To this process: ``("ask", question, picture, sampling)``, ``("stop",)``, ``("close",)``.
+From this process: ``("loading", sentence)``, ``("ready", facts)``, ``("failed", error)``; and for each question
+``("encoded",)``, ``("text", text, tokens)`` any number of times, and ``("done", error, spoilt)``, where spoilt means
+that another answer can only be had from a model that is loaded anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import logging
+import os
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3vl_ros.engines.base import EngineError, EngineNotReady, ModelNotFound
+
+_READ_TIMEOUT = 10.0
+"""Seconds of silence after which MaixPy drops the service's answer, without an error (maix_vlm_qwen3_maixcam2.cpp)."""
+
+_TOKENS_PER_CALL = {"Qwen3VL": 1, "InternVL": 3}
+"""Tokens that one call of the reply callback brings: an event of the service; what LLM_InternVL.hpp collects."""
+
+_log = logging.getLogger(__name__)
+
+
+def main(descriptor: int, model: str, model_class: str, service_url: str, restart: bool) -> None:
+    """Load ``model``, a .mud file, with the class of maix.nn that ``model_class`` names, and serve ``descriptor``.
+
+    ``service_url``: where MaixPy talks to the model; "" when the model runs in this process. ``restart``: begin with a
+    fresh service, because the one that runs may be hung or still busy with an answer that nobody wants.
+    """
+    os.set_inheritable(descriptor, False)  # MaixPy runs commands
+    connection = Connection(descriptor)
+    # One user at a time: what releases the model stops the service under everybody else, and all pictures go through
+    # one file. The kernel gives the lock back however this process ends.
+    with Path(model).open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _tell(connection, "loading", f"another process still uses {model}; waiting for it to release the model")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            vlm = _load(connection, model, model_class, restart)
+        except EngineError as error:
+            _tell(connection, "failed", error)
+            return
+        try:
+            _serve(connection, vlm, model_class, service_url)
+        except (EOFError, OSError):
+            pass  # the engine is gone
+        finally:
+            # The callback would keep Python objects alive; MaixPy releases the model when the last reference goes.
+            vlm.set_reply_callback(None)
+            del vlm
+
+
+def _tell(connection: Connection, *message: Any) -> None:
+    with suppress(OSError):  # the engine is gone: the next message that is waited for says so too
+        connection.send(message)
+
+
+def _load(connection: Connection, model: str, model_class: str, restart: bool) -> Any:
+    """The loaded model, an object of maix.nn. Raises :class:`EngineNotReady`, :class:`ModelNotFound`."""
+    _tell(connection, "loading", f"MaixPy loads {model}")
+    kind = getattr(importlib.import_module("maix.nn"), model_class, None)
+    if kind is None:
+        version = getattr(importlib.import_module("maix"), "__version__", "of unknown version")
+        raise ModelNotFound(
+            f"MaixPy {version} has no nn.{model_class}: update it (`pip install --upgrade maixpy` on the board)."
+        )
+    err = importlib.import_module("maix.err")
+    try:
+        vlm = kind(model)
+        if restart:
+            err.check_raise(vlm.unload(), "unload")
+            err.check_raise(vlm.load(model), "load")
+    except Exception as error:  # noqa: BLE001 err.Exception, but which class that is in Python depends on the version
+        raise EngineNotReady(
+            f"MaixPy could not load {model} ({error}). What it printed says why; often the services failed to start "
+            "(`systemctl status llm-tokenizer qwen3_vl`), another program uses the NPU, or the board has less than "
+            "4 GB."
+        ) from None
+    return vlm
+
+
+def _serve(connection: Connection, vlm: Any, model_class: str, service_url: str) -> None:
+    """Wait until the model can answer, then answer, until told to close. Raises EOFError, OSError: nobody asks."""
+    if service_url:
+        waiting = False
+        while not vlm.is_ready():
+            if not waiting:
+                _tell(connection, "loading", f"waiting for the service at {service_url} to load the model")
+                waiting = True
+            if connection.poll(0.5):
+                return  # nothing is asked yet, so this is the end
+    facts = {"width": vlm.input_width(), "height": vlm.input_height(), "version": vlm.version()}
+    connection.send(("ready", facts))
+    while (message := connection.recv())[0] != "close":
+        if message[0] == "ask":  # else a stop that came too late
+            try:
+                ending = _answer(connection, vlm, _TOKENS_PER_CALL[model_class], service_url, *message[1:])
+            except Exception as error:  # noqa: BLE001 the model is to be released in order all the same
+                _log.exception("MaixPy failed while answering")
+                ending = EngineError(f"MaixPy failed with {type(error).__name__}: {error}"), True
+            connection.send(("done", *ending))
+
+
+def _answer(
+    connection: Connection,
+    vlm: Any,
+    tokens_per_call: int,
+    service_url: str,
+    question: str,
+    picture: NDArray[np.uint8] | None,
+    sampling: dict[str, float],
+) -> tuple[EngineError | None, bool]:
+    """Send one question and report the text as it comes. Returns what went wrong, and whether the model is spoilt."""
+    image, err = importlib.import_module("maix.image"), importlib.import_module("maix.err")
+    for name, value in sampling.items():
+        setattr(vlm.post_config, name, value)
+    if picture is not None:
+        # bgr only names the order, and is True unless said otherwise. The picture has the model's size already, so
+        # that no fit is done; of all fits FILL alone would leave relative coordinates as they are.
+        code = vlm.set_image(image.cv2image(picture, bgr=False), image.Fit.FIT_FILL)
+        if code != err.Err.ERR_NONE:
+            return EngineError(
+                f"MaixPy did not take the picture ({err.to_str(code)}): is there room in the board's /tmp?"
+            ), False
+    elif vlm.is_image_set():  # by an earlier question, even of another program
+        vlm.clear_image()
+    _tell(connection, "encoded")
+
+    reply = _Reply(connection, tokens_per_call)
+    vlm.set_reply_callback(reply.on_reply)
+    response = vlm.send(question)
+    silence = time.monotonic() - reply.heard
+    reply.take(response)
+    if response.err_code != err.Err.ERR_NONE:
+        return EngineError(
+            f"MaixPy failed with {err.to_str(response.err_code)}: {response.err_msg or 'no message'}. A question that "
+            "is too long for the model is the usual reason."
+        ), False
+    if service_url and silence >= _READ_TIMEOUT - 0.5:
+        # The service goes on, and what it still has to say would begin the next answer.
+        return EngineError(
+            f"The service at {service_url} said nothing for {_READ_TIMEOUT:g} s, and MaixPy gave up; it is restarted "
+            "before the next question."
+        ), True
+    if not reply.text:
+        if service_url and not vlm.is_ready():
+            return EngineNotReady(
+                f"The service at {service_url} is not ready: `systemctl status qwen3_vl llm-tokenizer` on the board "
+                "says why."
+            ), True
+        return EngineError(
+            f"The answer was empty, which is how MaixPy shows a failed request: {service_url or 'the model'} refused "
+            "it, or is busy with somebody else's."
+        ), True
+    return None, False
+
+
+class _Reply:
+    """An answer while it comes. ``heard``: when the last of it came, time.monotonic()."""
+
+    def __init__(self, connection: Connection, tokens_per_call: int) -> None:
+        self._connection = connection
+        self._tokens_per_call = tokens_per_call
+        self.text = ""
+        self.heard = time.monotonic()
+
+    def on_reply(self, vlm: Any, response: Any) -> None:
+        """MaixPy's callback; what it raised would end in native code."""
+        self.heard = time.monotonic()
+        self.take(response, self._tokens_per_call)
+        if self._connection.poll(0):  # the engine wants no more of this, or is gone
+            vlm.cancel()
+
+    def take(self, response: Any, tokens: int = 0) -> None:
+        """Report what ``response`` has that was not reported. ``msg`` has it all; ``msg_new`` comes twice at the end."""
+        try:
+            text: str = response.msg
+        except UnicodeDecodeError:  # it ends within a character: the rest comes with the next call
+            return
+        new, self.text = text[len(self.text) :], text
+        if new:
+            _tell(self._connection, "text", new, tokens)

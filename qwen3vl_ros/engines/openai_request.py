@@ -1,0 +1,129 @@
+"""A question as the JSON of OpenAI's chat completions: https://platform.openai.com/docs/api-reference/chat/create."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema
+import numpy as np
+import PIL.Image
+
+from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Message, Options, Request
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "temperature": ("temperature",),
+    "top_p": ("top_p",),
+    "top_k": ("top_k",),
+    "min_p": ("min_p",),
+    # The first is what vLLM, SGLang and transformers call it, the second llama.cpp. Those ignore the other name, and
+    # a server that refuses unknown fields knows neither.
+    "repetition_penalty": ("repetition_penalty", "repeat_penalty"),
+    "seed": ("seed",),
+    "max_tokens": ("max_tokens", "max_completion_tokens"),
+    "stop": ("stop",),
+    "response_schema": ("response_format",),
+}
+"""What a field of the request is called in the JSON."""
+
+
+@dataclass(slots=True)
+class Dialect:
+    """What a server turned out to want differently, learnt from its complaints.
+
+    ``max_completion_tokens``: OpenAI's newer models refuse ``max_tokens``, and older servers know nothing else, so that
+    is what is tried first. ``stream_options``: asks for token counts.
+    """
+
+    max_completion_tokens: bool = False
+    stream_options: bool = True
+
+
+class Question:
+    """A request, checked and with its pictures as JPEG, for any server."""
+
+    def __init__(self, request: Request, jpeg_quality: int) -> None:
+        """Raises :class:`BadRequest`, :class:`BadImage`."""
+        if not request.messages:
+            raise BadRequest("There is nothing to answer: the conversation has no messages.")
+        self._messages = [_message(message, jpeg_quality) for message in request.messages]
+        self._options = _options(request.options)
+        if request.response_schema is not None:
+            self._options["response_format"] = _response_format(request.response_schema)
+
+    def body(self, model: str, dialect: Dialect) -> bytes:
+        """The JSON that asks ``model``, in UTF-8."""
+        body: dict[str, Any] = {"model": model, "messages": self._messages, "stream": True}
+        if dialect.stream_options:
+            body["stream_options"] = {"include_usage": True}
+        body |= self._options
+        if dialect.max_completion_tokens and "max_tokens" in body:
+            body["max_completion_tokens"] = body.pop("max_tokens")
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
+
+    @property
+    def fields(self) -> list[str]:
+        """The optional fields of the request that this question uses."""
+        return [name for name, called in FIELDS.items() if any(one in self._options for one in called)]
+
+
+def _message(message: Message, quality: int) -> dict[str, Any]:
+    if all(isinstance(part, str) for part in message.content):
+        # Not every server takes a list here, least of all for the system prompt.
+        return {"role": message.role, "content": "".join(map(str, message.content))}
+    return {"role": message.role, "content": [_part(part, quality) for part in message.content]}
+
+
+def _part(part: str | Image, quality: int) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    url = f"data:image/jpeg;base64,{base64.b64encode(_jpeg(part, quality)).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _jpeg(image: Image, quality: int) -> bytes:
+    """``image``, uint8 RGB [height, width, 3], as baseline JPEG."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise BadImage(f"A picture must be uint8 [height, width, 3] RGB, not {image.dtype} {list(image.shape)}.")
+    file = io.BytesIO()
+    try:
+        PIL.Image.fromarray(image).save(file, "JPEG", quality=quality)
+    except (OSError, ValueError) as error:  # 65535 pixels is the most that the format holds
+        height, width, _ = image.shape
+        raise BadImage(f"A picture of {width}x{height} pixels cannot be stored as JPEG: {error}.") from error
+    return file.getvalue()
+
+
+def _options(options: Options) -> dict[str, Any]:
+    """The options that are set."""
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
+    values: dict[str, float | Sequence[str] | None] = {
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "top_k": options.top_k,
+        "min_p": options.min_p,
+        "repetition_penalty": options.repetition_penalty,
+        "repeat_penalty": options.repetition_penalty,
+        "seed": options.seed,
+        "max_tokens": options.max_tokens,
+        "stop": [one for one in options.stop if one] or None,
+    }
+    for name, value in values.items():
+        if isinstance(value, float) and not np.isfinite(value):
+            raise BadRequest(f"{name}: {value} is not a finite number.")
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+        json.dumps(schema, allow_nan=False)
+    except (jsonschema.SchemaError, TypeError, ValueError) as error:
+        reason = error.message if isinstance(error, jsonschema.SchemaError) else error
+        raise BadRequest(f"response_schema: this is not a JSON Schema: {reason!s:.300}.") from error
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}

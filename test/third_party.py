@@ -1,0 +1,68 @@
+"""An installed package of a third party, with engines of its own: a directory on sys.path with the metadata of one."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def install(folder: Path, source: str, engines: Mapping[str, str]) -> Path:
+    """Write module ``third_party`` with ``source``, and metadata that names its ``engines`` (name: class)."""
+    metadata = folder / "third_party-1.dist-info"
+    metadata.mkdir(parents=True)
+    (folder / "third_party.py").write_text(textwrap.dedent(source))
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: third_party\nVersion: 1\n")
+    lines = [f"{name} = third_party:{kind}" for name, kind in engines.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(["[qwen3vl_ros.engines]", *lines, ""]))
+    return folder
+
+
+MOODY = """
+    import threading, time
+    from pathlib import Path
+    from qwen3vl_ros.engines.base import *
+    from qwen3vl_ros.engines.base import Usage
+
+    class Moody:
+        '''Does what the file `mood` says now; its answer is the file's name.'''
+
+        def __init__(self, mood, progress):
+            self._mood = Path(mood)
+            while self._read() == "slow":
+                progress("it takes its time")
+                time.sleep(0.05)
+            if self._read() == "broken":
+                raise ModelNotFound(f"{self._mood.name} is broken")
+            self._taught = self._mood.name
+
+        def _read(self):
+            return self._mood.read_text()
+
+        @staticmethod
+        def probe(mood):
+            mood = Path(mood)
+            if mood.read_text() == "absent":
+                raise ModelNotFound(f"{mood.name} is not installed")
+            if mood.read_text() == "away":
+                raise EngineNotReady(f"{mood.name} is away")
+            return f"{mood.name} is here"
+
+        def describe(self):
+            return Description(self._mood.name, f"model of {self._mood.name}",
+                               supports=frozenset({"text_only", "max_tokens", "temperature"}))
+
+        def generate(self, request, cancel):
+            if self._read() == "failing":
+                raise EngineError(f"{self._mood.name} fails")
+            yield Chunk(Stage.DECODE, self._mood.name, completion_tokens=1)
+            if "wait" in str(request.messages[-1].content[-1]):
+                while self._read() != "let go" and not cancel.wait(0.05):
+                    pass
+            reason = "cancelled" if cancel.is_set() else "stop"
+            yield Chunk(Stage.DECODE, "", "", 1, reason, Usage(completion_tokens=1))
+
+        def close(self):
+            pass
+"""
+"""Source of an engine ``Moody(mood)``, made for being moved between states by a test."""
