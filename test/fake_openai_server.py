@@ -77,6 +77,17 @@ class Exchange:
             self.token(token)
         self.finish(usage=usage)
 
+    def events(self, *values: Any) -> None:
+        """A stream of these events that ends without [DONE]."""
+        self.stream()
+        for value in values:
+            self.event(value)
+        self.end()
+
+    def hang(self) -> None:
+        """Say nothing until the client goes away."""
+        self.wait_for_disconnect()
+
     def close(self) -> None:
         """The connection ends in order, after what was sent."""
         self.closing = True

@@ -14,10 +14,10 @@ from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import VlmStatus
 from qwen3vl_ros.srv import Ask
 from rcl_interfaces.msg import SetParametersResult
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
@@ -147,6 +147,10 @@ class RosClient:
     def set_parameter(self, name: str, value: Any) -> SetParametersResult:
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
         return self.call(SetParameters, "/vlm/set_parameters", request).results[0]
+
+    def get_parameter(self, name: str) -> Any:
+        request = GetParameters.Request(names=[name])
+        return parameter_value_to_python(self.call(GetParameters, "/vlm/get_parameters", request).values[0])
 
     def lifecycle(self, transition: str) -> bool:
         """Whether the transition ("configure", "activate", ...) was made."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,11 +17,18 @@ import numpy as np
 import pytest
 
 import broken_engines
+from fake_maix_service import FakeMaixService, Script
+from fake_openai_server import Exchange, FakeServer
+from maix_double.board import Answer, Board
 from qwen3vl_ros.engines import registry
 from qwen3vl_ros.engines.base import Chunk, Engine, EngineError, Message, Request
 from qwen3vl_ros.engines.conformance import EngineConformance
 from qwen3vl_ros.engines.llama import LlamaEngine
+from qwen3vl_ros.engines.maix import MaixEngine
+from qwen3vl_ros.engines.maix_http import MaixHttpEngine
+from qwen3vl_ros.engines.openai import OpenaiEngine
 from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, Health, State
+from test_maix_engine import DOUBLE, install
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "engine_package"
 sys.path.append(str(EXAMPLE))
@@ -41,6 +50,133 @@ class TestLlama(EngineConformance):
 
     def non_ascii_request(self, engine: Engine) -> Request:
         return self.long_request(engine)
+
+
+WORDS = ("Œu", "vre: ", "猫 ", "und ", "🦊 ", "in ", "the ", "blue ", "box")
+PIECES = tuple("".join(WORDS).encode()[start : start + 4] for start in range(0, 48, 4))
+FOR_EVER = "Go on for ever."
+
+
+class TestOpenai(EngineConformance):
+    """With a server that does what it is asked, and cuts its events in the middle of characters."""
+
+    engine_class = OpenaiEngine
+    context_length = 500
+
+    @pytest.fixture(scope="class")
+    def config(self) -> Iterator[Mapping[str, Any]]:
+        server = FakeServer(self.answer)
+        yield {"base_urls": (server.url,), "context_length": self.context_length, "api_key_env": ""}
+        server.close()
+
+    def answer(self, exchange: Exchange) -> None:
+        body = exchange.json
+        prompt = json.dumps(body["messages"])
+        if len(prompt.split()) > self.context_length:
+            message = (
+                f"This model's maximum context length is {self.context_length} tokens. However, you requested "
+                f"{len(prompt.split())} tokens in the messages. Please reduce the length of the messages."
+            )
+            exchange.reply(400, {"error": {"message": message, "type": "BadRequestError", "code": 400}})
+            return
+        words = WORDS if "response_format" not in body else ('{"colour": ', '"red"', "}")
+        limit = min(body.get("max_tokens", len(words)), len(words))
+        exchange.stream()
+        for word in words[:limit]:
+            event = json.dumps({"choices": [{"index": 0, "delta": {"content": word}}]}, ensure_ascii=False).encode()
+            middle = event.index(word[0].encode()) + 1
+            exchange.raw(b"data: " + event[:middle])
+            exchange.raw(event[middle:] + b"\n\n")
+        if FOR_EVER in prompt:
+            exchange.wait_for_disconnect()
+            return
+        usage = {"prompt_tokens": 30, "completion_tokens": limit}
+        exchange.finish("stop" if limit == len(words) else "length", usage)
+
+    def endless_request(self, engine: Engine) -> Request:
+        return self.request(engine, FOR_EVER)
+
+    def non_ascii_request(self, engine: Engine) -> Request:
+        return self.long_request(engine)
+
+
+class Book(deque[Any]):
+    """What a board's doubles take the next answer from: it is written when the question is known."""
+
+    def __init__(self, write: Callable[[], Any]) -> None:
+        super().__init__([None])
+        self._write = write
+
+    def popleft(self) -> Any:
+        return self._write()
+
+    def pop(self, _: int = 0) -> Any:
+        return self._write()
+
+
+class TestMaixHttp(EngineConformance):
+    """With a double of the board's service, faults included."""
+
+    engine_class = MaixHttpEngine
+
+    @pytest.fixture(scope="class")
+    def config(self) -> Iterator[Mapping[str, Any]]:
+        service = FakeMaixService()
+
+        def write() -> Script:
+            return Script(pieces=PIECES, hold_at=5 if FOR_EVER in service.questions[-1].text else None)
+
+        service.scripts = Book(write)
+        yield {"base_url": service.url}
+        service.close()
+
+    def endless_request(self, engine: Engine) -> Request:
+        return self.request(engine, FOR_EVER)
+
+    def non_ascii_request(self, engine: Engine) -> Request:
+        return self.long_request(engine)
+
+
+class MaixConformance(EngineConformance):
+    """With a double of MaixPy and of the board around it."""
+
+    engine_class = MaixEngine
+    model_class = ""
+
+    @pytest.fixture(scope="class")
+    def config(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Any]]:
+        board = Board()
+        board.answers = Book(lambda: self.answer_to(board.asked[-1].text))  # type: ignore[assignment]
+        folder = tmp_path_factory.mktemp("maix") / "Qwen3-VL-2B-Instruct-GPTQ-Int4-AX630C-P320-CTX448"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(DOUBLE))
+            yield {"model": install(board, folder, self.model_class), "model_class": self.model_class}
+        board.close()
+
+    def answer_to(self, question: str) -> Answer:
+        raise NotImplementedError
+
+    def endless_request(self, engine: Engine) -> Request:
+        return self.request(engine, FOR_EVER)
+
+    def non_ascii_request(self, engine: Engine) -> Request:
+        return self.long_request(engine)
+
+
+class TestMaixQwen3VL(MaixConformance):
+    model_class = "Qwen3VL"
+
+    def answer_to(self, question: str) -> Answer:
+        return Answer(tuple(word.encode() for word in WORDS), hold=5 if FOR_EVER in question else None)
+
+
+class TestMaixInternVL(MaixConformance):
+    """It looks whether it was cancelled when a token comes, so they come all the time."""
+
+    model_class = "InternVL"
+
+    def answer_to(self, question: str) -> Answer:
+        return Answer(PIECES * 10_000 if FOR_EVER in question else PIECES)
 
 
 class TestMeanColour(EngineConformance):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qwen3vl_ros.engines.base import ImageInput
-from qwen3vl_ros.vision.fit import Fit, fit_image, fitted_size
+from qwen3vl_ros.engines.base import FitMode, Image, ImageInput
+from qwen3vl_ros.vision.fit import Fit, fit_image, fitted_size, plan_fit
 
 settings.register_profile("pictures", max_examples=50, deadline=None)  # a loaded machine is no failure
 settings.load_profile("pictures")
@@ -18,7 +18,15 @@ settings.load_profile("pictures")
 sides = st.integers(1, 20_000)
 multiples = st.sampled_from([14, 28, 32])
 budgets = st.integers(1, 2000)
-fits = st.builds(lambda *n: Fit((n[0], n[1]), (n[2], n[3])), sides, sides, sides, sides)
+MODES: tuple[FitMode, ...] = ("contain", "cover", "fill")
+modes = st.sampled_from(MODES)
+aspect_kept = st.builds(ImageInput, multiple=multiples, max_tokens=budgets)
+fixed_sizes = st.builds(ImageInput, size=st.tuples(sides, sides), fit=modes)
+fits = st.builds(plan_fit, sides, sides, aspect_kept | fixed_sizes)
+small = st.integers(1, 90)
+small_specs = st.builds(ImageInput, size=st.tuples(small, small), fit=modes) | st.builds(
+    ImageInput, multiple=st.integers(1, 9), max_tokens=st.integers(1, 200)
+)
 
 
 @pytest.mark.parametrize(
@@ -114,17 +122,29 @@ def test_a_picture_that_suits_is_returned_itself() -> None:
     picture = np.zeros((480, 640, 3), np.uint8)
     fitted, fit = fit_image(picture, ImageInput(multiple=32, max_tokens=300))
     assert fitted is picture
-    assert fit == Fit((640, 480), (640, 480))
+    everything = (0.0, 0.0, 640.0, 480.0)
+    assert fit == Fit((640, 480), (640, 480), shown=everything, place=everything)
 
 
-@given(width=st.integers(1, 300), height=st.integers(1, 300), max_tokens=st.integers(1, 60))
-def test_the_fitted_picture_has_the_size_that_the_fit_says(width: int, height: int, max_tokens: int) -> None:
-    fitted, fit = fit_image(np.full((height, width, 3), 77, np.uint8), ImageInput(32, max_tokens))
+@pytest.mark.parametrize("mode", MODES)
+def test_a_picture_of_the_encoders_size_is_returned_itself(mode: FitMode) -> None:
+    picture = np.zeros((448, 336, 3), np.uint8)
+    fitted, fit = fit_image(picture, ImageInput(size=(336, 448), fit=mode))
+    assert fitted is picture
+    assert fit.shown == fit.place == (0.0, 0.0, 336.0, 448.0)
+
+
+@given(width=st.integers(1, 300), height=st.integers(1, 300), spec=small_specs)
+def test_the_fitted_picture_has_the_size_that_the_fit_says(width: int, height: int, spec: ImageInput) -> None:
+    fitted, fit = fit_image(np.full((height, width, 3), 77, np.uint8), spec)
+    assert fit == plan_fit(width, height, spec)
     assert fit.original_size == (width, height)
+    assert fit.fitted_size == (spec.size or fitted_size(width, height, spec.multiple, spec.max_tokens))
     assert fitted.shape == (fit.fitted_size[1], fit.fitted_size[0], 3)
     assert fitted.dtype == np.uint8
     assert fitted.flags.c_contiguous
-    assert (fitted == 77).all()
+    left, top, right, bottom = map(int, fit.place)
+    assert (fitted[top:bottom, left:right] == 77).all()
 
 
 @given(fit=fits, x=st.floats(0, 1), y=st.floats(0, 1))
@@ -134,19 +154,119 @@ def test_a_point_comes_back_where_it_was(fit: Fit, x: float, y: float) -> None:
 
 
 @given(fit=fits)
-def test_corners_are_corners(fit: Fit) -> None:
-    assert fit.to_original(0, 0) == (0, 0)
-    assert fit.to_original(*fit.fitted_size) == pytest.approx(fit.original_size)
-    assert fit.to_fitted(*fit.original_size) == pytest.approx(fit.fitted_size)
+def test_corners_of_what_is_shown_are_corners_of_its_place(fit: Fit) -> None:
+    for corner, place in ((fit.shown[:2], fit.place[:2]), (fit.shown[2:], fit.place[2:])):
+        assert fit.to_fitted(*corner) == pytest.approx(place)
+        assert fit.to_original(*place) == pytest.approx(corner)
 
 
-@pytest.mark.parametrize("size", [(1920, 1080), (333, 777), (2000, 500)])
-def test_what_is_seen_at_a_fitted_point_is_there_in_the_original(size: tuple[int, int]) -> None:
+@given(fit=fits)
+def test_what_is_shown_lies_in_the_original_and_its_place_in_the_fitted_picture(fit: Fit) -> None:
+    for (left, top, right, bottom), (width, height) in ((fit.shown, fit.original_size), (fit.place, fit.fitted_size)):
+        assert 0 <= left < right <= width
+        assert 0 <= top < bottom <= height
+
+
+def ramps(width: int, height: int) -> Image:
+    """Red grows to the right, green downwards: a pixel's colour says where it is. Blue is 255 everywhere."""
+    picture = np.full((height, width, 3), 255, np.uint8)
+    picture[..., 0] = np.round((np.arange(width) + 0.5) * 255 / width)
+    picture[..., 1] = np.round((np.arange(height) + 0.5) * 255 / height)[:, None]
+    return picture
+
+
+@given(width=small, height=small, spec=small_specs)
+@example(width=1, height=90, spec=ImageInput(size=(89, 3), fit="contain"))
+@example(width=90, height=1, spec=ImageInput(size=(3, 89), fit="cover"))
+@settings(max_examples=300)
+def test_every_fitted_pixel_shows_what_is_there_in_the_original_within_a_pixel(
+    width: int, height: int, spec: ImageInput
+) -> None:
+    fitted, fit = fit_image(ramps(width, height), spec)
+    left, top, right, bottom = map(int, fit.place)
+    for axis, (start, end, size) in enumerate(((left, right, width), (top, bottom, height))):
+        centres = np.arange(start, end) + 0.5
+        there = np.array([fit.to_original(c, c)[axis] for c in centres])
+        line = fitted[(top + bottom) // 2, left:right, axis] if axis == 0 else fitted[top:bottom, left, axis]
+        seen = line * (size / 255)
+        # Neither side can be sharper than its pixels, nor than the 256 levels that say where a pixel is.
+        pixel = max(1.0, (fit.shown[axis + 2] - fit.shown[axis]) / (end - start))
+        assert np.abs(seen - there).max() <= pixel + size / 255
+
+
+@given(width=small, height=small, to_width=small, to_height=small)
+@settings(max_examples=300)
+def test_contain_shows_all_in_the_middle_of_black_bars(width: int, height: int, to_width: int, to_height: int) -> None:
+    fitted, fit = fit_image(ramps(width, height), ImageInput(size=(to_width, to_height), fit="contain"))
+    assert fit.shown == (0, 0, width, height)
+    left, top, right, bottom = map(int, fit.place)
+    assert fit.place == (left, top, right, bottom)  # bars are whole pixels
+    assert (left, right) == (0, to_width) or (top, bottom) == (0, to_height)
+    assert abs(left - (to_width - right)) <= 1
+    assert abs(top - (to_height - bottom)) <= 1
+    assert (fitted[top:bottom, left:right, 2] == 255).all()
+    bars = np.ones(fitted.shape[:2], bool)
+    bars[top:bottom, left:right] = False
+    assert not fitted[bars].any()
+    # The aspect ratio is kept as well as whole pixels allow.
+    scale = min(to_width / width, to_height / height)
+    assert abs((right - left) - width * scale) <= 1
+    assert abs((bottom - top) - height * scale) <= 1
+
+
+@given(width=sides, height=sides, to_width=sides, to_height=sides)
+@settings(max_examples=300)
+def test_cover_shows_the_middle_at_its_true_aspect_ratio(
+    width: int, height: int, to_width: int, to_height: int
+) -> None:
+    fit = plan_fit(width, height, ImageInput(size=(to_width, to_height), fit="cover"))
+    assert fit.place == (0, 0, to_width, to_height)
+    left, top, right, bottom = fit.shown
+    assert left + right == pytest.approx(width)
+    assert top + bottom == pytest.approx(height)
+    assert (right - left) == pytest.approx(width) or (bottom - top) == pytest.approx(height)
+    assert (right - left) / (bottom - top) == pytest.approx(to_width / to_height)
+
+
+def test_cover_cuts_off_both_ends_alike() -> None:
+    picture = np.zeros((100, 300, 3), np.uint8)
+    picture[:, 100:200] = 255
+    fitted, _ = fit_image(picture, ImageInput(size=(50, 50), fit="cover"))
+    assert (fitted[:, 1:-1] > 250).all()
+    fitted, _ = fit_image(picture.transpose(1, 0, 2).copy(), ImageInput(size=(50, 50), fit="cover"))
+    assert (fitted[1:-1] > 250).all()
+
+
+@given(width=sides, height=sides, to_width=sides, to_height=sides)
+def test_fill_shows_all_everywhere(width: int, height: int, to_width: int, to_height: int) -> None:
+    fit = plan_fit(width, height, ImageInput(size=(to_width, to_height), fit="fill"))
+    assert (fit.shown, fit.place) == ((0, 0, width, height), (0, 0, to_width, to_height))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_point_outside_what_is_seen_keeps_its_place(mode: FitMode) -> None:
+    fit = plan_fit(1920, 1080, ImageInput(size=(448, 448), fit=mode))
+    assert fit.to_original(224, 224) == pytest.approx((960, 540), abs=0.5)
+    if mode == "contain":
+        assert fit.place == (0, 98, 448, 350)
+        assert fit.to_original(224, 0) == pytest.approx((960, -420))  # on the upper bar: above the picture
+    if mode == "cover":
+        assert fit.shown == (420, 0, 1500, 1080)
+        assert fit.to_fitted(0, 540) == pytest.approx((-174.22, 224), abs=0.01)  # cropped: beside the fitted picture
+    if mode == "fill":
+        assert fit.to_original(448, 448) == pytest.approx((1920, 1080))
+
+
+@pytest.mark.parametrize(
+    "spec", [ImageInput(32, 300), *(ImageInput(size=(448, 448), fit=mode) for mode in MODES)], ids=str
+)
+@pytest.mark.parametrize("size", [(1920, 1080), (333, 777), (2000, 500), (111, 79)])
+def test_what_is_seen_at_a_fitted_point_is_there_in_the_original(size: tuple[int, int], spec: ImageInput) -> None:
     width, height = size
     picture = np.zeros((height, width, 3), np.uint8)
-    left, top, right, bottom = width // 5, height // 3, width // 2, height // 2
+    left, top, right, bottom = width * 2 // 5, height * 2 // 5, width // 2, height * 4 // 7
     picture[top:bottom, left:right] = 255
-    fitted, fit = fit_image(picture, ImageInput(32, 300))
+    fitted, fit = fit_image(picture, spec)
     # the area and the centre of mass of the white box, in fitted coordinates: pixel (i, j) has its centre at +0.5
     weight = fitted[..., 0] / 255.0
     centre = (

@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def install(folder: Path, source: str, engines: Mapping[str, str]) -> Path:
-    """Write module ``third_party`` with ``source``, and metadata that names its ``engines`` (name: class)."""
+    """Write module ``their_engine`` with ``source``, and metadata that names its ``engines`` (name: class)."""
     metadata = folder / "third_party-1.dist-info"
     metadata.mkdir(parents=True)
-    (folder / "third_party.py").write_text(textwrap.dedent(source))
+    (folder / "their_engine.py").write_text(textwrap.dedent(source))
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: third_party\nVersion: 1\n")
-    lines = [f"{name} = third_party:{kind}" for name, kind in engines.items()]
+    lines = [f"{name} = their_engine:{kind}" for name, kind in engines.items()]
     (metadata / "entry_points.txt").write_text("\n".join(["[qwen3vl_ros.engines]", *lines, ""]))
     return folder
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import httpx
+import numpy as np
 
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import (
@@ -40,18 +41,25 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
     Usage,
 )
+from qwen3vl_ros.engines.maix_http_tokens import most_tokens
 from qwen3vl_ros.engines.maix_model import find_maix_model
 from qwen3vl_ros.engines.maix_process import MaixProcess
 
 _SUPPORTS = frozenset({"system_prompt", "stop", "max_tokens", "text_only"})
 _SAMPLING = frozenset({"temperature", "top_p", "top_k", "repetition_penalty"})
-"""What nn.Qwen3VL takes with each question. nn.InternVL reads it once, from the .mud file, while it loads."""
+"""What nn.Qwen3VL takes with each question. nn.InternVL takes it from the .mud file, once, while it loads."""
 
+_TEMPLATE_TOKENS = 32
+"""What the chat template takes; see maix_http_request.py."""
+
+# What the service does with these values: maix_http_request.py.
 _GREEDY = 0.01
-"""For temperature 0: the board's sampler divides by the temperature, and tops out at the likeliest token from here."""
+_TOP_P_OFF = 0.9999
+_MOST_TOP_K = 100_000
+_PENALTY_OFF = 1.0002
 
-_MANY = 1000
-"""For top_k 0, off: the board's sampler sorts this many, and reads past its list where there are no more tokens."""
+_STOP_PERIOD = 0.5
+"""Seconds after which a service is told again to stop: it forgets that while it encodes a picture."""
 
 _END_TIMEOUT = 30.0
 """Seconds that an answer nobody wants gets to end. One of 448 tokens that cannot be stopped takes about as long."""
@@ -86,9 +94,9 @@ class MaixEngine:
     ) -> None:
         """Load the model. Raises :class:`ModelNotFound`, :class:`EngineNotReady`.
 
-        ``model``: a .mud file. ``model_class``: what runs it, ``Qwen3VL`` or ``InternVL``. ``fit``: how the caller is to
-        bring pictures to the model's size. ``load_timeout``: seconds that loading may take, waiting for another process
-        that has the model included.
+        ``model``: a .mud file. ``model_class``: what runs it, ``Qwen3VL`` or ``InternVL``. ``fit``: how the caller is
+        to bring pictures to the model's size. ``load_timeout``: seconds that loading may take, waiting for another
+        process that has the model included.
         """
         self._model = find_maix_model(model, model_class)
         self._load_timeout = load_timeout
@@ -97,26 +105,27 @@ class MaixEngine:
         self._busy = threading.Lock()
         self._process: MaixProcess | None = None
         self._left: list[MaixProcess] = []
-        self._facts: dict[str, str | int] = {}
+        self._width = self._height = 0
+        self._version = ""
         self._restart = False
         try:
             self._prepare(Cancel())
         except BaseException:
             self.close()
             raise
-        size = int(self._facts["width"]), int(self._facts["height"])
         self._description = Description(
             engine="maix",
             model=self._model.name,
-            context_length=self._model.context_length,
-            prompt_limit=self._model.prompt_limit,
+            context_length=self._model.limits.context,
+            prompt_limit=self._model.limits.prompt,
             max_images=1,
-            image_input=ImageInput(size=size, fit=fit),
+            image_input=ImageInput(size=(self._width, self._height), fit=fit),
             supports=self._supports,
             details={
                 "file": str(self._model.path),
-                "kind": f"nn.{model_class}, {self._facts['version']}",
+                "kind": f"nn.{model_class}, {self._version}",
                 "service": self._model.service_url or "none: the model runs in MaixPy's process",
+                "limits": self._model.limits.source,
             },
         )
 
@@ -153,7 +162,7 @@ class MaixEngine:
     def _question(self, request: Request) -> _Question:
         """What to send for ``request``. Raises what :meth:`generate` raises for a request."""
         if request.response_schema is not None:
-            raise Unsupported("response_schema: the board cannot constrain an answer. Ask for JSON in the question.")
+            raise Unsupported("response_schema: MaixPy has no grammars; ask for JSON in the question instead.")
         options = request.options
         for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"):
             if name not in self._supports and getattr(options, name) is not None:
@@ -162,42 +171,47 @@ class MaixEngine:
                 )
         if options.max_tokens is not None and options.max_tokens < 1:
             raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
+        if options.repetition_penalty is not None and options.repetition_penalty < 1.0:
+            raise Unsupported("repetition_penalty: the board takes 1, which is off, and more.")
         text, picture = self._one_turn(request)
+        if picture is None and self._model.service_url:
+            # A service that finds no picture looks at the last one that it was asked about.
+            picture = np.full((self._height, self._width, 3), 128, np.uint8)
         image_tokens = 0 if picture is None else self._model.image_tokens
-        tokens = image_tokens + estimated_tokens(text)
-        limit, context = self._model.prompt_limit, self._model.context_length
-        if limit is not None and tokens > limit:
+        tokens = _TEMPLATE_TOKENS + image_tokens + round(most_tokens(text))
+        limits = self._model.limits
+        most = min(limits.prompt or tokens, (limits.context or tokens + 1) - 1)
+        if tokens > most:
             raise PromptTooLong(
-                f"The prompt has about {tokens} tokens, {image_tokens} of them for the picture, and this model takes "
-                f"{limit}. Ask with less text."
+                f"The prompt has about {tokens} tokens, {image_tokens} of them for the picture, and the model reads "
+                f"{most} ({limits.source}). Ask with fewer words, and a shorter system prompt."
             )
-        if context is not None and tokens >= context:
-            raise PromptTooLong(
-                f"The prompt has about {tokens} tokens, {image_tokens} of them for the picture, and the context holds "
-                f"{context}, answer included. Ask with less text."
-            )
-        return _Question(text, picture, _sampling(options), tokens, image_tokens)
+        return _Question(text, picture, _sampling(options) if self._model.service_url else {}, tokens, image_tokens)
 
     def _one_turn(self, request: Request) -> tuple[str, Image | None]:
         """The text of instruction and question, and the picture."""
-        *instructions, last = request.messages or (None,)
-        if last is None or last.role != "user" or any(m is None or m.role != "system" for m in instructions):
+        roles = [message.role for message in request.messages]
+        if roles[-1:] != ["user"] or set(roles[:-1]) - {"system"}:
             raise Unsupported("sessions: the board remembers nothing; ask one question, with all it needs in it.")
         pictures = [part for message in request.messages for part in message.content if not isinstance(part, str)]
         if len(pictures) > 1:
-            raise Unsupported(f"images: this model takes one picture at a time, not {len(pictures)}.")
-        width, height = int(self._facts["width"]), int(self._facts["height"])
+            raise BadImage(f"This engine takes one picture, not {len(pictures)}: MaixPy has one place for it.")
         for picture in pictures:
-            if picture.dtype != "uint8" or picture.shape != (height, width, 3):
+            if picture.dtype != np.uint8 or picture.shape != (self._height, self._width, 3):
                 raise BadImage(
-                    f"This model's encoder takes uint8 pictures of {width}x{height} pixels, not {picture.dtype} of shape "
-                    f"{picture.shape}: fit it with fit_image(picture, engine.describe().image_input)."
+                    f"A picture of {picture.dtype} {picture.shape} does not fit: this model takes uint8 RGB of "
+                    f"{self._width}x{self._height} pixels (describe().image_input)."
                 )
-        # MaixPy sends its system prompt once and after the question, and the service ignores it: it goes with the text.
-        texts = ["".join(part for part in m.content if isinstance(part, str)) for m in request.messages]
-        if not texts[-1].strip():
-            raise BadRequest("There is no question: this model needs text with the picture.")
-        return "\n\n".join(text for text in texts if text), pictures[0] if pictures else None
+        # MaixPy sends its own system prompt once, and after the question: instructions go with the text instead.
+        texts = ["".join(part for part in m.content if isinstance(part, str)).strip() for m in request.messages]
+        if not texts[-1]:
+            raise BadRequest("There is no question: MaixPy takes a picture only with text.")
+        text = "\n\n".join(filter(None, texts))
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise BadRequest("The question has half a surrogate pair in it, which is no text.") from None
+        return text, pictures[0] if pictures else None
 
     def _prepare(self, cancel: Cancel) -> MaixProcess | None:
         """MaixPy with the model loaded and no answer on its way; None when ``cancel`` is set before it is so far.
@@ -211,13 +225,14 @@ class MaixEngine:
             process = self._process
             if not process.loading and not process.answering:
                 return process
-            event = process.next(timeout=1.0)
+            event = process.next(_STOP_PERIOD)
             if event is None:
                 self._hurry(process, time.monotonic() - since)
             elif event[0] == "loading":
                 self._progress(event[1])
             elif event[0] == "ready":
-                self._facts, self._restart = event[1], False
+                self._width, self._height, self._version = event[1:]
+                self._restart = False
             elif event[0] == "failed":
                 self._leave()
                 raise event[1]
@@ -236,14 +251,14 @@ class MaixEngine:
             process.kill()  # and not the service, which may be about to have loaded
             self._leave()
             raise EngineNotReady(
-                f"{self._model.path} was not loaded within load_timeout, {self._load_timeout:g} s. What MaixPy printed, "
-                "and `journalctl -u qwen3_vl -u llm-tokenizer` on the board, may say why."
+                f"{self._model.path} was not loaded within load_timeout, {self._load_timeout:g} s. What MaixPy "
+                "printed, and `journalctl -u qwen3_vl -u llm-tokenizer` on the board, may say why."
             )
         if process.answering and waited > _END_TIMEOUT:
             _log.warning("an answer that nobody wants still runs after %g s: loading the model anew", waited)
             process.kill()
             self._leave(restart=True)
-        elif process.answering:  # a service may forget what it was told before the first token
+        elif process.answering:
             self._end_answer(process)
 
     def _end_answer(self, process: MaixProcess) -> None:
@@ -364,22 +379,25 @@ class _Answer:
 
 
 def _sampling(options: Options) -> dict[str, float | int | bool]:
-    """Every field of MaixPy's post_config that matters: what one question sets, the next one would find set.
+    """Fields of MaixPy's post_config: each that matters, always, as what one question sets the next one finds set.
 
     Unset ones get what Qwen recommends: https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct, "Generation Hyperparameters".
+    Tokens are drawn by top-k, or by top-p where there is no top-k.
     """
     temperature = 0.7 if options.temperature is None else options.temperature
     top_p = 0.8 if options.top_p is None else options.top_p
     top_k = 20 if options.top_k is None else options.top_k
-    if temperature < _GREEDY:  # always the likeliest token, whichever of these the service reads
-        temperature, top_p, top_k = _GREEDY, _GREEDY, 1
+    by_top_p = options.top_p is not None and options.top_p < 1 if options.top_k is None else options.top_k == 0
+    if temperature < _GREEDY:  # 0 is refused in silence
+        temperature, top_k, by_top_p = _GREEDY, 1, False
+    penalty = 1.0 if options.repetition_penalty is None else options.repetition_penalty
     return {
         "enable_temperature": True,
         "temperature": temperature,
         "enable_top_p_sampling": True,
-        "top_p": top_p,
-        "enable_top_k_sampling": True,
-        "top_k": min(top_k or _MANY, _MANY),
+        "top_p": min(top_p, _TOP_P_OFF),
+        "enable_top_k_sampling": not by_top_p,
+        "top_k": min(max(top_k, 1), _MOST_TOP_K),
         "enable_repetition_penalty": True,
-        "repetition_penalty": 1.0 if options.repetition_penalty is None else options.repetition_penalty,
+        "repetition_penalty": max(penalty, _PENALTY_OFF),
     }

@@ -5,9 +5,9 @@ makes them: this one has a single thread, and :mod:`qwen3vl_ros.engines.maix_pro
 Whoever is on that side may die at any moment; the model is released then too, as soon as MaixPy returns.
 
 To this process: ``("ask", question, picture, sampling)``, ``("stop",)``, ``("close",)``.
-From this process: ``("loading", sentence)``, ``("ready", facts)``, ``("failed", error)``; and for each question
-``("encoded",)``, ``("text", text, tokens)`` any number of times, and ``("done", error, spoilt)``, where spoilt means
-that another answer can only be had from a model that is loaded anew.
+From this process: ``("loading", sentence)``, ``("ready", width, height, version)``, ``("failed", error)``; and for
+each question ``("encoded",)``, ``("text", text, tokens)`` any number of times, and ``("done", error, spoilt)``, where
+spoilt means that another answer can only be had from a model that is loaded anew.
 """
 
 from __future__ import annotations
@@ -106,8 +106,7 @@ def _serve(connection: Connection, vlm: Any, model_class: str, service_url: str)
                 waiting = True
             if connection.poll(0.5):
                 return  # nothing is asked yet, so this is the end
-    facts = {"width": vlm.input_width(), "height": vlm.input_height(), "version": vlm.version()}
-    connection.send(("ready", facts))
+    connection.send(("ready", vlm.input_width(), vlm.input_height(), vlm.version()))
     while (message := connection.recv())[0] != "close":
         if message[0] == "ask":  # else a stop that came too late
             try:
@@ -189,7 +188,7 @@ class _Reply:
             vlm.cancel()
 
     def take(self, response: Any, tokens: int = 0) -> None:
-        """Report what ``response`` has that was not reported. ``msg`` has it all; ``msg_new`` comes twice at the end."""
+        """Report what is new in ``response``. ``msg`` has the whole answer; the last ``msg_new`` comes twice."""
         try:
             text: str = response.msg
         except UnicodeDecodeError:  # it ends within a character: the rest comes with the next call

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3vl_ros.engines.base import ModelNotFound
+from qwen3vl_ros.engines.maix_http_request import Limits, limits_of
+
+_THE_MODEL = "Qwen3-VL-2B-Instruct-GPTQ-Int4-AX630C-P320-CTX448"
 
 _FILES = ("tokens_embed", "post_model", "vpm_resampler_model", "post_config_path")
 """Keys of [extra] whose values are files beside the .mud file (MaixCDK, components/llm/src/maixcam2)."""
@@ -17,13 +20,14 @@ _FILES = ("tokens_embed", "post_model", "vpm_resampler_model", "post_config_path
 class MaixModel:
     """``service_url``: where the model's service listens, "" for a model that runs in MaixPy's own process.
 
-    ``image_tokens``: what a picture costs.
+    ``image_tokens``: what a picture costs. ``limits``: what the names say.
     """
 
     path: Path
     model_class: str
     service_url: str
     image_tokens: int
+    limits: Limits
 
     @property
     def name(self) -> str:
@@ -68,4 +72,6 @@ def find_maix_model(path: str, model_class: str) -> MaixModel:
         image_tokens = int(extra["vpm_len"])
     except (KeyError, ValueError):
         raise ModelNotFound(f"{mud} does not say how many tokens a picture has (vpm_len): download it again.") from None
-    return MaixModel(mud, model_class, service_url, image_tokens)
+    # Of a service whose folder's name does not say, it is known that there is but one model for these boards.
+    names = (str(mud.absolute()), *([_THE_MODEL] if service_url else []))
+    return MaixModel(mud, model_class, service_url, image_tokens, limits_of(names, 0, 0))

@@ -176,6 +176,9 @@ class OpenaiEngine:
         answer = _Answer(request.options.stop)
         question = Question(request, self._jpeg_quality)
         yield Chunk(Stage.PREFILL)
+        if cancel.is_set():
+            yield answer.last(cancel)
+            return
         deltas = cast("Generator[Delta, None, None]", self._loop.iterate(self._ask(question, answer.sent), cancel))
         try:
             with contextlib.closing(deltas):

@@ -204,9 +204,8 @@ def finish_problem(finish: str) -> str:
     return f"The server ended the answer with {finish!r}." if finish in _BROKEN_FINISH else ""
 
 
-def complaint_in(content: bytes, content_type: str) -> Complaint:
+def complaint_in(text: str, content_type: str) -> Complaint:
     """The error that the body of an answer tells, however it does."""
-    text = content.decode("utf-8", "replace")
     if "html" in content_type or text.lstrip()[:1] == "<":
         title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
         return Complaint(f"a web page{f' titled {one_line(title[1])!r}' if title else ''}")

@@ -19,6 +19,7 @@ from qwen3vl_ros.engines.openai_errors import (
     complaint_in,
     connection_failed,
     one_line,
+    quoted,
 )
 from qwen3vl_ros.engines.openai_reply import Complaint, Delta
 from qwen3vl_ros.engines.openai_request import Dialect, Question
@@ -132,7 +133,7 @@ class Server:
             raise late(url, self.patience) from None
 
         def refusal(complaint: Complaint) -> Refused:
-            return self._answered(response, self._shown_complaint(complaint), question, sent, complaint.status or 500)
+            return self._answered(response, self._shown_complaint(complaint), question, complaint.status or 500)
 
         try:
             async for delta in deltas(response, url, deadline, self.patience, self._shown, refusal):
@@ -169,7 +170,7 @@ class Server:
             if response.status_code == 404 or complaint.code == "model_not_found":
                 raise await self._not_there(response.status_code, complaint)
             if response.status_code not in (400, 422) or not self._learn(complaint):
-                raise self._answered(response, complaint, question, sent)
+                raise self._answered(response, complaint, question, n_bytes=len(body))
 
     def _learn(self, complaint: Complaint) -> bool:
         """Whether the complaint is about something that can be said in another way, which it will be from now on."""
@@ -181,7 +182,6 @@ class Server:
 
     async def _not_there(self, status: int, complaint: Complaint) -> Refused:
         """Either the model or the address is wrong: the list of models tells which."""
-        said = f": {complaint.message}" if complaint.message else "."
         try:
             listed = await self.list_models(_LISTING_TIME)
         except Refused:
@@ -190,7 +190,7 @@ class Server:
             return Refused(
                 ModelNotFound(
                     f"{self.address.url}/chat/completions does not exist, or has no model {self.model!r} "
-                    f"({status}){said} {CHECK_ADDRESS}"
+                    f"({status}){quoted(complaint.message)} {CHECK_ADDRESS}"
                 )
             )
         return Refused(
@@ -214,11 +214,12 @@ class Server:
         response: httpx.Response,
         complaint: Complaint,
         question: Question | None = None,
-        sent: Sent | None = None,
         status: int = 0,
+        n_bytes: int = 0,
     ) -> Refused:
         if response.is_redirect and response.next_request is not None:
-            complaint = Complaint(f"to {_without_credentials(response.next_request.url)}")
+            target = _without_credentials(response.next_request.url)
+            complaint = Complaint(f"to {self._shown(target)}")
         return answered(
             self.address.url,
             status or response.status_code,
@@ -226,14 +227,15 @@ class Server:
             complaint,
             fields=question.fields if question else (),
             key=self.key,
-            n_bytes=sent.n_bytes if sent else 0,
+            n_bytes=n_bytes,
         )
 
     def _connection_failed(self, error: httpx.RequestError) -> Refused:
         return connection_failed(self.address.url, error, self._shown(str(error)), self.connect_timeout)
 
     def _complaint(self, response: httpx.Response, content: bytes) -> Complaint:
-        return self._shown_complaint(complaint_in(content, response.headers.get("content-type", "")))
+        text = self.address.redacted(content.decode("utf-8", "replace"))
+        return self._shown_complaint(complaint_in(text, response.headers.get("content-type", "")))
 
     def _shown_complaint(self, complaint: Complaint) -> Complaint:
         return Complaint(
@@ -241,7 +243,7 @@ class Server:
         )
 
     def _shown(self, text: str) -> str:
-        # Redacted first: a key that is cut would not be found.
+        # Redacted before it is cut: a part of a key would not be found.
         return one_line(self.address.redacted(text))
 
 

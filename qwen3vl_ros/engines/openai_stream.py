@@ -11,7 +11,7 @@ import anyio
 import httpx
 
 from qwen3vl_ros.engines.base import EngineError
-from qwen3vl_ros.engines.openai_errors import Refused, finish_problem, one_line
+from qwen3vl_ros.engines.openai_errors import Refused, finish_problem, quoted
 from qwen3vl_ros.engines.openai_reply import Complaint, Delta, read_complaint, read_delta
 from qwen3vl_ros.engines.streaming import event_data
 
@@ -60,12 +60,13 @@ async def deltas(
         while (data := await _next(events, deadline)) is not None:
             if data.strip() == _DONE:
                 finished = True
+                yield Delta(finish="stop")  # for servers that give no reason; a reason that came before counts
                 break
-            complaint, delta = _read(data)
+            complaint, delta = _read(data, shown)
             if complaint is not None:
                 problem = refusal(complaint)
                 if begun:
-                    problem = EngineError(f"{url} failed in the middle of the answer: {shown(complaint.message)}")
+                    problem = EngineError(f"{url} failed in the middle of the answer{quoted(shown(complaint.message))}")
                 break
             if finish_problem(delta.finish):
                 problem = EngineError(f"{url} did not finish the answer: {finish_problem(delta.finish)}")
@@ -117,12 +118,12 @@ def late(url: str, patience: Patience) -> Refused:
     )
 
 
-def _read(data: bytes) -> tuple[Complaint | None, Delta]:
-    """Raises ValueError."""
+def _read(data: bytes, shown: Callable[[str], str]) -> tuple[Complaint | None, Delta]:
+    """Raises ValueError with text that is fit to be shown."""
     try:
         value = json.loads(data)
     except ValueError:
-        raise ValueError(one_line(data.decode("utf-8", "replace")) or "an empty event") from None
+        raise ValueError(shown(data.decode("utf-8", "replace")) or "an empty event") from None
     return read_complaint(value), read_delta(value)
 
 

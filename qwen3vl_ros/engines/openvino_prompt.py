@@ -77,7 +77,15 @@ class ChatPrompt:
         if text.count(mark) != len(images):
             raise Unsupported("images: the model's chat template does not take pictures in this place.")
         text = text.replace(mark, _PICTURE)
-        image_tokens = sum(self._tokens(image) for image in images)
+        sizes = [self._tokens(image) for image in images]
+        if len(sizes) > 1 and 1 in sizes:
+            # Replacing _PICTURE by its tokens does not change it, so the next picture takes its place, and the
+            # positions are written past the end of their memory: normalize_prompt in qwen2vl/classes.cpp.
+            raise BadImage(
+                f"A picture of {TILE}x{TILE} pixels cannot be one of several with this model: OpenVINO GenAI mixes them "
+                "up. Enlarge it."
+            )
+        image_tokens = sum(sizes)
         return Prompt(
             text,
             images,

@@ -30,3 +30,5 @@ def load(name: str) -> Callable[..., Engine]:
         raise ModelNotFound(
             f"engine {name!r} needs a library that is not installed ({error}); `qwen3vl-ros engines` says how to get it"
         ) from error
+    except AttributeError as error:
+        raise ModelNotFound(f"engine {name!r} is {found[name].value!r}, which does not exist: {error}") from error

@@ -1,0 +1,50 @@
+"""Exports the tests' tiny Qwen3-VL to OpenVINO IR, by the same command as users export a real one.
+
+optimum-intel works with older versions of transformers and huggingface_hub than the rest of the tests use. They are in
+a directory of their own (scripts/set_up.py puts them there, without what they share with the rest, such as torch) and
+only the exporting process sees it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+TOOLS = Path(sys.prefix) / "openvino-export"
+"""Where requirements/openvino-export.txt is installed."""
+
+
+def export(hf_dir: Path, cache: Path) -> Path:
+    """Export the model in ``hf_dir``, all in float32; returns the directory. ``cache`` keeps it for the next time."""
+    if not TOOLS.is_dir():
+        raise FileNotFoundError(f"{TOOLS} is missing: `make test-tools` installs what exports OpenVINO models there")
+    digest = hashlib.sha256()
+    for file in (*sorted(hf_dir.iterdir()), *sorted(TOOLS.glob("*.dist-info/METADATA"))):
+        digest.update(file.name.encode() + file.read_bytes())
+    folder = cache / digest.hexdigest()[:16]
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        command = [sys.executable, "-W", "ignore", "-m", "optimum.commands.optimum_cli", "export", "openvino"]
+        command += ["--model", str(hf_dir), "--task", "image-text-to-text", "--weight-format", "fp32", str(partial)]
+        environment = {**os.environ, "PYTHONPATH": str(TOOLS), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"the export of the tiny model failed:\n{done.stderr[-3000:]}")
+        partial.rename(folder)
+    return folder
+
+
+def with_chat_template(source: Path, target: Path, old: str, new: str) -> Path:
+    """Copy an exported model and replace ``old`` in the chat template of the copy; returns ``target``."""
+    shutil.copytree(source, target)
+    file = target / "openvino_tokenizer.xml"
+    text = file.read_text(encoding="utf-8")
+    old, new = (part.replace("<", "&lt;").replace(">", "&gt;").replace("\n", "&#10;") for part in (old, new))
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    return target

@@ -1,0 +1,209 @@
+"""Which engine answers: chosen, fallen back to, or changed while questions come. Over real DDS."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from builtin_interfaces.msg import Duration
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.msg import VlmStatus
+from qwen3vl_ros.srv import SetEngine
+
+import third_party
+from ros_client import RosClient
+from vlm_process import VlmProcess
+
+pytestmark = pytest.mark.ros
+Code = AskImage.Result
+
+
+class Moods:
+    """Engines ``first`` and ``second`` of a third party, whose moods a test sets."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.parameters = {f"{name}__mood": str(folder / name) for name in ("first", "second")}
+
+    def set(self, **moods: str) -> None:
+        for name, mood in moods.items():
+            new = self.folder / f"{name}.new"
+            new.write_text(mood)
+            new.rename(self.folder / name)
+
+
+@pytest.fixture
+def moods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Moods:
+    package = third_party.install(tmp_path / "installed", third_party.MOODY, {"first": "Moody", "second": "Moody"})
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    moods = Moods(tmp_path)
+    moods.set(first="good", second="good")
+    return moods
+
+
+def ask(ros: RosClient, prompt: str = "?") -> object:
+    return ros.ask(prompt, text_only=True)
+
+
+def set_engine(ros: RosClient, **fields: object) -> SetEngine.Response:
+    return ros.call(SetEngine, "/vlm/set_engine", SetEngine.Request(**fields))
+
+
+# --- auto ------------------------------------------------------------------------------------------------------------
+
+
+def test_auto_takes_the_first_that_works_and_says_why_not_the_others(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
+) -> None:
+    moods.set(first="absent")
+    node = start_vlm(engine="auto", engines=["first", "second", "llama"], **moods.parameters)
+    status = node.wait_status(lambda s: s.state == VlmStatus.READY and s.message)
+    assert (status.engine, status.model) == ("second", "model of second")
+    assert "first is not installed" in status.message
+    assert ask(ros).result().engine == "second"
+    node.stop()
+    assert "engine 'first' cannot be used: first is not installed" in node.output
+    assert "engine 'second' can be used: second is here" in node.output
+
+
+def test_a_node_without_parameters_answers_with_the_model_that_ships(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess]
+) -> None:
+    status = start_vlm(engine="auto", maix_http__base_url="http://127.0.0.1:9").wait_ready()
+    assert status.engine == "llama"
+
+
+def test_a_node_that_finds_no_engine_says_why_of_each(ros: RosClient, start_vlm: Callable[..., VlmProcess]) -> None:
+    node = start_vlm(engine="auto", engines=["openai", "llama"], llama__model="/nowhere/model.gguf")
+    status = node.wait_status(lambda s: s.state == VlmStatus.UNCONFIGURED and s.message)
+    assert "llama: " in status.message and "/nowhere/model.gguf" in status.message
+    assert "openai: " in status.message and "base_urls" in status.message
+
+
+# --- falling back ----------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_fails_repeatedly_is_left_says_diagnostics_and_taken_again_when_it_is_back(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
+) -> None:
+    node = start_vlm(engine="auto", engines=["first", "second"], fallback_failures=2, **moods.parameters)
+    node.wait_connected()
+    moods.set(first="failing")
+    for _ in range(2):
+        result = ask(ros).result()
+        assert (result.error_code, result.engine) == (Code.ENGINE_ERROR, "first")
+    moods.set(first="away")
+    node.wait_status(lambda s: s.state == VlmStatus.READY and s.engine == "second")
+    assert ask(ros).result().text == "second"
+    with ros.listen(DiagnosticArray, "/diagnostics") as diagnostics:
+        found = diagnostics.wait_for(lambda a: any("first" in s.message for s in a.status if "engine" in s.name))
+        engine = next(status for status in found.status if status.name == "vlm: engine")
+        assert engine.level == DiagnosticStatus.WARN
+        moods.set(first="good")
+        node.wait_status(lambda s: s.state == VlmStatus.READY and s.engine == "first" and not s.message)
+        diagnostics.wait_for(lambda a: a.status[0].level == DiagnosticStatus.OK)
+    assert ask(ros).result().text == "first"
+
+
+def test_a_question_waits_while_the_node_looks_for_another_engine(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
+) -> None:
+    moods.set(first="slow")
+    node = start_vlm(engine="auto", engines=["first", "second"], fallback_after=1.0, **moods.parameters)
+    assert "it takes its time" in node.wait_status(lambda s: "its time" in s.message).message
+    assert ask(ros).result().text == "second"
+
+
+# --- set_engine ------------------------------------------------------------------------------------------------------
+
+
+def test_set_engine_changes_over_while_running_goals_finish_and_the_queue_is_kept(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
+) -> None:
+    node = start_vlm(engine="first", **moods.parameters).wait_connected()
+    running = ask(ros, "wait")
+    running.wait_for_text()
+    waiting = ask(ros)
+    response = set_engine(ros, engine="second")
+    assert response.success, response.message
+    assert (response.engine, response.model) == ("second", "model of second")
+    node.wait_status(lambda s: s.engine == "second")
+    assert not running.done
+    moods.set(first="let go")
+    assert (running.result().text, running.result().engine) == ("first", "first")
+    assert (waiting.result().text, waiting.result().engine) == ("second", "second")
+    assert ros.get_parameter("engine") == "second"
+
+
+def test_set_engine_cuts_what_still_runs_after_the_grace(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
+) -> None:
+    start_vlm(engine="first", **moods.parameters).wait_connected()
+    running = ask(ros, "wait")
+    running.wait_for_text()
+    assert set_engine(ros, engine="second", grace=Duration(nanosec=1)).success
+    result = running.result()
+    assert (result.error_code, result.text) == (Code.PREEMPTED, "first")
+    assert "the engine was changed" in result.error_msg
+    assert ask(ros).result().text == "second"
+
+
+@pytest.mark.parametrize("mood", ["absent", "broken"])
+def test_an_engine_that_cannot_be_loaded_leaves_the_old_one_in_place(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods, mood: str
+) -> None:
+    start_vlm(engine="first", **moods.parameters).wait_connected()
+    moods.set(second=mood)
+    response = set_engine(ros, engine="second")
+    assert not response.success and "second is" in response.message
+    assert (response.engine, response.model) == ("first", "model of first")
+    assert ask(ros).result().text == "first"
+    assert ros.get_parameter("engine") == "first"
+
+
+def test_set_engine_takes_another_model_of_the_same_engine(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], share: Path
+) -> None:
+    start_vlm().wait_connected()
+    missing = set_engine(ros, model="/nowhere/model.gguf")
+    assert not missing.success and "/nowhere/model.gguf" in missing.message
+    folder = share / "models" / "tabletop"
+    assert set_engine(ros, model=str(folder / "tabletop-f16.gguf")).success
+    assert ros.get_parameter("llama.model") == str(folder / "tabletop-f16.gguf")
+    assert ask(ros).result().error_code == Code.NONE
+
+
+def test_one_change_at_a_time_and_none_outlives_the_node(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
+) -> None:
+    node = start_vlm(engine="first", **moods.parameters).wait_connected()
+    moods.set(second="slow")
+    first: list[SetEngine.Response] = []
+    change = threading.Thread(target=lambda: first.append(set_engine(ros, engine="second")))
+    change.start()
+    answers = ask(ros).result()
+    assert answers.text == "first", "the old engine answers while the new one loads"
+    refusal = set_engine(ros, engine="second")
+    assert not refusal.success and "under way" in refusal.message
+    assert ros.lifecycle("deactivate") and ros.lifecycle("cleanup")
+    change.join()
+    assert not first[0].success and "cleaned up" in first[0].message
+    assert "unconfigured" in set_engine(ros, engine="second").message
+    assert node.stop()[0] == 0
+
+
+# --- parameters ------------------------------------------------------------------------------------------------------
+
+
+def test_a_parameter_that_does_not_exist_is_reported_with_the_one_that_may_be_meant(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess]
+) -> None:
+    node = start_vlm(model="x.gguf", que_size=3, llama__n_ctx=2048)
+    assert node.wait_ready().context_length == 2048
+    node.stop()
+    assert "no parameter model, so it has no effect; did you mean" in node.output
+    assert "no parameter que_size, so it has no effect; did you mean queue_size?" in node.output
+    assert "n_ctx" not in node.output

@@ -1,0 +1,339 @@
+"""The ``openai`` engine against servers that others wrote, with the shipped model.
+
+llama.cpp's own server, which the xllamacpp wheel carries, and llama-cpp-python's. Neither minds which model is asked
+for, so what a missing model looks like is for the tests with a server that is made up.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import numpy as np
+import PIL.Image
+import pytest
+
+from qwen3vl_ros.engines.base import (
+    Cancel,
+    Chunk,
+    EngineError,
+    Image,
+    Message,
+    ModelNotFound,
+    Options,
+    PromptTooLong,
+    Request,
+    Unsupported,
+)
+from qwen3vl_ros.engines.openai import OpenaiEngine
+from qwen3vl_ros.vision.fit import fit_image
+
+pytest.importorskip("xllamacpp")
+
+PATIENCE = 60.0
+N_CTX = 2048
+FRAMES = Path(__file__).parent / "data" / "gazebo_frames"
+COLOURS = {"0000.jpg": "blue", "0002.jpg": "orange", "0004.jpg": "green", "0005.jpg": "black", "0006.jpg": "purple"}
+GREEDY = Options(temperature=0.0, max_tokens=8)
+LONG = {"type": "array", "items": {"enum": ["red", "blue"]}, "minItems": 200, "maxItems": 200}
+SHORT = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
+
+LLAMA_SERVER = """
+import json, sys, xllamacpp
+settings = json.loads(sys.argv[1])
+params = xllamacpp.CommonParams()
+params.model.path = settings["model"]
+params.mmproj.path = settings["mmproj"]
+params.n_ctx = settings["n_ctx"]
+params.api_keys = settings["api_keys"]
+params.n_parallel = params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+params.port = 0
+params.warmup = False
+server = xllamacpp.Server(params)
+print("running on", server.listening_address, flush=True)
+sys.stdin.read()  # until the test ends, however it does
+"""
+
+
+class RealServer:
+    """A server's process; ``url`` is its base URL."""
+
+    def __init__(self, *command: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._urls: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._output: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        url = self._urls.get(timeout=PATIENCE)
+        if not url:
+            self.close()
+            raise RuntimeError("the server did not start:\n" + "".join(self._output[-30:]))
+        self.url = f"{url}/v1"
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._output.append(line)
+            if found := re.search(r"running on (http://\S+)", line):
+                self._urls.put(found[1])
+        self._urls.put("")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+@pytest.fixture(scope="module")
+def model(share: Path) -> dict[str, str]:
+    folder = share / "models" / "tabletop"
+    return {"model": str(folder / "tabletop-f16.gguf"), "mmproj": str(folder / "mmproj-tabletop-f16.gguf")}
+
+
+@pytest.fixture(scope="module")
+def start(model: dict[str, str]) -> Iterator[Callable[..., RealServer]]:
+    """Starts llama.cpp's server."""
+    servers = []
+
+    def start(**settings: Any) -> RealServer:
+        settings = {**model, "n_ctx": N_CTX, "api_keys": [], **settings}
+        servers.append(RealServer("-c", LLAMA_SERVER, json.dumps(settings)))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def llama_server(start: Callable[..., RealServer]) -> RealServer:
+    return start()
+
+
+@pytest.fixture(scope="module")
+def llama_cpp_server(model: dict[str, str]) -> Iterator[RealServer]:
+    """llama-cpp-python's. It has no Qwen3-VL by name; its generic multimodal format does."""
+    pytest.importorskip("uvicorn")
+    options = {
+        "model": model["model"],
+        "clip_model_path": model["mmproj"],
+        "chat_format": "mtmd",
+        "model_alias": "tabletop",
+        "n_ctx": str(N_CTX),
+        "n_threads": "1",
+        "n_threads_batch": "1",
+        "host": "127.0.0.1",
+        "port": "0",
+    }
+    server = RealServer("-m", "llama_cpp.server", *(part for k, v in options.items() for part in (f"--{k}", v)))
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["llama_server", "llama_cpp_server"])
+def server(request: pytest.FixtureRequest) -> RealServer:
+    """Each of them."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def new_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., OpenaiEngine]]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    engines = []
+
+    def new(*servers: RealServer, **config: Any) -> OpenaiEngine:
+        # The model sees 64 tokens of a picture, so larger ones are of no use.
+        engines.append(OpenaiEngine([one.url for one in servers], **{"max_image_tokens": 64, **config}))
+        return engines[-1]
+
+    yield new
+    for engine in engines:
+        engine.close()
+
+
+def frame(name: str, engine: OpenaiEngine) -> Image:
+    picture = np.asarray(PIL.Image.open(FRAMES / name).convert("RGB"))
+    return fit_image(picture, engine.describe().image_input)[0]
+
+
+def ask(engine: OpenaiEngine, *content: str | Image, options: Options = GREEDY, schema: Any = None) -> list[Chunk]:
+    return list(engine.generate(Request((Message("user", content),), options, schema), Cancel()))
+
+
+def text_of(chunks: list[Chunk]) -> str:
+    return "".join(chunk.text for chunk in chunks)
+
+
+def test_a_probe_finds_the_server(server: RealServer) -> None:
+    assert re.fullmatch(rf"{server.url}: \S*tabletop\S*", OpenaiEngine.probe(base_urls=[server.url]))
+
+
+def test_answers_about_pictures_are_right(server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
+    engine = new_engine(server)
+    answers = {name: text_of(ask(engine, frame(name, engine), "What colour is the box?")) for name in COLOURS}
+    right = [name for name, answer in answers.items() if answer.strip() == COLOURS[name]]
+    # Another CPU, or another version, rounds differently: one answer may turn.
+    assert len(right) >= len(COLOURS) - 1, answers
+
+
+def test_max_tokens_ends_an_answer(server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
+    # Without a picture it names colours for a while.
+    last = ask(new_engine(server), "What colour is the box?", options=Options(temperature=0.0, max_tokens=2))[-1]
+    assert (last.finish_reason, last.completion_tokens) == ("length", 2)
+
+
+def test_a_cancelled_answer_frees_the_server(server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
+    engine = new_engine(server)
+    for _ in range(3):
+        cancel, chunks = Cancel(), []
+        request = Request((Message("user", ("What colour is the box?",)),), Options(temperature=1.5, min_p=0.0))
+        for chunk in engine.generate(request, cancel):
+            chunks.append(chunk)
+            if chunk.text:
+                cancel.set()
+        # It may have been complete before the cancel came.
+        assert chunks[-1].finish_reason in ("cancelled", "stop")
+        assert text_of(ask(engine, frame("0000.jpg", engine), "What colour is the box?")).strip() == "blue"
+
+
+# llama.cpp's server
+
+
+def test_llama_server_stops_computing_when_an_answer_is_cancelled(
+    llama_server: RealServer, new_engine: Callable[..., OpenaiEngine]
+) -> None:
+    engine = new_engine(llama_server)
+    cancel = Cancel()
+    request = Request((Message("user", ("Go on.",)),), Options(), LONG)
+    text = ""
+    for chunk in engine.generate(request, cancel):
+        text += chunk.text
+        if text:
+            cancel.set()
+    assert chunk.finish_reason == "cancelled"
+    assert len(re.findall("red|blue", text)) < LONG["minItems"]
+    deadline = time.monotonic() + PATIENCE
+    while any(slot["is_processing"] for slot in httpx.get(llama_server.url.replace("/v1", "/slots")).json()):
+        assert time.monotonic() < deadline
+
+
+def test_llama_server_streams_and_counts(llama_server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
+    engine = new_engine(llama_server)
+    picture = frame("0000.jpg", engine)
+    chunks = ask(engine, picture, "What colour?", options=Options(temperature=0.0), schema=LONG)
+    pieces = [chunk for chunk in chunks if chunk.text]
+    assert len(pieces) > 100
+    assert [chunk.completion_tokens for chunk in pieces] == sorted(chunk.completion_tokens for chunk in pieces)
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert usage.completion_tokens >= len(pieces)
+    height, width, _ = picture.shape
+    assert usage.prompt_tokens > height * width // 1024
+    assert usage.bytes_sent > 1000
+    again = ask(engine, picture, "What colour?", options=Options(max_tokens=1))[-1].usage
+    assert again is not None and again.cached_tokens > height * width // 1024
+
+
+def test_llama_server_follows_a_schema(llama_server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
+    engine = new_engine(llama_server)
+    for schema in (SHORT, LONG):
+        chunks = ask(engine, frame("0000.jpg", engine), "Colour?", options=Options(temperature=0.0), schema=schema)
+        jsonschema.validate(json.loads(text_of(chunks)), schema)
+        assert chunks[-1].finish_reason == "stop"
+
+
+def test_llama_server_honours_every_option(llama_server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
+    engine = new_engine(llama_server)
+
+    def sample(**options: Any) -> str:
+        options = {"temperature": 2.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "max_tokens": 60, **options}
+        return text_of(ask(engine, "?", options=Options(**options), schema=LONG))
+
+    assert sample(seed=1) == sample(seed=1) != sample(seed=2)
+    greedy = sample(temperature=0.0)
+    assert greedy == sample(top_k=1) == sample(top_p=1e-6) == sample(min_p=1.0)
+    assert greedy != sample(temperature=0.0, repetition_penalty=2.0)
+    assert sample(stop=("red",)).count("red") == 0
+
+
+def test_llama_server_says_how_long_a_prompt_may_be(
+    llama_server: RealServer, new_engine: Callable[..., OpenaiEngine]
+) -> None:
+    engine = new_engine(llama_server)
+    assert engine.describe().context_length == N_CTX
+    with pytest.raises(PromptTooLong, match=rf"\d{{4}} tokens.*{N_CTX} tokens"):
+        ask(engine, "box " * 2 * N_CTX)
+
+
+def test_llama_server_without_a_projector_takes_no_pictures(
+    start: Callable[..., RealServer], new_engine: Callable[..., OpenaiEngine]
+) -> None:
+    engine = new_engine(start(mmproj=""))
+    with pytest.raises(Unsupported, match="^images: .*mmproj"):
+        ask(engine, frame("0000.jpg", engine), "What colour is the box?")
+    assert ask(engine, "What colour is the box?")
+
+
+def test_llama_server_wants_the_right_key(
+    start: Callable[..., RealServer], new_engine: Callable[..., OpenaiEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start(api_keys=["right-key"])
+    for key, words in (("", "wants an API key"), ("wrong-key", "refuses the API key, which is from the environment")):
+        monkeypatch.setenv("FLEET_KEY", key)
+        with pytest.raises(ModelNotFound, match=words) as caught:
+            ask(new_engine(server, api_key_env="FLEET_KEY"), "?")
+        assert "wrong-key" not in str(caught.value)
+    monkeypatch.setenv("FLEET_KEY", "right-key")
+    assert ask(new_engine(server, api_key_env="FLEET_KEY"), "?")
+
+
+def test_when_a_llama_server_dies_the_next_one_answers(
+    start: Callable[..., RealServer], llama_server: RealServer, new_engine: Callable[..., OpenaiEngine]
+) -> None:
+    first = start()
+    engine = new_engine(first, llama_server)
+    picture = frame("0000.jpg", engine)
+    answer = engine.generate(Request((Message("user", ("Go on.",)),), Options(), LONG), Cancel())
+    while not next(answer).text:
+        pass
+    first.close()
+    with pytest.raises(EngineError, match=f"{first.url} .*in the middle of the answer"):
+        list(answer)
+    assert text_of(ask(engine, picture, "What colour is the box?")) == "blue"
+
+
+# llama-cpp-python's server
+
+
+def test_llama_cpp_server_breaks_off_without_a_word_when_a_prompt_is_too_long(
+    llama_cpp_server: RealServer, new_engine: Callable[..., OpenaiEngine]
+) -> None:
+    # With a picture format it finds out when it has answered 200 already.
+    with pytest.raises(EngineError, match="ended without an answer: its log says why"):
+        ask(new_engine(llama_cpp_server), "box " * 2 * N_CTX)
+
+
+def test_llama_cpp_server_has_no_schemas(llama_cpp_server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
+    with pytest.raises(Unsupported, match="^response_schema: "):
+        ask(new_engine(llama_cpp_server), "?", schema=SHORT)
