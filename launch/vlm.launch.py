@@ -24,9 +24,13 @@ SHARE = HERE.parent
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node."),
     "params_file": (str(SHARE / "config" / "vlm.yaml"), "Parameter file of the node."),
-    "engine": ("", "Engine that runs the model: llama, openai, maix_http, auto, ..."),
-    "model": ("", "The engine's model: a file for llama, a name for a server."),
+    "engine": (
+        "",
+        "Engine that runs the model: llama, openai, maix_http, maix, openvino, or auto: the best that works.",
+    ),
+    "model": ("", "Model of that engine (of llama for auto): a file or directory, or a name on a server."),
     "mmproj": ("", "The vision half of the model (llama): a GGUF file."),
+    "base_url": ("", "Address of the server (engine openai, up to and with /v1; engine maix_http)."),
     "image": ("camera/image_raw", "Topic of the camera's pictures; with transport compressed, without /compressed."),
     "camera_info": ("camera/camera_info", "Topic of the camera's calibration."),
     "depth": ("camera/depth/image_raw", "Topic of depth pictures registered to the camera's."),
@@ -38,8 +42,6 @@ ARGUMENTS = {
 # The arguments that are parameters of the node, and their types.
 PARAMETERS = {
     "engine": str,
-    "model": str,
-    "mmproj": str,
     "transport": str,
     "autostart": bool,
     "use_sim_time": bool,
@@ -59,6 +61,24 @@ def generate_launch_description() -> LaunchDescription:
     )
 
 
+def _of_engine(given: dict[str, str]) -> dict[str, object]:
+    """The arguments that are parameters of the engine, by their full names."""
+    engine = given["engine"] if given["engine"] not in ("", "auto") else "llama"
+    parameters: dict[str, object] = {}
+    if given["model"]:
+        parameters[f"{engine}.model"] = ParameterValue(given["model"], value_type=str)
+    if given["mmproj"]:
+        parameters["llama.mmproj"] = ParameterValue(given["mmproj"], value_type=str)
+    if given["base_url"]:
+        if engine not in ("openai", "maix_http"):
+            raise RuntimeError(
+                "base_url is for the engines openai and maix_http: add engine:=openai or engine:=maix_http"
+            )
+        name, value = ("base_urls", [given["base_url"]]) if engine == "openai" else ("base_url", given["base_url"])
+        parameters[f"{engine}.{name}"] = value
+    return parameters
+
+
 def _node(context: LaunchContext) -> list[Node]:
     # Only when everything is known can an empty argument be told from one that was given.
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
@@ -67,6 +87,7 @@ def _node(context: LaunchContext) -> list[Node]:
         for name, value_type in PARAMETERS.items()
         if given[name]
     }
+    parameters |= _of_engine(given)
     return [
         Node(
             package="qwen3vl_ros",

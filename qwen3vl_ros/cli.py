@@ -18,10 +18,7 @@ _EXIT = """exit status:
   3 no node answers
 """
 
-_PACKAGES = {"llama_cpp": "llama-cpp-python==0.3.36", "openvino_genai": "openvino-genai", "httpx": "httpx"}
-"""What to install for a module that an engine misses."""
-
-_PASS_ON = ("node", "camera")
+_PASS_ON = ("node", "camera", "engines")
 """Sub-commands whose arguments are a ROS node's, and go to it untouched."""
 
 
@@ -29,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command; returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in _PASS_ON and not {"-h", "--help"} & set(arguments):
-        return _node(arguments[0], arguments[1:])
+        return _engines(arguments[1:]) if arguments[0] == "engines" else _node(arguments[0], arguments[1:])
     parser = _parser()
     parsed = parser.parse_args(arguments)
     if "run" not in parsed:
@@ -99,10 +96,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("node", "Run the node vlm; arguments go to ROS: --ros-args -p llama.model:=FILE -r image:=/camera/image_raw"),
         ("camera", "Run the simulated camera; arguments go to ROS: --ros-args -p world:=FILE.sdf"),
+        (
+            "engines",
+            "List the engines: which can be used here, which one auto takes, and why not the others. Parameters go to "
+            "ROS as those of the node do: --ros-args --params-file vlm.yaml",
+        ),
     ):
         # Only their --help comes this way.
         command(name, _doctor, text).usage = f"qwen3vl-ros {name} [--ros-args ...]"
-    command("engines", _engines, "List the engines: which can be used here, and why the others cannot.")
     command("doctor", _doctor, "Say what is there and what is missing to run the demo.")
     return parser
 
@@ -186,23 +187,32 @@ def _download(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _engines(_: argparse.Namespace) -> int:
-    from qwen3vl_ros.engines.registry import available
+def _engines(arguments: list[str]) -> int:
+    import rclpy
+    from rclpy.node import Node
 
-    found = available()
-    for name, entry in sorted(found.items()):
-        try:
-            engine = entry.load()
-        except Exception as error:  # noqa: BLE001 a third party's engine may fail in any way
-            package = _PACKAGES.get(getattr(error, "name", None) or "")
-            hint = f" Get it: {sys.executable} -m pip install {package}" if package else ""
-            print(f"{name:10} cannot be used: {error}.{hint}")
-            continue
-        text = (engine.__doc__ or sys.modules[entry.module].__doc__ or "").strip()
-        print(f"{name:10} {text.splitlines()[0] if text else entry.value}")
-    if not found:
-        print("No engine is registered: the package is not installed. Run `make build`.", file=sys.stderr)
-    return 0 if found else 1
+    from qwen3vl_ros.engines.probing import Probe
+    from qwen3vl_ros.engines.registry import available
+    from qwen3vl_ros.nodes import parameters
+    from qwen3vl_ros.nodes.engine_settings import engine_spec
+
+    rclpy.init(args=["vlm", *arguments])
+    node = Node("vlm", automatically_declare_parameters_from_overrides=True, start_parameter_services=False)
+    try:
+        settings = parameters.declare(node)
+        names = dict.fromkeys((*settings.engines, *sorted(available())))
+        specs = [engine_spec(node, settings, name) for name in names]
+    finally:
+        node.destroy_node()
+        rclpy.shutdown()
+    chosen = ""
+    for finding in Probe(specs):
+        verdict = {True: "yes", False: "no", None: "not now"}[finding.usable]
+        print(f"{finding.name:10} {verdict:8} {finding.sentence}", flush=True)
+        if finding.usable and not chosen and finding.name in settings.engines:
+            chosen = finding.name
+    print(f"\nengine auto takes {chosen or 'none of them'}; order: {', '.join(settings.engines)}")
+    return 0 if chosen else 1
 
 
 def _doctor(_: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 TOOLS = Path(sys.prefix) / "openvino-export"
 """Where requirements/openvino-export.txt is installed."""
@@ -39,12 +40,13 @@ def export(hf_dir: Path, cache: Path) -> Path:
     return folder
 
 
-def with_chat_template(source: Path, target: Path, old: str, new: str) -> Path:
-    """Copy an exported model and replace ``old`` in the chat template of the copy; returns ``target``."""
+def with_chat_template(source: Path, target: Path, chat_template: str) -> Path:
+    """Copy an exported model and give the copy another chat template; returns ``target``."""
     shutil.copytree(source, target)
     file = target / "openvino_tokenizer.xml"
-    text = file.read_text(encoding="utf-8")
-    old, new = (part.replace("<", "&lt;").replace(">", "&gt;").replace("\n", "&#10;") for part in (old, new))
-    assert old in text
-    file.write_text(text.replace(old, new), encoding="utf-8")
+    network = ElementTree.parse(file)
+    element = network.find("rt_info/chat_template")
+    assert element is not None
+    element.set("value", chat_template)
+    network.write(file)
     return target

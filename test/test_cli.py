@@ -15,6 +15,7 @@ import pytest
 from qwen3vl_ros.action import AskImage
 from std_msgs.msg import Header
 
+import third_party
 from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
 
 Result = AskImage.Result
@@ -211,22 +212,23 @@ def test_every_command_has_help() -> None:
         assert done.stdout.startswith("usage: qwen3vl-ros")
 
 
-def test_engines_says_which_can_be_used_and_why_not(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.ros
+def test_engines_says_which_can_be_used_which_auto_takes_and_why_not_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from importlib.metadata import EntryPoint
+    source = "from a_library_that_nobody_has import Engine"
+    package = third_party.install(tmp_path / "installed", source, {"theirs": "Engine"})
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    away = ("-p", "maix_http.base_url:=http://127.0.0.1:9")
+    done = run("engines", "--ros-args", *away)
+    assert done.returncode == 0, done.stderr
+    verdicts = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert "yes" in verdicts["llama"] and "tabletop" in verdicts["llama"]
+    assert "not now" in verdicts["maix_http"] and "http://127.0.0.1:9" in verdicts["maix_http"]
+    assert "no" in verdicts["openai"] and "base_urls" in verdicts["openai"]
+    assert "a_library_that_nobody_has" in verdicts["theirs"]
+    assert "engine auto takes llama" in done.stdout
 
-    from qwen3vl_ros import cli
-    from qwen3vl_ros.engines import registry
-
-    entries = {
-        "here": EntryPoint("here", "qwen3vl_ros.engines.base:Engine", registry.GROUP),
-        "gone": EntryPoint("gone", "no_such_library.engine:Engine", registry.GROUP),
-    }
-    monkeypatch.setattr(registry, "available", lambda: entries)
-    assert cli.main(["engines"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("gone")
-    assert "cannot be used: No module named 'no_such_library'" in lines[0]
-    assert lines[1].startswith("here")
-    assert "What an engine implements" in lines[1]
+    done = run("engines", "--ros-args", *away, "-p", "llama.model:=/nowhere/model.gguf")
+    assert done.returncode == 1
+    assert "engine auto takes none of them" in done.stdout

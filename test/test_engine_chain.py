@@ -44,9 +44,9 @@ class Chain:
     def wait_asked(self, name: str) -> Health:
         """Until the engine that answers is that one."""
         return self.wait_for(
-            lambda health: health.state is State.READY
-            and health.description is not None
-            and health.description.engine == name
+            lambda health: (
+                health.state is State.READY and health.description is not None and health.description.engine == name
+            )
         )
 
     def wait_report(self, words: str) -> str:

@@ -152,7 +152,8 @@ def test_vlm_launch_brings_the_node_up_with_what_was_asked_for_and_takes_it_down
     from rclpy.executors import SingleThreadedExecutor
 
     command = [sys.executable, "-c", LAUNCHER, str(share / "launch" / "vlm.launch.py")]
-    command += ["namespace:=robot", "autostart:=false", "transport:=compressed", "model:=/no/such.gguf"]
+    command += ["namespace:=robot", "autostart:=false", "transport:=compressed"]
+    command += ["engine:=openai", "model:=served", "base_url:=http://127.0.0.1:9/v1"]
     launched = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(launched.stdout), daemon=True)
@@ -165,12 +166,13 @@ def test_vlm_launch_brings_the_node_up_with_what_was_asked_for_and_takes_it_down
         executor.add_node(node)
         client = node.create_client(GetParameters, "/robot/vlm/get_parameters")
         assert client.wait_for_service(timeout_sec=PATIENCE), lines
-        names = ["autostart", "transport", "llama.model", "queue_size"]
+        names = ["autostart", "transport", "openai.model", "openai.base_urls", "queue_size"]
         future = client.call_async(GetParameters.Request(names=names))
         executor.spin_until_future_complete(future, timeout_sec=PATIENCE)
-        autostart, transport, model, queue_size = future.result().values
+        autostart, transport, model, base_urls, queue_size = future.result().values
         assert (autostart.bool_value, transport.string_value) == (False, "compressed")
-        assert model.string_value == "/no/such.gguf"
+        assert model.string_value == "served"
+        assert list(base_urls.string_array_value) == ["http://127.0.0.1:9/v1"]
         assert queue_size.integer_value == 8  # the parameter file's: nobody asked for another
         executor.shutdown()
         node.destroy_node()

@@ -1143,6 +1143,14 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_servers_numbers(
             {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]},
             "seed",
         ),
+        (  # llama_cpp.server, with status 500
+            error(
+                "1 validation error: {'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': "
+                "\"Input should be 'text' or 'json_object'\", 'input': 'json_schema'}",
+                code=500,
+            ),
+            "response_schema",
+        ),
         (
             error("This response_format type is not supported by the model", param="response_format.type"),
             "response_schema",
@@ -1152,7 +1160,8 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_servers_numbers(
 def test_a_field_that_the_server_does_not_know_is_named(
     server: FakeServer, engine: OpenaiEngine, body: dict[str, Any], field: str
 ) -> None:
-    server.on_ask = lambda e: e.reply(422 if "detail" in body else 400, body)
+    status = 422 if "detail" in body else body["error"].get("code")
+    server.on_ask = lambda e: e.reply(status if isinstance(status, int) else 400, body)
     asked = request(temperature=0.2, top_k=5, min_p=0.1, repetition_penalty=1.1, seed=1, schema={"type": "object"})
     with pytest.raises(Unsupported, match=f"^{field}: {server.url} cannot honour it"):
         stream(engine, asked)

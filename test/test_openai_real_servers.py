@@ -41,11 +41,12 @@ from qwen3vl_ros.vision.fit import fit_image
 pytest.importorskip("xllamacpp")
 
 PATIENCE = 60.0
-N_CTX = 2048
+N_CTX = 4096
 FRAMES = Path(__file__).parent / "data" / "gazebo_frames"
 COLOURS = {"0000.jpg": "blue", "0002.jpg": "orange", "0004.jpg": "green", "0005.jpg": "black", "0006.jpg": "purple"}
 GREEDY = Options(temperature=0.0, max_tokens=8)
-LONG = {"type": "array", "items": {"enum": ["red", "blue"]}, "minItems": 200, "maxItems": 200}
+LIST = {"type": "array", "items": {"enum": ["red", "blue"]}, "minItems": 40, "maxItems": 40}
+ENDLESS = {"type": "array", "items": {"enum": ["red", "blue"]}, "minItems": 1000}
 SHORT = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
 
 LLAMA_SERVER = """
@@ -225,14 +226,11 @@ def test_llama_server_stops_computing_when_an_answer_is_cancelled(
 ) -> None:
     engine = new_engine(llama_server)
     cancel = Cancel()
-    request = Request((Message("user", ("Go on.",)),), Options(), LONG)
-    text = ""
+    request = Request((Message("user", ("Go on.",)),), Options(), ENDLESS)
     for chunk in engine.generate(request, cancel):
-        text += chunk.text
-        if text:
+        if chunk.text:
             cancel.set()
     assert chunk.finish_reason == "cancelled"
-    assert len(re.findall("red|blue", text)) < LONG["minItems"]
     deadline = time.monotonic() + PATIENCE
     while any(slot["is_processing"] for slot in httpx.get(llama_server.url.replace("/v1", "/slots")).json()):
         assert time.monotonic() < deadline
@@ -241,9 +239,9 @@ def test_llama_server_stops_computing_when_an_answer_is_cancelled(
 def test_llama_server_streams_and_counts(llama_server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
     engine = new_engine(llama_server)
     picture = frame("0000.jpg", engine)
-    chunks = ask(engine, picture, "What colour?", options=Options(temperature=0.0), schema=LONG)
+    chunks = ask(engine, picture, "What colour?", options=Options(temperature=0.0), schema=LIST)
     pieces = [chunk for chunk in chunks if chunk.text]
-    assert len(pieces) > 100
+    assert len(pieces) > 40
     assert [chunk.completion_tokens for chunk in pieces] == sorted(chunk.completion_tokens for chunk in pieces)
     usage = chunks[-1].usage
     assert usage is not None
@@ -257,7 +255,7 @@ def test_llama_server_streams_and_counts(llama_server: RealServer, new_engine: C
 
 def test_llama_server_follows_a_schema(llama_server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
     engine = new_engine(llama_server)
-    for schema in (SHORT, LONG):
+    for schema in (SHORT, LIST):
         chunks = ask(engine, frame("0000.jpg", engine), "Colour?", options=Options(temperature=0.0), schema=schema)
         jsonschema.validate(json.loads(text_of(chunks)), schema)
         assert chunks[-1].finish_reason == "stop"
@@ -268,7 +266,7 @@ def test_llama_server_honours_every_option(llama_server: RealServer, new_engine:
 
     def sample(**options: Any) -> str:
         options = {"temperature": 2.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "max_tokens": 60, **options}
-        return text_of(ask(engine, "?", options=Options(**options), schema=LONG))
+        return text_of(ask(engine, "?", options=Options(**options), schema=LIST))
 
     assert sample(seed=1) == sample(seed=1) != sample(seed=2)
     greedy = sample(temperature=0.0)
@@ -290,7 +288,7 @@ def test_llama_server_without_a_projector_takes_no_pictures(
     start: Callable[..., RealServer], new_engine: Callable[..., OpenaiEngine]
 ) -> None:
     engine = new_engine(start(mmproj=""))
-    with pytest.raises(Unsupported, match="^images: .*mmproj"):
+    with pytest.raises(Unsupported, match=r"^images: .*mmproj"):
         ask(engine, frame("0000.jpg", engine), "What colour is the box?")
     assert ask(engine, "What colour is the box?")
 
@@ -314,7 +312,7 @@ def test_when_a_llama_server_dies_the_next_one_answers(
     first = start()
     engine = new_engine(first, llama_server)
     picture = frame("0000.jpg", engine)
-    answer = engine.generate(Request((Message("user", ("Go on.",)),), Options(), LONG), Cancel())
+    answer = engine.generate(Request((Message("user", ("Go on.",)),), Options(), ENDLESS), Cancel())
     while not next(answer).text:
         pass
     first.close()
@@ -335,5 +333,5 @@ def test_llama_cpp_server_breaks_off_without_a_word_when_a_prompt_is_too_long(
 
 
 def test_llama_cpp_server_has_no_schemas(llama_cpp_server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
-    with pytest.raises(Unsupported, match="^response_schema: "):
+    with pytest.raises(Unsupported, match=r"^response_schema: "):
         ask(new_engine(llama_cpp_server), "?", schema=SHORT)

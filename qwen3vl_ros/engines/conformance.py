@@ -256,9 +256,16 @@ class EngineConformance:
             kept.engine = self.load(config)
         failed = request.session.testsfailed
         yield kept.engine
-        if request.session.testsfailed > failed:
+        if request.session.testsfailed > failed and kept.engine is not None:
             broken, kept.engine = kept.engine, None
             self.close(broken)
+
+    @pytest.fixture
+    def unloaded(self, kept: Kept) -> None:
+        """Nothing is loaded: a test that loads engines of its own takes this, as there may be room for one only."""
+        if kept.engine is not None:
+            shared, kept.engine = kept.engine, None
+            self.close(shared)
 
     @pytest.fixture
     def whole(self, kept: Kept, engine: Engine) -> list[Chunk]:
@@ -370,7 +377,7 @@ class EngineConformance:
             found = probe(**config)
         assert isinstance(found, str) and found, "probe() returns a sentence"
 
-    def test_progress_is_optional_and_gets_sentences(self, config: Mapping[str, Any]) -> None:
+    def test_progress_is_optional_and_gets_sentences(self, unloaded: None, config: Mapping[str, Any]) -> None:  # noqa: ARG002
         """The worker always gives ``progress``; everybody else may leave it out."""
         self.close(self.load(config))
         sentences: list[Any] = []
@@ -550,7 +557,7 @@ class EngineConformance:
     # What it honours.
 
     def test_max_tokens_ends_the_answer(self, engine: Engine, whole: list[Chunk]) -> None:
-        """With finish reason "length"; where a server sends several tokens at once, the last of them may be too many."""
+        """With finish reason "length"; where several tokens come at once, the last ones may be too many."""
         self._needs(engine, "max_tokens")
         limit = max(1, whole[-1].completion_tokens // 2)
         chunks = self.ask(engine, _with_options(self.long_request(engine), max_tokens=limit))
@@ -716,7 +723,10 @@ class EngineConformance:
     # How it goes.
 
     def test_closed_engine_can_be_closed_again_and_another_one_opened(
-        self, config: Mapping[str, Any], whole: list[Chunk]
+        self,
+        whole: list[Chunk],
+        unloaded: None,  # noqa: ARG002
+        config: Mapping[str, Any],
     ) -> None:
         """``close()`` is idempotent, and takes nothing with it that the next engine needs."""
         for _ in range(2):
@@ -725,7 +735,7 @@ class EngineConformance:
             self.close(engine)
             self.close(engine)
 
-    def test_closed_engine_leaves_nothing_behind(self, config: Mapping[str, Any]) -> None:
+    def test_closed_engine_leaves_nothing_behind(self, unloaded: None, config: Mapping[str, Any]) -> None:  # noqa: ARG002
         """No thread, file, socket, process or shared memory, also after answers that were cancelled or closed."""
         self._live(config)  # what libraries open once and keep is not the engine's
         before = held()

@@ -56,6 +56,7 @@ class Service:
             headers={"Accept-Encoding": "identity"},
             # Environments that name a proxy mean the internet: through one, a board is out of reach or its stream late.
             trust_env=False,
+            verify=parsed.scheme == "https",  # loading certificates that http has no use for takes 0.1 s and more
             # The service closes idle connections after seconds; a request that meets this could not be sent again.
             limits=httpx.Limits(max_keepalive_connections=0),
             timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT, write=_WRITE_TIMEOUT),

@@ -186,11 +186,11 @@ def answered(
         )
     if status in (502, 503, 504):
         return Refused(EngineNotReady(f"{url} is not ready ({status}){said}"), again=True, after=retry_after(headers))
+    field = _field_complained_about(complaint, fields) if status < 500 or "validation error" in lower else ""
+    if field:  # llama_cpp.server says that with status 500
+        return Refused(Unsupported(f"{field}: {url} cannot honour it ({status}){said}"), elsewhere=False)
     if status >= 500 or status in (408, 425):
         return Refused(EngineError(f"{url} failed ({status}){said}"), again=True, after=retry_after(headers))
-    field = _field_complained_about(complaint, fields)
-    if field:
-        return Refused(Unsupported(f"{field}: {url} cannot honour it ({status}){said}"), elsewhere=False)
     return Refused(BadRequest(f"{url} refuses the request ({status}){said}"), elsewhere=False)
 
 

@@ -112,7 +112,7 @@ class OpenvinoEngine:
             supports=_SUPPORTS - {"text_only"} if npu else _SUPPORTS,
             details={
                 "directory": str(folder),
-                "device": f"{device} ({_full_name(device)})",
+                "device": f"{device} ({full_name(device)})",
                 "reasoning": "yes" if thinking else "no",
                 "OpenVINO": openvino.get_version(),
             },
@@ -121,7 +121,7 @@ class OpenvinoEngine:
     @staticmethod
     def probe(*, model: str, device: str = "CPU", **_: object) -> str:
         """Whether the files and the device are there; raises :class:`ModelNotFound`."""
-        return f"{find_model(model)}, on {check_device(device)} ({_full_name(device)})"
+        return f"{find_model(model)}, on {check_device(device)} ({full_name(device)})"
 
     def describe(self) -> Description:
         """What this engine is and can do."""
@@ -318,7 +318,7 @@ class _Answer:
         return Chunk(self.stage, answer, thought, self._completion_tokens, finish, usage)
 
 
-def _full_name(device: str) -> str:
+def full_name(device: str) -> str:
     """The product behind ``device``, such as a CPU's name."""
     if ":" in device or device == "AUTO":
         return "whichever OpenVINO chooses"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
@@ -9,6 +10,14 @@ from typing import cast
 from qwen3vl_ros.engines.base import Engine, ModelNotFound
 
 GROUP = "qwen3vl_ros.engines"
+
+_PACKAGES = {
+    "llama_cpp": "llama-cpp-python==0.3.36",
+    "openvino": "openvino-genai==2026.4.1.0",
+    "openvino_genai": "openvino-genai==2026.4.1.0",
+    "httpx": "httpx",
+}
+"""What to install for a module that an engine of this package misses."""
 
 
 def available() -> dict[str, EntryPoint]:
@@ -28,7 +37,8 @@ def load(name: str) -> Callable[..., Engine]:
         return cast("Callable[..., Engine]", found[name].load())
     except ImportError as error:
         raise ModelNotFound(
-            f"engine {name!r} needs a library that is not installed ({error}); `qwen3vl-ros engines` says how to get it"
+            f"engine {name!r} needs a library that is not installed ({error})"
+            + (f": {sys.executable} -m pip install {_PACKAGES[error.name]}" if error.name in _PACKAGES else "")
         ) from error
     except AttributeError as error:
         raise ModelNotFound(f"engine {name!r} is {found[name].value!r}, which does not exist: {error}") from error

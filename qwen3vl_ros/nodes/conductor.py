@@ -36,7 +36,7 @@ from qwen3vl_ros.engines.base import (
 )
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import State
-from qwen3vl_ros.nodes.frame_source import Frame, FrameSource, NoFrame
+from qwen3vl_ros.nodes.frame_source import CameraHealth, Frame, FrameSource, NoFrame
 from qwen3vl_ros.nodes.goal_queue import GoalQueue
 from qwen3vl_ros.nodes.job import Code, Ending, Job, Outcome, Progress
 from qwen3vl_ros.nodes.parameters import Settings
@@ -84,7 +84,7 @@ class _Answer:
 
 
 class Conductor:
-    """Answers the jobs of ``jobs`` with ``engine``, looking through ``camera``, until that queue is closed.
+    """Answers jobs with ``engine``, looking through ``camera``, until it is closed.
 
     ``settings`` gives the parameters as they are now. ``on_finish`` gets every job with its outcome, ``log_exception``
     a sentence when a defect of this package ended a question.
@@ -92,14 +92,13 @@ class Conductor:
 
     def __init__(
         self,
-        jobs: GoalQueue[Job],
         engine: EngineChain,
         camera: FrameSource,
         settings: Callable[[], Settings],
         on_finish: Callable[[Job, Outcome], None],
         log_exception: Callable[[str], None],
     ) -> None:
-        self._jobs = jobs
+        self._jobs: GoalQueue[Job] = GoalQueue(settings().queue_size)
         self._engine = engine
         self._camera = camera
         self._settings = settings
@@ -115,6 +114,11 @@ class Conductor:
         self._answering = 0
         self._place = threading.Condition()
         self.engine_changed()
+
+    @property
+    def waiting(self) -> int:
+        """Questions in the queue."""
+        return len(self._jobs)
 
     @property
     def live(self) -> list[Job]:
@@ -193,6 +197,16 @@ class Conductor:
         """Wait until every accepted question has its result; False when that takes longer than ``timeout`` seconds."""
         with self._idle:
             return self._idle.wait_for(lambda: self._unfinished == 0, timeout)
+
+    def camera_health(self) -> CameraHealth:
+        """How the camera is doing."""
+        return self._camera.health()
+
+    def close(self, code: int, message: str) -> None:
+        """Take no more questions, end every live one with this error, and close the camera."""
+        self._jobs.close()
+        self.end_all(code, message)
+        self._camera.close()
 
     def end_all(self, code: int, message: str) -> None:
         """End every live question with the same error."""

@@ -22,7 +22,12 @@ def engine_specs(node: Node, settings: Settings) -> Sequence[EngineSpec]:
     count from the current directory, ~ is the home directory. Raises OSError or RuntimeError for paths without meaning.
     """
     names = dict.fromkeys(settings.engines if settings.engine == AUTO else (settings.engine,))
-    return [EngineSpec(name, _config(node, settings, name), settings.heartbeat_timeout) for name in names if name]
+    return [engine_spec(node, settings, name) for name in names if name]
+
+
+def engine_spec(node: Node, settings: Settings, name: str) -> EngineSpec:
+    """One of them."""
+    return EngineSpec(name, _config(node, settings, name), settings.heartbeat_timeout)
 
 
 def policy(settings: Settings) -> Policy:

@@ -10,53 +10,37 @@ import queue
 import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.dialogue.question import Question
 from qwen3vl_ros.engines.base import BadRequest, Unsupported
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import Health, State
-from qwen3vl_ros.msg import Answer, VlmStatus
-from qwen3vl_ros.nodes import diagnostics, parameters
+from qwen3vl_ros.nodes import parameters
 from qwen3vl_ros.nodes.askers import ActionAsker, ServiceAsker
 from qwen3vl_ros.nodes.conductor import Conductor
 from qwen3vl_ros.nodes.engine_change import Newcomer, retire
 from qwen3vl_ros.nodes.engine_settings import engine_specs, policy
 from qwen3vl_ros.nodes.frame_source import FrameSource
-from qwen3vl_ros.nodes.goal_queue import GoalQueue
-from qwen3vl_ros.nodes.job import Asker, Code, Ending, Job, Outcome, first_frame_id
-from qwen3vl_ros.nodes.messages import answer_message, fill_result, question_from
+from qwen3vl_ros.nodes.job import Asker, Code, Ending, Job, Outcome
+from qwen3vl_ros.nodes.messages import fill_result, question_from
+from qwen3vl_ros.nodes.reporter import Reporter, View
 from qwen3vl_ros.srv import Ask, SetEngine
 
 _FEEDBACK = QoSProfile(depth=1000)
 """A client that is busy for a while still gets every token; ten, the default, are gone in a blink."""
-
-_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-@dataclass(frozen=True, slots=True)
-class _Active:
-    """What exists while the node is active."""
-
-    jobs: GoalQueue[Job]
-    camera: FrameSource
-    conductor: Conductor
 
 
 class VlmNode(LifecycleNode):
@@ -67,17 +51,12 @@ class VlmNode(LifecycleNode):
         self._executor = executor
         self._settings = parameters.declare(self)
         self._engine: EngineChain | None = None
-        self._active: _Active | None = None
-        self._chosen = False
+        self._conductor: Conductor | None = None
         self._newcomer: Newcomer | None = None
         self._adopting = False
-        self._totals: Counter[str] = Counter()
-        self._last_error = ""
         self._finalized = False
-        self._status_lock = threading.Lock()
-        self._status_publisher = self.create_publisher(VlmStatus, "~/status", _LATCHED)
-        self._answer_publisher = self.create_publisher(Answer, "~/answers", 10)
-        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
+        self._reporter = Reporter(self, lambda: View(self._settings, self._message, self._engine, self._conductor))
         group = ReentrantCallbackGroup()
         self._action_server = ActionServer(
             self,
@@ -93,18 +72,16 @@ class VlmNode(LifecycleNode):
         )
         self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
         self._set_engine = self.create_service(SetEngine, "~/set_engine", self._on_set_engine, callback_group=group)
-        self._timer = self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._read_parameters)
-        self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
-        self._publish_status()
+        self._reporter.publish_status()
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Start the engine's process; the model loads there while the node goes on."""
         self._settings = parameters.read(self)
-        self._timer.timer_period_ns = int(self._settings.diagnostics_period * 1e9)
+        self._reporter.set_period(self._settings.diagnostics_period)
         self._message = ""
         try:
             specs = engine_specs(self, self._settings)
@@ -114,23 +91,20 @@ class VlmNode(LifecycleNode):
         if not specs:
             self._fail("the parameter engines names no engine: set it, or the parameter engine to another than auto")
             return TransitionCallbackReturn.FAILURE
-        self._chosen = self._settings.engines != parameters.described()["engines"].default
         self._engine = EngineChain(specs, self._on_engine_change, self._log_info, policy(self._settings))
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the camera and accept goals."""
         assert self._engine is not None
-        jobs: GoalQueue[Job] = GoalQueue(self._settings.queue_size)
         try:
             camera = FrameSource(self, "image", self._settings.transport)
         except RuntimeError as error:  # such as a topic name that is none
             self._fail(f"the camera's topic cannot be subscribed: {error}")
             return TransitionCallbackReturn.FAILURE
-        conductor = Conductor(jobs, self._engine, camera, lambda: self._settings, self._on_finish, self._log_error)
-        self._active = _Active(jobs, camera, conductor)
-        conductor.engine_changed()
-        self._publish_status()
+        self._conductor = Conductor(self._engine, camera, lambda: self._settings, self._on_finish, self._log_error)
+        self._conductor.engine_changed()
+        self._reporter.publish_status()
         self._fall_back_if_failed(self._engine.health)
         return super().on_activate(state)
 
@@ -170,23 +144,21 @@ class VlmNode(LifecycleNode):
             self.trigger_activate()
 
     def _fail(self, message: str) -> None:
-        self._message = self._last_error = message
+        self._message = self._reporter.last_error = message
         self.get_logger().error(message)
-        self._publish_status()
+        self._reporter.publish_status()
 
     def stop_accepting(self) -> Conductor | None:
         """Accept nothing more and end every accepted goal; returns who still works on them, if anybody does."""
-        conductor = None if self._active is None else self._active.conductor
+        conductor = self._conductor
         self._end_goals(Code.SHUTDOWN, "the node was shut down before the answer was complete")
         return conductor
 
     def _end_goals(self, code: int, message: str) -> None:
-        if self._active is not None:
-            active, self._active = self._active, None
-            active.jobs.close()
-            active.conductor.end_all(code, message)
-            active.camera.close()
-        self._publish_status()
+        if self._conductor is not None:
+            conductor, self._conductor = self._conductor, None
+            conductor.close(code, message)
+        self._reporter.publish_status()
 
     def _close_engine(self) -> None:
         if self._newcomer is not None:
@@ -194,7 +166,7 @@ class VlmNode(LifecycleNode):
         if self._engine is not None:
             engine, self._engine = self._engine, None
             engine.close()
-        self._publish_status()
+        self._reporter.publish_status()
 
     def _on_engine_change(self, health: Health) -> None:
         """On the engine's thread: tell waiting questions and everybody else."""
@@ -203,12 +175,12 @@ class VlmNode(LifecycleNode):
                 f"engine {health.description.engine} loaded {health.description.model} in {health.load_time:.1f} s"
             )
         elif health.state in (State.RESTARTING, State.FAILED):
-            self._last_error = health.message
+            self._reporter.last_error = health.message
             self.get_logger().error(health.message)
-        active = self._active
-        if active is not None:
-            active.conductor.engine_changed()
-        self._publish_status()
+        conductor = self._conductor
+        if conductor is not None:
+            conductor.engine_changed()
+        self._reporter.publish_status()
         self._fall_back_if_failed(health)
 
     def _fall_back_if_failed(self, health: Health) -> None:
@@ -220,8 +192,8 @@ class VlmNode(LifecycleNode):
     def _unconfigure(self) -> None:
         if self._engine is None or self._engine.health.state is not State.FAILED:
             return
-        if self._active is not None:
-            self._active.conductor.end_all(Code.ENGINE_NOT_READY, self._message)
+        if self._conductor is not None:
+            self._conductor.end_all(Code.ENGINE_NOT_READY, self._message)
             self.trigger_deactivate()
         self.trigger_cleanup()
 
@@ -263,9 +235,9 @@ class VlmNode(LifecycleNode):
         assert newcomer.chain is not None
         assert self._engine is not None
         old, self._engine = self._engine, newcomer.chain
-        jobs = [] if self._active is None else self._active.conductor.use(newcomer.chain)
+        jobs = [] if self._conductor is None else self._conductor.use(newcomer.chain)
         newcomer.listen(self._on_engine_change)
-        self._publish_status()
+        self._reporter.publish_status()
         grace = request.grace.sec + request.grace.nanosec / 1e9 or float("inf")
         reason = "the engine was changed before the answer was complete"
         threading.Thread(target=retire, args=(old, jobs, grace, reason), name="retire-engine", daemon=True).start()
@@ -310,13 +282,14 @@ class VlmNode(LifecycleNode):
     # --- questions ---------------------------------------------------------------------------------------------------
 
     def _on_goal(self, _goal: Any) -> GoalResponse:
-        return GoalResponse.REJECT if self._active is None else GoalResponse.ACCEPT
+        return GoalResponse.REJECT if self._conductor is None else GoalResponse.ACCEPT
 
     def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
         self._accept(goal_handle.request, ActionAsker(goal_handle, self._executor))
 
     def _on_cancel(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> CancelResponse:
-        job = None if self._active is None else self._active.conductor.find(bytes(goal_handle.goal_id.uuid).hex())
+        conductor = self._conductor
+        job = None if conductor is None else conductor.find(bytes(goal_handle.goal_id.uuid).hex())
         if job is not None:
             job.end(Code.CANCELLED, "a client cancelled the goal")
         return CancelResponse.ACCEPT
@@ -328,9 +301,9 @@ class VlmNode(LifecycleNode):
 
     def _accept(self, goal: Any, asker: Asker) -> None:
         """Queue a question, or finish it at once with the reason why it cannot be."""
-        active = self._active
-        self._totals["accepted"] += 1
-        if active is None:
+        conductor = self._conductor
+        self._reporter.count_accepted()
+        if conductor is None:
             message = f"the node is not active: {self._message or 'activate it first'}"
             self._refuse(asker, Ending(Code.ENGINE_NOT_READY, message))
             return
@@ -345,7 +318,7 @@ class VlmNode(LifecycleNode):
             self._log_error(message)
             self._refuse(asker, Ending(Code.INTERNAL_ERROR, message))
             return
-        others = active.conductor.live
+        others = conductor.live
         if self._settings.busy_policy == "reject" and others:
             message = "another goal is running and busy_policy is reject: try again later"
             self._refuse(asker, Ending(Code.BUSY, message))
@@ -354,17 +327,17 @@ class VlmNode(LifecycleNode):
             for other in others:
                 if other.priority <= question.priority:
                     other.end(Code.PREEMPTED, "a newer goal of the same or a higher priority took its place")
-        job = Job(question, asker, active.conductor.ended)
-        if active.conductor.accept(job, self._settings.queue_size):
-            self._publish_status()
+        job = Job(question, asker, conductor.ended)
+        if conductor.accept(job, self._settings.queue_size):
+            self._reporter.publish_status()
         else:
-            message = f"the queue is full ({len(active.jobs)} goals wait): try again later, or raise queue_size"
-            active.conductor.finish(job, Outcome(Ending(Code.BUSY, message)))
+            message = f"the queue is full ({conductor.waiting} goals wait): try again later, or raise queue_size"
+            conductor.finish(job, Outcome(Ending(Code.BUSY, message)))
 
     def _refuse(self, asker: Asker, ending: Ending) -> None:
         outcome = Outcome(ending)
         asker.finished(outcome)
-        self._record(None, asker, outcome)
+        self._reporter.finished(None, asker.goal_id, outcome)
 
     def _log_info(self, message: str) -> None:
         self.get_logger().info(message)
@@ -373,79 +346,7 @@ class VlmNode(LifecycleNode):
         self.get_logger().error(message)
 
     def _on_finish(self, job: Job, outcome: Outcome) -> None:
-        self._record(job.question, job.asker, outcome)
-
-    def _record(self, question: Question | None, asker: Asker, outcome: Outcome) -> None:
-        """Count a finished question and publish it on ~/answers. Any thread."""
-        with self._status_lock:
-            self._totals["prompt_tokens"] += outcome.usage.prompt_tokens
-            self._totals["completion_tokens"] += outcome.usage.completion_tokens
-            if outcome.ending is None:
-                self._totals["succeeded"] += 1
-            elif outcome.ending.code == Code.CANCELLED:
-                self._totals["cancelled"] += 1
-            else:
-                self._totals["failed"] += 1
-                self._last_error = outcome.ending.message
-        message = answer_message(question, asker.goal_id, outcome)
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = first_frame_id(outcome.headers)
-        self._answer_publisher.publish(message)
-        self._publish_status()
-
-    # --- what others see ---------------------------------------------------------------------------------------------
-
-    def _publish_status(self) -> None:
-        """Publish the state as it is now. Any thread; the lock keeps the newest one last."""
-        with self._status_lock:
-            active, engine = self._active, self._engine
-            status = VlmStatus(message=self._message, engine=self._settings.engine)
-            status.header.stamp = self.get_clock().now().to_msg()
-            status.state = VlmStatus.UNCONFIGURED
-            if engine is not None:
-                health = engine.health
-                status.message = health.message or health.passed_over
-                status.engine_pid = health.pid
-                status.engine_memory = health.memory
-                status.load_time = health.load_time
-                status.engine_restarts = health.restarts
-                if health.description is not None:
-                    status.engine, status.model = health.description.engine, health.description.model
-                    status.context_length = health.description.context_length or 0
-                    status.max_images = health.description.max_images or 0
-                running = bool(active and active.conductor.running)
-                if health.state is not State.READY:
-                    status.state = VlmStatus.LOADING
-                elif active is None:
-                    status.state = VlmStatus.INACTIVE
-                else:
-                    status.state = VlmStatus.BUSY if running else VlmStatus.READY
-            if active is not None:
-                status.queue_length, status.queue_capacity = len(active.jobs), self._settings.queue_size
-            status.goals_accepted = self._totals["accepted"]
-            status.goals_succeeded = self._totals["succeeded"]
-            status.goals_failed = self._totals["failed"]
-            status.goals_cancelled = self._totals["cancelled"]
-            status.prompt_tokens = self._totals["prompt_tokens"]
-            status.completion_tokens = self._totals["completion_tokens"]
-            self._status_publisher.publish(status)
-
-    def _publish_diagnostics(self) -> None:
-        name, active, engine = self.get_name(), self._active, self._engine
-        array = DiagnosticArray()
-        array.header.stamp = self.get_clock().now().to_msg()
-        health = Health(State.CLOSED, self._message) if engine is None else engine.health
-        array.status.append(diagnostics.engine_status(name, self._settings.engine, health, chosen=self._chosen))
-        if active is not None:
-            camera = active.camera.health()
-            array.status.append(diagnostics.camera_status(name, camera, self._settings.max_frame_age))
-        waiting, running = (0, 0) if active is None else (len(active.jobs), len(active.conductor.running))
-        array.status.append(
-            diagnostics.queue_status(
-                name, waiting, self._settings.queue_size, running, dict(self._totals), self._last_error
-            )
-        )
-        self._diagnostics_publisher.publish(array)
+        self._reporter.finished(job.question, job.asker.goal_id, outcome)
 
     # --- parameters --------------------------------------------------------------------------------------------------
 
@@ -454,7 +355,7 @@ class VlmNode(LifecycleNode):
 
     def _read_parameters(self, _changes: Sequence[Parameter[Any]]) -> None:
         self._settings = parameters.read(self)
-        self._publish_status()
+        self._reporter.publish_status()
 
 
 def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.Result:

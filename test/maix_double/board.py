@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-PATIENCE = 8.0
+PATIENCE = 60.0
 
 
 class Answer:
-    """What the model says to one question. Before the pieces of ``gates`` it waits until told to go on."""
+    """What the model says to one question. ``hold``: before which piece, or pieces, it is held back."""
 
-    def __init__(self, pieces: tuple[bytes, ...], gates: tuple[int, ...] = ()) -> None:
+    def __init__(self, pieces: tuple[bytes, ...], hold: int | tuple[int, ...] | None = None) -> None:
         self.pieces = pieces
+        gates = () if hold is None else (hold,) if isinstance(hold, int) else hold
         self.gates = {gate: threading.Event() for gate in gates}
         self.said = 0
         self.stopped = False
@@ -46,7 +47,10 @@ class Asked:
 
 
 class Board:
-    """``starts``, ``stops``: of the service, how often. ``stop_requests``: to end an answer."""
+    """``starts``, ``stops``: of the service, how often. ``stop_requests``: to end an answer.
+
+    ``owners``: process ids, one for each model that was made and not released.
+    """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -56,7 +60,7 @@ class Board:
         self.refuses = False
         self.stoppable = True
         self.starts = self.stops = self.stop_requests = 0
-        self._owners: list[int] = []
+        self.owners: list[int] = []
         self.settings: dict[str, float] = {}
         self.asked: list[Asked] = []
         self.answers: list[Answer] = []
@@ -117,11 +121,11 @@ class Board:
 
     @property
     def objects(self) -> int:
-        """How many models of MaixPy there are: made, not released, and in a process that lives."""
-        return sum(Path(f"/proc/{pid}").exists() for pid in self._owners)
+        """How many models of MaixPy there are; those of a process go with it."""
+        return sum(Path(f"/proc/{pid}").exists() for pid in self.owners)
 
-    def will_say(self, *pieces: str | bytes, hold: tuple[int, ...] = ()) -> Answer:
-        """Have the next question answered with ``pieces``, held back before those of the numbers in ``hold``."""
+    def will_say(self, *pieces: str | bytes, hold: int | tuple[int, ...] | None = None) -> Answer:
+        """Have the next question answered with ``pieces``."""
         answer = Answer(tuple(p.encode() if isinstance(p, str) else p for p in pieces), hold)
         self.answers.append(answer)
         return answer
@@ -166,7 +170,7 @@ class Board:
                     self.running = None
                 return 200, b""
             what, _, pid = path.partition("?")
-            {"/double/born": self._owners.append, "/double/gone": self._owners.remove}[what](int(pid))
+            {"/double/born": self.owners.append, "/double/gone": self.owners.remove}[what](int(pid))
             return 200, b""
 
     def _stop(self, answer: Answer) -> None:

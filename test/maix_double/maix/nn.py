@@ -291,8 +291,6 @@ class InternVL(_Model):
         if not msg:
             response.err_code, response.err_msg = Err.ERR_ARGS, "msg is empty"
             return response
-        if msg == "die":
-            os.abort()
         if msg == "too long":
             response.err_code, response.err_msg = Err.ERR_RUNTIME, "Encode msg failed"
             return response

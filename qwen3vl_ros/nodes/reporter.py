@@ -1,0 +1,126 @@
+"""What the node tells others: the latched status, diagnostics, and every question with its answer."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from qwen3vl_ros.dialogue.question import Question
+from qwen3vl_ros.engines.chain import EngineChain
+from qwen3vl_ros.engines.process import Health, State
+from qwen3vl_ros.msg import Answer, VlmStatus
+from qwen3vl_ros.nodes import diagnostics
+from qwen3vl_ros.nodes.conductor import Conductor
+from qwen3vl_ros.nodes.job import Code, Outcome, first_frame_id
+from qwen3vl_ros.nodes.messages import answer_message
+from qwen3vl_ros.nodes.parameters import Settings, described
+
+_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The node as it is now. ``message`` says why there is no engine; ``conductor`` None = not active."""
+
+    settings: Settings
+    message: str
+    engine: EngineChain | None
+    conductor: Conductor | None
+
+
+class Reporter:
+    """Publishes what ``look`` shows. Every method may be called from any thread."""
+
+    def __init__(self, node: Node, look: Callable[[], View]) -> None:
+        self.last_error = ""
+        self._node = node
+        self._look = look
+        self._totals: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._status = node.create_publisher(VlmStatus, "~/status", _LATCHED)
+        self._answers = node.create_publisher(Answer, "~/answers", 10)
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._timer = node.create_timer(look().settings.diagnostics_period, self._publish_diagnostics)
+
+    def set_period(self, seconds: float) -> None:
+        """Publish diagnostics that often."""
+        self._timer.timer_period_ns = int(seconds * 1e9)
+
+    def count_accepted(self) -> None:
+        """A question was accepted."""
+        with self._lock:
+            self._totals["accepted"] += 1
+
+    def finished(self, question: Question | None, goal_id: str, outcome: Outcome) -> None:
+        """A question has its result: count it, and publish it on ~/answers."""
+        with self._lock:
+            self._totals["prompt_tokens"] += outcome.usage.prompt_tokens
+            self._totals["completion_tokens"] += outcome.usage.completion_tokens
+            if outcome.ending is None:
+                self._totals["succeeded"] += 1
+            elif outcome.ending.code == Code.CANCELLED:
+                self._totals["cancelled"] += 1
+            else:
+                self._totals["failed"] += 1
+                self.last_error = outcome.ending.message
+        message = answer_message(question, goal_id, outcome)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        message.header.frame_id = first_frame_id(outcome.headers)
+        self._answers.publish(message)
+        self.publish_status()
+
+    def publish_status(self) -> None:
+        """Publish the state as it is now; the lock keeps the newest one last."""
+        with self._lock:
+            view = self._look()
+            conductor = view.conductor
+            status = VlmStatus(message=view.message, engine=view.settings.engine, state=VlmStatus.UNCONFIGURED)
+            status.header.stamp = self._node.get_clock().now().to_msg()
+            if view.engine is not None:
+                health = view.engine.health
+                status.message = health.message or health.passed_over
+                status.engine_pid = health.pid
+                status.engine_memory = health.memory
+                status.load_time = health.load_time
+                status.engine_restarts = health.restarts
+                if health.description is not None:
+                    status.engine, status.model = health.description.engine, health.description.model
+                    status.context_length = health.description.context_length or 0
+                    status.max_images = health.description.max_images or 0
+                if health.state is not State.READY:
+                    status.state = VlmStatus.LOADING
+                elif conductor is None:
+                    status.state = VlmStatus.INACTIVE
+                else:
+                    status.state = VlmStatus.BUSY if conductor.running else VlmStatus.READY
+            if conductor is not None:
+                status.queue_length, status.queue_capacity = conductor.waiting, view.settings.queue_size
+            status.goals_accepted = self._totals["accepted"]
+            status.goals_succeeded = self._totals["succeeded"]
+            status.goals_failed = self._totals["failed"]
+            status.goals_cancelled = self._totals["cancelled"]
+            status.prompt_tokens = self._totals["prompt_tokens"]
+            status.completion_tokens = self._totals["completion_tokens"]
+            self._status.publish(status)
+
+    def _publish_diagnostics(self) -> None:
+        view, name = self._look(), self._node.get_name()
+        settings, conductor = view.settings, view.conductor
+        array = DiagnosticArray()
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        health = Health(State.CLOSED, view.message) if view.engine is None else view.engine.health
+        chosen = settings.engines != described()["engines"].default
+        array.status.append(diagnostics.engine_status(name, settings.engine, health, chosen=chosen))
+        if conductor is not None:
+            array.status.append(diagnostics.camera_status(name, conductor.camera_health(), settings.max_frame_age))
+        waiting, running = (0, 0) if conductor is None else (conductor.waiting, len(conductor.running))
+        array.status.append(
+            diagnostics.queue_status(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)
+        )
+        self._diagnostics.publish(array)
