@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from launch.actions import SetEnvironmentVariable
 
 from launch import LaunchDescription
-
-# Jazzy reads the old name only; its successors complain about it.
-OLD, NEW = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
+from qwen3vl_ros.fast_dds import package_profile
 
 
 def generate_launch_description() -> LaunchDescription:
-    if os.environ.get(OLD) or os.environ.get(NEW):
-        return LaunchDescription()
-    profile = Path(__file__).resolve().parent.parent / "config" / "fastdds.xml"
-    name = OLD if os.environ.get("ROS_DISTRO") == "jazzy" else NEW
-    return LaunchDescription([SetEnvironmentVariable(name, str(profile))])
+    return LaunchDescription([SetEnvironmentVariable(name, path) for name, path in package_profile().items()])

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 import broken_engines
+import openvino_export
+import tiny_qwen3vl
 from fake_maix_service import FakeMaixService, Script
 from fake_openai_server import Exchange, FakeServer
 from maix_double.board import Answer, Board
@@ -27,12 +29,18 @@ from qwen3vl_ros.engines.llama import LlamaEngine
 from qwen3vl_ros.engines.maix import MaixEngine
 from qwen3vl_ros.engines.maix_http import MaixHttpEngine
 from qwen3vl_ros.engines.openai import OpenaiEngine
+from qwen3vl_ros.engines.openvino import OpenvinoEngine
 from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, Health, State
 from test_maix_engine import DOUBLE, install
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "engine_package"
 sys.path.append(str(EXAMPLE))
 from mean_colour import MeanColourEngine  # noqa: E402
+
+SENTENCE = "Œuvre: 猫 und 🦊, ½ Żółw in the blue box"
+WORDS = ("Œu", "vre: ", "猫 ", "und ", "🦊 ", "in ", "the ", "blue ", "box")
+PIECES = tuple("".join(WORDS).encode()[start : start + 4] for start in range(0, 48, 4))
+FOR_EVER = "Go on for ever."
 
 
 class TestLlama(EngineConformance):
@@ -46,15 +54,28 @@ class TestLlama(EngineConformance):
         return {"model": str(share / "models" / "tabletop"), "n_threads": 1}
 
     def long_request(self, engine: Engine) -> Request:
-        return self.request(engine, "Say it.", schema={"const": "Œuvre: 猫 und 🦊, ½ Żółw in the blue box"})
+        return self.request(engine, "Say it.", schema={"const": SENTENCE})
 
     def non_ascii_request(self, engine: Engine) -> Request:
         return self.long_request(engine)
 
 
-WORDS = ("Œu", "vre: ", "猫 ", "und ", "🦊 ", "in ", "the ", "blue ", "box")
-PIECES = tuple("".join(WORDS).encode()[start : start + 4] for start in range(0, 48, 4))
-FOR_EVER = "Go on for ever."
+class TestOpenvino(EngineConformance):
+    """With a tiny model of random weights."""
+
+    engine_class = OpenvinoEngine
+
+    @pytest.fixture(scope="class")
+    def config(self, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Mapping[str, Any]:
+        assert pytestconfig.cache is not None
+        tiny = tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
+        return {"model": str(openvino_export.export(tiny.hf_dir, pytestconfig.cache.mkdir("openvino")))}
+
+    def long_request(self, engine: Engine) -> Request:
+        return self.request(engine, "Say it.", schema={"const": SENTENCE})
+
+    def non_ascii_request(self, engine: Engine) -> Request:
+        return self.long_request(engine)
 
 
 class TestOpenai(EngineConformance):

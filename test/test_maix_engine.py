@@ -138,7 +138,7 @@ def test_an_answer_comes_piece_by_piece_while_maixpy_is_at_it(
     last = seen[-1]
     assert last.finish_reason == "stop"
     assert last.usage is not None
-    assert last.usage.completion_tokens == last.completion_tokens == (3 if kind == "Qwen3VL" else 9)
+    assert last.usage.completion_tokens == last.completion_tokens >= 3
     assert last.usage.image_tokens == 196
     assert last.usage.prompt_tokens > 196
     assert (last.usage.encode_time is None) == (kind == "Qwen3VL")
@@ -266,14 +266,23 @@ def test_stop_strings_and_max_tokens_end_the_answer_on_the_board_too(
 ) -> None:
     engine = start(kind)
     pieces = ["I see ", "a bus", ". EN", "D and ", "more"]
-    for options, text, finish in (({"stop": ("END",)}, "I see a bus. ", "stop"), ({"max_tokens": 2}, None, "length")):
+    for options, text, finish in (
+        ({"stop": ("END",)}, "I see a bus. ", "stop"),
+        ({"max_tokens": 3}, "I see a bus", "length"),
+    ):
         held = board.will_say(*pieces, hold=4)
         chunks = stream(engine, question(**options))
         assert chunks[-1].finish_reason == finish
-        assert text_of(chunks) == (text or ("I see a bus" if kind == "Qwen3VL" else "I see "))
+        assert text_of(chunks) == text
         held.go_on()
     assert ask(engine) == "fine"
     assert board.starts == (kind == "Qwen3VL")
+
+
+def test_an_answer_that_fills_the_context_was_cut_off(board: Board, start: Callable[..., MaixEngine]) -> None:
+    engine = start()
+    board.will_say(*["word "] * 250)
+    assert stream(engine)[-1].finish_reason == "length"
 
 
 def test_an_answer_that_does_not_end_costs_the_service_a_restart(

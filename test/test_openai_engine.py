@@ -206,6 +206,7 @@ def test_an_address_in_the_question_is_only_text(
     ("asked", "kind", "word"),
     [
         (Request(()), BadRequest, "no messages"),
+        (Request((Message("tool", ("?",)),)), BadRequest, "role"),  # type: ignore[arg-type]
         (request(max_tokens=0), BadRequest, "max_tokens"),
         (request(temperature=float("nan")), BadRequest, "temperature"),
         (request(schema={"type": "nothing"}), BadRequest, "response_schema"),

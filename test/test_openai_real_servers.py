@@ -50,7 +50,7 @@ ENDLESS = {"type": "array", "items": {"enum": ["red", "blue"]}, "minItems": 1000
 SHORT = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
 
 LLAMA_SERVER = """
-import json, sys, xllamacpp
+import json, os, sys, xllamacpp
 settings = json.loads(sys.argv[1])
 params = xllamacpp.CommonParams()
 params.model.path = settings["model"]
@@ -61,7 +61,7 @@ params.n_parallel = params.cpuparams.n_threads = params.cpuparams_batch.n_thread
 params.port = 0
 params.warmup = False
 server = xllamacpp.Server(params)
-print("running on", server.listening_address, flush=True)
+os.write(1, f"\\nrunning on {server.listening_address}\\n".encode())  # in one piece: its log comes from other threads
 sys.stdin.read()  # until the test ends, however it does
 """
 

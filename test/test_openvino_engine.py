@@ -122,10 +122,13 @@ def held(engine: OpenvinoEngine) -> Iterator[Pipeline]:
     """The pipeline of ``engine``, which makes no token until it may go on."""
     pipeline = engine._pipeline
     assert isinstance(pipeline, Pipeline)
+    ask(engine, user("Are you free?"))
     pipeline.entered.clear()
     pipeline.go.clear()
     yield pipeline
     pipeline.go.set()
+    if engine._run is not None:
+        engine._run.join()
 
 
 def stream(engine: OpenvinoEngine, *messages: Message, options: Options = GREEDY, schema: Any = None) -> list[Chunk]:
@@ -460,8 +463,8 @@ def test_closing_waits_for_the_work_that_is_left(
     next(answer)
     answer.close()
     engine.close()
-    engine.close()
     assert engine._run.over
+    engine.close()
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "<ov_genai_image_0>", "<ov_genai_video_0>", "<|video_pad|>"])

@@ -41,7 +41,7 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
     Usage,
 )
-from qwen3vl_ros.engines.maix_http_tokens import most_tokens
+from qwen3vl_ros.engines.maix_http_tokens import likely_tokens, most_tokens
 from qwen3vl_ros.engines.maix_model import find_maix_model
 from qwen3vl_ros.engines.maix_process import MaixProcess
 
@@ -113,6 +113,7 @@ class MaixEngine:
         except BaseException:
             self.close()
             raise
+        self._progress = _log.info  # loading anew later is not the caller's loading
         self._description = Description(
             engine="maix",
             model=self._model.name,
@@ -147,9 +148,9 @@ class MaixEngine:
     def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
         """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
 
-        Completion tokens are what the reply callback brought: one token per call with Qwen3VL, up to three with
-        InternVL. Prompt tokens are estimated. Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`,
-        :class:`Unsupported` before any work.
+        Tokens are estimated, as MaixPy tells of none: no less than one for each call of its reply callback, which comes
+        for about three. Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported`
+        before any work.
         """
         question = self._question(request)
         if not self._busy.acquire(blocking=False):
@@ -272,11 +273,14 @@ class MaixEngine:
             _log.warning("the service could not be told to stop (%s): it will end by itself", error)
 
     def _leave(self, restart: bool = False) -> None:
-        """Have another process next; this one releases the model, unless it is dead. ``restart``: and the service."""
+        """Have another process next; this one releases the model, unless it is dead. ``restart``: with a fresh service.
+
+        Who is dead has left the service behind, perhaps in the middle of an answer.
+        """
         if self._process is not None:
             self._process.release()
             self._left.append(self._process)
-        self._process, self._restart = None, restart
+        self._process, self._restart = None, restart and bool(self._model.service_url)
 
     def _wake(self) -> None:
         process = self._process
@@ -284,7 +288,7 @@ class MaixEngine:
             process.wake()
 
     def _answer(self, question: _Question, options: Options, cancel: Cancel) -> Iterator[Chunk]:
-        answer = _Answer(question, options, encodes_here=not self._model.service_url)
+        answer = _Answer(question, options, self._model.limits.context, encodes_here=not self._model.service_url)
         with cancel.calling(self._wake):
             process = self._prepare(cancel)
             if process is None:
@@ -306,7 +310,7 @@ class MaixEngine:
             if event[0] == "encoded":
                 yield from answer.encoded()
             elif event[0] == "text":
-                yield answer.text(event[1], event[2])
+                yield answer.text(event[1])
                 finish = answer.complete()
                 if finish is not None:
                     yield answer.last(finish)
@@ -316,7 +320,7 @@ class MaixEngine:
                     self._leave()
                 if event[1] is not None:
                     raise event[1]
-                yield answer.last("stop")
+                yield answer.last("length" if answer.full else "stop")
                 return
             elif event[0] == "died":
                 process.answering = False
@@ -328,14 +332,16 @@ class MaixEngine:
 class _Answer:
     """An answer as far as it is there, with its counts and times."""
 
-    def __init__(self, question: _Question, options: Options, encodes_here: bool) -> None:
-        """``encodes_here``: MaixPy encodes the picture before it sends the question; a service does not say when."""
+    def __init__(self, question: _Question, options: Options, context: int | None, encodes_here: bool) -> None:
+        """``context``: tokens that it holds. ``encodes_here``: MaixPy encodes the picture before it sends the question; a service does not say when."""
         self._question = question
         self._max_tokens = options.max_tokens
+        self._context = context
         self._text = AnswerText(options.stop)
         self._encodes_here = encodes_here
         self._stage = Stage.PREFILL if question.picture is None else Stage.ENCODE
-        self._tokens = 0
+        self._pieces = 0
+        self._estimate = 0.0
         self._started = time.monotonic()
         self._encode_time: float | None = None
         self._first_token_time: float | None = None
@@ -351,19 +357,29 @@ class _Answer:
             self._stage = Stage.PREFILL
             yield self.chunk()
 
-    def text(self, text: str, tokens: int) -> Chunk:
-        """``text`` came, of about ``tokens`` tokens."""
+    def text(self, text: str) -> Chunk:
+        """``text`` came."""
         if self._first_token_time is None:
             self._first_token_time = time.monotonic() - self._started
         self._stage = Stage.DECODE
-        self._tokens += tokens
+        self._pieces += 1
+        self._estimate += likely_tokens(text)
         return self.chunk(*self._text.feed(text.encode()))
 
     def complete(self) -> FinishReason | None:
-        """Whether the request wants no more than what came."""
+        """Why the request wants no more than what came; None when it does."""
         if self._text.stopped:
             return "stop"
         return "length" if self._max_tokens is not None and self._tokens >= self._max_tokens else None
+
+    @property
+    def full(self) -> bool:
+        """Whether the context has no room for more, by estimate."""
+        return self._context is not None and self._question.prompt_tokens + self._tokens >= self._context
+
+    @property
+    def _tokens(self) -> int:
+        return max(self._pieces, round(self._estimate))
 
     def last(self, finish: FinishReason) -> Chunk:
         answer, reasoning = self._text.finish()

@@ -6,7 +6,7 @@ Whoever is on that side may die at any moment; the model is released then too, a
 
 To this process: ``("ask", question, picture, sampling)``, ``("stop",)``, ``("close",)``.
 From this process: ``("loading", sentence)``, ``("ready", width, height, version)``, ``("failed", error)``; and for
-each question ``("encoded",)``, ``("text", text, tokens)`` any number of times, and ``("done", error, spoilt)``, where
+each question ``("encoded",)``, ``("text", text)`` any number of times, and ``("done", error, spoilt)``, where
 spoilt means that another answer can only be had from a model that is loaded anew.
 """
 
@@ -29,9 +29,6 @@ from qwen3vl_ros.engines.base import EngineError, EngineNotReady, ModelNotFound
 
 _READ_TIMEOUT = 10.0
 """Seconds of silence after which MaixPy drops the service's answer, without an error (maix_vlm_qwen3_maixcam2.cpp)."""
-
-_TOKENS_PER_CALL = {"Qwen3VL": 1, "InternVL": 3}
-"""Tokens that one call of the reply callback brings: an event of the service; what LLM_InternVL.hpp collects."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +55,7 @@ def main(descriptor: int, model: str, model_class: str, service_url: str, restar
             _tell(connection, "failed", error)
             return
         try:
-            _serve(connection, vlm, model_class, service_url)
+            _serve(connection, vlm, service_url)
         except (EOFError, OSError):
             pass  # the engine is gone
         finally:
@@ -96,7 +93,7 @@ def _load(connection: Connection, model: str, model_class: str, restart: bool) -
     return vlm
 
 
-def _serve(connection: Connection, vlm: Any, model_class: str, service_url: str) -> None:
+def _serve(connection: Connection, vlm: Any, service_url: str) -> None:
     """Wait until the model can answer, then answer, until told to close. Raises EOFError, OSError: nobody asks."""
     if service_url:
         waiting = False
@@ -110,7 +107,7 @@ def _serve(connection: Connection, vlm: Any, model_class: str, service_url: str)
     while (message := connection.recv())[0] != "close":
         if message[0] == "ask":  # else a stop that came too late
             try:
-                ending = _answer(connection, vlm, _TOKENS_PER_CALL[model_class], service_url, *message[1:])
+                ending = _answer(connection, vlm, service_url, *message[1:])
             except Exception as error:  # noqa: BLE001 the model is to be released in order all the same
                 _log.exception("MaixPy failed while answering")
                 ending = EngineError(f"MaixPy failed with {type(error).__name__}: {error}"), True
@@ -120,7 +117,6 @@ def _serve(connection: Connection, vlm: Any, model_class: str, service_url: str)
 def _answer(
     connection: Connection,
     vlm: Any,
-    tokens_per_call: int,
     service_url: str,
     question: str,
     picture: NDArray[np.uint8] | None,
@@ -142,7 +138,7 @@ def _answer(
         vlm.clear_image()
     _tell(connection, "encoded")
 
-    reply = _Reply(connection, tokens_per_call)
+    reply = _Reply(connection)
     vlm.set_reply_callback(reply.on_reply)
     response = vlm.send(question)
     silence = time.monotonic() - reply.heard
@@ -174,20 +170,19 @@ def _answer(
 class _Reply:
     """An answer while it comes. ``heard``: when the last of it came, time.monotonic()."""
 
-    def __init__(self, connection: Connection, tokens_per_call: int) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._tokens_per_call = tokens_per_call
         self.text = ""
         self.heard = time.monotonic()
 
     def on_reply(self, vlm: Any, response: Any) -> None:
         """MaixPy's callback; what it raised would end in native code."""
         self.heard = time.monotonic()
-        self.take(response, self._tokens_per_call)
+        self.take(response)
         if self._connection.poll(0):  # the engine wants no more of this, or is gone
             vlm.cancel()
 
-    def take(self, response: Any, tokens: int = 0) -> None:
+    def take(self, response: Any) -> None:
         """Report what is new in ``response``. ``msg`` has the whole answer; the last ``msg_new`` comes twice."""
         try:
             text: str = response.msg
@@ -195,4 +190,4 @@ class _Reply:
             return
         new, self.text = text[len(self.text) :], text
         if new:
-            _tell(self._connection, "text", new, tokens)
+            _tell(self._connection, "text", new)

@@ -154,10 +154,10 @@ class OpenvinoEngine:
             if cancel.is_set():
                 yield answer.last("cancelled")
                 return
-            yield Chunk(answer.stage)
             assert self._pipeline is not None
             self._run = _Run(self._pipeline, prompt, config)
             try:
+                yield Chunk(answer.stage)
                 yield from answer.follow(self._run, cancel)
             finally:
                 self._run.stop()
