@@ -82,6 +82,7 @@ class FakeMaixService:
             json.dumps({"object": "list", "data": [{"id": model, "object": "model"}]}).encode(),
         )
         self.scripts: deque[Script] = deque()
+        self.answers: dict[str, Script] = {}  # to questions, by their text, once the scripts are used up
         self.questions: list[Question] = []
         self.refused = 0
         self.paths: list[str] = []
@@ -222,7 +223,7 @@ class FakeMaixService:
                 if message["role"] == "user":
                     _read_content(message["content"], question)
             self.questions.append(question)
-            script = self.scripts.popleft() if self.scripts else Script()
+            script = self.scripts.popleft() if self.scripts else self.answers.get(question.text, Script())
             if script.status != 200 or script.body:
                 return _respond(connection, script.status, script.kind, script.body)
             self._running, self._stop, self._released = True, False, False

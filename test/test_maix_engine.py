@@ -435,29 +435,43 @@ def test_a_renamed_qwen3vl_keeps_the_limits_of_the_only_one_there_is(
     assert (description.prompt_limit, description.context_length) == (320, 448)
 
 
-def test_closing_stops_the_service_once_and_another_engine_waits_for_that(
+def test_an_engine_waits_for_another_that_is_about_to_end(
     board: Board, start: Callable[..., MaixEngine], model: Callable[[str], str]
 ) -> None:
     path = model("Qwen3VL")
     first = start(model=path)
-    said: list[str] = []
-    waiting = threading.Event()
+    started = [threading.Event(), threading.Event()]
+    second: list[MaixEngine] = []
 
     def progress(sentence: str) -> None:
-        said.append(sentence)
-        if "another process" in sentence:
-            waiting.set()
+        started[1].set()  # it loads
 
-    second: list[MaixEngine] = []
-    thread = threading.Thread(target=lambda: second.append(start(model=path, progress=progress)))
+    def wait() -> None:
+        started[0].set()
+        second.append(start(model=path, progress=progress))
+
+    thread = threading.Thread(target=wait)
     thread.start()
-    assert waiting.wait(PATIENCE)
+    assert started[0].wait(PATIENCE)
     assert ask(first) == "fine"
+    assert not started[1].is_set()
     first.close()
     first.close()
     thread.join(PATIENCE)
     assert ask(second[0]) == "fine"
     assert (board.starts, board.stops) == (2, 1)
+
+
+def test_a_model_that_somebody_keeps_is_not_ready(
+    board: Board, start: Callable[..., MaixEngine], model: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = model("Qwen3VL")
+    first = start(model=path)
+    sooner = "from qwen3vl_ros.engines import maix_host; maix_host._LOCK_TIMEOUT = 0.1; main(*arguments)"
+    monkeypatch.setattr(maix_process, "_START", maix_process._START.replace("main(*arguments)", sooner))
+    with pytest.raises(EngineNotReady, match="Another process uses"):
+        start(model=path)
+    assert ask(first) == "fine"
 
 
 def test_a_model_that_does_not_load_in_time_is_not_ready(board: Board, start: Callable[..., MaixEngine]) -> None:
@@ -474,15 +488,23 @@ def test_services_that_do_not_start_are_named(board: Board, start: Callable[...,
         start()
 
 
-def test_a_maixpy_without_the_class_asks_to_be_updated(
-    start: Callable[..., MaixEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("__version__ = '4.12.1'", r"4\.12\.1 has no nn\.Qwen3VL"),
+        ("import libopencv_none", "libopencv_none.*maix_http"),
+    ],
+)
+def test_a_maixpy_that_is_too_old_or_for_another_machine_says_so(
+    start: Callable[..., MaixEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, words: str
 ) -> None:
-    old = tmp_path / "old" / "maix"
-    old.mkdir(parents=True)
-    (old / "__init__.py").write_text("__version__ = '4.12.1'")
-    (old / "nn.py").touch()
-    monkeypatch.syspath_prepend(str(old.parent))
-    with pytest.raises(ModelNotFound, match=r"4\.12\.1 has no nn\.Qwen3VL"):
+    other = tmp_path / "other" / "maix"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text(package)
+    (other / "nn.py").touch()
+    (other / "err.py").touch()
+    monkeypatch.syspath_prepend(str(other.parent))
+    with pytest.raises(ModelNotFound, match=words):
         start()
 
 

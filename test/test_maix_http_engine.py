@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from qwen3vl_ros.engines.base import (
     BadRequest,
     Cancel,
     Chunk,
+    Engine,
     EngineError,
     EngineNotReady,
     Image,
@@ -28,6 +29,7 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Unsupported,
 )
+from qwen3vl_ros.engines.conformance import EngineConformance
 from qwen3vl_ros.engines.maix_http import MaixHttpEngine
 from qwen3vl_ros.engines.maix_http_tokens import likely_tokens, most_tokens
 
@@ -681,3 +683,25 @@ def test_nothing_is_left_behind(new_service: Any) -> None:
     engine.close()
     service.close()
     assert set(threading.enumerate()) <= threads
+
+
+class TestContract(EngineConformance):
+    engine_class = MaixHttpEngine
+
+    @pytest.fixture(scope="class")
+    def config(self) -> Iterator[Mapping[str, Any]]:
+        service = FakeMaixService()
+        words = ("A red", " cup stands", " on a", " table", " beside a", " blue book", ".")
+        service.answers = {
+            self.question: Script(words),
+            "What is there?": Script(words, hold_at=4),
+            "Wer da?": Script(("Grün", b"e ", *(bytes([byte]) for byte in "Füße 🙂".encode()))),
+        }
+        yield {"base_url": service.url, "load_timeout": 30.0}
+        service.close()
+
+    def endless_request(self, engine: Engine) -> Request:
+        return self.request(engine, "What is there?")
+
+    def non_ascii_request(self, engine: Engine) -> Request:
+        return self.request(engine, "Wer da?")

@@ -41,6 +41,16 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
     Usage,
 )
+from qwen3vl_ros.engines.maix_http_request import (
+    GREEDY,
+    MOST_TOP_K,
+    PENALTY_OFF,
+    TEMPERATURE,
+    TEMPLATE_TOKENS,
+    TOP_K,
+    TOP_P,
+    TOP_P_OFF,
+)
 from qwen3vl_ros.engines.maix_http_tokens import likely_tokens, most_tokens
 from qwen3vl_ros.engines.maix_model import find_maix_model
 from qwen3vl_ros.engines.maix_process import MaixProcess
@@ -48,15 +58,6 @@ from qwen3vl_ros.engines.maix_process import MaixProcess
 _SUPPORTS = frozenset({"system_prompt", "stop", "max_tokens", "text_only"})
 _SAMPLING = frozenset({"temperature", "top_p", "top_k", "repetition_penalty"})
 """What nn.Qwen3VL takes with each question. nn.InternVL takes it from the .mud file, once, while it loads."""
-
-_TEMPLATE_TOKENS = 32
-"""What the chat template takes; see maix_http_request.py."""
-
-# What the service does with these values: maix_http_request.py.
-_GREEDY = 0.01
-_TOP_P_OFF = 0.9999
-_MOST_TOP_K = 100_000
-_PENALTY_OFF = 1.0002
 
 _STOP_PERIOD = 0.5
 """Seconds after which a service is told again to stop: it forgets that while it encodes a picture."""
@@ -179,7 +180,7 @@ class MaixEngine:
             # A service that finds no picture looks at the last one that it was asked about.
             picture = np.full((self._height, self._width, 3), 128, np.uint8)
         image_tokens = 0 if picture is None else self._model.image_tokens
-        tokens = _TEMPLATE_TOKENS + image_tokens + round(most_tokens(text))
+        tokens = TEMPLATE_TOKENS + image_tokens + round(most_tokens(text))
         limits = self._model.limits
         most = min(limits.prompt or tokens, (limits.context or tokens + 1) - 1)
         if tokens > most:
@@ -333,7 +334,7 @@ class _Answer:
     """An answer as far as it is there, with its counts and times."""
 
     def __init__(self, question: _Question, options: Options, context: int | None, encodes_here: bool) -> None:
-        """``context``: tokens that it holds. ``encodes_here``: MaixPy encodes the picture before it sends the question; a service does not say when."""
+        """``context``: in tokens. ``encodes_here``: MaixPy says when the picture is encoded, a service does not."""
         self._question = question
         self._max_tokens = options.max_tokens
         self._context = context
@@ -397,23 +398,23 @@ class _Answer:
 def _sampling(options: Options) -> dict[str, float | int | bool]:
     """Fields of MaixPy's post_config: each that matters, always, as what one question sets the next one finds set.
 
-    Unset ones get what Qwen recommends: https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct, "Generation Hyperparameters".
+    Unset ones get what Qwen recommends.
     Tokens are drawn by top-k, or by top-p where there is no top-k.
     """
-    temperature = 0.7 if options.temperature is None else options.temperature
-    top_p = 0.8 if options.top_p is None else options.top_p
-    top_k = 20 if options.top_k is None else options.top_k
+    temperature = TEMPERATURE if options.temperature is None else options.temperature
+    top_p = TOP_P if options.top_p is None else options.top_p
+    top_k = TOP_K if options.top_k is None else options.top_k
     by_top_p = options.top_p is not None and options.top_p < 1 if options.top_k is None else options.top_k == 0
-    if temperature < _GREEDY:  # 0 is refused in silence
-        temperature, top_k, by_top_p = _GREEDY, 1, False
+    if temperature < GREEDY:  # 0 is refused in silence
+        temperature, top_k, by_top_p = GREEDY, 1, False
     penalty = 1.0 if options.repetition_penalty is None else options.repetition_penalty
     return {
         "enable_temperature": True,
         "temperature": temperature,
         "enable_top_p_sampling": True,
-        "top_p": min(top_p, _TOP_P_OFF),
+        "top_p": min(top_p, TOP_P_OFF),
         "enable_top_k_sampling": not by_top_p,
-        "top_k": min(max(top_k, 1), _MOST_TOP_K),
+        "top_k": min(max(top_k, 1), MOST_TOP_K),
         "enable_repetition_penalty": True,
-        "repetition_penalty": max(penalty, _PENALTY_OFF),
+        "repetition_penalty": max(penalty, PENALTY_OFF),
     }

@@ -30,6 +30,9 @@ from qwen3vl_ros.engines.base import EngineError, EngineNotReady, ModelNotFound
 _READ_TIMEOUT = 10.0
 """Seconds of silence after which MaixPy drops the service's answer, without an error (maix_vlm_qwen3_maixcam2.cpp)."""
 
+_LOCK_TIMEOUT = 30.0
+"""Seconds that a process which is about to end has for releasing the model: see _RELEASE_TIMEOUT in maix.py."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,15 +44,9 @@ def main(descriptor: int, model: str, model_class: str, service_url: str, restar
     """
     os.set_inheritable(descriptor, False)  # MaixPy runs commands
     connection = Connection(descriptor)
-    # One user at a time: what releases the model stops the service under everybody else, and all pictures go through
-    # one file. The kernel gives the lock back however this process ends.
-    with Path(model).open("rb") as lock:
+    with Path(model).open("rb") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _tell(connection, "loading", f"another process still uses {model}; waiting for it to release the model")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
+            _lock(connection, file.fileno(), model)
             vlm = _load(connection, model, model_class, restart)
         except EngineError as error:
             _tell(connection, "failed", error)
@@ -69,16 +66,41 @@ def _tell(connection: Connection, *message: Any) -> None:
         connection.send(message)
 
 
+def _lock(connection: Connection, descriptor: int, model: str) -> None:
+    """Be the only user of ``model``, for as long as ``descriptor`` is open. Raises :class:`EngineNotReady`.
+
+    What releases a model stops the service under everybody else, and all pictures go through one file.
+    """
+    begun = time.monotonic()
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() - begun > _LOCK_TIMEOUT or connection.poll(0.2):
+                raise EngineNotReady(
+                    f"Another process uses {model}, and the NPU has room for one: end that process, or the engine of "
+                    "this node that is to be replaced by this one."
+                ) from None
+        else:
+            return
+
+
 def _load(connection: Connection, model: str, model_class: str, restart: bool) -> Any:
     """The loaded model, an object of maix.nn. Raises :class:`EngineNotReady`, :class:`ModelNotFound`."""
     _tell(connection, "loading", f"MaixPy loads {model}")
-    kind = getattr(importlib.import_module("maix.nn"), model_class, None)
+    try:
+        nn, err = importlib.import_module("maix.nn"), importlib.import_module("maix.err")
+    except ImportError as error:
+        raise ModelNotFound(
+            f"MaixPy is installed but does not start ({error}): it runs on Sipeed's boards. From another machine use "
+            "engine maix_http."
+        ) from None
+    kind = getattr(nn, model_class, None)
     if kind is None:
         version = getattr(importlib.import_module("maix"), "__version__", "of unknown version")
         raise ModelNotFound(
             f"MaixPy {version} has no nn.{model_class}: update it (`pip install --upgrade maixpy` on the board)."
         )
-    err = importlib.import_module("maix.err")
     try:
         vlm = kind(model)
         if restart:

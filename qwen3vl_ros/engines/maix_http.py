@@ -150,8 +150,9 @@ class MaixHttpEngine:
         """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
 
         A cancelled answer ends at once; the service has ended it within :data:`maix_http_service.STOP_TIME`, which the
-        next question waits for. Raises :class:`Unsupported`, :class:`BadImage`, :class:`PromptTooLong`,
-        :class:`BadRequest` before anything is sent.
+        next question waits for, and a few seconds more where it did not. Then ``first_token_timeout`` runs twice at
+        most: while another client is answered, and until the first piece. Raises :class:`Unsupported`,
+        :class:`BadImage`, :class:`PromptTooLong`, :class:`BadRequest` before anything is sent.
         """
         prompt = maix_http_request.build(request, self._model, self._limits, self._size)
         if not self._busy.acquire(blocking=False):

@@ -21,21 +21,21 @@ from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Options, Promp
 from qwen3vl_ros.engines.maix_http_tokens import most_tokens
 
 # https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct, "Generation Hyperparameters", VL.
-_TEMPERATURE, _TOP_P, _TOP_K = 0.7, 0.8, 20
+TEMPERATURE, TOP_P, TOP_K = 0.7, 0.8, 20
 
-_GREEDY = {"temperature": 0.01, "top-p": _TOP_P, "top-k": 1}
-"""Temperature 0: of the value itself the service says "invalid" and goes on at temperature 1."""
+GREEDY = 0.01
+"""Temperature for 0, with top-k 1: of 0 itself the service says "invalid" and goes on at temperature 1."""
 
-_PENALTY_OFF = 1.0002
+PENALTY_OFF = 1.0002
 """The least repetition penalty that the service takes: up to 1.0001 it keeps that of an earlier request."""
 
-_TOP_P_OFF = 0.9999
+TOP_P_OFF = 0.9999
 """A top_p of 1 turns sampling off altogether where there is no top_k: the likeliest token is taken."""
 
-_MOST_TOP_K = 100_000
+MOST_TOP_K = 100_000
 """The service sorts that many of its 151,936 tokens without looking whether it has them."""
 
-_TEMPLATE_TOKENS = 32
+TEMPLATE_TOKENS = 32
 """What the chat template takes: 15, and a system prompt of the service's own, of 6 to 16 tokens in known versions."""
 
 _PIXELS_PER_TOKEN = 32
@@ -105,7 +105,7 @@ def build(request: Request, model: str, limits: Limits, size: int) -> Prompt:
         )
     settings = _settings(request)
     image_tokens = (size // _PIXELS_PER_TOKEN) ** 2
-    tokens = _TEMPLATE_TOKENS + image_tokens + round(most_tokens(text))
+    tokens = TEMPLATE_TOKENS + image_tokens + round(most_tokens(text))
     most = min(limits.prompt or tokens, (limits.context or tokens + 1) - 1)
     if tokens > most:
         raise PromptTooLong(
@@ -155,18 +155,18 @@ def _settings(request: Request) -> dict[str, float]:
     penalty = 1.0 if options.repetition_penalty is None else options.repetition_penalty
     if penalty < 1.0:
         raise Unsupported(f"repetition_penalty: the service ignores {penalty:g}; it takes 1 (off) and more.")
-    return {"repetition_penalty": max(penalty, _PENALTY_OFF), **_sampling(options)}
+    return {"repetition_penalty": max(penalty, PENALTY_OFF), **_sampling(options)}
 
 
 def _sampling(options: Options) -> dict[str, float]:
     """Temperature, and how to draw: the service draws by top-k or by top-p, and a top-k of any value ends top-p."""
-    temperature = _TEMPERATURE if options.temperature is None else options.temperature
-    top_p = _TOP_P if options.top_p is None else options.top_p
+    temperature = TEMPERATURE if options.temperature is None else options.temperature
+    top_p = TOP_P if options.top_p is None else options.top_p
     if temperature <= 0:
-        return _GREEDY
+        return {"temperature": GREEDY, "top-p": TOP_P, "top-k": 1}
     if options.top_k == 0 or (options.top_k is None and options.top_p is not None and options.top_p < 1):
-        return {"temperature": temperature, "top-p": min(top_p, _TOP_P_OFF)}
-    top_k = min(options.top_k or _TOP_K, _MOST_TOP_K)
+        return {"temperature": temperature, "top-p": min(top_p, TOP_P_OFF)}
+    top_k = min(options.top_k or TOP_K, MOST_TOP_K)
     return {"temperature": temperature, "top-p": top_p, "top-k": top_k}
 
 

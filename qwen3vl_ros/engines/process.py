@@ -265,7 +265,7 @@ class EngineProcess:
             elif kind == "alive":
                 with self._lock:
                     self._health = replace(self._health, memory=message[1])
-            elif kind == "loading":
+            elif kind == "loading" and self._health.state is State.LOADING:
                 self._change(message=f"loading engine {self.spec.name!r}: {message[1]}")
             elif kind == "ready":
                 self._failed_loads = 0

@@ -53,17 +53,30 @@ class MaixHttp:
     base_url: str = _text("http://127.0.0.1:12346", "Address of the service, on the board itself or over the network.")
     model: str = _text("", "Model that the service runs. Empty: the one it lists.")
     prompt_limit: int = _number(
-        0, 0, 262144, "Tokens that system prompt, picture and question may have together. 0: the P of the model's name."
+        0,
+        0,
+        262144,
+        "Tokens that system prompt, picture and question may have together. 0: the P of the model's name, else 320 for "
+        "the MaixCAM2's model.",
     )
     context_length: int = _number(
-        0, 0, 262144, "Tokens that prompt and answer may have together. 0: the CTX of the model's name."
+        0,
+        0,
+        262144,
+        "Tokens that prompt and answer may have together. 0: the CTX of the model's name, else 448 for the MaixCAM2's "
+        "model.",
     )
     input_size: int = _number(
-        0, 0, 4096, "Width and height in pixels of the model's encoder. 0: what the service says, else 448."
+        0, 0, 4096, "Width and height in pixels of the model's encoder. 0: 448, as the service does not say."
     )
     fit: str = _text("contain", _FIT, choices=FITS)
     load_timeout: float = _number(180.0, 1.0, 3600.0, "Seconds that the service gets to load its model.")
-    first_token_timeout: float = _number(60.0, 1.0, 3600.0, "Seconds from a request to the first token.")
+    first_token_timeout: float = _number(
+        60.0,
+        1.0,
+        3600.0,
+        "Seconds from a request to the first token; also how long another client's question is waited for.",
+    )
     token_timeout: float = _number(15.0, 0.5, 3600.0, "Seconds from one token to the next.")
 
 
@@ -71,7 +84,10 @@ class MaixHttp:
 class Maix:
     """Engine maix: the same NPU through MaixPy, on the board."""
 
-    model: str = _text("/root/models/qwen3vl-2b/qwen3vl.mud", "Model description file (.mud).")
+    model: str = _text(
+        "/root/models/Qwen3-VL-2B-Instruct-GPTQ-Int4-AX630C-P320-CTX448-maixcam2/model.mud",
+        "Model description file (.mud).",
+    )
     model_class: str = _text("Qwen3VL", "Class of maix.nn that runs it.", choices=("Qwen3VL", "InternVL"))
     fit: str = _text("contain", _FIT, choices=FITS)
     load_timeout: float = _number(180.0, 1.0, 3600.0, "Seconds that the model gets to load.")
