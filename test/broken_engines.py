@@ -187,7 +187,6 @@ class Credulous(Broken):
     caught_by = (
         "test_array_that_is_no_picture_is_refused[float32]",
         "test_array_that_is_no_picture_is_refused[no rows]",
-        "test_unknown_role_is_refused",
         "test_conversation_without_messages_is_refused",
         "test_missing_picture_is_refused_where_one_is_needed",
         "test_prompt_that_does_not_fit_is_refused_with_both_numbers",

@@ -17,8 +17,6 @@ import numpy as np
 import pytest
 
 import broken_engines
-import openvino_export
-import tiny_qwen3vl
 from fake_maix_service import FakeMaixService, Script
 from fake_openai_server import Exchange, FakeServer
 from maix_double.board import Answer, Board
@@ -29,7 +27,6 @@ from qwen3vl_ros.engines.llama import LlamaEngine
 from qwen3vl_ros.engines.maix import MaixEngine
 from qwen3vl_ros.engines.maix_http import MaixHttpEngine
 from qwen3vl_ros.engines.openai import OpenaiEngine
-from qwen3vl_ros.engines.openvino import OpenvinoEngine
 from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, Health, State
 from test_maix_engine import DOUBLE, install
 
@@ -60,24 +57,6 @@ class TestLlama(EngineConformance):
         return self.long_request(engine)
 
 
-class TestOpenvino(EngineConformance):
-    """With a tiny model of random weights."""
-
-    engine_class = OpenvinoEngine
-
-    @pytest.fixture(scope="class")
-    def config(self, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Mapping[str, Any]:
-        assert pytestconfig.cache is not None
-        tiny = tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
-        return {"model": str(openvino_export.export(tiny.hf_dir, pytestconfig.cache.mkdir("openvino")))}
-
-    def long_request(self, engine: Engine) -> Request:
-        return self.request(engine, "Say it.", schema={"const": SENTENCE})
-
-    def non_ascii_request(self, engine: Engine) -> Request:
-        return self.long_request(engine)
-
-
 class TestOpenai(EngineConformance):
     """With a server that does what it is asked, and cuts its events in the middle of characters."""
 
@@ -87,7 +66,11 @@ class TestOpenai(EngineConformance):
     @pytest.fixture(scope="class")
     def config(self) -> Iterator[Mapping[str, Any]]:
         server = FakeServer(self.answer)
-        yield {"base_urls": (server.url,), "context_length": self.context_length, "api_key_env": ""}
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+                patch.delenv(name, raising=False)
+                patch.delenv(name.lower(), raising=False)
+            yield {"base_urls": (server.url,), "context_length": self.context_length, "api_key_env": ""}
         server.close()
 
     def answer(self, exchange: Exchange) -> None:

@@ -6,6 +6,7 @@ for, so what a missing model looks like is for the tests with a server that is m
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import queue
 import re
@@ -38,7 +39,9 @@ from qwen3vl_ros.engines.base import (
 from qwen3vl_ros.engines.openai import OpenaiEngine
 from qwen3vl_ros.vision.fit import fit_image
 
-pytest.importorskip("xllamacpp")
+# Not imported here: its llama.cpp and the one of llama-cpp-python do not belong into one process.
+if importlib.util.find_spec("xllamacpp") is None:
+    pytest.skip("needs xllamacpp", allow_module_level=True)
 
 PATIENCE = 60.0
 N_CTX = 4096
@@ -134,7 +137,6 @@ def llama_server(start: Callable[..., RealServer]) -> RealServer:
 @pytest.fixture(scope="module")
 def llama_cpp_server(model: dict[str, str]) -> Iterator[RealServer]:
     """llama-cpp-python's. It has no Qwen3-VL by name; its generic multimodal format does."""
-    pytest.importorskip("uvicorn")
     options = {
         "model": model["model"],
         "clip_model_path": model["mmproj"],
@@ -157,10 +159,15 @@ def server(request: pytest.FixtureRequest) -> RealServer:
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture
-def new_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., OpenaiEngine]]:
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key and no proxy of whoever runs the tests."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture
+def new_engine() -> Iterator[Callable[..., OpenaiEngine]]:
     engines = []
 
     def new(*servers: RealServer, **config: Any) -> OpenaiEngine:

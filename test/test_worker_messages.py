@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from qwen3vl_ros.engines.base import Message, Options, Request
+from qwen3vl_ros.engines.base import BadRequest, Message, Options, Request
 from qwen3vl_ros.engines.worker import pack, unpack
 
 PICTURES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
@@ -36,3 +38,9 @@ def test_packing_leaves_no_descriptor_and_no_shared_memory_behind() -> None:
     for _ in range(5):
         unpack(*pack(request))
     assert open_things() == before
+
+
+def test_a_message_of_an_unknown_role_cannot_be_made() -> None:
+    role: Any = "robot"
+    with pytest.raises(BadRequest, match="no role 'robot'"):
+        Message(role, ("?",))

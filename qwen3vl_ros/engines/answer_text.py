@@ -133,11 +133,10 @@ class AnswerText:
         return self._filter.feed(answer), reasoning
 
     def finish(self) -> tuple[str, str]:
-        """(answer, reasoning) that were held back when the stream ended."""
-        more, reasoning = self._splitter.feed(self._decode(b"", True))
-        last, more_reasoning = self._splitter.finish()
-        answer = self._filter.feed(more + last)
-        return answer + ("" if self.stopped else self._filter.finish()), reasoning + more_reasoning
+        """(answer, reasoning) that were held back when the stream ended; of a character cut in halves, nothing."""
+        last, reasoning = self._splitter.finish()
+        answer = self._filter.feed(last)
+        return answer + ("" if self.stopped else self._filter.finish()), reasoning
 
 
 def _overlap(text: str, marker: str) -> int:

@@ -51,13 +51,32 @@ class ImageInput:
     fit: FitMode = "contain"
 
 
+ABILITIES = frozenset(
+    {
+        "system_prompt",
+        "json_schema",
+        "seed",
+        "stop",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "sessions",
+        "video",
+        "text_only",
+    }
+)
+"""What an engine may be able to do beyond answering a question about a picture."""
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """What an engine is and can do. Unknown numbers are None.
 
-    ``supports`` names the optional abilities, out of: ``system_prompt``, ``json_schema``, ``seed``, ``stop``,
-    ``max_tokens``, ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty``, ``sessions``,
-    ``video``, ``text_only``. A request that uses another one is refused with :class:`Unsupported`.
+    ``supports`` names the optional abilities, out of :data:`ABILITIES`. A request that uses another one is refused
+    with :class:`Unsupported`.
     """
 
     engine: str
@@ -87,10 +106,18 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation: text and pictures in the order the model reads them."""
+    """One turn of a conversation: text and pictures in the order the model reads them.
+
+    Raises :class:`BadRequest` for another role: a chat template may write any, and the model then says anything.
+    """
 
     role: Literal["system", "user", "assistant"]
     content: tuple[str | Image, ...]
+
+    def __post_init__(self) -> None:
+        """Check the role."""
+        if self.role not in ("system", "user", "assistant"):
+            raise BadRequest(f"there is no role {self.role!r} in a conversation: use system, user or assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +225,10 @@ class Cancel(threading.Event):
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
         """Within the block, being set calls ``callback``, on the thread that sets; at once when it is set already."""
         with self._callbacks_lock:
-            if not self.is_set():
+            late = self.is_set()
+            if not late:
                 self._callbacks.append(callback)
-        if self.is_set():
+        if late:
             callback()
         try:
             yield

@@ -21,8 +21,6 @@ from qwen3vl_ros.engines.base import BadRequest, Image, Message, ModelNotFound, 
 from qwen3vl_ros.engines.llama_context import ImageSpan, LlamaContext, Piece
 from qwen3vl_ros.engines.llama_vision import VisionTower
 
-_ROLES = ("system", "user", "assistant")
-
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -74,8 +72,6 @@ class ChatPrompt:
         images: list[Image] = []
         rendered_messages = []
         for message in messages:
-            if message.role not in _ROLES:  # a template may write any, and the model then says anything
-                raise BadRequest(f"There is no role {message.role!r} in a conversation: use {', '.join(_ROLES)}.")
             text = ""
             for part in message.content:
                 if isinstance(part, str):

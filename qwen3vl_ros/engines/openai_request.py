@@ -72,8 +72,6 @@ class Question:
 
 
 def _message(message: Message, quality: int) -> dict[str, Any]:
-    if message.role not in ("system", "user", "assistant"):
-        raise BadRequest(f"A message has the role system, user or assistant, not {message.role!r}.")
     if all(isinstance(part, str) for part in message.content):
         # Not every server takes a list here, least of all for the system prompt.
         return {"role": message.role, "content": "".join(map(str, message.content))}

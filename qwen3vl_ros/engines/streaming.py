@@ -45,9 +45,17 @@ class EventLoop:
             tasks.append(self._loop.create_task(pump()))
             tasks[0].add_done_callback(lambda _: items.put(None))
 
+        stopping = False
+
+        def cancel_once() -> None:
+            nonlocal stopping
+            if not stopping:  # a second time would interrupt what the source does about the first
+                stopping = True
+                tasks[0].cancel()
+
         def stop() -> None:
             # After start(), whoever calls this: a loop runs what it is given in order.
-            self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            self._loop.call_soon_threadsafe(cancel_once)
 
         self._loop.call_soon_threadsafe(start)
         ended = False

@@ -1,0 +1,32 @@
+"""The ``openvino`` engine keeps the contract: the conformance suite, with a tiny model of random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+import openvino_export
+import tiny_qwen3vl
+from qwen3vl_ros.engines.base import Engine, Request
+from qwen3vl_ros.engines.conformance import EngineConformance
+from qwen3vl_ros.engines.openvino import OpenvinoEngine
+
+
+class TestOpenvino(EngineConformance):
+    """What it says is random, so a grammar makes it speak."""
+
+    engine_class = OpenvinoEngine
+
+    @pytest.fixture(scope="class")
+    def config(self, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Mapping[str, Any]:
+        assert pytestconfig.cache is not None
+        tiny = tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
+        return {"model": str(openvino_export.export(tiny.hf_dir, pytestconfig.cache.mkdir("openvino")))}
+
+    def long_request(self, engine: Engine) -> Request:
+        return self.request(engine, "Say it.", schema={"const": "Œuvre: 猫 und 🦊, ½ Żółw in the blue box"})
+
+    def non_ascii_request(self, engine: Engine) -> Request:
+        return self.long_request(engine)
