@@ -6,6 +6,7 @@ import contextlib
 import json
 import queue
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -114,7 +115,9 @@ class FakeServer:
     ``exchanges`` has every request in order, ``n_connections`` how many connections brought them.
     """
 
-    def __init__(self, on_ask: Callable[[Exchange], None] = lambda e: e.answer("yes")) -> None:
+    def __init__(
+        self, on_ask: Callable[[Exchange], None] = lambda e: e.answer("yes"), tls: ssl.SSLContext | None = None
+    ) -> None:
         self.on_ask = on_ask
         self.on_list: Callable[[Exchange], None] = lambda e: e.reply(200, ONE_MODEL, content_type="application/json")
         self.exchanges: list[Exchange] = []
@@ -122,7 +125,8 @@ class FakeServer:
         self.n_connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/v1"
+        self._tls = tls
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -159,16 +163,20 @@ class FakeServer:
 
     def _serve(self, connection: socket.socket) -> None:
         # The client may go away at any time.
-        with contextlib.suppress(OSError), connection, connection.makefile("rb") as incoming:
-            while exchange := _read(connection, incoming):
-                self.exchanges.append(exchange)
-                if exchange.path.endswith("/models"):
-                    self.on_list(exchange)
-                else:
-                    self.asked.put(exchange)
-                    self.on_ask(exchange)
-                if exchange.closing:
-                    break
+        with contextlib.suppress(OSError), connection:
+            if self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                self._open.add(connection)
+            with connection, connection.makefile("rb") as incoming:
+                while exchange := _read(connection, incoming):
+                    self.exchanges.append(exchange)
+                    if exchange.path.endswith("/models"):
+                        self.on_list(exchange)
+                    else:
+                        self.asked.put(exchange)
+                        self.on_ask(exchange)
+                    if exchange.closing:
+                        break
         self._open.discard(connection)
 
 

@@ -7,7 +7,10 @@ import contextlib
 import io
 import json
 import logging
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 import traceback
@@ -53,7 +56,16 @@ PICTURE: Image = np.zeros((32, 64, 3), np.uint8)
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key and no proxy of whoever runs the tests; waits are short."""
-    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+    for name in (
+        "OPENAI_API_KEY",
+        "SSL_CERT_FILE",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(openai, "_BACKOFF", 0.02)
 
@@ -206,7 +218,6 @@ def test_an_address_in_the_question_is_only_text(
     ("asked", "kind", "word"),
     [
         (Request(()), BadRequest, "no messages"),
-        (Request((Message("tool", ("?",)),)), BadRequest, "role"),  # type: ignore[arg-type]
         (request(max_tokens=0), BadRequest, "max_tokens"),
         (request(temperature=float("nan")), BadRequest, "temperature"),
         (request(schema={"type": "nothing"}), BadRequest, "response_schema"),
@@ -290,6 +301,25 @@ def test_an_answer_is_the_same_however_its_bytes_are_cut(server: FakeServer, eng
     chunks = stream(engine)
     assert text_of(chunks) == "grün 🤖 ja"
     assert chunks[-1].finish_reason == "length"
+
+
+def test_a_character_in_two_halves_is_made_whole(server: FakeServer, engine: OpenaiEngine) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.stream()
+        for field in ("reasoning", "content"):
+            for half in (r"\ud83e", r"\udd16!"):
+                exchange.raw(f'data: {{"choices":[{{"delta":{{"{field}":"{half}"}}}}]}}\n\n'.encode())
+        exchange.finish()
+
+    server.on_ask = answer
+    chunks = stream(engine)
+    assert ("".join(chunk.reasoning for chunk in chunks), text_of(chunks)) == ("🤖!", "🤖!")
+
+
+def test_a_refusal_of_the_model_is_its_answer(server: FakeServer, engine: OpenaiEngine) -> None:
+    refusal = {"choices": [{"delta": {"refusal": "I cannot say."}, "finish_reason": "stop"}]}
+    server.on_ask = lambda e: e.events(refusal)
+    assert text_of(stream(engine)) == "I cannot say."
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
@@ -387,6 +417,22 @@ def test_one_connection_serves_question_after_question(server: FakeServer, engin
         stream(engine)
     assert len(server.questions) == 3
     assert server.n_connections == 1
+
+
+def test_an_answer_that_ends_with_an_error_leaves_no_connection_open(server: FakeServer, engine: OpenaiEngine) -> None:
+    gone = threading.Event()
+
+    def fail(exchange: Exchange) -> None:
+        exchange.stream()
+        exchange.event(A_TOKEN)
+        exchange.event(error("out of memory"))
+        if exchange.wait_for_disconnect():
+            gone.set()
+
+    server.on_ask = fail
+    with pytest.raises(EngineError, match="out of memory"):
+        stream(engine)
+    assert gone.wait(PATIENCE / 2)
 
 
 # Cancelling
@@ -508,11 +554,12 @@ def full_listener() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
-def trickle(data: bytes) -> Callable[[Exchange], None]:
-    """Answers with ``data`` again and again, every 10 ms, for as long as somebody listens."""
+def trickle(data: bytes, first: str = "") -> Callable[[Exchange], None]:
+    """Answers with the token ``first``, then ``data`` again and again, every 10 ms, as long as somebody listens."""
 
     def answer(exchange: Exchange) -> None:
         exchange.stream()
+        exchange.token(first)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             exchange.raw(data)
@@ -527,8 +574,10 @@ def test_a_server_that_sends_bytes_but_no_token_is_late(
 ) -> None:
     engine = new_engine(server, first_token_timeout=0.3)
     server.on_ask = trickle(data)
+    begin = time.monotonic()
     with pytest.raises(EngineError, match=r"no token within 0.3 s \(openai.first_token_timeout\)"):
         stream(engine)
+    assert time.monotonic() - begin < PATIENCE / 2
     assert len(server.questions) == 1  # the same again would only double the server's work
     server.on_ask = lambda e: e.answer("yes")
     assert text_of(stream(engine)) == "yes"
@@ -545,18 +594,12 @@ def test_a_gap_between_tokens_ends_the_answer_with_an_error(
     server: FakeServer, new_engine: Callable[..., OpenaiEngine]
 ) -> None:
     engine = new_engine(server, token_timeout=0.3)
-
-    def stall(exchange: Exchange) -> None:
-        exchange.stream()
-        exchange.token("so far")
-        while True:
-            exchange.raw(b": ping\n\n")
-            time.sleep(0.01)
-
-    server.on_ask = stall
+    server.on_ask = trickle(b': ping\n\ndata: {"choices":[{"delta":{}}]}\n\n', first="so far")
     chunks: list[Chunk] = []
+    begin = time.monotonic()
     with pytest.raises(EngineError, match=r"no token for 0.3 s \(openai.token_timeout\)"):
         stream_into(chunks, engine)
+    assert time.monotonic() - begin < PATIENCE / 2
     assert text_of(chunks) == "so far"
 
 
@@ -699,6 +742,19 @@ def test_a_server_that_is_late_loses_the_question_to_the_next_one(
     engine = new_engine(server, new_server(lambda e: e.answer("from the other")), first_token_timeout=1.0)
     server.on_ask = trickle(b": ping\n\n")
     assert text_of(stream(engine)) == "from the other"
+
+
+def test_a_question_that_is_wrong_is_wrong_for_every_server(
+    server: FakeServer, new_server: Callable[..., FakeServer], new_engine: Callable[..., OpenaiEngine]
+) -> None:
+    other = new_server()
+    engine = new_engine(server, other)
+    server.on_ask = lambda e: e.reply(400, error("Bad thing."))
+    with pytest.raises(BadRequest):
+        stream(engine)
+    server.on_ask = lambda e: e.answer("yes")
+    assert text_of(stream(engine)) == "yes"
+    assert not other.questions
 
 
 def test_the_only_server_left_is_asked_although_it_was_dead(
@@ -1208,6 +1264,31 @@ def test_a_server_that_does_not_know_stream_options_is_asked_without(server: Fak
     for _ in range(2):
         assert stream(engine)[-1].completion_tokens == 2
     assert len(server.questions) == 3
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, to make a certificate")
+def test_a_certificate_of_ones_own_is_trusted_once_the_environment_names_it(
+    new_server: Callable[..., FakeServer],
+    new_engine: Callable[..., OpenaiEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=robots -out {certificate} -keyout {key}"
+    command += " -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = new_server(lambda e: e.answer("yes"), context)
+    with pytest.raises(ModelNotFound, match=r"certificate that this machine does not trust.*SSL_CERT_FILE"):
+        new_engine(server)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert text_of(stream(new_engine(server))) == "yes"
+
+
+def test_a_server_without_tls_is_said_to_have_none(server: FakeServer, new_engine: Callable[..., OpenaiEngine]) -> None:
+    with pytest.raises(ModelNotFound, match="does not speak TLS"):
+        new_engine(server.url.replace("http:", "https:"))
 
 
 def test_a_wrong_proxy_is_said_to_be_one(

@@ -151,9 +151,9 @@ CONVERSATIONS = {
     "two images": (user("First ", picture(64, 96, 8), " and second ", picture(160, 32, 9), "\n\nWhich?"),),
     "odd-sized image": (user(fitted(333, 207, 4), "Describe what you see."),),
     "three turns": (
-        user(picture(64, 32, 20), "one"),
+        user(picture(64, 32, 23), "one"),
         Message("assistant", ("yes",)),
-        user("two", picture(320, 64, 17)),
+        user("two", picture(320, 64, 24)),
     ),
 }
 
@@ -164,7 +164,7 @@ def test_greedy_answer_and_token_counts_are_those_of_transformers(
 ) -> None:
     messages = CONVERSATIONS[name]
     prompt, answer, lead = reference.answer(messages, 24)
-    assert lead > 0.02
+    assert lead > 0.04
     chunks = stream(engine, *messages)
     assert text_of(chunks) == reference.tokenizer.decode(answer, skip_special_tokens=True)
     usage = chunks[-1].usage

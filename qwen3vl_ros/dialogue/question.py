@@ -30,7 +30,8 @@ _ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
 class Question:
     """What is asked.
 
-    ``images``: sensor_msgs Image and CompressedImage messages; empty = look through the camera, unless ``text_only``.
+    ``images``: sensor_msgs Image and CompressedImage messages; empty = look through ``cameras`` (names; empty = the
+    first one), unless ``text_only``.
     ``asked``: names of the options that the question itself sets; the others in ``options`` are the node's defaults.
     ``timeout`` and ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
     """
@@ -38,6 +39,7 @@ class Question:
     prompt: str
     system_prompt: str = ""
     images: tuple[Any, ...] = ()
+    cameras: tuple[str, ...] = ()
     text_only: bool = False
     not_before: int = 0
     max_frame_age: float = 2.0

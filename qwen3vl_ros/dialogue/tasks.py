@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -106,6 +106,14 @@ _TEMPLATE_FAILURES: Final = (jinja2.TemplateError, TypeError, ValueError, Arithm
 
 class TaskFileError(ValueError):
     """A file of tasks has mistakes: one line for each, with the file, the task and the key."""
+
+
+class _BrokenTask(BadRequest):
+    """Not the goal is at fault but what the task says at ``key``."""
+
+    def __init__(self, key: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.key = key
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +237,7 @@ class Task:
             )
         values = {name: self._value(slot, given.get(name)) for name, slot in self.slots.items()}
         language = self._language(wanted, given)
-        context = values | {"camera": camera, "language": language}
+        context = values | {"camera": camera, "language": wanted}
         return TaskQuestion(
             task=self.name,
             prompt=self._render("prompt", self.prompts, language, context),
@@ -285,8 +293,8 @@ class Task:
         try:
             return template.render(context).strip()
         except _TEMPLATE_FAILURES as error:
-            raise BadRequest(
-                f"task {self.name!r}: with these slots its {key} in {self.source} fails: {error}"
+            raise _BrokenTask(
+                key, f"task {self.name!r}: with these slots its {key} in {self.source} fails: {error}"
             ) from error
 
     def _schema(self, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -296,9 +304,10 @@ class Task:
         try:
             jsonschema.Draft202012Validator.check_schema(schema)
         except jsonschema.SchemaError as error:
-            raise BadRequest(
-                f"task {self.name!r}: its schema in {self.source} is no JSON Schema with these slots: "
-                f"{error.json_path}: {error.message:.200}"
+            raise _BrokenTask(
+                "schema",
+                f"task {self.name!r}: with these slots its schema in {self.source} is no JSON Schema: "
+                f"{error.json_path}: {error.message:.200}",
             ) from error
         return schema
 
@@ -351,17 +360,18 @@ def load_tasks(paths: Iterable[Path | str]) -> Tasks:
             try:
                 tasks[name] = _build(name, definition, str(path))
             except _Mistake as mistake:
-                mistakes.append(f"{path}: task {name!r}, key {mistake.key!r}: {mistake.sentence}")
+                mistakes.append(f"{path}: task {name!r}, key {mistake.key!r}: {mistake}")
     if mistakes:
         raise TaskFileError("\n".join(mistakes))
     return Tasks(tasks)
 
 
 class _Mistake(Exception):
+    """One mistake in a definition, at ``key``."""
+
     def __init__(self, key: str, sentence: str) -> None:
         super().__init__(sentence)
         self.key = key
-        self.sentence = sentence
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -400,20 +410,27 @@ def _read(path: Path, mistakes: list[str]) -> Mapping[str, Any]:
         steps = [str(step) for step in fault.absolute_path]
         if fault.validator == "required":
             steps.append(fault.message.split("'")[1])
+        elif fault.validator == "additionalProperties":
+            steps.append(_extra(fault))
         place = f" task {steps[1]!r}," if len(steps) > 1 else ""
-        key = f" key {'.'.join(steps[2:] or steps[:1])!r}:" if steps else ""
+        key = f" key {'.'.join(steps[2:] or steps)!r}:" if steps else ""
         mistakes.append(f"{path}:{place}{key} {_explained(fault)}")
         malformed.update(steps[1:2])
     found = document.get("tasks") if isinstance(document, dict) else None
     return {name: found[name] for name in found if name not in malformed} if isinstance(found, dict) else {}
 
 
+def _extra(error: Any) -> str:
+    """The key of which a jsonschema.ValidationError says that it should not be there."""
+    extra: str = next(name for name in error.instance if name not in error.schema["properties"])
+    return extra
+
+
 def _explained(error: Any) -> str:
     """A jsonschema.ValidationError in a sentence."""
-    if error.validator == "additionalProperties" and error.validator_value is False:
+    if error.validator == "additionalProperties":
         known = error.schema["properties"]
-        extra = next(name for name in error.instance if name not in known)
-        return f"there is no key {extra!r} here{_nearest(extra, known)}; there are {', '.join(known)}"
+        return f"there is no such key{_nearest(_extra(error), known)}; there are {', '.join(known)}"
     if error.validator == "required":
         return "this key is missing"
     if error.validator == "pattern":
@@ -476,19 +493,18 @@ def _slot(name: str, entry: Mapping[str, Any]) -> Slot:
     if "choices" in entry and entry["type"] != "text":
         raise _Mistake(f"{key}.choices", "only a slot of type text has them")
     slot = Slot(
-        name,
-        entry["type"],
-        entry["description"],
-        "default" not in entry,
-        entry.get("default"),
-        tuple(entry.get("choices", ())),
+        name=name,
+        type=entry["type"],
+        description=entry["description"],
+        required="default" not in entry,
+        choices=tuple(entry.get("choices", ())),
     )
-    if slot.default is not None:
-        try:
-            slot.value_of(slot.default)
-        except ValueError as error:
-            raise _Mistake(f"{key}.default", f"this slot {error}") from error
-    return slot
+    if entry.get("default") is None:
+        return slot
+    try:
+        return replace(slot, default=slot.value_of(entry["default"]))
+    except ValueError as error:
+        raise _Mistake(f"{key}.default", f"this slot {error}") from error
 
 
 def _wordings(
@@ -525,6 +541,8 @@ def _check_example(task: Task) -> None:
         for view in views:
             try:
                 question = task.ask("", {**slots, "language": language} if language else slots, view)
+            except _BrokenTask as error:
+                raise _Mistake(error.key, str(error)) from error
             except BadRequest as error:
                 raise _Mistake("example.slots", str(error)) from error
             if not question.prompt:
@@ -541,10 +559,8 @@ def _check_example(task: Task) -> None:
     except Exception as error:  # the validator raises whatever a schema's patterns and references do
         raise _Mistake("schema", f"nothing can be checked against it: {error!s:.200}") from error
     keys = _KEYS_OF_REGIONS.get(task.parser, ())
-    if keys and not (
-        isinstance(answer, list) and answer and all(isinstance(item, dict) and set(keys) & set(item) for item in answer)
-    ):
-        raise _Mistake("example.answer", f"parser {task.parser} reads a list of objects with {' or '.join(keys)}")
+    if keys and not any(f'"{key}": ' in json.dumps(answer) for key in keys):
+        raise _Mistake("example.answer", f"parser {task.parser} reads objects with {' or '.join(keys)}: it has none")
 
 
 def _references(schema: Any) -> Iterator[str]:
@@ -583,7 +599,7 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name[:60], list(names), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name[:60], list(names))
     return f", did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

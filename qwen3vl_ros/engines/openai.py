@@ -6,8 +6,10 @@ Several addresses are several chances: a question that got no token yet moves on
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import cast
@@ -51,6 +53,8 @@ _RETRY_AFTER_MAX = 30.0
 _IDLE_TIME = 4.0
 """Seconds that an idle connection is kept. uvicorn, under vLLM and many others, closes it after 5: a question that is
 sent in that moment is lost."""
+
+_UTF16 = codecs.getincrementaldecoder("utf-16-le")
 
 _SUPPORTS = frozenset(FIELDS) - {"response_schema"} | {"json_schema", "system_prompt", "text_only"}
 
@@ -234,6 +238,7 @@ class _Answer:
         self._started = time.monotonic()
         # Servers know stop strings too; one that ignores them does not break the promise.
         self._text = AnswerText(stop)
+        self._answer_decoder, self._reasoning_decoder = _UTF16("replace"), _UTF16("replace")
         self._stage = Stage.PREFILL
         self._n_tokens = 0
         self._first_token_time: float | None = None
@@ -253,14 +258,14 @@ class _Answer:
         if not delta.has_token:
             return
         self._n_tokens += 1
-        # A server may cut a character in two halves of a surrogate pair, which are no UTF-8.
-        text, reasoning = self._text.feed(delta.text.encode("utf-8", "surrogatepass"))
+        text, reasoning = self._text.feed(_whole_characters(self._answer_decoder, delta.text).encode())
+        reasoning = _whole_characters(self._reasoning_decoder, delta.reasoning) + reasoning
         first = self._first_token_time is None
         if first:
             self._stage = Stage.DECODE
             self._first_token_time = time.monotonic() - self._started
-        if first or text or delta.reasoning or reasoning:
-            yield Chunk(self._stage, text, delta.reasoning + reasoning, self._n_tokens)
+        if first or text or reasoning:
+            yield Chunk(self._stage, text, reasoning, self._n_tokens)
 
     def last(self, cancel: Cancel) -> Chunk:
         """The end of the stream. Raises :class:`EngineError` when nobody wanted it to end."""
@@ -292,8 +297,11 @@ def _servers(
     """One for each address, with one client for all. Raises :class:`ModelNotFound`."""
     key = find_key(api_key_env, api_key_file)
     addresses = find_addresses(base_urls, key)
+    encrypted = any(address.url.startswith("https:") for address in addresses)
     try:
         client = httpx.AsyncClient(
+            # The certificates of all authorities take a while to read. Without https nobody has to be trusted.
+            verify=encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             # Nothing is compressed: an event would wait for the block that it is in.
             headers={"User-Agent": "qwen3vl_ros", "Accept-Encoding": "identity"},
             timeout=httpx.Timeout(None, connect=connect_timeout),
@@ -316,6 +324,14 @@ async def _greet_all(servers: Sequence[Server], model: str, seconds: float) -> l
             return refused
 
     return list(await asyncio.gather(*map(greet, servers)))
+
+
+def _whole_characters(decoder: codecs.IncrementalDecoder, text: str) -> str:
+    """``text`` without the half of a character at its end, which the next text gets at its beginning.
+
+    JSON may write a character as two halves, a surrogate pair, and a server may send one half now and one later.
+    """
+    return decoder.decode(text.encode("utf-16-le", "surrogatepass"))
 
 
 def _backoff(attempt: int) -> float:

@@ -79,7 +79,7 @@ class OpenvinoEngine:
         """
         folder = find_model(model)
         limits = picture_limits(folder)
-        npu = "NPU" in check_device(device)
+        npu = check_device(device) == "NPU"
         answer_room = int(context_length * _NPU_ANSWER_SHARE) if npu else 1
         fixed = {"MAX_PROMPT_LEN": context_length - answer_room, "MIN_RESPONSE_LEN": answer_room} if npu else {}
         progress(f"compiling {folder.name} for {device}")

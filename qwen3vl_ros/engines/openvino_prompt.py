@@ -82,8 +82,8 @@ class ChatPrompt:
             # Replacing _PICTURE by its tokens does not change it, so the next picture takes its place, and the
             # positions are written past the end of their memory: normalize_prompt in qwen2vl/classes.cpp.
             raise BadImage(
-                f"A picture of {TILE}x{TILE} pixels cannot be one of several with this model: OpenVINO GenAI mixes them "
-                "up. Enlarge it."
+                f"A picture of {TILE}x{TILE} pixels cannot be one of several with this model, OpenVINO GenAI mixes "
+                "them up. Enlarge it."
             )
         image_tokens = sum(sizes)
         return Prompt(

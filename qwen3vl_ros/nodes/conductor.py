@@ -10,8 +10,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
@@ -36,13 +37,18 @@ from qwen3vl_ros.engines.base import (
 )
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import State
-from qwen3vl_ros.nodes.frame_source import CameraHealth, Frame, FrameSource, NoFrame
+from qwen3vl_ros.nodes.cameras import Camera, chosen
+from qwen3vl_ros.nodes.display import Display
+from qwen3vl_ros.nodes.frame_source import CameraHealth, Frame, NoFrame
 from qwen3vl_ros.nodes.goal_queue import GoalQueue
 from qwen3vl_ros.nodes.job import Code, Ending, Job, Outcome, Progress
 from qwen3vl_ros.nodes.parameters import Settings
+from qwen3vl_ros.nodes.pointing import Picture, points_at_something, regions_of
 from qwen3vl_ros.vision.compressed import decode
 from qwen3vl_ros.vision.encodings import to_rgb
 from qwen3vl_ros.vision.fit import fit_image
+from qwen3vl_ros.vision.grounding import GroundingError, Scale
+from qwen3vl_ros.vision.region import Region
 
 RESULT_GRACE = 0.25
 """Seconds that an ended question waits for the engine's last words before its result goes out without them."""
@@ -73,6 +79,8 @@ class _Answer:
     finish_reason: str = ""
     json: str = ""
     headers: tuple[Header, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    regions: tuple[Region, ...] = ()
     usage: Usage = field(default_factory=Usage)
     begun: bool = False
     loading: str = ""
@@ -84,7 +92,7 @@ class _Answer:
 
 
 class Conductor:
-    """Answers jobs with ``engine``, looking through ``camera``, until it is closed.
+    """Answers jobs with ``engine``, looking through ``cameras``, until it is closed; ``display`` shows them.
 
     ``settings`` gives the parameters as they are now. ``on_finish`` gets every job with its outcome, ``log_exception``
     a sentence when a defect of this package ended a question.
@@ -93,18 +101,19 @@ class Conductor:
     def __init__(
         self,
         engine: EngineChain,
-        camera: FrameSource,
+        cameras: dict[str, Camera],
+        display: Display,
         settings: Callable[[], Settings],
         on_finish: Callable[[Job, Outcome], None],
         log_exception: Callable[[str], None],
     ) -> None:
         self._jobs: GoalQueue[Job] = GoalQueue(settings().queue_size)
         self._engine = engine
-        self._camera = camera
+        self._cameras = cameras
+        self._display = display
         self._settings = settings
         self._on_finish = on_finish
         self._log_exception = log_exception
-        self._camera_lock = threading.Lock()
         self._lock = threading.Lock()
         self._live: dict[str, Job] = {}
         self._unfinished = 0
@@ -198,15 +207,16 @@ class Conductor:
         with self._idle:
             return self._idle.wait_for(lambda: self._unfinished == 0, timeout)
 
-    def camera_health(self) -> CameraHealth:
-        """How the camera is doing."""
-        return self._camera.health()
+    def camera_health(self) -> dict[str, CameraHealth]:
+        """How the cameras are doing, by name."""
+        return {name: camera.health() for name, camera in self._cameras.items()}
 
     def close(self, code: int, message: str) -> None:
         """Take no more questions, end every live one with this error, and close the camera."""
         self._jobs.close()
         self.end_all(code, message)
-        self._camera.close()
+        for camera in self._cameras.values():
+            camera.close()
 
     def end_all(self, code: int, message: str) -> None:
         """End every live question with the same error."""
@@ -261,6 +271,7 @@ class Conductor:
             finish_reason=finish_reason,
             json=answer.json,
             headers=answer.headers,
+            regions=answer.regions,
             usage=usage,
             queue_time=answer.queue_time,
             image_time=answer.image_time,
@@ -301,11 +312,22 @@ class Conductor:
         with self._a_place(job):
             if job.ending is None:
                 self._stream(job, answer, request, description)
-        if job.ending is None and question.response_schema is not None:
-            try:
+        if job.ending is None:
+            self._read(job, answer)
+
+    def _read(self, job: Job, answer: _Answer) -> None:
+        """Take what a complete answer says: the JSON, and what it points at."""
+        question = job.question
+        try:
+            if question.response_schema is not None:
                 answer.json = validate_answer(answer.text, question.response_schema)
-            except ValueError as error:
-                job.end(Code.BAD_RESPONSE, str(error))
+            if answer.pictures and points_at_something(answer.text):
+                scale = cast("Scale", self._settings().coordinates)
+                with suppress(GroundingError):  # nobody asked for regions
+                    answer.regions = regions_of(answer.text, answer.pictures, scale)
+        except ValueError as error:
+            job.end(Code.BAD_RESPONSE, str(error))
+        self._display.answered(question.prompt, answer.text, answer.pictures, answer.regions)
 
     def _ready(self, job: Job) -> Description | None:
         """What the engine is, once it is loaded; None when the job ended before."""
@@ -318,42 +340,55 @@ class Conductor:
             job.inbox.get()  # engine_changed() or the job's own end
         return None
 
-    def _images(self, job: Job, answer: _Answer, description: Description) -> list[Image] | None:
-        """The pictures the question is about, fitted for the engine; None when the job ended before."""
+    def _images(self, job: Job, answer: _Answer, description: Description) -> list[str | Image] | None:
+        """The pictures the question is about, fitted for the engine; None when the job ended before.
+
+        Those of several cameras are preceded by their names.
+        """
         question = job.question
         if question.text_only:
             return []
-        messages = list(question.images)
-        if not messages:
+        sources: list[tuple[Any, Camera | None, Frame | None]] = [(message, None, None) for message in question.images]
+        if not sources:
             job.asker.progress(Progress(Stage.WAITING_FRAME))
             frame_timeout = self._settings().frame_timeout
             deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
-            frame = self._frame(job, deadline)
-            if frame is None:
-                return None
-            messages = [frame.message()]
-        if description.max_images is not None and len(messages) > description.max_images:
+            for source in chosen(self._cameras, question.cameras):
+                taken = self._frame(job, source, deadline)
+                if taken is None:
+                    return None
+                sources.append((taken.message(), source, taken))
+        if description.max_images is not None and len(sources) > description.max_images:
             raise BadRequest(
-                f"{len(messages)} pictures in the goal; engine {description.engine!r} takes {description.max_images}"
+                f"{len(sources)} pictures in the goal; engine {description.engine!r} takes {description.max_images}"
             )
-        answer.headers = tuple(message.header for message in messages)
-        pixels = (decode(message) if isinstance(message, CompressedImage) else to_rgb(message) for message in messages)
-        return [fit_image(image, description.image_input)[0] for image in pixels]
+        answer.headers = tuple(message.header for message, _, _ in sources)
+        content: list[str | Image] = []
+        pictures = []
+        for number, (message, camera, frame) in enumerate(sources, 1):
+            pixels = decode(message) if isinstance(message, CompressedImage) else to_rgb(message)
+            wanted = description.image_input
+            if camera is not None and camera.fit is not None:
+                wanted = replace(wanted, fit=camera.fit)
+            image, fit = fit_image(pixels, wanted)
+            pictures.append(Picture(message.header, pixels, fit, camera, frame))
+            if camera is not None and len(sources) > 1:
+                content.append(f"Picture {number}, camera {camera.name}: ")
+            content.append(image)
+        answer.pictures = tuple(pictures)
+        return content
 
-    def _frame(self, job: Job, deadline: float) -> Frame | None:
+    @staticmethod
+    def _frame(job: Job, camera: Camera, deadline: float) -> Frame | None:
         """A fresh frame; None when the job ended before. Raises :class:`NoFrame` at ``deadline``."""
         question = job.question
-        while not self._camera_lock.acquire(timeout=0.05):  # another question looks through the camera
-            if job.ending is not None:
-                return None
-        try:
-            job.interrupt = self._camera.interrupt
-            return self._camera.wait(
-                question.not_before, question.max_frame_age, deadline, lambda: job.ending is not None
-            )
-        finally:
-            job.interrupt = lambda: None
-            self._camera_lock.release()
+
+        def interrupted_by(interrupt: Callable[[], None]) -> None:
+            job.interrupt = interrupt
+
+        return camera.wait(
+            question.not_before, question.max_frame_age, deadline, lambda: job.ending is not None, interrupted_by
+        )
 
     @contextmanager
     def _a_place(self, job: Job) -> Iterator[None]:
@@ -381,6 +416,7 @@ class Conductor:
                     full = now - last_full_text >= self._settings().full_text_interval
                     last_full_text = now if full else last_full_text
                     self._take_chunk(job, answer, item, full)
+                    self._display.writing(job.question.prompt, answer.text, answer.pictures)
                     if item.finish_reason is None:
                         return
                 job.inbox.put(item)
@@ -391,6 +427,8 @@ class Conductor:
         job.interrupt = call.cancel
         if job.ending is not None:
             call.cancel()
+        for picture in answer.pictures:  # while the engine works: a later depth picture is of another moment
+            picture.fetch_depth(self._settings().depth_tolerance)
         told_to_stop: float | None = None
         while True:
             if job.ending is not None and told_to_stop is None:

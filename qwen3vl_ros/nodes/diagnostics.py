@@ -10,7 +10,7 @@ from qwen3vl_ros.engines.process import Health, State
 from qwen3vl_ros.nodes.frame_source import CameraHealth
 
 
-def camera_status(node: str, camera: CameraHealth, max_frame_age: float) -> DiagnosticStatus:
+def camera_status(node: str, name: str, camera: CameraHealth, max_frame_age: float) -> DiagnosticStatus:
     """ERROR when frames cannot arrive, WARN when the newest is too old to be used."""
     if camera.problem:
         level, message = DiagnosticStatus.ERROR, camera.problem
@@ -23,7 +23,7 @@ def camera_status(node: str, camera: CameraHealth, max_frame_age: float) -> Diag
     else:
         level, message = DiagnosticStatus.OK, "frames arrive"
     return _status(
-        f"{node}: camera",
+        f"{node}: camera {name}".rstrip(),
         level,
         message,
         {

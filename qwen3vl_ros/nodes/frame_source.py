@@ -1,6 +1,6 @@
 """Frames of one camera, taken only when somebody asks.
 
-The subscription keeps the newest sample in the middleware and no executor ever spins it, so an idle camera costs no
+Subscriptions keep the newest samples in the middleware and no executor ever spins them, so an idle camera costs no
 Python at all; a question takes the sample that waits there, or waits for the next one.
 """
 
@@ -21,8 +21,17 @@ from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, Reliabilit
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-NEWEST_ONLY = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
-"""Sensor-data QoS that keeps one sample: compatible with every publisher, never an old frame."""
+
+def _newest(depth: int) -> QoSProfile:
+    """Sensor-data QoS that keeps as many samples: compatible with every publisher."""
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+
+
+NEWEST_ONLY = _newest(1)
+"""Never an old frame."""
+
+Closed = _rclpy.InvalidHandle
+"""Raised where a source is used after it was closed."""
 
 LOOK_PERIOD = 5.0
 """Seconds between two frames taken for diagnostics alone: at 1080p each costs an idle node some 15 ms."""
@@ -67,6 +76,43 @@ class CameraHealth:
 
 class NoFrame(Exception):
     """No frame of the required freshness came; the text says what is known about why."""
+
+
+class Samples:
+    """The newest ``depth`` messages of a topic, taken on demand. Usable from any thread."""
+
+    def __init__(self, node: Node, topic: str, message_type: type, depth: int) -> None:
+        self._node = node
+        self._type = message_type
+        self._subscription = node.create_subscription(
+            message_type, topic, _ignore, _newest(depth), callback_group=_NeverSpun(), raw=True
+        )
+        self.topic: str = self._subscription.topic_name
+        self._interrupt = node.create_guard_condition(_ignore, callback_group=_NeverSpun())
+
+    @property
+    def publishers(self) -> int:
+        """How many publishers the topic has."""
+        return self._node.count_publishers(self.topic)
+
+    def take(self) -> list[Frame]:
+        """The messages that arrived since the last call, oldest first."""
+        frames = []
+        with self._subscription.handle:
+            while (sample := self._subscription.handle.take_message(self._type, True)) is not None:
+                frames.append(Frame(header_stamp(sample[0]), sample[0], self._type))
+        return frames
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until there is one; False after ``timeout`` seconds, or once interrupted."""
+        if timeout <= 0:
+            return False
+        return _wait_for_sample(self._node, self._subscription, self._interrupt, timeout)
+
+    def close(self) -> None:
+        """Drop the subscription."""
+        self._node.destroy_subscription(self._subscription)
+        self._node.destroy_guard_condition(self._interrupt)
 
 
 class FrameSource:
@@ -129,8 +175,8 @@ class FrameSource:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     raise NoFrame(self._why_not(frame, not_before, max_age, begin, self._taken - taken_before))
-                self._wait_for_sample(remaining)
-        except _rclpy.InvalidHandle:
+                _wait_for_sample(self._node, self._subscription, self._interrupt, remaining)
+        except Closed:
             return None  # closed meanwhile
         return None
 
@@ -162,17 +208,6 @@ class FrameSource:
                 self._taken += 1
                 self._published = info["publication_sequence_number"] or 0
             return self._newest
-
-    def _wait_for_sample(self, timeout: float) -> None:
-        context = self._node.context.handle
-        assert context is not None
-        # Entering a handle keeps close() in another thread from freeing it while the wait set points to it.
-        with self._subscription.handle, self._interrupt.handle:
-            wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, context)
-            wait_set.clear_entities()
-            wait_set.add_subscription(self._subscription.handle)
-            wait_set.add_guard_condition(self._interrupt.handle)
-            wait_set.wait(int(timeout * 1e9))
 
     def _age(self, frame: Frame) -> float:
         """Seconds between the frame's stamp and now, by the node's clock (simulated time where that is used)."""
@@ -227,6 +262,20 @@ class FrameSource:
             f"no frame on {self.topic} for {waited} (publisher is {' and '.join(sorted(kinds))}, QoS matches, "
             f"{received} received): is the camera running?"
         )
+
+
+def _wait_for_sample(node: Node, subscription: Any, interrupt: Any, timeout: float) -> bool:
+    """Whether a sample arrived within ``timeout`` seconds, before ``interrupt`` was triggered."""
+    context = node.context.handle
+    assert context is not None
+    # Entering a handle keeps close() in another thread from freeing it while the wait set points to it.
+    with subscription.handle, interrupt.handle:
+        wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, context)
+        wait_set.clear_entities()
+        wait_set.add_subscription(subscription.handle)
+        wait_set.add_guard_condition(interrupt.handle)
+        wait_set.wait(int(timeout * 1e9))
+        return bool(wait_set.is_ready("subscription", 0))
 
 
 def header_stamp(serialized: bytes) -> int:

@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.dialogue.question import Question
 from qwen3vl_ros.engines.base import Chunk, Stage, Usage
+from qwen3vl_ros.vision.region import Region
 
 Code = AskImage.Result
 """Home of the error code constants."""
@@ -37,6 +38,7 @@ class Outcome:
     finish_reason: str = ""
     json: str = ""
     headers: tuple[Header, ...] = ()
+    regions: tuple[Region, ...] = ()
     usage: Usage = field(default_factory=Usage)
     queue_time: float | None = None
     image_time: float | None = None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import Point32
+from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.dialogue.question import Question, merge_options, parse_schema
 from qwen3vl_ros.engines.base import BadRequest, Unsupported
 from qwen3vl_ros.msg import Answer, Usage
+from qwen3vl_ros.msg import Region as RegionMessage
 from qwen3vl_ros.nodes.job import Outcome, Progress
 from qwen3vl_ros.nodes.parameters import Settings
+from qwen3vl_ros.vision.region import Region
 
 _OPTION_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
-_NOT_YET = ("task", "session", "cameras", "clip_frames")
+_NOT_YET = ("task", "session", "clip_frames")
 
 
 def question_from(goal: Any, settings: Settings) -> Question:
@@ -30,13 +35,14 @@ def question_from(goal: Any, settings: Settings) -> Question:
     if not goal.prompt.strip():
         raise BadRequest("prompt: it is empty, so there is nothing to ask")
     images = (*goal.images, *goal.compressed_images)
-    if goal.text_only and images:
-        raise BadRequest("text_only: the goal brings pictures and asks to answer without any; choose one")
+    if goal.text_only and (images or goal.cameras):
+        raise BadRequest("text_only: the goal brings pictures or names cameras, and asks to answer without; choose one")
     not_before = getattr(goal, "not_before", None)
     return Question(
         prompt=goal.prompt,
         system_prompt=goal.system_prompt or settings.system_prompt,
         images=images,
+        cameras=tuple(goal.cameras),
         text_only=goal.text_only,
         not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
         max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
@@ -60,12 +66,34 @@ def fill_result(result: Any, outcome: Outcome) -> Any:
     result.finish_reason = outcome.finish_reason
     result.json = outcome.json
     result.image_headers = list(outcome.headers)
+    result.regions = [region_message(region, outcome.headers[region.image_index]) for region in outcome.regions]
     result.usage = usage_message(outcome)
     result.engine = outcome.engine
     result.model = outcome.model
     if hasattr(result, "reasoning"):
         result.reasoning = outcome.reasoning
     return result
+
+
+def region_message(region: Region, header: Header) -> RegionMessage:
+    """A thing in the picture with that header."""
+    message = RegionMessage(label=region.label, image_index=region.image_index, position_error=region.position_error)
+    if region.box is not None:
+        left, top, right, bottom = region.box
+        message.roi.x_offset, message.roi.y_offset = math.floor(left), math.floor(top)
+        message.roi.width = max(1, math.ceil(right) - math.floor(left))
+        message.roi.height = max(1, math.ceil(bottom) - math.floor(top))
+    if region.point is not None:
+        message.has_point = True
+        message.point.x, message.point.y = region.point
+    message.polygon.points = [Point32(x=x, y=y) for x, y in region.polygon]
+    if region.position is not None:
+        message.has_position = True
+        message.position.header = header
+        message.position.point.x, message.position.point.y, message.position.point.z = region.position
+        if region.extent is not None:
+            message.extent.x, message.extent.y, message.extent.z = region.extent
+    return message
 
 
 def usage_message(outcome: Outcome) -> Usage:

@@ -169,7 +169,24 @@ class Settings:
     heartbeat_timeout: float = _number(
         10.0, 2.0, 600.0, "Seconds without a sign of life after which the engine's process is restarted."
     )
+    cameras: tuple[str, ...] = _texts(
+        ("",),
+        "Names of the cameras. Camera NAME has the topics NAME/image, NAME/camera_info, NAME/depth and "
+        "NAME/depth_info; the one without a name, image, camera_info, depth and depth_info. A goal that names none "
+        "looks through the first.",
+    )
     transport: str = _text("raw", "How pictures arrive: `image` or `image/compressed`.", choices=TRANSPORTS)
+    fit: str = _text("", _FIT + " Empty: as the engine's own parameter says.", choices=("", *FITS))
+    depth_tolerance: float = _number(
+        0.05, 0.0, 10.0, "Greatest difference of the stamps of a picture and its depth picture, seconds.", live=True
+    )
+    coordinates: str = _text(
+        "thousandths",
+        "What coordinates in the model's answers count: thousandths of the picture (Qwen3-VL) or pixels of the picture "
+        "that it saw (Qwen2.5-VL).",
+        live=True,
+        choices=("thousandths", "pixels"),
+    )
     max_frame_age: float = _number(
         2.0,
         0.001,
@@ -254,12 +271,27 @@ def declare(node: Node) -> Settings:
             raise ValueError(problem)
     groups = available()
     for name in node.get_parameters_by_prefix(""):
-        if name not in known and name.split(".")[0] not in (*groups, "qos_overrides") and name not in _ROS_OWN:
+        if (
+            name not in known
+            and name.split(".")[0] not in (*groups, "camera", "qos_overrides")
+            and name not in _ROS_OWN
+        ):
             alike = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             alike += [other for other in known if other.split(".")[-1] == name][:1]
             hint = f"; did you mean {alike[-1]}?" if alike else ""
             node.get_logger().warning(f"there is no parameter {name}, so it has no effect{hint}")
     return read(node)
+
+
+def declare_choice(node: Node, name: str, choices: Sequence[str], description: str) -> str:
+    """A text parameter whose name depends on others, such as that of a camera; what it is. Raises ValueError."""
+    if node.has_parameter(name):
+        node.undeclare_parameter(name)  # its override stays
+    descriptor = ParameterDescriptor(description=f"{description} One of: {', '.join(choices)}.")
+    value = str(node.declare_parameter(name, "", descriptor).value)
+    if value not in choices:
+        raise ValueError(f"{name}: {value!r} is none of {', '.join(choices)}")
+    return value
 
 
 _ROS_OWN = ("use_sim_time", "start_type_description_service")

@@ -118,7 +118,8 @@ class Reporter:
         chosen = settings.engines != described()["engines"].default
         array.status.append(diagnostics.engine_status(name, settings.engine, health, chosen=chosen))
         if conductor is not None:
-            array.status.append(diagnostics.camera_status(name, conductor.camera_health(), settings.max_frame_age))
+            for camera, camera_health in conductor.camera_health().items():
+                array.status.append(diagnostics.camera_status(name, camera, camera_health, settings.max_frame_age))
         waiting, running = (0, 0) if conductor is None else (conductor.waiting, len(conductor.running))
         array.status.append(
             diagnostics.queue_status(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)

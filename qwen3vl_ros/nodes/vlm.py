@@ -30,10 +30,11 @@ from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import Health, State
 from qwen3vl_ros.nodes import parameters
 from qwen3vl_ros.nodes.askers import ActionAsker, ServiceAsker
+from qwen3vl_ros.nodes.cameras import open_cameras
 from qwen3vl_ros.nodes.conductor import Conductor
+from qwen3vl_ros.nodes.display import Display
 from qwen3vl_ros.nodes.engine_change import Newcomer, retire
 from qwen3vl_ros.nodes.engine_settings import engine_specs, policy
-from qwen3vl_ros.nodes.frame_source import FrameSource
 from qwen3vl_ros.nodes.job import Asker, Code, Ending, Job, Outcome
 from qwen3vl_ros.nodes.messages import fill_result, question_from
 from qwen3vl_ros.nodes.reporter import Reporter, View
@@ -57,6 +58,7 @@ class VlmNode(LifecycleNode):
         self._finalized = False
         self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
         self._reporter = Reporter(self, lambda: View(self._settings, self._message, self._engine, self._conductor))
+        self._display = Display(self, self._log_error)
         group = ReentrantCallbackGroup()
         self._action_server = ActionServer(
             self,
@@ -98,11 +100,13 @@ class VlmNode(LifecycleNode):
         """Subscribe to the camera and accept goals."""
         assert self._engine is not None
         try:
-            camera = FrameSource(self, "image", self._settings.transport)
+            cameras = open_cameras(self, self._settings)
         except RuntimeError as error:  # such as a topic name that is none
-            self._fail(f"the camera's topic cannot be subscribed: {error}")
+            self._fail(f"the cameras' topics cannot be subscribed: {error}")
             return TransitionCallbackReturn.FAILURE
-        self._conductor = Conductor(self._engine, camera, lambda: self._settings, self._on_finish, self._log_error)
+        self._conductor = Conductor(
+            self._engine, cameras, self._display, lambda: self._settings, self._on_finish, self._log_error
+        )
         self._conductor.engine_changed()
         self._reporter.publish_status()
         self._fall_back_if_failed(self._engine.health)
@@ -128,6 +132,7 @@ class VlmNode(LifecycleNode):
     def close(self) -> None:
         """Unload the model and reach the lifecycle's end, from whatever state."""
         self._close_engine()
+        self._display.close()
         if not self._finalized:
             self.trigger_shutdown()
 

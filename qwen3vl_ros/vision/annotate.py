@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import math
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, cast
@@ -14,6 +16,7 @@ from PIL import ImageDraw, ImageFont
 from PIL.ImageFont import FreeTypeFont
 
 from qwen3vl_ros.engines.base import Image
+from qwen3vl_ros.vision.region import Region
 
 MIN_WIDTH: Final = 640
 """Narrower pictures are enlarged, or stand between margins, so that a line of text has room."""
@@ -26,6 +29,8 @@ _BAR: Final = (17, 20, 26)
 _ACCENT: Final = (56, 189, 178)
 _QUESTION: Final = (148, 158, 174)
 _ANSWER: Final = (246, 248, 251)
+# Okabe and Ito's colours, which people with any colour vision tell apart (https://jfly.uni-koeln.de/color/).
+_PALETTE: Final = ((240, 228, 66), (86, 180, 233), (230, 159, 0), (0, 190, 140), (204, 121, 167), (240, 110, 40))
 
 _FONT_FOLDERS: Final = ("~/.local/share/fonts", "~/.fonts", "/usr/local/share/fonts", "/usr/share/fonts")
 _LATIN_FONTS: Final = ("NotoSans-Regular.ttf", "DejaVuSans.ttf")
@@ -43,13 +48,14 @@ _CJK: Final = re.compile("[\u1100-\u11ff\u2e80-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\
 _WORD: Final = re.compile(rf"{_CJK.pattern}|\s+|(?:(?!{_CJK.pattern})\S)+")
 
 
-def annotate(image: Image, question: str, answer: str) -> Image:
+def annotate(image: Image, question: str, answer: str, regions: Sequence[Region] = ()) -> Image:
     """``image`` with a bar below it that has the question (small, grey) and the answer (larger, white).
 
-    Takes and returns uint8 [height, width, 3] RGB. No pixel of the picture is covered. It keeps its size when it is at
-    least :data:`MIN_WIDTH` wide; a smaller one is enlarged (nearest neighbour, whole factors, so that its pixels stay
-    what they are) and centred. Text is wrapped, line breaks in it are kept, and what does not fit into 4 lines of
-    question and 16 of answer ends with an ellipsis.
+    Takes and returns uint8 [height, width, 3] RGB. ``regions``, in pixels of ``image``, are drawn in it with their
+    labels and, where it is known, how far away they are; without any, no pixel of it is covered. It keeps its size when
+    it is at least :data:`MIN_WIDTH` wide; a smaller one is enlarged (nearest neighbour, whole factors, so that its
+    pixels stay what they are) and centred. Text is wrapped, line breaks in it are kept, and what does not fit into 4
+    lines of question and 16 of answer ends with an ellipsis.
 
     Fonts are the system's: Noto Sans or DejaVu Sans, for Chinese, Japanese and Korean text Noto Sans CJK, Source Han
     Sans, WenQuanYi or Droid Sans Fallback (Debian: ``apt install fonts-noto-cjk``). Where none is installed, Pillow's
@@ -73,6 +79,9 @@ def annotate(image: Image, question: str, answer: str) -> Image:
     sheet = PIL.Image.new("RGB", (width, height + text_height + 2 * margin), _BAR)
     sheet.paste(PIL.Image.fromarray(picture), ((width - picture_width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
+    left_edge, factor = (width - picture_width) // 2, picture_width / image.shape[1]
+    for number, region in enumerate(regions):
+        _draw_region(draw, region, _PALETTE[number % len(_PALETTE)], factor, left_edge, (width, height), size)
     y = height + margin
     if text_height:
         draw.rounded_rectangle((margin, y, margin + stripe - 1, y + text_height - 1), stripe / 2, _ACCENT)
@@ -82,6 +91,48 @@ def annotate(image: Image, question: str, answer: str) -> Image:
             y += leading
         y += gap
     return np.array(sheet)
+
+
+def _draw_region(
+    draw: ImageDraw.ImageDraw,
+    region: Region,
+    colour: tuple[int, int, int],
+    factor: float,
+    left_edge: int,
+    room: tuple[int, int],
+    size: int,
+) -> None:
+    """Box, outline or point, twice: dark and wide, then in colour, so that it shows on any picture; and its label."""
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left_edge + x * factor, y * factor
+
+    stroke = max(2, round(size / 9))
+    polygon = [place(x, y) for x, y in region.polygon]
+    top_left = polygon[0] if polygon else place(0, 0)
+    for line, width in ((_BAR, stroke + 2), (colour, stroke)):
+        if region.box is not None:
+            left, top, right, bottom = region.box
+            top_left = place(left, top)
+            draw.rectangle((*top_left, *place(right, bottom)), outline=line, width=width)
+        if len(polygon) > 1:
+            draw.line([*polygon, polygon[0]], line, width)
+        if region.point is not None:
+            x, y = place(*region.point)
+            radius = size / 3 + (2 if line is _BAR else 0)
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=line, width=width)
+            if region.box is None:
+                top_left = (x + radius, y - radius)
+    distance = "" if region.position is None else f" {math.dist((0, 0, 0), region.position):.2f} m"
+    lines, font = _wrapped(region.label + distance, round(0.72 * size), room[0] - 2 * stroke, 1)
+    if not lines or not lines[0]:
+        return
+    text_width, text_height = font.getlength(lines[0]) + 2 * stroke, round(0.95 * size)
+    x = min(max(0.0, top_left[0]), room[0] - text_width)
+    y = top_left[1] - text_height if top_left[1] >= text_height else top_left[1]
+    y = min(max(0.0, y), room[1] - text_height)
+    draw.rectangle((x, y, x + text_width, y + text_height), fill=colour)
+    draw.text((x + stroke, y + text_height / 2), lines[0], _BAR, font, anchor="lm")
 
 
 def _enlarged(image: Image) -> Image:

@@ -1,0 +1,164 @@
+"""The cameras that questions look through: pictures, and the depth and calibration that belong to them."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, Image
+
+from qwen3vl_ros.engines.base import BadRequest, FitMode
+from qwen3vl_ros.nodes.frame_source import CameraHealth, Closed, Frame, FrameSource, Samples
+from qwen3vl_ros.nodes.parameters import FITS, TRANSPORTS, Settings, declare_choice
+
+_DEPTH_HISTORY = 10
+"""Depth pictures that wait in the middleware: a third of a second at 30 Hz, more than one can be late."""
+
+_DEPTH_PATIENCE = 0.5
+"""Seconds that a depth picture, or a calibration, may come after the picture it belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What there is of the depth of one picture; ``missing`` says why there is none."""
+
+    image: Image | None = None
+    depth_info: CameraInfo | None = None
+    colour_info: CameraInfo | None = None
+    missing: str = ""
+
+
+class Camera:
+    """One camera: its newest picture on demand, and what is needed to measure in it."""
+
+    def __init__(self, node: Node, name: str, transport: str, fit: FitMode | None) -> None:
+        prefix = f"{name}/" if name else ""
+        self.name = name
+        self.fit = fit
+        self.frames = FrameSource(node, f"{prefix}image", transport)
+        self._info = Samples(node, f"{prefix}camera_info", CameraInfo, 1)
+        self._depth = Samples(node, f"{prefix}depth", Image, _DEPTH_HISTORY)
+        self._depth_info = Samples(node, f"{prefix}depth_info", CameraInfo, 1)
+        self._lock = threading.Lock()
+        self._depth_lock = threading.Lock()
+        self._recent: collections.deque[Frame] = collections.deque(maxlen=_DEPTH_HISTORY)
+        self._calibration: dict[str, CameraInfo] = {}
+
+    def wait(
+        self,
+        not_before: int,
+        max_age: float,
+        deadline: float,
+        ended: Callable[[], bool],
+        on_interrupt: Callable[[Callable[[], None]], None],
+    ) -> Frame | None:
+        """As :meth:`FrameSource.wait`, one caller after the other; ``on_interrupt`` is told how to end the wait."""
+        while not self._lock.acquire(timeout=0.05):  # another question looks through this camera
+            if ended():
+                return None
+        try:
+            on_interrupt(self.frames.interrupt)
+            return self.frames.wait(not_before, max_age, deadline, ended)
+        finally:
+            on_interrupt(lambda: None)
+            self._lock.release()
+
+    def depth_of(self, frame: Frame, tolerance: float) -> Depth:
+        """The depth picture taken at most ``tolerance`` seconds from ``frame``; waits a moment for it. Blocks."""
+        if not self._depth.publishers:
+            return Depth(missing=f"nobody publishes {self._depth.topic}")
+        give_up = time.monotonic() + _DEPTH_PATIENCE
+        try:
+            with self._depth_lock:
+                nearest = self._nearest_depth(frame.stamp, give_up)
+                colour_info = self._newest_info(self._info, give_up)
+                depth_info = self._newest_info(self._depth_info, 0.0) or colour_info
+        except Closed:
+            return Depth(missing="the camera was closed meanwhile")
+        if colour_info is None:
+            return Depth(missing=f"there is no calibration on {self._info.topic}")
+        if nearest is None:
+            return Depth(missing=f"no depth picture came on {self._depth.topic}")
+        apart = abs(nearest.stamp - frame.stamp) / 1e9
+        if apart > tolerance:
+            return Depth(
+                missing=f"the nearest picture on {self._depth.topic} is {apart:.3f} s from the colour picture; "
+                f"depth_tolerance is {tolerance:g} s"
+            )
+        return Depth(cast("Image", nearest.message()), depth_info, colour_info)
+
+    def health(self) -> CameraHealth:
+        """How the pictures come."""
+        return self.frames.health()
+
+    def close(self) -> None:
+        """Drop every subscription."""
+        for source in (self.frames, self._info, self._depth, self._depth_info):
+            source.close()
+
+    def _nearest_depth(self, stamp: int, give_up: float) -> Frame | None:
+        while True:
+            self._recent.extend(self._depth.take())
+            if self._recent and self._recent[-1].stamp >= stamp:
+                break
+            if not self._depth.wait(give_up - time.monotonic()):
+                break
+        return min(self._recent, key=lambda frame: abs(frame.stamp - stamp), default=None)
+
+    def _newest_info(self, source: Samples, give_up: float) -> CameraInfo | None:
+        samples = source.take()
+        known = self._calibration.get(source.topic)
+        if not samples and known is None and source.publishers and source.wait(give_up - time.monotonic()):
+            samples = source.take()
+        if samples:
+            known = deserialize_message(samples[-1].serialized, CameraInfo)
+            self._calibration[source.topic] = known
+        return known
+
+
+def open_cameras(node: Node, settings: Settings) -> dict[str, Camera]:
+    """The cameras of the parameter ``cameras`` by name. Raises RuntimeError for a name that is none for a topic."""
+    cameras: dict[str, Camera] = {}
+    try:
+        for name in dict.fromkeys(settings.cameras):
+            transport, fit = settings.transport, settings.fit
+            if name:
+                transport = (
+                    declare_choice(
+                        node,
+                        f"camera.{name}.transport",
+                        ("", *TRANSPORTS),
+                        "How its pictures arrive. Empty: `transport`.",
+                    )
+                    or transport
+                )
+                fit = (
+                    declare_choice(
+                        node, f"camera.{name}.fit", ("", *FITS), "How its pictures are fitted. Empty: `fit`."
+                    )
+                    or fit
+                )
+            cameras[name] = Camera(node, name, transport, cast("FitMode", fit) if fit else None)
+    except Exception as error:
+        for camera in cameras.values():
+            camera.close()
+        raise RuntimeError(str(error)) from error
+    return cameras
+
+
+def chosen(cameras: dict[str, Camera], names: Sequence[str]) -> list[Camera]:
+    """The cameras that a question names, in its order; the first of all where it names none.
+
+    Raises :class:`BadRequest` for a name that there is not.
+    """
+    for name in names:
+        if name not in cameras:
+            known = ", ".join(repr(known) for known in cameras)
+            raise BadRequest(f"cameras: there is no camera {name!r}; the parameter cameras has {known}")
+    return [cameras[name] for name in dict.fromkeys(names)] or [next(iter(cameras.values()))]
