@@ -55,7 +55,15 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     ask = command("ask", _ask, "Ask a question; the answer streams to stdout, its cost goes to stderr.", epilog=_EXIT)
-    ask.add_argument("prompt", metavar="PROMPT", help="the question; - reads it from stdin")
+    ask.add_argument(
+        "prompt", metavar="PROMPT", nargs="?", default="", help="the question, or what the task is about; - reads stdin"
+    )
+    ask.add_argument(
+        "--task", metavar="NAME", default="", help="a ready-made task: locate, count, ocr, ...; see docs/tasks.md"
+    )
+    ask.add_argument(
+        "--slots", metavar="JSON", type=_slots, help='other slots of the task: \'{"labels": ["open", "shut"]}\''
+    )
     ask.add_argument(
         "--image", metavar="FILE", action="append", default=[], help="ask about this picture (repeatable), not a camera"
     )
@@ -120,6 +128,16 @@ def _schema(text: str) -> Mapping[str, Any]:
     return schema
 
 
+def _slots(text: str) -> Mapping[str, Any]:
+    try:
+        slots = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"this is not JSON: {error}") from error
+    if not isinstance(slots, dict):
+        raise argparse.ArgumentTypeError('slots are a JSON object, such as {"what": "red cup"}')
+    return slots
+
+
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -144,6 +162,8 @@ def _ask(parsed: argparse.Namespace) -> int:
             images=parsed.image or None,
             cameras=parsed.camera,
             text_only=parsed.text_only,
+            task=parsed.task,
+            slots=parsed.slots,
             system_prompt=parsed.system,
             response_schema=parsed.json,
             timeout=parsed.timeout,

@@ -251,6 +251,7 @@ def test_an_answer_that_says_there_is_nothing_has_no_regions(text: str) -> None:
         ('```json\n[{"bbox_2d": [1, 2, 3', "max_tokens"),
         ('[{"bbox_2d": [1, 2, 3, 4', "max_tokens"),  # the 4 may be the beginning of 482
         ('{"attributes": [], "bbox_2d": [1, 2,', "max_tokens"),
+        ('```json\n[{"bbox_2d": [1, 2, 3, 4\n```\n]', "max_tokens"),
         ('[{"bbox_2d": [1, 2, 3], "label": "cup"}]', "'cup' has a bbox_2d that is no box: '[1, 2, 3]"),
         ('[{"bbox_2d": [1, 2, NaN, 4]}]', "a region without a label has a bbox_2d that is no box"),
         ('[{"bbox_2d": [1, 2, 1e999, 4]}]', "finite"),

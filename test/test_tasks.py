@@ -301,7 +301,13 @@ def test_texts_are_separated_as_either_language_does_and_count_once() -> None:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("{", "not JSON"), ("[]", "not an object"), ('"cup"', "not an object"), ('{"a": 1, "a": 2}', "twice")],
+    [
+        ("{", "not JSON"),
+        ("[]", "not an object"),
+        (r'{"what": "\ud83d"}', r"'\\ud83d'"),
+        ('"cup"', "not an object"),
+        ('{"a": 1, "a": 2}', "twice"),
+    ],
 )
 def test_slots_that_are_no_json_object_are_refused(text: str, reason: str) -> None:
     with pytest.raises(BadRequest, match=f"^slots: .*{reason}"):

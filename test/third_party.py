@@ -66,3 +66,43 @@ MOODY = """
             pass
 """
 """Source of an engine ``Moody(mood)``, made for being moved between states by a test."""
+
+RECITER = """
+    import json
+    from pathlib import Path
+    from qwen3vl_ros.engines.base import *
+    from qwen3vl_ros.engines.base import Usage
+
+    class Reciter:
+        '''Answers with the texts in a file, one after the other, and writes down what it was asked.'''
+
+        def __init__(self, says, heard, progress, constrains=False):
+            self._says, self._heard, self._text, self._asked = Path(says), Path(heard), "", 0
+            self._abilities = {"text_only", "max_tokens", "temperature", "system_prompt"}
+            if constrains:
+                self._abilities.add("json_schema")
+
+        def describe(self):
+            return Description("reciter", "none", max_images=4, supports=frozenset(self._abilities))
+
+        def generate(self, request, cancel):
+            parts = request.messages[-1].content
+            said = "".join(part if isinstance(part, str) else "<image>" for part in parts)
+            with self._heard.open("a") as heard:
+                heard.write(json.dumps(said) + "\\n")
+            text = self._says.read_text()
+            if text != self._text:
+                self._text, self._asked = text, 0
+            answers = json.loads(text)
+            answer = answers[min(self._asked, len(answers) - 1)]
+            self._asked += 1
+            yield Chunk(Stage.PREFILL)
+            for count, letter in enumerate(answer, 1):
+                yield Chunk(Stage.DECODE, letter, completion_tokens=count)
+            usage = Usage(prompt_tokens=1, completion_tokens=len(answer))
+            yield Chunk(Stage.DECODE, "", "", len(answer), "stop", usage)
+
+        def close(self):
+            pass
+"""
+"""Source of an engine ``Reciter(says, heard)``: a model whose answers a test chooses, letter by letter."""

@@ -38,6 +38,7 @@ class Arguments(TypedDict, total=False):
     text_only: bool
     system_prompt: str
     task: str
+    slots: Mapping[str, Any] | None
     response_schema: str | Mapping[str, Any] | None
     temperature: float | None
     top_p: float | None
@@ -64,6 +65,7 @@ def build_goal(
     text_only: bool = False,
     system_prompt: str = "",
     task: str = "",
+    slots: Mapping[str, Any] | None = None,
     response_schema: str | Mapping[str, Any] | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -83,6 +85,8 @@ def build_goal(
 ) -> AskImage.Goal:
     """An AskImage goal; see :meth:`qwen3vl_ros.client.VlmClient.ask` for the arguments. Raises BadRequest."""
     goal = AskImage.Goal(prompt=_text("prompt", prompt), task=_text("task", task))
+    if slots:
+        goal.slots = json.dumps(slots, ensure_ascii=False)
     goal.system_prompt = _text("system_prompt", system_prompt)
     goal.session = _text("session", session)
     goal.cameras = _texts("cameras", cameras)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jsonschema
 
+from qwen3vl_ros.dialogue.camera_view import CameraView
 from qwen3vl_ros.engines.base import BadRequest, Description, Options, Unsupported
+
+Parser: TypeAlias = Literal["text", "json", "regions", "regions_3d"]
+"""What an answer goes through."""
 
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 2.0),
@@ -23,6 +28,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 """Inclusive ranges of the sampling options (GenerationOptions.msg)."""
 
+_FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
+
 _ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
 
 
@@ -32,6 +39,8 @@ class Question:
 
     ``images``: sensor_msgs Image and CompressedImage messages; empty = look through ``cameras`` (names; empty = the
     first one), unless ``text_only``.
+    ``task``: its name; ``parser``: what its answer goes through, None without one; ``pictures``: how many it needs;
+    ``prompt_through``: its prompt when the camera is known, None where that makes no difference.
     ``asked``: names of the options that the question itself sets; the others in ``options`` are the node's defaults.
     ``timeout`` and ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
     """
@@ -44,6 +53,10 @@ class Question:
     not_before: int = 0
     max_frame_age: float = 2.0
     response_schema: Mapping[str, Any] | None = None
+    task: str = ""
+    parser: Parser | None = None
+    pictures: int = 1
+    prompt_through: Callable[[CameraView], str] | None = None
     options: Options = field(default_factory=Options)
     asked: frozenset[str] = frozenset()
     priority: int = 0
@@ -104,14 +117,12 @@ def check_supported(question: Question, description: Description) -> None:
     """Raise :class:`Unsupported`, naming the field, when the engine cannot honour something the question sets."""
     used = {
         "system_prompt": bool(question.system_prompt),
-        "json_schema": question.response_schema is not None,
         "text_only": question.text_only,
         "stop": bool(question.options.stop),
     } | dict.fromkeys(question.asked, True)
     for name, is_used in used.items():
         if is_used and name not in description.supports:
-            asked = "response_schema" if name == "json_schema" else name
-            raise Unsupported(f"{asked}: engine {description.engine!r} cannot honour it; leave it unset")
+            raise Unsupported(f"{name}: engine {description.engine!r} cannot honour it; leave it unset")
 
 
 def supported_options(question: Question, description: Description) -> Options:
@@ -120,10 +131,26 @@ def supported_options(question: Question, description: Description) -> Options:
     return replace(question.options, **unknown)
 
 
+def again_prompt(answer: str, problem: str) -> str:
+    """What to add to the prompt when the model did not give the JSON that it was asked for."""
+    return (
+        f"You answered before:\n{answer}\n\nThat cannot be used: {problem}.\nAnswer again, with nothing but the JSON."
+    )
+
+
+def schema_prompt(schema: Mapping[str, Any]) -> str:
+    """What to add to the prompt where nothing else makes the model's answer satisfy ``schema``."""
+    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    return f"Answer with nothing but JSON that satisfies this JSON Schema: {text}"
+
+
 def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
-    """The answer as compact JSON text. Raises ValueError with a sentence when it does not satisfy ``schema``."""
+    """The answer as compact JSON text. Raises ValueError with a sentence when it does not satisfy ``schema``.
+
+    A code fence around it, in which models that are not constrained write JSON, does not count.
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(_FENCE.sub(r"\1", text))
         jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"the answer is not JSON ({error}); a larger max_tokens may help if it was cut off") from error

@@ -21,10 +21,10 @@ import jinja2.sandbox
 import jsonschema
 import yaml
 
-from qwen3vl_ros.dialogue.question import merge_options
+from qwen3vl_ros.dialogue.camera_view import CameraView
+from qwen3vl_ros.dialogue.question import Parser, merge_options
 from qwen3vl_ros.engines.base import BadRequest, Options
 
-Parser: TypeAlias = Literal["text", "json", "regions", "regions_3d"]
 SlotType: TypeAlias = Literal["text", "number", "boolean", "texts"]
 
 _WORDING: Final = {
@@ -114,31 +114,6 @@ class _BrokenTask(BadRequest):
     def __init__(self, key: str, sentence: str) -> None:
         super().__init__(sentence)
         self.key = key
-
-
-@dataclass(frozen=True, slots=True)
-class CameraView:
-    """The pinhole camera of a picture *as the model sees it*: after resizing, with a crop or black bars counted in.
-
-    Sizes, focal lengths and principal point in pixels of that picture, as in sensor_msgs/CameraInfo's ``k``.
-    """
-
-    width: int
-    height: int
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-    @property
-    def horizontal_fov(self) -> float:
-        """Angle between the left and the right edge, degrees."""
-        return math.degrees(math.atan(self.cx / self.fx) + math.atan((self.width - self.cx) / self.fx))
-
-    @property
-    def vertical_fov(self) -> float:
-        """Angle between the upper and the lower edge, degrees."""
-        return math.degrees(math.atan(self.cy / self.fy) + math.atan((self.height - self.cy) / self.fy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +315,9 @@ def parse_slots(text: str) -> Mapping[str, Any]:
         return {}
     try:
         slots = json.loads(text, object_pairs_hook=_unrepeated)
+        json.dumps(slots, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"slots: the JSON has half a character: {error.object[error.start]!a}") from error
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"slots: this is not JSON: {error}") from error
     if not isinstance(slots, dict):

@@ -93,6 +93,11 @@ class Camera:
             )
         return Depth(cast("Image", nearest.message()), depth_info, colour_info)
 
+    def calibration(self) -> CameraInfo | None:
+        """The newest that came; None while none did."""
+        with self._depth_lock:
+            return self._newest_info(self._info, 0.0)
+
     def health(self) -> CameraHealth:
         """How the pictures come."""
         return self.frames.health()

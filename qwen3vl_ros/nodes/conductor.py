@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -17,7 +17,7 @@ from typing import Any, cast
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from qwen3vl_ros.dialogue.question import check_supported, supported_options, validate_answer
+from qwen3vl_ros.dialogue.question import Question, again_prompt, check_supported, supported_options, validate_answer
 from qwen3vl_ros.engines.base import (
     BadImage,
     BadRequest,
@@ -43,7 +43,7 @@ from qwen3vl_ros.nodes.frame_source import CameraHealth, Frame, NoFrame
 from qwen3vl_ros.nodes.goal_queue import GoalQueue
 from qwen3vl_ros.nodes.job import Code, Ending, Job, Outcome, Progress
 from qwen3vl_ros.nodes.parameters import Settings
-from qwen3vl_ros.nodes.pointing import Picture, points_at_something, regions_of
+from qwen3vl_ros.nodes.pointing import Picture, points_at_something, prompt_of, regions_of
 from qwen3vl_ros.vision.compressed import decode
 from qwen3vl_ros.vision.encodings import to_rgb
 from qwen3vl_ros.vision.fit import fit_image
@@ -83,6 +83,7 @@ class _Answer:
     regions: tuple[Region, ...] = ()
     usage: Usage = field(default_factory=Usage)
     begun: bool = False
+    withheld: bool = False
     loading: str = ""
     completion_tokens: int = 0
     queue_time: float | None = None
@@ -305,29 +306,51 @@ class Conductor:
         if images is None:
             return
         answer.image_time = time.monotonic() - begin
-        messages = [Message("user", (*images, question.prompt))]
+        constrained = question.response_schema is None or "json_schema" in description.supports
+        answer.withheld = not constrained  # it may have to be given again, and what was streamed cannot be taken back
+        prompt = prompt_of(question, answer.pictures, constrained=constrained)
+        problem = self._ask(job, answer, description, images, prompt)
+        if problem and not constrained and job.ending is None:
+            first, answer.text, answer.reasoning = answer.text, "", ""
+            again = f"{prompt}\n\n{again_prompt(first, problem)}"
+            problem = self._ask(job, answer, description, images, again)
+        if answer.withheld and answer.text:
+            self._show(job, answer, Chunk(Stage.DECODE, answer.text, "", answer.completion_tokens), True)
+        if problem:
+            job.end(Code.BAD_RESPONSE, problem)
+        self._display.answered(question.prompt, answer.text, answer.pictures, answer.regions)
+
+    def _ask(
+        self, job: Job, answer: _Answer, description: Description, images: Sequence[str | Image], prompt: str
+    ) -> str:
+        """Have the engine answer; returns what is wrong with the answer, "" when nothing is or the job ended."""
+        question = job.question
+        messages = [Message("user", (*images, prompt))]
         if question.system_prompt:
             messages.insert(0, Message("system", (question.system_prompt,)))
-        request = Request(tuple(messages), supported_options(question, description), question.response_schema)
+        schema = question.response_schema if "json_schema" in description.supports else None
+        request = Request(tuple(messages), supported_options(question, description), schema)
         with self._a_place(job):
             if job.ending is None:
                 self._stream(job, answer, request, description)
-        if job.ending is None:
-            self._read(job, answer)
+        return "" if job.ending is not None else self._read(question, answer)
 
-    def _read(self, job: Job, answer: _Answer) -> None:
-        """Take what a complete answer says: the JSON, and what it points at."""
-        question = job.question
+    def _read(self, question: Question, answer: _Answer) -> str:
+        """Take what a complete answer says, the JSON and what it points at; returns what is wrong with it, or ""."""
+        scale = cast("Scale", self._settings().coordinates)
         try:
-            if question.response_schema is not None:
+            if question.parser in ("regions", "regions_3d"):
+                answer.regions = regions_of(answer.text, answer.pictures, scale, self._log_exception)
+                with suppress(ValueError):  # regions are read even from JSON that is cut off
+                    answer.json = validate_answer(answer.text, question.response_schema or {})
+            elif question.response_schema is not None:
                 answer.json = validate_answer(answer.text, question.response_schema)
-            if answer.pictures and points_at_something(answer.text):
-                scale = cast("Scale", self._settings().coordinates)
+            elif answer.pictures and points_at_something(answer.text):
                 with suppress(GroundingError):  # nobody asked for regions
-                    answer.regions = regions_of(answer.text, answer.pictures, scale)
+                    answer.regions = regions_of(answer.text, answer.pictures, scale, self._log_exception)
         except ValueError as error:
-            job.end(Code.BAD_RESPONSE, str(error))
-        self._display.answered(question.prompt, answer.text, answer.pictures, answer.regions)
+            return str(error)
+        return ""
 
     def _ready(self, job: Job) -> Description | None:
         """What the engine is, once it is loaded; None when the job ended before."""
@@ -362,6 +385,10 @@ class Conductor:
             raise BadRequest(
                 f"{len(sources)} pictures in the goal; engine {description.engine!r} takes {description.max_images}"
             )
+        if len(sources) < question.pictures:
+            raise BadRequest(f"task {question.task} is about {question.pictures} pictures; the goal has {len(sources)}")
+        if len(sources) > 1 and question.parser in ("regions", "regions_3d"):
+            raise BadRequest(f"task {question.task} looks at one picture; the goal has {len(sources)}: ask about each")
         answer.headers = tuple(message.header for message, _, _ in sources)
         content: list[str | Image] = []
         pictures = []
@@ -454,8 +481,7 @@ class Conductor:
         since = time.monotonic() - told_to_stop
         return max(0.0, (RESULT_GRACE if since < RESULT_GRACE else STOP_GRACE) - since)
 
-    @staticmethod
-    def _take_chunk(job: Job, answer: _Answer, chunk: Chunk, full_text: bool) -> None:
+    def _take_chunk(self, job: Job, answer: _Answer, chunk: Chunk, full_text: bool) -> None:
         answer.begun = True
         answer.text += chunk.text
         answer.reasoning += chunk.reasoning
@@ -464,6 +490,13 @@ class Conductor:
             answer.finish_reason = chunk.finish_reason
         if chunk.usage is not None:
             answer.usage = chunk.usage
+        if answer.withheld:
+            chunk = replace(chunk, text="", reasoning="")
+        self._show(job, answer, chunk, full_text and not answer.withheld)
+
+    @staticmethod
+    def _show(job: Job, answer: _Answer, chunk: Chunk, full_text: bool) -> None:
+        """Feedback of what came."""
         if job.ending is None and (chunk.finish_reason is None or chunk.text or chunk.reasoning):
             job.asker.progress(
                 Progress(

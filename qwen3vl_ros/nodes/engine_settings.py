@@ -30,6 +30,12 @@ def engine_spec(node: Node, settings: Settings, name: str) -> EngineSpec:
     return EngineSpec(name, _config(node, settings, name), settings.heartbeat_timeout)
 
 
+def task_files(settings: Settings) -> list[Path]:
+    """The package's file of tasks, then the user's."""
+    own = Path(get_package_share_directory("qwen3vl_ros"), "config", "tasks.yaml")
+    return [own, *(Path(path).expanduser() for path in settings.task_files if path)]
+
+
 def policy(settings: Settings) -> Policy:
     """When one engine is left for the next."""
     return Policy(failures=settings.fallback_failures, after=settings.fallback_after)

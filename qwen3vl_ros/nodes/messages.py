@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.dialogue.question import Question, merge_options, parse_schema
+from qwen3vl_ros.dialogue.tasks import Tasks, parse_slots
 from qwen3vl_ros.engines.base import BadRequest, Unsupported
 from qwen3vl_ros.msg import Answer, Usage
 from qwen3vl_ros.msg import Region as RegionMessage
@@ -19,10 +20,10 @@ from qwen3vl_ros.nodes.parameters import Settings
 from qwen3vl_ros.vision.region import Region
 
 _OPTION_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
-_NOT_YET = ("task", "session", "clip_frames")
+_NOT_YET = ("session", "clip_frames")
 
 
-def question_from(goal: Any, settings: Settings) -> Question:
+def question_from(goal: Any, settings: Settings, tasks: Tasks) -> Question:
     """The question in an AskImage goal or an Ask request, with the node's defaults where it leaves things unset.
 
     Raises :class:`BadRequest` with a sentence that names the field when the goal makes no sense.
@@ -32,25 +33,40 @@ def question_from(goal: Any, settings: Settings) -> Question:
             raise Unsupported(f"{name}: this version of the node cannot honour it; leave it unset")
     if _seconds(goal, "clip_duration"):
         raise Unsupported("clip_duration: this version of the node cannot honour it; leave it unset")
-    if not goal.prompt.strip():
+    if goal.slots and not goal.task:
+        raise BadRequest("slots: they are a task's, and the goal names no task")
+    task = tasks.named(goal.task) if goal.task else None
+    slots = parse_slots(goal.slots)
+    asked = None if task is None else task.ask(goal.prompt, slots, None)
+    if asked is None and not goal.prompt.strip():
         raise BadRequest("prompt: it is empty, so there is nothing to ask")
+    default = {name: getattr(settings, name) for name in _OPTION_NAMES}
+    if asked is not None:
+        default |= {name: value for name in _OPTION_NAMES if (value := getattr(asked.options, name)) is not None}
     images = (*goal.images, *goal.compressed_images)
     if goal.text_only and (images or goal.cameras):
         raise BadRequest("text_only: the goal brings pictures or names cameras, and asks to answer without; choose one")
     not_before = getattr(goal, "not_before", None)
     return Question(
-        prompt=goal.prompt,
-        system_prompt=goal.system_prompt or settings.system_prompt,
+        prompt=goal.prompt if asked is None else asked.prompt,
+        system_prompt=goal.system_prompt or (asked.system_prompt if asked else "") or settings.system_prompt,
         images=images,
         cameras=tuple(goal.cameras),
         text_only=goal.text_only,
         not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
         max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
-        response_schema=parse_schema(goal.response_schema),
+        response_schema=parse_schema(goal.response_schema) or (asked.response_schema if asked else None),
+        task=goal.task,
+        parser=None if asked is None else asked.parser,
+        pictures=1 if asked is None else asked.pictures,
+        prompt_through=None
+        if task is None or not task.uses_camera
+        else lambda view: task.ask(goal.prompt, slots, view).prompt,
         asked=frozenset(name for name in _OPTION_NAMES if getattr(goal.options, name) >= 0),
         options=merge_options(
-            {name: _value(getattr(goal.options, name)) for name in _OPTION_NAMES} | {"stop": tuple(goal.options.stop)},
-            {name: getattr(settings, name) for name in _OPTION_NAMES},
+            {name: _value(getattr(goal.options, name)) for name in _OPTION_NAMES}
+            | {"stop": tuple(goal.options.stop) or (asked.options.stop if asked else ())},
+            default,
         ),
         priority=goal.priority,
         timeout=_seconds(goal, "timeout") or settings.timeout,
@@ -134,6 +150,7 @@ def answer_message(question: Question | None, goal_id: str, outcome: Outcome) ->
     answer: Answer = fill_result(Answer(), outcome)
     answer.goal_id = goal_id
     answer.prompt = "" if question is None else question.prompt
+    answer.task = "" if question is None else question.task
     return answer
 
 

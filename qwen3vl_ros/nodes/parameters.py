@@ -224,6 +224,9 @@ class Settings:
         live=True,
     )
     diagnostics_period: float = _number(1.0, 0.1, 60.0, "Seconds between two messages on /diagnostics.")
+    task_files: tuple[str, ...] = _texts(
+        ("",), "Files of tasks of your own, beside the package's config/tasks.yaml; later ones win."
+    )
     system_prompt: str = _text("", "Instruction that precedes every question that brings none.", live=True)
     temperature: float = _number(-1.0, -1.0, 2.0, "Default of GenerationOptions; negative: the model's.", live=True)
     top_p: float = _number(-1.0, -1.0, 1.0, "Default of GenerationOptions; negative: the model's.", live=True)

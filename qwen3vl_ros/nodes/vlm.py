@@ -25,6 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.dialogue.tasks import TaskFileError, Tasks, load_tasks
 from qwen3vl_ros.engines.base import BadRequest, Unsupported
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import Health, State
@@ -34,7 +35,7 @@ from qwen3vl_ros.nodes.cameras import open_cameras
 from qwen3vl_ros.nodes.conductor import Conductor
 from qwen3vl_ros.nodes.display import Display
 from qwen3vl_ros.nodes.engine_change import Newcomer, retire
-from qwen3vl_ros.nodes.engine_settings import engine_specs, policy
+from qwen3vl_ros.nodes.engine_settings import engine_specs, policy, task_files
 from qwen3vl_ros.nodes.job import Asker, Code, Ending, Job, Outcome
 from qwen3vl_ros.nodes.messages import fill_result, question_from
 from qwen3vl_ros.nodes.reporter import Reporter, View
@@ -51,6 +52,7 @@ class VlmNode(LifecycleNode):
         super().__init__("vlm", automatically_declare_parameters_from_overrides=True)
         self._executor = executor
         self._settings = parameters.declare(self)
+        self._tasks = Tasks({})
         self._engine: EngineChain | None = None
         self._conductor: Conductor | None = None
         self._newcomer: Newcomer | None = None
@@ -87,6 +89,10 @@ class VlmNode(LifecycleNode):
         self._message = ""
         try:
             specs = engine_specs(self, self._settings)
+            self._tasks = load_tasks(task_files(self._settings))
+        except TaskFileError as error:
+            self._fail(str(error))
+            return TransitionCallbackReturn.FAILURE
         except (OSError, RuntimeError) as error:  # such as the home directory of a user that does not exist
             self._fail(f"the parameters of the engine cannot be used: {error}")
             return TransitionCallbackReturn.FAILURE
@@ -313,7 +319,7 @@ class VlmNode(LifecycleNode):
             self._refuse(asker, Ending(Code.ENGINE_NOT_READY, message))
             return
         try:
-            question = question_from(goal, self._settings)
+            question = question_from(goal, self._settings, self._tasks)
         except BadRequest as error:
             code = Code.UNSUPPORTED if isinstance(error, Unsupported) else Code.BAD_REQUEST
             self._refuse(asker, Ending(code, str(error)))

@@ -64,6 +64,9 @@ Six pixel widths: surfaces that are seen under more than 10 degrees. Half a perc
 _CUTS: Final = (1.0, 0.5, 0.25)
 """Shares of :data:`_JUMP` to cut by: coarse for noise and steep surfaces, fine for things that nearly touch."""
 
+_HOLE: Final = 2.5
+"""Pixels without depth that are no farther from one with depth, in pixels, do not cut a surface in two."""
+
 _LEAST_FIT: Final = 0.15
 """A piece whose rectangle overlaps the box by less than this (intersection over union) is something else."""
 
@@ -75,7 +78,8 @@ _FINE_FIT: Final = 0.85
 _PLANE_SHARE: Final = 0.15
 """A plane has at least this share of the surroundings."""
 _MOST_PLANES: Final = 3
-_PLANE_DRAWS: Final = 300  # finds a plane of 15 % with a probability of 64 %, one of 25 % with 99 %
+_PLANE_DRAWS: Final = 300
+"""Three points each: finds a plane of 15 % with a probability of 64 %, one of 25 % with 99 %."""
 _PLANE_SAMPLE: Final = 1000
 _PLANE_TOLERANCE: Final = (0.003, 0.01)
 """How far from a plane its points may be at least and at most, as a share of their depth; between, noise decides."""
@@ -96,7 +100,7 @@ _STRAIGHT: Final = 0.96
 _HOVER: Final = 0.15
 """How far above its plane a thing's lowest visible point may be, as a share of its height, more than a ball's is."""
 _TALLEST: Final = 2.0
-"""A thing that hides its own foot is no taller than this many times its width."""
+"""A thing that hides its own foot is no taller than this many times its least width."""
 
 
 class _NoDepth(Exception):
@@ -201,23 +205,23 @@ class _Lens:
 
     def project(self, rays: Array) -> Array:
         """Pixels [n, 2] of rays [n, 2] (x/z, y/z)."""
-        if not self.d or not len(rays):
-            bent = rays
-        elif self.model == "equidistant":
+        bent: Any = rays
+        if self.d and len(rays) and self.model == "equidistant":
             bent = cv2.fisheye.distortPoints(rays[:, None], np.eye(3), np.array(self.d))[:, 0]
-        else:
+        elif self.d and len(rays):
             xyz = np.column_stack([rays, np.ones(len(rays))])
             bent = cv2.projectPoints(xyz, np.zeros(3), np.zeros(3), np.eye(3), np.array(self.d))[0][:, 0]
-        return bent * (self.fx, self.fy) + (self.cx, self.cy)
+        pixels: Array = bent * (self.fx, self.fy) + (self.cx, self.cy)
+        return pixels
 
     def rays(self, pixels: Array) -> Array:
         """Rays [n, 2] (x/z, y/z) of pixels [n, 2]; NaN where the lens has none, far outside of the picture."""
-        bent = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
+        bent: Array = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
         if not self.d:
-            return cast(Array, bent)
+            return bent
         enough = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 100, 1e-9)
         if self.model == "equidistant":
-            found = cv2.fisheye.undistortPoints(bent[:, None], np.eye(3), np.array(self.d), criteria=enough)
+            found: Any = cv2.fisheye.undistortPoints(bent[:, None], np.eye(3), np.array(self.d), criteria=enough)
         else:
             found = cv2.undistortPointsIter(bent[:, None], np.eye(3), np.array(self.d), np.eye(3), np.eye(3), enough)
         rays: Array = found.reshape(-1, 2)
@@ -285,7 +289,7 @@ def _metres(depth: ImageMessage) -> NDArray[np.float32]:
     if step < width * dtype.itemsize or len(data) < height * step:
         raise _NoDepth(f"{what} has step {step} and {len(data)} bytes of data, which is too little.")
     samples: NDArray[Any] = np.ndarray((height, width), dtype, data, strides=(step, dtype.itemsize))
-    metres = samples.astype(np.float32) * np.float32(unit)
+    metres: NDArray[np.float32] = samples.astype(np.float32) * np.float32(unit)
     metres[~(np.isfinite(metres) & (metres > 0))] = np.nan
     return metres
 
@@ -362,8 +366,8 @@ def _view(
         )
     if np.isnan(z).all():
         raise _NoDepth(f"the depth picture of {width}x{height} pixels has no valid depth anywhere.")
-    rays = _rays_of_all_pixels(depth_lens, width, height)
-    points = np.dstack([rays * z[:, :, None], z])
+    rays: NDArray[Any] = _rays_of_all_pixels(depth_lens, width, height)
+    points: NDArray[Any] = np.dstack([rays * z[:, :, None], z])
     transform = np.eye(4) if colour_from_depth is None else np.asarray(colour_from_depth, np.float64)
     if colour_from_depth is not None:
         points = (points @ transform[:3, :3].T + transform[:3, 3]).astype(np.float32)
@@ -373,7 +377,7 @@ def _view(
     else:
         rays = points[:, :, :2] / points[:, :, 2:]
     pixel = float(1 / np.sqrt(depth_lens.fx * depth_lens.fy))
-    return _View(points, rays, lens, pixel, depth_lens, np.linalg.inv(transform))
+    return _View(points, rays, lens, pixel, depth_lens, np.linalg.inv(transform).astype(np.float64))
 
 
 # --- A spot of a surface
@@ -400,6 +404,8 @@ def _surface(view: _View, point: Point) -> Array:
     at_point = float(inverse.mean() - slope @ offsets.mean(axis=0))
     distance = 1 / float(np.clip(at_point, inverse.min(), inverse.max()))
     ray = view.lens.rays(np.array([point], np.float64))[0]
+    if not np.isfinite(ray).all():
+        raise _NoDepth(f"the point {_numbers(point)} is not in the picture.")
     return np.array([*(ray * distance), distance])
 
 
@@ -421,12 +427,14 @@ class _Plane:
 
     def height(self, points: Array) -> Array:
         """Metres above the plane [...], of points [..., 3]."""
-        return cast(Array, points @ self.normal + self.offset)
+        heights: Array = points @ self.normal + self.offset
+        return heights
 
     def has(self, points: Array) -> Mask:
         """Which points [..., 3] lie on the plane."""
         with np.errstate(invalid="ignore"):
-            return cast(Mask, np.abs(self.height(points)) <= self.tolerance * points[..., 2])
+            on: Mask = np.abs(self.height(points)) <= self.tolerance * points[..., 2]
+        return on
 
 
 def _thing(view: _View, box: Box, polygon: Sequence[Point]) -> tuple[Array, Array]:
@@ -442,17 +450,23 @@ def _thing(view: _View, box: Box, polygon: Sequence[Point]) -> tuple[Array, Arra
     if inside.sum() < _FEWEST_POINTS:
         raise _NoDepth(f"the box {_numbers(box)} has only {inside.sum()} pixels of valid depth in it.")
     planes = _planes(points[known & ~_in_box(pixels, _grown(box, _LOOSE / 2))])
-    backdrop = [_goes_on(_pieces(z, plane.has(points), view.pixel), _in_box(pixels, box)) for plane in planes]
+    nearest, filled = _without_holes(known)
+    surface = z[nearest]
+    on_planes = [plane.has(points)[nearest] & filled for plane in planes]
+    backdrop = [_goes_on(_pieces(surface, on, view.pixel), _in_box(pixels, box)) for on in on_planes]
     half = 0.5 * view.pixel * float(np.sqrt(view.lens.fx * view.lens.fy))
-    piece, fit = None, _LEAST_FIT
+    piece, fit, needed = None, 0.0, _LEAST_FIT
     for away in _subsets(backdrop):
-        standing_out = known & ~np.any(away, axis=0) if away else known
-        cuts = (_pieces(z, standing_out, view.pixel, cut) for cut in _CUTS)
-        piece, fit = max((piece, fit), _piece(cuts, pixels, inside, box, half), key=lambda found: found[1])
+        standing_out = filled & ~np.any(away, axis=0) if away else filled
+        cuts = (_pieces(surface, standing_out, view.pixel, cut) * known for cut in _CUTS)
+        better, better_fit = _piece(cuts, pixels, inside, box, half, needed)
+        if better is not None:
+            piece, fit = better, better_fit
         if fit > _FINE_FIT:
             break
+        needed = max(fit, _GOOD_FIT)
     if piece is None:
-        return _flat_thing(view, points, inside, planes, box)
+        return _flat_thing(points, pixels, inside, planes, box, half)
     piece &= inside if polygon or fit < _GOOD_FIT else _in_box(pixels, _grown(box, _LOOSE))
     return _complete(points[piece], planes)
 
@@ -518,6 +532,21 @@ def _fitted(points: Array) -> _Plane:
     return _Plane(normal, offset, tolerance)
 
 
+def _without_holes(known: Mask) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], Mask]:
+    """For each pixel [h, w] the row and column of the nearest known one, and whether that is near enough to stand in.
+
+    So that what a few missing pixels cut through does not fall apart.
+    """
+    distance, numbers = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    rows, columns = np.nonzero(known)
+    where = np.zeros(int(numbers.max()) + 1, np.intp)
+    where[numbers[rows, columns]] = np.arange(len(rows))
+    filled: Mask = distance <= _HOLE
+    return (rows[where[numbers]], columns[where[numbers]]), filled
+
+
 def _pieces(z: Array, usable: Mask, pixel: float, cut: float = 1.0) -> NDArray[np.int32]:
     """The number of the piece that each pixel [h, w] belongs to, 0 for none: neighbours without a jump in depth."""
     height, width = z.shape
@@ -543,18 +572,18 @@ def _goes_on(pieces: NDArray[np.int32], in_box: Mask) -> Mask:
     counts, outside = (np.bincount(pieces[which], minlength=pieces.max() + 1) for which in (pieces >= 0, ~in_box))
     goes_on = 2 * outside >= counts
     goes_on[0] = False
-    return cast(Mask, goes_on[pieces])
+    return goes_on[pieces]
 
 
 def _piece(
-    cuts: Iterable[NDArray[np.int32]], pixels: Array, inside: Mask, box: Box, half: float
+    cuts: Iterable[NDArray[np.int32]], pixels: Array, inside: Mask, box: Box, half: float, least: float
 ) -> tuple[Mask | None, float]:
-    """The piece [h, w] whose rectangle fits ``box`` best, if one fits at all, and how well it does.
+    """The piece [h, w] whose rectangle fits ``box`` best, and how well it does; None if no fit is above ``least``.
 
     ``half``: of a depth pixel's width, in pixels of the box.
     """
     best: Mask | None = None
-    best_fit = _LEAST_FIT
+    best_fit = least
     for pieces in cuts:
         counts = np.bincount(pieces[inside], minlength=1)
         counts[0] = 0
@@ -576,17 +605,21 @@ def _overlap(one: Sequence[float], other: Box) -> float:
     return both / (sum(areas) - both)
 
 
-def _flat_thing(view: _View, points: Array, inside: Mask, planes: Sequence[_Plane], box: Box) -> tuple[Array, Array]:
+def _flat_thing(
+    points: Array, pixels: Array, inside: Mask, planes: Sequence[_Plane], box: Box, half: float
+) -> tuple[Array, Array]:
     """Centre and extent of a thing that does not stand out from the plane that it is on."""
-    middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     counts = [int((plane.has(points) & inside).sum()) for plane in planes]
     if not counts or max(counts) < 0.5 * inside.sum():
         raise _NoDepth(f"nothing in the box {_numbers(box)} stands out in depth.")
     plane = planes[int(np.argmax(counts))]
-    x, y = view.lens.rays(np.array([middle]))[0]
-    ray = np.array([x, y, 1.0])
+    core = _grown(box, -0.25)
+    pixels_in_core = (core[2] - core[0]) * (core[3] - core[1]) / (2 * half) ** 2
+    if (plane.has(points) & _in_box(pixels, core)).sum() < 0.5 * pixels_in_core:
+        raise _NoDepth(f"the middle of the box {_numbers(box)} has hardly any valid depth: is it glass, or shiny?")
     seen = points[inside & plane.has(points)]
-    return ray * (-plane.offset / float(plane.normal @ ray)), np.ptp(seen, axis=0)
+    middle = (seen.min(axis=0) + seen.max(axis=0)) / 2
+    return middle - plane.height(middle) * plane.normal, np.ptp(seen, axis=0)
 
 
 def _complete(points: Array, planes: Sequence[_Plane]) -> tuple[Array, Array]:
@@ -644,7 +677,7 @@ def _ground(points: Array, planes: Sequence[_Plane]) -> _Plane | None:
         gap = float(bottom / top) - (1 - np.sqrt(1 - min(slope, 1.0) ** 2)) / 2
         if slope > _STRAIGHT:
             near, far = _span(points @ _directions_across(ahead).T)
-            gap = 0.0 if top <= _TALLEST * (far - near).max() else gap
+            gap = 0.0 if top <= _TALLEST * (far - near).min() else gap
         if gap < best_gap:
             best, best_gap = plane, gap
     return best

@@ -19,8 +19,9 @@ Vector: TypeAlias = tuple[float, float, float]
 class Region:
     """A thing in picture ``image_index`` of a question, in pixels of the original picture.
 
-    What the answer does not give is None or (). ``position`` and ``extent`` (metres along the axes of the optical
-    frame) come from depth or from the model itself; ``position_error`` is a sentence where one was wanted and cannot
+    What the answer does not give is None or (). ``position`` and ``extent`` come from depth or from the model itself:
+    metres in the optical frame, ``extent`` along its axes where it comes from depth, along the thing's own where the
+    model gives it. ``position_error`` is a sentence where one was wanted and cannot
     be had.
     """
 

@@ -1,0 +1,31 @@
+"""The camera of a picture, as far as a question may speak of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CameraView:
+    """The pinhole camera of a picture *as the model sees it*: after resizing, with a crop or black bars counted in.
+
+    Sizes, focal lengths and principal point in pixels of that picture, as in sensor_msgs/CameraInfo's ``k``.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    @property
+    def horizontal_fov(self) -> float:
+        """Angle between the left and the right edge, degrees."""
+        return math.degrees(math.atan(self.cx / self.fx) + math.atan((self.width - self.cx) / self.fx))
+
+    @property
+    def vertical_fov(self) -> float:
+        """Angle between the upper and the lower edge, degrees."""
+        return math.degrees(math.atan(self.cy / self.fy) + math.atan((self.height - self.cy) / self.fy))

@@ -1,0 +1,252 @@
+"""What a robot can act on: JSON, boxes in pixels, points in metres, from one camera or several. Over real DDS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import Point32
+from qwen3vl_ros.action import AskImage
+from sensor_msgs.msg import CameraInfo, Image
+from visualization_msgs.msg import Marker, MarkerArray
+
+import third_party
+from ros_client import SENSOR_DATA, RosClient, picture
+from vlm_process import VlmProcess
+
+pytestmark = pytest.mark.ros
+Code = AskImage.Result
+WIDTH, HEIGHT, FOCAL = 333, 201, 300.0
+CUP = '```json\n[{"bbox_2d": [250, 250, 500, 750], "label": "cup"}]\n```'
+SCHEMA = json.dumps({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
+
+
+class Reciter:
+    """The node with an engine whose answers a test chooses."""
+
+    def __init__(self, folder: Path, start_vlm: Callable[..., VlmProcess]) -> None:
+        self._folder = folder
+        self._start = start_vlm
+
+    def start(self, *answers: str, constrains: bool = False, **parameters: object) -> VlmProcess:
+        (self._folder / "says").write_text(json.dumps(answers))
+        files = {f"reciter__{name}": str(self._folder / name) for name in ("says", "heard")}
+        node = self._start(engine="reciter", reciter__constrains=constrains, **files, **parameters).wait_connected()
+        (self._folder / "heard").write_text("")
+        return node
+
+    def say(self, *answers: str) -> None:
+        (self._folder / "says").write_text(json.dumps(answers))
+
+    @property
+    def heard(self) -> list[str]:
+        return [json.loads(line) for line in (self._folder / "heard").read_text().splitlines()]
+
+
+@pytest.fixture
+def reciter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_vlm: Callable[..., VlmProcess]) -> Reciter:
+    package = third_party.install(tmp_path / "installed", third_party.RECITER, {"reciter": "Reciter"})
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    return Reciter(tmp_path, start_vlm)
+
+
+class Camera:
+    """A camera that shows a wall 2 m away and, in the middle, a thing 1 m away; ten times a second."""
+
+    def __init__(self, ros: RosClient, prefix: str = "", *, frame_id: str = "lens", late_depth: float = 0.0) -> None:
+        self._node = ros.node
+        self._late = late_depth
+        kinds = {"image": Image, "depth": Image, "camera_info": CameraInfo}
+        self._publishers = {
+            name: ros.node.create_publisher(kind, f"/{prefix}{name}", SENSOR_DATA) for name, kind in kinds.items()
+        }
+        self._colour = picture(WIDTH, HEIGHT)
+        depth = np.full((HEIGHT, WIDTH), 2.0, np.float32)
+        depth[HEIGHT // 4 : 3 * HEIGHT // 4, WIDTH // 4 : WIDTH // 2] = 1.0
+        self._depth = Image(height=HEIGHT, width=WIDTH, encoding="32FC1", step=4 * WIDTH)
+        self._depth.data = depth.tobytes()
+        k = [FOCAL, 0.0, WIDTH / 2 - 0.5, 0.0, FOCAL, HEIGHT / 2 - 0.5, 0.0, 0.0, 1.0]
+        self._info = CameraInfo(width=WIDTH, height=HEIGHT, k=k, distortion_model="plumb_bob", d=[0.0] * 5)
+        for message in (self._colour, self._depth, self._info):
+            message.header.frame_id = frame_id
+        self._timer = ros.node.create_timer(0.1, self._publish)
+
+    def _publish(self) -> None:
+        now = self._node.get_clock().now()
+        for name, message in (("camera_info", self._info), ("depth", self._depth), ("image", self._colour)):
+            stamp = now.to_msg()
+            if name == "depth":
+                stamp.sec -= int(self._late)
+            message.header.stamp = stamp
+            self._publishers[name].publish(message)
+
+    def __enter__(self) -> Camera:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._node.destroy_timer(self._timer)
+        for publisher in self._publishers.values():
+            self._node.destroy_publisher(publisher)
+
+
+# --- boxes and metres ------------------------------------------------------------------------------------------------
+
+
+def test_a_box_comes_back_in_pixels_of_the_original_and_in_metres_with_the_frames_header(
+    ros: RosClient, reciter: Reciter
+) -> None:
+    reciter.start(CUP)
+    with Camera(ros), ros.listen(MarkerArray, "/vlm/markers") as markers:
+        result = ros.ask("cup", task="locate").result()
+        shown = markers.wait_for(lambda array: len(array.markers) > 1)
+    assert result.error_code == Code.NONE, result.error_msg
+    (cup,) = result.regions
+    assert cup.label == "cup"
+    assert (cup.roi.x_offset, cup.roi.y_offset) == pytest.approx((WIDTH / 4, HEIGHT / 4), abs=1)
+    assert (cup.roi.width, cup.roi.height) == pytest.approx((WIDTH / 4, HEIGHT / 2), abs=2)
+    assert cup.has_position, cup.position_error
+    assert cup.position.header == result.image_headers[0]
+    assert cup.position.header.frame_id == "lens"
+    assert cup.position.point.z == pytest.approx(1.0, abs=0.2)
+    assert cup.position.point.x == pytest.approx(-WIDTH / 8 / FOCAL, abs=0.03)
+    assert cup.position.point.y == pytest.approx(0.0, abs=0.03)
+    assert json.loads(result.json)[0]["label"] == "cup"
+    box, text = shown.markers[1:3]
+    assert (box.type, text.type, text.text) == (Marker.CUBE, Marker.TEXT_VIEW_FACING, "cup")
+    assert box.header == cup.position.header and box.pose.position.z == cup.position.point.z
+
+
+def test_depth_of_another_moment_is_not_used_and_said_so(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start(CUP)
+    with Camera(ros, late_depth=3.0):
+        (cup,) = ros.ask("cup", task="locate").result().regions
+    assert not cup.has_position
+    assert cup.position_error.startswith("NO_DEPTH: ") and "depth_tolerance" in cup.position_error
+
+
+def test_pictures_in_the_goal_have_boxes_and_no_metres(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start('[{"point_2d": [500, 100], "label": "tip"}]')
+    (tip,) = ros.ask("tip", task="point", images=[picture(WIDTH, HEIGHT)]).result().regions
+    assert tip.has_point and not tip.has_position and tip.position_error == ""
+    assert tip.point == Point32(x=np.float32(WIDTH / 2), y=pytest.approx(HEIGHT / 10, abs=0.01))
+
+
+def test_a_question_in_own_words_that_is_answered_with_boxes_has_regions_too(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start(CUP)
+    prompt = "Where is the cup? As JSON with bbox_2d."
+    assert [region.label for region in ros.ask(prompt, images=[picture()]).result().regions] == ["cup"]
+    reciter.say('A "bbox_2d" is a box; I see none.')
+    result = ros.ask(prompt, images=[picture()]).result()
+    assert (result.error_code, list(result.regions)) == (Code.NONE, [])
+
+
+def test_an_answer_that_points_at_nothing_usable_is_a_bad_response_with_the_raw_text(
+    ros: RosClient, reciter: Reciter
+) -> None:
+    reciter.start("I cannot see any.", constrains=True)
+    result = ros.ask("cup", task="locate", images=[picture()]).result()
+    assert (result.error_code, result.text) == (Code.BAD_RESPONSE, "I cannot see any.")
+
+
+def test_the_annotated_picture_is_published_while_somebody_looks(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start(CUP)
+    with ros.listen(Image, "/vlm/annotated") as pictures:
+        plain = picture(WIDTH, HEIGHT)
+        plain.header.frame_id = "shown"
+        ros.ask("cup", task="locate", images=[plain]).result()
+        drawn = pictures.wait_for(lambda image: image.header.frame_id == "shown")
+    assert drawn.encoding == "rgb8" and drawn.width >= 640 and drawn.height > HEIGHT
+
+
+# --- tasks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_puts_what_the_goal_says_into_its_own_words(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start("[]")
+    assert ros.ask("red cup", task="locate", images=[picture()]).result().error_code == Code.NONE
+    assert 'description "red cup"' in reciter.heard[0]
+    reciter.say('{"label": "open"}')
+    slots = json.dumps({"labels": ["open", "shut"]})
+    ros.ask(task="classify", prompt="", slots=slots, images=[picture()]).result()
+    assert "open" in reciter.heard[-1] and "shut" in reciter.heard[-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"task": "locat"}, "locate"),
+        ({"task": "classify", "prompt": ""}, "labels"),
+        ({"task": "classify", "slots": "{"}, "JSON"),
+        ({"slots": '{"what": "cup"}'}, "no task"),
+        ({"task": "compare"}, "2 pictures"),
+    ],
+)
+def test_a_task_that_makes_no_sense_is_refused_with_the_reason(
+    ros: RosClient, vlm: VlmProcess, fields: dict[str, str], words: str
+) -> None:
+    result = ros.ask(images=[picture()], **({"prompt": "?"} | fields)).result()
+    assert result.error_code == Code.BAD_REQUEST, result.error_msg
+    assert words in result.error_msg
+
+
+def test_tasks_of_ones_own_are_added_and_mistakes_in_them_are_named(
+    ros: RosClient, reciter: Reciter, tmp_path: Path
+) -> None:
+    own, broken = tmp_path / "own.yaml", tmp_path / "broken.yaml"
+    lamp = {"description": "Is it on?", "prompt": "Is the lamp on?", "parser": "text", "example": {"answer": "Yes."}}
+    own.write_text(json.dumps({"tasks": {"lamp": lamp}}))
+    broken.write_text(json.dumps({"tasks": {"lamp": lamp | {"promt": "Is the lamp on?"}}}))
+    node = reciter.start("Yes.", task_files=[str(own)])
+    assert ros.ask(task="lamp", prompt="", images=[picture()]).result().text == "Yes."
+    assert reciter.heard == ["<image>Is the lamp on?"]
+    assert ros.lifecycle("deactivate") and ros.lifecycle("cleanup")
+    assert ros.set_parameter("task_files", [str(broken)]).successful
+    assert not ros.lifecycle("configure")
+    assert "broken.yaml" in node.wait_status(lambda s: "promt" in s.message).message
+
+
+# --- JSON from an engine that cannot be made to write it -------------------------------------------------------------
+
+
+def test_an_engine_without_grammar_is_asked_for_json_and_asked_again_with_what_was_wrong(
+    ros: RosClient, reciter: Reciter
+) -> None:
+    reciter.start("Ready.")
+    reciter.say("It is two", '```json\n{"n": 2}\n```')
+    goal = ros.ask("How many?", images=[picture()], response_schema=SCHEMA)
+    feedback = goal.feedback_until_result()
+    result = goal.result()
+    assert result.error_code == Code.NONE, result.error_msg
+    assert json.loads(result.json) == {"n": 2}
+    assert "".join(message.delta for message in feedback) == result.text
+    first, second = reciter.heard
+    assert '"n"' in first and "JSON Schema" in first
+    assert "It is two" in second and "not JSON" in second
+
+
+def test_json_that_stays_wrong_is_a_bad_response_with_the_raw_text(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start("Two.")
+    result = ros.ask("How many?", images=[picture()], response_schema=SCHEMA).result()
+    assert (result.error_code, result.text, result.json) == (Code.BAD_RESPONSE, "Two.", "")
+    assert len(reciter.heard) == 2, "asked again once"
+
+
+# --- several cameras -------------------------------------------------------------------------------------------------
+
+
+def test_a_question_looks_through_the_cameras_that_it_names_in_its_order(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start('[{"bbox_2d": [0, 0, 100, 100], "label": "x", "image": 2}]', cameras=["front", "wrist"])
+    with Camera(ros, "front/", frame_id="front_lens"), Camera(ros, "wrist/", frame_id="wrist_lens"):
+        one = ros.ask("What?").result()
+        both = ros.ask("What?", cameras=["wrist", "front"]).result()
+        unknown = ros.ask("What?", cameras=["rear"]).result()
+    assert [header.frame_id for header in one.image_headers] == ["front_lens"]
+    assert [header.frame_id for header in both.image_headers] == ["wrist_lens", "front_lens"]
+    assert reciter.heard[-1] == "Picture 1, camera wrist: <image>Picture 2, camera front: <image>What?"
+    assert [region.image_index for region in both.regions] == [1]
+    assert both.regions[0].position.header.frame_id == "front_lens"
+    assert unknown.error_code == Code.BAD_REQUEST
+    assert "'rear'" in unknown.error_msg and "'front', 'wrist'" in unknown.error_msg
