@@ -110,7 +110,8 @@ class VlmClient:
         [height, width], a file path, sensor_msgs Image or CompressedImage.
         ``cameras``: names of cameras to look through; default the node's first one.
         ``text_only``: True to ask without any picture.
-        ``system_prompt``, ``task``, ``session``: as in AskImage.action.
+        ``task``: name of a ready-made task, whose main slot ``prompt`` fills; ``slots``: its other slots by name.
+        ``system_prompt``, ``session``: as in AskImage.action.
         ``response_schema``: JSON Schema (dict or JSON text) that the answer must satisfy; see ``Answer.json``.
         ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty``, ``seed``, ``max_tokens``, ``stop``:
         as in GenerationOptions.msg; None = the node's own value.

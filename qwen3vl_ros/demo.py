@@ -31,6 +31,7 @@ QUESTIONS = (
     "Is there a purple ball?",
 )
 CAMERA_TOPIC = "/camera/image_raw"
+TOPICS = (f"image:={CAMERA_TOPIC}", "camera_info:=/camera/camera_info", "depth:=/camera/depth/image_raw")
 START_TIMEOUT = 60.0
 """Seconds that node and camera may take until the first frame is there and the model is loaded."""
 
@@ -159,8 +160,9 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
         with _console.status("starting the simulated camera and the node ...", spinner="dots"):
             robot.start("camera")
             robot.start(
-                "node", "--ros-args", "-r", f"image:={CAMERA_TOPIC}", *(x for text in parameters for x in ("-p", text))
-            )
+                "node", "--ros-args", *(x for topic in TOPICS for x in ("-r", topic)),
+                *(x for text in parameters for x in ("-p", text)),
+            )  # fmt: skip
             robot.wait_until(robot.seeing, "The camera sent no frame", START_TIMEOUT)
         _console.print(f"camera: frames on {CAMERA_TOPIC} ({time.monotonic() - began:.1f} s)")
         with _console.status("loading the model ...", spinner="dots"):
