@@ -18,7 +18,8 @@ demo: build
 up: build
 	@$(bin)/qwen3vl-ros demo --keep
 
-bench: test-tools
+bench:
+	@$(PYTHON) scripts/set_up.py $(environment) --ros $(ROS) --tests --bench
 	@$(bin)/python benchmark/run.py
 
 build:

@@ -75,7 +75,7 @@ setup(
     packages=[PACKAGE],
     zip_safe=False,
     install_requires=requirements("runtime"),
-    extras_require={"llama": requirements("llama"), "sim": requirements("sim")},
+    extras_require={extra: requirements(extra) for extra in ("llama", "openvino", "sim")},
     cmdclass={"build_py": CMakeBuild},
     distclass=BinaryDistribution,
 )

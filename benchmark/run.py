@@ -24,6 +24,7 @@ from camera_cpu import camera_cpu
 from cancel import cancel
 from figures import Figure, table
 from memory import memory
+from openvino_llama import openvino_llama
 from ros_graph import RosGraph, isolate
 from same_frame import same_frame
 from start_up import start_up
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "camera_cpu": camera_cpu,
     "start_up": start_up,
     "memory": memory,
+    "openvino": openvino_llama,
 }
 
 _BUILD = Path(__file__).resolve().parents[1] / "build" / "benchmark"

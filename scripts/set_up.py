@@ -56,6 +56,13 @@ class SetUp:
             command.append("--progress-bar=raw")
         self._once(title, [file], lambda: self._run(title, command, **extra_environment))
 
+    def install_apart(self, title: str, requirements: str, directory: str) -> None:
+        """Install a file of requirements/ without dependencies into a directory that only one program looks into."""
+        file = ROOT / "requirements" / requirements
+        target = self.environment / directory
+        command = [self.python, "-m", "pip", "install", "-v", "--no-deps", "--upgrade", "--target", target, "-r", file]
+        self._once(title, [file], lambda: self._run(title, command))
+
     def install_package(self) -> None:
         """Build and install this package if any of its files has changed."""
         title = "qwen3vl_ros and its interfaces"
@@ -83,6 +90,7 @@ def main() -> int:
     parser.add_argument("environment", type=Path, help="directory of the virtual environment")
     parser.add_argument("--ros", choices=("kilted", "jazzy"), default="kilted")
     parser.add_argument("--tests", action="store_true", help="also install what the tests need")
+    parser.add_argument("--bench", action="store_true", help="also install what the benchmarks need, with --tests")
     arguments = parser.parse_args()
 
     if sentence := missing_system_sentence():
@@ -102,6 +110,11 @@ def main() -> int:
             if arguments.tests:
                 steps.install("test tools", "test.txt")
                 steps.install("PyTorch and transformers, the tests' reference", "training.txt")
+                if arguments.ros == "kilted":  # what does not talk to ROS is tested once
+                    steps.install("OpenVINO GenAI", "openvino.txt")
+                    steps.install_apart("OpenVINO's exporter", "openvino-export.txt", "openvino-export")
+            if arguments.bench:
+                steps.install_apart("the exporter's int4 weights", "openvino-bench.txt", "openvino-bench")
             steps.install_package()
         except StepFailed as failure:
             print(failure, file=sys.stderr)

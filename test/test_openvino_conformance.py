@@ -13,6 +13,8 @@ from qwen3vl_ros.engines.base import Engine, Request
 from qwen3vl_ros.engines.conformance import EngineConformance
 from qwen3vl_ros.engines.openvino import OpenvinoEngine
 
+pytestmark = pytest.mark.filterwarnings("ignore:start_chat.. / finish_chat:DeprecationWarning")
+
 
 class TestOpenvino(EngineConformance):
     """What it says is random, so a grammar makes it speak."""

@@ -6,7 +6,6 @@ Prints a table for the model's card. Greedy decoding.
 """
 
 import argparse
-import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
