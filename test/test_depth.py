@@ -449,8 +449,9 @@ def with_info(**fields: Any) -> CameraInfo:
     ("region", "depth", "changes", "says"),
     [
         (BOX, a_wall((slice(45, 115), slice(55, 125))), {}, "no valid depth in the box"),
-        (BOX, a_wall((slice(45, 110), slice(55, 125))) * np.nan, {}, "no valid depth anywhere"),
-        (BOX, a_wall((slice(50, 110), slice(61, 120))) * 1.0, {}, "hardly any valid depth"),
+        (BOX, a_wall() * np.nan, {}, "no valid depth anywhere"),
+        (BOX, a_wall() * np.inf, {}, "no valid depth anywhere"),
+        (BOX, a_wall((slice(50, 110), slice(61, 120))), {}, "hardly any valid depth"),
         (replace(BOX, box=(60.0, 50.0, 63.0, 53.0)), a_wall(), {}, "only 9 pixels"),
         (replace(BOX, box=(300.0, 50.0, 400.0, 90.0)), a_wall(), {}, "outside of the colour picture"),
         (replace(BOX, box=(90.0, 50.0, 60.0, 90.0)), a_wall(), {}, "no area"),

@@ -14,7 +14,8 @@ from qwen3vl_ros.msg import VlmStatus
 from qwen3vl_ros.srv import SetEngine
 
 import third_party
-from ros_client import RosClient
+from fake_maix_service import FakeMaixService
+from ros_client import RosClient, picture
 from vlm_process import VlmProcess
 
 pytestmark = pytest.mark.ros
@@ -115,6 +116,28 @@ def test_a_question_waits_while_the_node_looks_for_another_engine(
     node = start_vlm(engine="auto", engines=["first", "second"], fallback_after=1.0, **moods.parameters)
     assert "it takes its time" in node.wait_status(lambda s: "its time" in s.message).message
     assert ask(ros).result().text == "second"
+
+
+def test_the_npu_answers_and_the_cpu_takes_over_while_it_is_gone(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess]
+) -> None:
+    npu = FakeMaixService()
+    try:
+        node = start_vlm(
+            engine="auto", engines=["maix_http", "llama"], fallback_failures=1, maix_http__base_url=npu.url
+        ).wait_connected()
+        result = ros.ask(images=[picture()]).result()
+        assert (result.engine, result.text) == ("maix_http", "Hello there")
+        assert result.usage.bytes_sent > 0
+        npu.close()
+        moved = ros.ask(images=[picture()], options={"max_tokens": 2}).result()
+        assert (moved.error_code, moved.engine) == (Code.NONE, "llama"), "nothing had come yet, so it moved on"
+        node.wait_status(lambda s: s.state == VlmStatus.READY and s.engine == "llama" and "maix_http" in s.message)
+        npu = FakeMaixService(npu.port)
+        node.wait_status(lambda s: s.state == VlmStatus.READY and s.engine == "maix_http")
+        assert ros.ask(images=[picture()]).result().text == "Hello there"
+    finally:
+        npu.close()
 
 
 # --- set_engine ------------------------------------------------------------------------------------------------------

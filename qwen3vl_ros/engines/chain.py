@@ -119,6 +119,8 @@ class EngineChain:
                     link.calls -= 1
                     if isinstance(item, EngineError):
                         link.failures += not isinstance(item, BadRequest)
+                        if link.failures >= self._policy.failures and len(self._links) > 1 and link is self._asked:
+                            self._asked = None  # at once: what is asked again now must meet the next one
                     elif item.finish_reason != "cancelled":
                         link.failures, link.retry = 0, self._policy.retry
                 self._wake()

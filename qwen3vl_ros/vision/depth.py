@@ -317,7 +317,7 @@ class _View:
             inside = (x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1])
         rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
         if not len(rows):
-            raise _NoDepth(self._why_nothing(box))
+            raise _NoDepth(self.why_nothing(box))
         part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         points = np.where(inside[part][:, :, None], self.points[part], np.nan).astype(np.float64)
         pixels = np.full((*points.shape[:2], 2), np.nan)
@@ -341,7 +341,8 @@ class _View:
             raise _NoDepth(f"the box {_numbers(box)} lies outside of the colour picture.")
         return rays.min(axis=0), rays.max(axis=0)
 
-    def _why_nothing(self, box: Box) -> str:
+    def why_nothing(self, box: Box) -> str:
+        """Why no point is seen in ``box``, as the rest of a sentence: judged at the distance of most of the picture."""
         middle = self.lens.rays(np.array([[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]]))[0]
         distance = float(np.nanmedian(self.points[:, :, 2]))
         x, y, z = (self.depth_from_colour @ np.array([*(middle * distance), distance, 1.0]))[:3]
@@ -446,7 +447,7 @@ def _thing(view: _View, box: Box, polygon: Sequence[Point]) -> tuple[Array, Arra
     if polygon:
         inside &= _in_polygon(pixels, polygon)
     if not inside.any():
-        raise _NoDepth(view._why_nothing(box))
+        raise _NoDepth(view.why_nothing(box))
     if inside.sum() < _FEWEST_POINTS:
         raise _NoDepth(f"the box {_numbers(box)} has only {inside.sum()} pixels of valid depth in it.")
     planes = _planes(points[known & ~_in_box(pixels, _grown(box, _LOOSE / 2))])
