@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
 from sensor_msgs.msg import CameraInfo, Image
@@ -250,3 +251,18 @@ def test_a_question_looks_through_the_cameras_that_it_names_in_its_order(ros: Ro
     assert both.regions[0].position.header.frame_id == "front_lens"
     assert unknown.error_code == Code.BAD_REQUEST
     assert "'rear'" in unknown.error_msg and "'front', 'wrist'" in unknown.error_msg
+
+
+# --- tools -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_layouts_for_rviz_and_foxglove_show_topics_that_the_node_publishes(
+    ros: RosClient, vlm: VlmProcess, share: Path
+) -> None:
+    rviz = yaml.safe_load((share / "config" / "vlm.rviz").read_text())["Visualization Manager"]["Displays"]
+    panels = json.loads((share / "config" / "vlm.foxglove.json").read_text())["configById"]
+    shown = {display["Topic"]["Value"] for display in rviz if "Topic" in display}
+    shown |= {panels["Image!vlm"]["imageMode"]["imageTopic"], *panels["3D!vlm"]["topics"]}
+    shown |= {panels["RawMessages!answers"]["topicPath"], panels["DiagnosticSummary!vlm"]["topicToRender"]}
+    published = {name for name, _ in ros.node.get_publisher_names_and_types_by_node("vlm", "/")}
+    assert shown <= published

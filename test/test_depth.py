@@ -362,17 +362,17 @@ def test_a_sheet_on_the_table_is_a_part_of_the_table() -> None:
 
 
 def test_a_polygon_says_which_pixels_are_the_thing() -> None:
-    """Two balls that touch, one box around both: the outline takes them apart."""
-    camera, table = Camera(), Table(0.9, 0.9)
-    one, other = (table.pose(0.0, y, 0.06)[:3, 3] for y in (-0.06, 0.06))
-    seen = look(camera, [table.top(), ball(one, 0.06), ball(other, 0.06)])
-    for shape, centre in ((1, one), (2, other)):
-        (outline, *_), _ = cv2.findContours(
-            (seen.shown == shape).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        polygon = tuple((float(x) + 0.5, float(y) + 0.5) for x, y in outline[:, 0])
-        located = locate_one(Region("ball", polygon=polygon), seen.z, camera)
-        assert millimetres_off(located, centre) < 15
+    """Two balls that have grown together: each one's outline takes it apart from the other, which a box cannot."""
+    camera = Camera()
+    balls = [np.array([-0.06, -0.05, 0.8]), np.array([0.04, 0.05, 0.8])]
+    seen = look(camera, [plane((0, 0, 1), (0, 0, 3.0)), *(ball(centre, 0.08) for centre in balls)])
+    for shape, centre in enumerate(balls, start=1):
+        mask = (seen.shown == shape).astype(np.uint8)
+        (outline, *_), _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        region = Region("ball", polygon=tuple((float(x) + 0.5, float(y) + 0.5) for x, y in outline[:, 0]))
+        with_polygon = millimetres_off(locate_one(region, seen.z, camera), centre)
+        with_box = millimetres_off(locate_one(Region("ball", box=seen.box_of(shape)), seen.z, camera), centre)
+        assert with_polygon < 15 and with_polygon < with_box / 1.5
 
 
 # --- Messages
@@ -564,7 +564,7 @@ def test_wherever_objects_lie_on_the_table_those_fully_in_view_are_found_within_
         taken: list[NDArray] = []
         for name in scene.objects:
             places = random.uniform((0.75, -0.6), (1.75, 0.6), size=(500, 2))
-            place = next(p for p in places if all(np.linalg.norm(p - other) > 0.26 for other in taken))
+            place = next(p for p in places if all(np.linalg.norm(p - other) > 0.22 for other in taken))
             taken.append(place)
             turn = (0.0, 0.0, random.uniform(-np.pi, np.pi))
             scene.set_pose(name, from_xyz_rpy((*place, above_table[name]), turn))

@@ -15,10 +15,9 @@ thing that does not stand out from its plane, such as a sheet of paper or a post
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
 from typing import Any, Final, TypeAlias, cast
 
 import cv2
@@ -72,8 +71,6 @@ _LEAST_FIT: Final = 0.15
 
 _GOOD_FIT: Final = 0.6
 """A piece that fits the box worse hangs together with something else: only what is in the box is the thing."""
-_FINE_FIT: Final = 0.85
-"""With a piece that fits the box so well, no other way to take the surroundings apart is tried."""
 
 _PLANE_SHARE: Final = 0.15
 """A plane has at least this share of the surroundings."""
@@ -456,16 +453,9 @@ def _thing(view: _View, box: Box, polygon: Sequence[Point]) -> tuple[Array, Arra
     on_planes = [plane.has(points)[nearest] & filled for plane in planes]
     backdrop = [_goes_on(_pieces(surface, on, view.pixel), _in_box(pixels, box)) for on in on_planes]
     half = 0.5 * view.pixel * float(np.sqrt(view.lens.fx * view.lens.fy))
-    piece, fit, needed = None, 0.0, _LEAST_FIT
-    for away in _subsets(backdrop):
-        standing_out = filled & ~np.any(away, axis=0) if away else filled
-        cuts = (_pieces(surface, standing_out, view.pixel, cut) * known for cut in _CUTS)
-        better, better_fit = _piece(cuts, pixels, inside, box, half, needed)
-        if better is not None:
-            piece, fit = better, better_fit
-        if fit > _FINE_FIT:
-            break
-        needed = max(fit, _GOOD_FIT)
+    standing_out = filled & ~np.any(backdrop, axis=0) if backdrop else filled
+    cuts = (_pieces(surface, standing_out, view.pixel, cut) * known for cut in _CUTS)
+    piece, fit = _piece(cuts, pixels, inside, box, half)
     if piece is None:
         return _flat_thing(points, pixels, inside, planes, box, half)
     piece &= inside if polygon or fit < _GOOD_FIT else _in_box(pixels, _grown(box, _LOOSE))
@@ -562,12 +552,6 @@ def _pieces(z: Array, usable: Mask, pixel: float, cut: float = 1.0) -> NDArray[n
     return cast(NDArray[np.int32], cv2.connectedComponents(cells, connectivity=4)[1][::2, ::2])
 
 
-def _subsets(backdrop: Sequence[Mask]) -> Iterator[tuple[Mask, ...]]:
-    """What to take away: all that goes on around the box, then less, for a plane may be the thing's own side too."""
-    for number in range(len(backdrop), -1, -1):
-        yield from combinations(backdrop, number)
-
-
 def _goes_on(pieces: NDArray[np.int32], in_box: Mask) -> Mask:
     """Those of a plane's ``pieces`` [h, w] that are mostly outside: the rest is where it happens to cut the thing."""
     counts, outside = (np.bincount(pieces[which], minlength=pieces.max() + 1) for which in (pieces >= 0, ~in_box))
@@ -577,14 +561,14 @@ def _goes_on(pieces: NDArray[np.int32], in_box: Mask) -> Mask:
 
 
 def _piece(
-    cuts: Iterable[NDArray[np.int32]], pixels: Array, inside: Mask, box: Box, half: float, least: float
+    cuts: Iterable[NDArray[np.int32]], pixels: Array, inside: Mask, box: Box, half: float
 ) -> tuple[Mask | None, float]:
-    """The piece [h, w] whose rectangle fits ``box`` best, and how well it does; None if no fit is above ``least``.
+    """The piece [h, w] whose rectangle fits ``box`` best, and how well it does; None if none fits at all.
 
     ``half``: of a depth pixel's width, in pixels of the box.
     """
     best: Mask | None = None
-    best_fit = least
+    best_fit = _LEAST_FIT
     for pieces in cuts:
         counts = np.bincount(pieces[inside], minlength=1)
         counts[0] = 0
