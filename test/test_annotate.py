@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qwen3vl_ros.vision import annotate as annotate_module
 from qwen3vl_ros.vision.annotate import _ANSWER, _BAR, _QUESTION, _font, _font_file, _wrapped, annotate
+from qwen3vl_ros.vision.region import Region
 
 settings.register_profile("pictures", max_examples=50, deadline=None)  # a loaded machine is no failure
 settings.load_profile("pictures")
@@ -144,3 +145,54 @@ def test_without_any_font_on_the_system_text_still_shows(monkeypatch: pytest.Mon
         _font.cache_clear()
         _font_file.cache_clear()
     assert rows_with(_QUESTION, bar).max() < rows_with(_ANSWER, bar).min()
+
+
+# --- regions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(640, 480), (96, 64), (1921, 1081)])
+def test_a_box_is_drawn_where_the_thing_is_at_any_size(size: tuple[int, int]) -> None:
+    width, height = size
+    plain = np.full((height, width, 3), 128, np.uint8)
+    box = (width * 0.25, height * 0.5, width * 0.5, height * 0.75)
+    drawn = annotate(plain, QUESTION, ANSWER, [Region("cup", box=box)])
+    scale = max(1, min(640 // width, 960 // height))
+    left_edge = (drawn.shape[1] - width * scale) // 2
+    changed = (drawn[: height * scale] != annotate(plain, QUESTION, ANSWER)[: height * scale]).any(axis=2)
+    rows, columns = np.nonzero(changed[round(box[1] * scale) :])  # below the label, which stands on the box
+    assert columns.min() - left_edge == pytest.approx(box[0] * scale, abs=6)
+    assert columns.max() - left_edge == pytest.approx(box[2] * scale, abs=6)
+    assert rows.max() + round(box[1] * scale) == pytest.approx(box[3] * scale, abs=6)
+    inside = changed[round(0.58 * height * scale) : round(0.67 * height * scale)]
+    middle = left_edge + round(0.375 * width * scale)
+    assert not inside[:, middle].any(), "the thing itself is not covered"
+
+
+def test_names_points_outlines_and_distances_are_drawn() -> None:
+    plain = np.full((480, 640, 3), 128, np.uint8)
+    pictures = [
+        annotate(plain, QUESTION, ANSWER, [region])[:480].tobytes()
+        for region in (
+            Region("", point=(300, 200)),
+            Region("tip", point=(300, 200)),
+            Region("tip", point=(300, 200), position=(0.0, 0.0, 2.0)),
+            Region("tip", polygon=((100, 100), (200, 100), (150, 200))),
+        )
+    ]
+    assert len(set(pictures)) == 4
+    assert plain.tobytes() not in pictures
+
+
+@given(
+    box=st.tuples(*[st.floats(-50, 700)] * 4),
+    label=st.text(max_size=200),
+    size=st.tuples(st.integers(1, 700), st.integers(1, 500)),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_region_however_strange_spoils_the_picture(
+    box: tuple[float, float, float, float], label: str, size: tuple[int, int]
+) -> None:
+    left, top, right, bottom = min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
+    plain = np.zeros((size[1], size[0], 3), np.uint8)
+    drawn = annotate(plain, QUESTION, ANSWER, [Region(label, box=(left, top, right, bottom))])
+    assert drawn.shape == annotate(plain, QUESTION, ANSWER).shape
