@@ -10,9 +10,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-# The modules that this process sees, not those that lie in the current directory, which `python -m` puts first.
+# The modules that this process sees, not those that lie in the current directory, which `python -m` puts first. And
+# even if this process is killed, that one ends: prctl(PR_SET_PDEATHSIG, SIGTERM), linux/prctl.h.
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from qwen3vl_ros.cli import main; sys.exit(main())"
+    "import ctypes, json, sys; ctypes.CDLL(None).prctl(1, 15); sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "from qwen3vl_ros.cli import main; sys.exit(main())"
 )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from vlm_process import alive
+from vlm_process import alive, wait_gone
 
 pytestmark = pytest.mark.ros
 PATIENCE = 90.0
@@ -127,6 +127,14 @@ def test_a_process_that_dies_is_shown_with_its_last_lines_and_takes_the_others_w
     assert "`qwen3vl-ros camera` was killed by SIGKILL. Its last lines:" in err
     assert "Looking at" in err
     assert [pid for pid in pids if alive(pid)] == []
+
+
+def test_a_demo_that_is_killed_takes_the_others_with_it(demo: Demo) -> None:
+    process = demo("--keep")
+    pids = wait_running(process)
+    process.kill()
+    for pid in pids:
+        wait_gone(pid)
 
 
 def test_a_model_that_is_not_there_is_a_sentence_at_once(demo: Demo) -> None:

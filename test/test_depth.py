@@ -362,17 +362,16 @@ def test_a_sheet_on_the_table_is_a_part_of_the_table() -> None:
 
 
 def test_a_polygon_says_which_pixels_are_the_thing() -> None:
-    """Two balls that have grown together: each one's outline takes it apart from the other, which a box cannot."""
-    camera = Camera()
-    balls = [np.array([-0.06, -0.05, 0.8]), np.array([0.04, 0.05, 0.8])]
-    seen = look(camera, [plane((0, 0, 1), (0, 0, 3.0)), *(ball(centre, 0.08) for centre in balls)])
-    for shape, centre in enumerate(balls, start=1):
-        mask = (seen.shown == shape).astype(np.uint8)
-        (outline, *_), _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        region = Region("ball", polygon=tuple((float(x) + 0.5, float(y) + 0.5) for x, y in outline[:, 0]))
-        with_polygon = millimetres_off(locate_one(region, seen.z, camera), centre)
-        with_box = millimetres_off(locate_one(Region("ball", box=seen.box_of(shape)), seen.z, camera), centre)
-        assert with_polygon < 15 and with_polygon < with_box / 1.5
+    """A stick with a branch: in one box with it, in one piece with it, but not in the stick's outline."""
+    camera, half = Camera(), np.pi / 4
+    stick, branch = from_xyz_rpy((0, 0, 0.8), (0, 0, half)), from_xyz_rpy((-0.045, 0.045, 0.8), (0, 0, 3 * half))
+    shapes = [box(stick, (0.3, 0.03, 0.03)), box(branch, (0.12, 0.03, 0.03)), plane((0, 0, 1), (0, 0, 3.0))]
+    seen = look(camera, shapes)
+    mask = (seen.shown == 0).astype(np.uint8)
+    (outline, *_), _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    polygon = tuple((float(x) + 0.5, float(y) + 0.5) for x, y in outline[:, 0])
+    assert millimetres_off(locate_one(Region("stick", polygon=polygon), seen.z, camera), stick[:3, 3]) < 10
+    assert millimetres_off(locate_one(Region("stick", box=seen.box_of(0)), seen.z, camera), stick[:3, 3]) > 20
 
 
 # --- Messages
@@ -556,11 +555,12 @@ def test_every_object_of_the_world_is_found_within_2_cm(scene: Scene) -> None:
     assert max(found.values()) < 0.02, found
 
 
-def test_wherever_objects_lie_on_the_table_those_fully_in_view_are_found_within_2_cm(scene: Scene) -> None:
-    random = np.random.default_rng(7)
+@pytest.mark.parametrize("seed", [4, 7])  # with neighbours whose tops and sides are easily taken for tables
+def test_wherever_objects_stand_those_fully_in_view_are_found_within_2_cm(scene: Scene, seed: int) -> None:
+    random = np.random.default_rng(seed)
     above_table = {name: scene.pose(name)[2, 3] for name in scene.objects}
     found: list[tuple[float, str, int]] = []
-    for number in range(20):
+    for number in range(14):
         taken: list[NDArray] = []
         for name in scene.objects:
             places = random.uniform((0.75, -0.6), (1.75, 0.6), size=(500, 2))
@@ -569,7 +569,7 @@ def test_wherever_objects_lie_on_the_table_those_fully_in_view_are_found_within_
             turn = (0.0, 0.0, random.uniform(-np.pi, np.pi))
             scene.set_pose(name, from_xyz_rpy((*place, above_table[name]), turn))
         found += [(error, name, number) for name, error in errors(scene, fully_in_view(scene)).items()]
-    assert len(found) > 30 and {name for _, name, _ in found} == set(scene.objects)
+    assert len(found) > 20 and {name for _, name, _ in found} == set(scene.objects)
     worst, name, number = max(found)
     assert worst < 0.02, f"{name} in placement {number} is found {1000 * worst:.1f} mm from where it is"
 
