@@ -87,11 +87,11 @@ def test_the_engine_answers_with_a_random_model(model: Path) -> None:
 
 def test_a_chunk_of_the_clocked_engine_says_when_it_left(model: Path) -> None:
     script = (
-        "import sys, threading, time\n"
+        "import sys, time\n"
         "from qwen3vl_ros.engines import base, registry\n"
         "engine = registry.load('clocked_llama')(model=sys.argv[1], n_ctx=512)\n"
         "request = base.Request((base.Message('user', ('hi',)),), base.Options(temperature=0.0, max_tokens=3))\n"
-        "for chunk in engine.generate(request, Cancel()):\n"
+        "for chunk in engine.generate(request, base.Cancel()):\n"
         "    print(time.monotonic_ns() - int(chunk.text or 0), chunk.completion_tokens, chunk.finish_reason)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARK / "engine")}
