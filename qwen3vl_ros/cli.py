@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _engines(arguments[1:]) if arguments[0] == "engines" else _node(arguments[0], arguments[1:])
     parser = _parser()
     parsed = parser.parse_args(arguments)
+    if arguments[:1] == ["ask"] and not parsed.prompt and not parsed.task:
+        parser.error("ask needs a PROMPT, or --task NAME for a task that needs none")
     if "run" not in parsed:
         parser.print_help()
         return 2

@@ -74,9 +74,12 @@ def ros(dds_profile: None) -> Iterator[RosClient]:  # noqa: F821
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_vlm() -> Iterator[list[VlmProcess]]:  # noqa: F821
-    """The node that tests with the fixture ``vlm`` share, if one runs: two of the same name must never run at once."""
+    """The node that a module's tests with the fixture ``vlm`` share, if one runs: two of a name must never run at once.
+
+    It is gone when the module is: other modules have servers of their own under that name.
+    """
     shared: list[VlmProcess] = []  # noqa: F821
     yield shared
     for process in shared:

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
 from sensor_msgs.msg import CameraInfo, Image
 from visualization_msgs.msg import Marker, MarkerArray
 
 import third_party
+from qwen3vl_ros.nodes.cameras import DEPTH_PATIENCE
 from ros_client import SENSOR_DATA, RosClient, picture
 from vlm_process import VlmProcess
 
@@ -57,12 +59,20 @@ def reciter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_vlm: Callable
 class Camera:
     """A camera that shows a wall 2 m away and, in the middle, a thing 1 m away; ten times a second."""
 
-    def __init__(self, ros: RosClient, prefix: str = "", *, frame_id: str = "lens", late_depth: float = 0.0) -> None:
+    def __init__(
+        self,
+        ros: RosClient,
+        prefix: str = "",
+        *,
+        frame_id: str = "lens",
+        late_depth: float = 0.0,
+        only: tuple[str, ...] = ("camera_info", "depth", "image"),
+    ) -> None:
         self._node = ros.node
         self._late = late_depth
         kinds = {"image": Image, "depth": Image, "camera_info": CameraInfo}
         self._publishers = {
-            name: ros.node.create_publisher(kind, f"/{prefix}{name}", SENSOR_DATA) for name, kind in kinds.items()
+            name: ros.node.create_publisher(kinds[name], f"/{prefix}{name}", SENSOR_DATA) for name in only
         }
         self._colour = picture(WIDTH, HEIGHT)
         depth = np.full((HEIGHT, WIDTH), 2.0, np.float32)
@@ -82,7 +92,8 @@ class Camera:
             if name == "depth":
                 stamp.sec -= int(self._late)
             message.header.stamp = stamp
-            self._publishers[name].publish(message)
+            if name in self._publishers:
+                self._publishers[name].publish(message)
 
     def __enter__(self) -> Camera:
         return self
@@ -126,6 +137,18 @@ def test_depth_of_another_moment_is_not_used_and_said_so(ros: RosClient, reciter
         (cup,) = ros.ask("cup", task="locate").result().regions
     assert not cup.has_position
     assert cup.position_error.startswith("NO_DEPTH: ") and "depth_tolerance" in cup.position_error
+
+
+def test_a_question_that_ends_does_not_wait_for_depth(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start("WAIT")
+    silent = ros.node.create_publisher(Image, "/depth", SENSOR_DATA)
+    try:
+        with Camera(ros, only=("image", "camera_info")):
+            goal = ros.ask("What?", timeout=Duration(nanosec=200_000_000))
+            assert goal.result().error_code == Code.TIMEOUT
+            assert goal.result().usage.total_time < 0.2 + DEPTH_PATIENCE
+    finally:
+        ros.node.destroy_publisher(silent)
 
 
 def test_pictures_in_the_goal_have_boxes_and_no_metres(ros: RosClient, reciter: Reciter) -> None:
@@ -233,6 +256,14 @@ def test_json_that_stays_wrong_is_a_bad_response_with_the_raw_text(ros: RosClien
     result = ros.ask("How many?", images=[picture()], response_schema=SCHEMA).result()
     assert (result.error_code, result.text, result.json) == (Code.BAD_RESPONSE, "Two.", "")
     assert len(reciter.heard) == 2, "asked again once"
+
+
+def test_when_asking_again_fails_the_first_answer_is_the_raw_text(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start("Two.")
+    reciter.say("Two.", "TOO LONG")
+    result = ros.ask("How many?", images=[picture()], response_schema=SCHEMA).result()
+    assert (result.error_code, result.text) == (Code.BAD_RESPONSE, "Two.")
+    assert "asking again failed" in result.error_msg
 
 
 # --- several cameras -------------------------------------------------------------------------------------------------

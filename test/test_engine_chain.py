@@ -11,6 +11,7 @@ import pytest
 import third_party
 from qwen3vl_ros.engines.base import Chunk, EngineError, EngineNotReady, Message, Request
 from qwen3vl_ros.engines.chain import EngineChain, Policy
+from qwen3vl_ros.engines.probing import Probe
 from qwen3vl_ros.engines.process import EngineSpec, Health, State
 
 PATIENCE = 60.0
@@ -182,3 +183,14 @@ def test_closing_at_any_moment_ends_every_process(start: Callable[..., Chain], m
     chain = start(first=mood, second="slow")
     chain.chain.close()
     assert chain.chain.health.pid == 0
+
+
+@pytest.mark.parametrize("printed", ["import os; os.write(1, b'native words')", "print('words')"])
+def test_what_an_engine_prints_while_it_is_probed_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str
+) -> None:
+    source = third_party.MOODY.replace("    import threading", f"    {printed}\n    import threading", 1)
+    monkeypatch.syspath_prepend(str(third_party.install(tmp_path / "loud", source, {"loud": "Moody"})))
+    (tmp_path / "loud.mood").write_text("good")
+    (finding,) = Probe([EngineSpec("loud", {"mood": str(tmp_path / "loud.mood")})])
+    assert (finding.usable, finding.sentence) == (True, "loud.mood is here")

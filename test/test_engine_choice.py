@@ -109,6 +109,22 @@ def test_an_engine_that_fails_repeatedly_is_left_says_diagnostics_and_taken_agai
     assert ask(ros).result().text == "first"
 
 
+def test_an_answer_that_is_cut_because_its_engine_is_left_is_no_success(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
+) -> None:
+    start_vlm(
+        engine="auto", engines=["first", "second"], fallback_failures=2, first__concurrency=4, **moods.parameters
+    ).wait_connected()
+    running = ask(ros, "wait")
+    running.wait_for_text()
+    moods.set(first="failing")
+    for _ in range(2):
+        ask(ros).result()
+    result = running.result()
+    assert result.error_code in (Code.ENGINE_NOT_READY, Code.ENGINE_CRASHED), result.error_msg
+    assert result.text == "first"
+
+
 def test_a_question_waits_while_the_node_looks_for_another_engine(
     ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
 ) -> None:
@@ -216,6 +232,50 @@ def test_one_change_at_a_time_and_none_outlives_the_node(
     assert not first[0].success and "cleaned up" in first[0].message
     assert "unconfigured" in set_engine(ros, engine="second").message
     assert node.stop()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model": "~a_user_that_nobody_is/m.gguf"}, "cannot be used"),
+        ({"engine": "auto", "model": "x.gguf"}, "name the engine"),
+        ({"engine": "openai", "mmproj": "x.gguf"}, "no such parameter"),
+        ({"engine": "not_there"}, "there is no engine"),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_refused_and_leaves_everything_as_it_was(
+    ros: RosClient, vlm: VlmProcess, fields: dict[str, str], words: str
+) -> None:
+    response = set_engine(ros, **fields)
+    assert not response.success and words in response.message
+    assert (ros.get_parameter("engine"), ros.get_parameter("llama.model")) == ("llama", "")
+    assert ask(ros).result().error_code == Code.NONE
+
+
+def test_a_goal_that_waits_for_a_loading_engine_is_answered_by_the_one_that_replaces_it(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
+) -> None:
+    moods.set(first="slow")
+    node = start_vlm(engine="first", **moods.parameters)
+    node.wait_status(lambda s: "its time" in s.message)
+    with ros.status() as status:
+        goal = ask(ros)
+        status.wait_for(lambda s: s.goals_accepted == 1 and s.queue_length == 0)
+        assert set_engine(ros, engine="second", grace=Duration(nanosec=1)).success
+    assert goal.result().text == "second"
+
+
+def test_status_says_busy_while_a_goal_is_answered(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
+) -> None:
+    start_vlm(engine="first", **moods.parameters).wait_connected()
+    with ros.status() as status:
+        goal = ask(ros, "wait")
+        goal.wait_for_text()
+        status.wait_for(lambda s: s.state == VlmStatus.BUSY and s.queue_length == 0)
+        moods.set(first="let go")
+        assert goal.result().text == "first"
+        status.wait_for(lambda s: s.state == VlmStatus.READY)
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------

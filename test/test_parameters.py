@@ -17,4 +17,4 @@ def test_the_parameter_file_is_not_stale(share: Path) -> None:
 
 
 def test_every_parameter_says_what_it_is_for() -> None:
-    assert all(len(field.metadata["description"]) > 20 for field in parameters.fields(parameters.Settings))
+    assert all(len(field.metadata["description"]) > 20 for field in parameters.described().values())

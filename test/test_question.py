@@ -65,7 +65,6 @@ def test_an_answer_that_breaks_its_schema_says_where() -> None:
     [
         (Question("?", system_prompt="s"), "system_prompt"),
         (Question("?", text_only=True), "text_only"),
-        (Question("?", response_schema={}), "response_schema"),
         (Question("?", options=Options(seed=1), asked=frozenset({"seed"})), "seed"),
         (Question("?", options=Options(stop=("x",))), "stop"),
     ],

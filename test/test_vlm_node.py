@@ -141,7 +141,7 @@ def test_full_text_can_be_thinned_out_while_deltas_never_are(ros: RosClient, sta
         ({"response_schema": '{"type": "nonsense"}'}, Code.BAD_REQUEST, "response_schema is not a JSON Schema"),
         ({"text_only": True}, Code.BAD_REQUEST, "text_only"),
         ({"session": "s"}, Code.UNSUPPORTED, "session"),
-        ({"task": "count"}, Code.UNSUPPORTED, "task"),
+        ({"task": "counting"}, Code.BAD_REQUEST, "count"),
         ({"clip_duration": Duration(sec=1)}, Code.UNSUPPORTED, "clip_duration"),
         ({"images": [Image(encoding="rgb565", width=1, height=1, step=2)]}, Code.BAD_IMAGE, "rgb565"),
         ({"images": [Image(encoding="rgb8")]}, Code.BAD_IMAGE, "0"),

@@ -27,8 +27,8 @@ MOODY = """
     class Moody:
         '''Does what the file `mood` says now; its answer is the file's name.'''
 
-        def __init__(self, mood, progress):
-            self._mood = Path(mood)
+        def __init__(self, mood, progress, concurrency=1):
+            self._mood, self._concurrency = Path(mood), concurrency
             while self._read() == "slow":
                 progress("it takes its time")
                 time.sleep(0.05)
@@ -40,7 +40,7 @@ MOODY = """
             return self._mood.read_text()
 
         @staticmethod
-        def probe(mood):
+        def probe(mood, concurrency=1):
             mood = Path(mood)
             if mood.read_text() == "absent":
                 raise ModelNotFound(f"{mood.name} is not installed")
@@ -49,7 +49,7 @@ MOODY = """
             return f"{mood.name} is here"
 
         def describe(self):
-            return Description(self._mood.name, f"model of {self._mood.name}",
+            return Description(self._mood.name, f"model of {self._mood.name}", concurrency=self._concurrency,
                                supports=frozenset({"text_only", "max_tokens", "temperature"}))
 
         def generate(self, request, cancel):
@@ -96,7 +96,13 @@ RECITER = """
             answers = json.loads(text)
             answer = answers[min(self._asked, len(answers) - 1)]
             self._asked += 1
+            if answer == "TOO LONG":
+                raise PromptTooLong("999 tokens, and the limit is 320")
             yield Chunk(Stage.PREFILL)
+            if answer == "WAIT" and "What?" in said:
+                cancel.wait()
+                yield Chunk(Stage.DECODE, "", "", 0, "cancelled", Usage())
+                return
             for count, letter in enumerate(answer, 1):
                 yield Chunk(Stage.DECODE, letter, completion_tokens=count)
             usage = Usage(prompt_tokens=1, completion_tokens=len(answer))

@@ -118,7 +118,8 @@ class EngineChain:
                 with self._lock:
                     link.calls -= 1
                     if isinstance(item, EngineError):
-                        link.failures += not isinstance(item, BadRequest)
+                        # Those of an engine that is being ended say nothing about it.
+                        link.failures += link.process is process and not isinstance(item, BadRequest)
                         if link.failures >= self._policy.failures and len(self._links) > 1 and link is self._asked:
                             self._asked = None  # at once: what is asked again now must meet the next one
                     elif item.finish_reason != "cancelled":
@@ -155,7 +156,11 @@ class EngineChain:
 
     def _watch(self) -> None:
         while not self._closing.is_set():
-            wait = self._look()
+            try:
+                wait = self._look()
+            except Exception as error:  # noqa: BLE001 no memory for a process, say: they are watched all the same
+                self._report(f"looking for an engine failed, which is tried again ({type(error).__name__}: {error})")
+                wait = self._policy.retry
             with suppress(queue.Empty):
                 self._wakes.get(timeout=None if wait == _NEVER else max(0.0, wait))
                 while True:  # one look for all that happened meanwhile
@@ -217,6 +222,8 @@ class EngineChain:
         if not links:
             return None
         self._probe = Probe([link.spec for link in links])
+        if self._closing.is_set():  # close() may have come before there was a probe to end
+            return None
         try:
             for link, finding in zip(links, self._probe, strict=False):
                 if self._closing.is_set():

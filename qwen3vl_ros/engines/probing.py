@@ -6,6 +6,7 @@ In a process apart, where a native library that crashes or hangs at import harms
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -52,10 +53,12 @@ class Probe:
             alarm = threading.Timer(PROBE_TIMEOUT, child.kill)
             alarm.daemon = True
             alarm.start()
-            with child:
-                for line in child.stdout:
-                    yield Finding(self._left.pop(0).name, *json.loads(line))
-            alarm.cancel()
+            try:
+                with child:
+                    for line in child.stdout:
+                        yield Finding(self._left.pop(0).name, *json.loads(line))
+            finally:
+                alarm.cancel()
             if self._left and not self._closed:
                 how = f"ended its process (status {child.returncode}; it has {PROBE_TIMEOUT:g} s)"
                 yield Finding(self._left.pop(0).name, None, f"asking whether it can be used {how}")
@@ -86,7 +89,8 @@ class Probe:
 
 def main(specs: Sequence[tuple[str, dict[str, object]]]) -> None:
     """The process: one line of JSON for each spec."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not an answer
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print, native ones too, is not an answer
     for name, config in specs:
         print(json.dumps(_ask(name, config)), file=answers, flush=True)
 

@@ -20,8 +20,12 @@ from qwen3vl_ros.nodes.parameters import FITS, TRANSPORTS, Settings, declare_cho
 _DEPTH_HISTORY = 10
 """Depth pictures that wait in the middleware: a third of a second at 30 Hz, more than one can be late."""
 
-_DEPTH_PATIENCE = 0.5
+DEPTH_PATIENCE = 0.5
 """Seconds that a depth picture, or a calibration, may come after the picture it belongs to."""
+
+
+_LOOK = 0.05
+"""Seconds after which who waits looks whether its question has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +73,23 @@ class Camera:
             on_interrupt(lambda: None)
             self._lock.release()
 
-    def depth_of(self, frame: Frame, tolerance: float) -> Depth:
-        """The depth picture taken at most ``tolerance`` seconds from ``frame``; waits a moment for it. Blocks."""
+    def depth_of(self, frame: Frame, tolerance: float, give_up: float, ended: Callable[[], bool]) -> Depth:
+        """The depth picture taken at most ``tolerance`` seconds from ``frame``.
+
+        Waits for it until ``give_up`` (time.monotonic() seconds), or until ``ended()`` is true.
+        """
         if not self._depth.publishers:
             return Depth(missing=f"nobody publishes {self._depth.topic}")
-        give_up = time.monotonic() + _DEPTH_PATIENCE
         try:
-            with self._depth_lock:
-                nearest = self._nearest_depth(frame.stamp, give_up)
-                colour_info = self._newest_info(self._info, give_up)
-                depth_info = self._newest_info(self._depth_info, 0.0) or colour_info
+            while not self._depth_lock.acquire(timeout=_LOOK):  # another question measures with this camera
+                if ended():
+                    return Depth(missing="the question ended meanwhile")
+            try:
+                nearest = self._nearest_depth(frame.stamp, give_up, ended)
+                colour_info = self._newest_info(self._info, give_up, ended)
+                depth_info = self._newest_info(self._depth_info, 0.0, ended) or colour_info
+            finally:
+                self._depth_lock.release()
         except Closed:
             return Depth(missing="the camera was closed meanwhile")
         if colour_info is None:
@@ -96,7 +107,7 @@ class Camera:
     def calibration(self) -> CameraInfo | None:
         """The newest that came; None while none did."""
         with self._depth_lock:
-            return self._newest_info(self._info, 0.0)
+            return self._newest_info(self._info, 0.0, lambda: False)
 
     def health(self) -> CameraHealth:
         """How the pictures come."""
@@ -107,24 +118,32 @@ class Camera:
         for source in (self.frames, self._info, self._depth, self._depth_info):
             source.close()
 
-    def _nearest_depth(self, stamp: int, give_up: float) -> Frame | None:
+    def _nearest_depth(self, stamp: int, give_up: float, ended: Callable[[], bool]) -> Frame | None:
         while True:
             self._recent.extend(self._depth.take())
             if self._recent and self._recent[-1].stamp >= stamp:
                 break
-            if not self._depth.wait(give_up - time.monotonic()):
+            if not _wait(self._depth, give_up, ended):
                 break
         return min(self._recent, key=lambda frame: abs(frame.stamp - stamp), default=None)
 
-    def _newest_info(self, source: Samples, give_up: float) -> CameraInfo | None:
+    def _newest_info(self, source: Samples, give_up: float, ended: Callable[[], bool]) -> CameraInfo | None:
         samples = source.take()
         known = self._calibration.get(source.topic)
-        if not samples and known is None and source.publishers and source.wait(give_up - time.monotonic()):
+        if not samples and known is None and source.publishers and _wait(source, give_up, ended):
             samples = source.take()
         if samples:
             known = deserialize_message(samples[-1].serialized, CameraInfo)
             self._calibration[source.topic] = known
         return known
+
+
+def _wait(source: Samples, give_up: float, ended: Callable[[], bool]) -> bool:
+    """Wait until ``source`` has a message; False at ``give_up``, or once ``ended()``."""
+    while not ended() and (left := give_up - time.monotonic()) > 0:
+        if source.wait(min(left, _LOOK)):
+            return True
+    return False
 
 
 def open_cameras(node: Node, settings: Settings) -> dict[str, Camera]:

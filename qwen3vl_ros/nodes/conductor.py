@@ -37,7 +37,7 @@ from qwen3vl_ros.engines.base import (
 )
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import State
-from qwen3vl_ros.nodes.cameras import Camera, chosen
+from qwen3vl_ros.nodes.cameras import DEPTH_PATIENCE, Camera, chosen
 from qwen3vl_ros.nodes.display import Display
 from qwen3vl_ros.nodes.frame_source import CameraHealth, Frame, NoFrame
 from qwen3vl_ros.nodes.goal_queue import GoalQueue
@@ -105,6 +105,7 @@ class Conductor:
         cameras: dict[str, Camera],
         display: Display,
         settings: Callable[[], Settings],
+        on_start: Callable[[], None],
         on_finish: Callable[[Job, Outcome], None],
         log_exception: Callable[[str], None],
     ) -> None:
@@ -113,10 +114,12 @@ class Conductor:
         self._cameras = cameras
         self._display = display
         self._settings = settings
+        self._on_start = on_start
         self._on_finish = on_finish
         self._log_exception = log_exception
         self._lock = threading.Lock()
         self._live: dict[str, Job] = {}
+        self._asked: dict[Job, EngineChain] = {}
         self._unfinished = 0
         self._idle = threading.Condition()
         self._slots = 0
@@ -165,15 +168,15 @@ class Conductor:
         """From now on ask ``engine``; returns the jobs that the one before is answering."""
         with self._lock:
             self._engine = engine
+            asked_before = [job for job, asked in self._asked.items() if asked is not engine]
         self.engine_changed()
-        return self.running
+        return asked_before
 
     def engine_changed(self) -> None:
         """The engine's state is another now: jobs that wait for it look again, and its concurrency is used."""
-        description = self._engine.health.description
-        wanted = 1 if description is None else description.concurrency
-        with self._place:
-            self._concurrency = wanted
+        with self._place:  # whoever comes last has looked last
+            description = self._engine.health.description
+            wanted = self._concurrency = 1 if description is None else description.concurrency
             self._place.notify_all()
         with self._lock:
             new, self._slots = max(0, wanted - self._slots), max(wanted, self._slots)
@@ -244,6 +247,7 @@ class Conductor:
         try:
             self.show_positions()
             job.asker.started()
+            self._on_start()
             self._answer(job, answer)
         except Exception as error:  # noqa: BLE001 whatever happened, the goal gets a result
             code = next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL_ERROR)
@@ -286,17 +290,20 @@ class Conductor:
         A question that an engine had not even begun when its process went away is asked again, once: it was not at
         fault, and whoever asked never noticed.
         """
-        try:
-            self._try_answer(job, answer)
-        except (EngineCrashed, EngineNotReady):
-            if answer.begun or self._engine.health.state in (State.FAILED, State.CLOSED):
-                raise
-            self._try_answer(job, answer)
+        with self._a_place(job):  # before looking: the picture is of the moment when the engine takes it
+            try:
+                self._try_answer(job, answer)
+            except (EngineCrashed, EngineNotReady):
+                if answer.begun or self._engine.health.state in (State.FAILED, State.CLOSED):
+                    raise
+                self._try_answer(job, answer)
 
     def _try_answer(self, job: Job, answer: _Answer) -> None:
         description = self._ready(job)
         if description is None:
-            answer.loading = self._engine.health.message or "it is still loading"
+            health = self._engine.health
+            if health.state is not State.READY:
+                answer.loading = health.message or "it is still loading"
             return
         answer.engine, answer.model = description.engine, description.model
         question = job.question
@@ -311,9 +318,14 @@ class Conductor:
         prompt = prompt_of(question, answer.pictures, constrained=constrained)
         problem = self._ask(job, answer, description, images, prompt)
         if problem and not constrained and job.ending is None:
-            first, answer.text, answer.reasoning = answer.text, "", ""
-            again = f"{prompt}\n\n{again_prompt(first, problem)}"
-            problem = self._ask(job, answer, description, images, again)
+            first = replace(answer)
+            answer.text = answer.reasoning = answer.finish_reason = ""
+            again = f"{prompt}\n\n{again_prompt(first.text, problem)}"
+            try:
+                problem = self._ask(job, answer, description, images, again)
+            except EngineError as error:  # such as PromptTooLong: the first answer is what there is
+                answer.text, answer.reasoning, answer.finish_reason = first.text, first.reasoning, first.finish_reason
+                problem = f"{problem}; asking again failed: {error}"
         if answer.withheld and answer.text:
             self._show(job, answer, Chunk(Stage.DECODE, answer.text, "", answer.completion_tokens), True)
         if problem:
@@ -330,9 +342,14 @@ class Conductor:
             messages.insert(0, Message("system", (question.system_prompt,)))
         schema = question.response_schema if "json_schema" in description.supports else None
         request = Request(tuple(messages), supported_options(question, description), schema)
-        with self._a_place(job):
-            if job.ending is None:
-                self._stream(job, answer, request, description)
+        if job.ending is None:
+            with self._lock:
+                engine = self._asked[job] = self._engine
+            try:
+                self._stream(job, answer, request, description, engine)
+            finally:
+                with self._lock:
+                    del self._asked[job]
         return "" if job.ending is not None else self._read(question, answer)
 
     def _read(self, question: Question, answer: _Answer) -> str:
@@ -430,7 +447,9 @@ class Conductor:
                 self._answering -= 1
                 self._place.notify()
 
-    def _stream(self, job: Job, answer: _Answer, request: Request, description: Description) -> None:
+    def _stream(
+        self, job: Job, answer: _Answer, request: Request, description: Description, engine: EngineChain
+    ) -> None:
         """Send the request and pass on what comes, until it is complete or the job ended."""
         last_full_text = -float("inf")
 
@@ -450,12 +469,13 @@ class Conductor:
             except Exception as error:  # noqa: BLE001 raised again where the goal gets its result
                 job.inbox.put(error)
 
-        call = self._engine.submit(request, description, deliver)
+        call = engine.submit(request, description, deliver)
         job.interrupt = call.cancel
         if job.ending is not None:
             call.cancel()
+        give_up = time.monotonic() + DEPTH_PATIENCE
         for picture in answer.pictures:  # while the engine works: a later depth picture is of another moment
-            picture.fetch_depth(self._settings().depth_tolerance)
+            picture.fetch_depth(self._settings().depth_tolerance, give_up, lambda: job.ending is not None)
         told_to_stop: float | None = None
         while True:
             if job.ending is not None and told_to_stop is None:
@@ -469,8 +489,11 @@ class Conductor:
                     return
                 continue
             if isinstance(item, Exception):
+                call.cancel()  # a defect of ours: the engine may be at it still
                 raise item
             if item is not None:
+                if item.finish_reason == "cancelled" and job.ending is None:
+                    raise EngineNotReady("the engine was given up before the answer was complete; ask again")
                 return
 
     @staticmethod
@@ -482,7 +505,7 @@ class Conductor:
         return max(0.0, (RESULT_GRACE if since < RESULT_GRACE else STOP_GRACE) - since)
 
     def _take_chunk(self, job: Job, answer: _Answer, chunk: Chunk, full_text: bool) -> None:
-        answer.begun = True
+        answer.begun = answer.begun or chunk.finish_reason != "cancelled"
         answer.text += chunk.text
         answer.reasoning += chunk.reasoning
         answer.completion_tokens = chunk.completion_tokens

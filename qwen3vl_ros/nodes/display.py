@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +20,9 @@ from qwen3vl_ros.vision.region import Region
 _PERIOD = 0.2
 """Least seconds between two pictures of an answer that is being written."""
 
+_BACKLOG = 10
+"""Complete answers that wait to be drawn, with their pictures; older ones are left out."""
+
 _POINT_SIZE = 0.03
 """Diameter in metres of the marker of a thing whose size is not known."""
 
@@ -35,7 +39,8 @@ class Display:
         self._markers = node.create_publisher(MarkerArray, "~/markers", 1)
         self._detections = _Detections.create(node)
         self._wanted = threading.Event()
-        self._next: Callable[[], None] | None = None
+        self._writing: Callable[[], None] | None = None
+        self._answered: collections.deque[Callable[[], None]] = collections.deque(maxlen=_BACKLOG)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="display", daemon=True)
         self._thread.start()
@@ -48,7 +53,7 @@ class Display:
     def writing(self, question: str, text: str, pictures: Sequence[Picture]) -> None:
         """An answer grew. Returns at once; pictures that come too fast are left out."""
         if self.watched and pictures:
-            self._next = lambda: self._annotate(question, text, pictures[:1], ())
+            self._writing = lambda: self._annotate(question, text, pictures[:1], ())
             self._wanted.set()
 
     def answered(self, question: str, text: str, pictures: Sequence[Picture], regions: Sequence[Region]) -> None:
@@ -59,7 +64,8 @@ class Display:
             if self._detections is not None:
                 self._detections.publish(regions, headers)
         if self.watched and pictures:
-            self._next = lambda: self._annotate(question, text, pictures, regions)
+            self._writing = None  # first: it is not to come after this one
+            self._answered.append(lambda: self._annotate(question, text, pictures, regions))
             self._wanted.set()
 
     def close(self) -> None:
@@ -71,13 +77,18 @@ class Display:
     def _draw(self) -> None:
         while self._wanted.wait() and not self._closing.is_set():
             self._wanted.clear()
-            draw = self._next
-            try:
-                if draw is not None:
-                    draw()
-            except Exception as error:  # noqa: BLE001 what is wrong with one picture must not end them all
-                self._log_error(f"an annotated picture could not be drawn ({type(error).__name__}: {error})")
+            while self._answered and not self._closing.is_set():
+                self._try(self._answered.popleft())
+            draw, self._writing = self._writing, None
+            if draw is not None:
+                self._try(draw)
             self._closing.wait(_PERIOD)
+
+    def _try(self, draw: Callable[[], None]) -> None:
+        try:
+            draw()
+        except Exception as error:  # noqa: BLE001 what is wrong with one picture must not end them all
+            self._log_error(f"an annotated picture could not be drawn ({type(error).__name__}: {error})")
 
     def _annotate(self, question: str, text: str, pictures: Sequence[Picture], regions: Sequence[Region]) -> None:
         for index, picture in enumerate(pictures):

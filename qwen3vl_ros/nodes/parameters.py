@@ -288,10 +288,12 @@ def declare(node: Node) -> Settings:
 
 def declare_choice(node: Node, name: str, choices: Sequence[str], description: str) -> str:
     """A text parameter whose name depends on others, such as that of a camera; what it is. Raises ValueError."""
+    was = ""
     if node.has_parameter(name):
-        node.undeclare_parameter(name)  # its override stays
+        was = node.get_parameter(name).value  # its override, or what was set since
+        node.undeclare_parameter(name)
     descriptor = ParameterDescriptor(description=f"{description} One of: {', '.join(choices)}.")
-    value = str(node.declare_parameter(name, "", descriptor).value)
+    value = str(node.declare_parameter(name, str(was), descriptor, ignore_override=True).value)
     if value not in choices:
         raise ValueError(f"{name}: {value!r} is none of {', '.join(choices)}")
     return value

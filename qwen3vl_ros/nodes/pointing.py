@@ -36,10 +36,10 @@ class Picture:
     frame: Frame | None = None
     depth: Depth = field(default_factory=Depth)
 
-    def fetch_depth(self, tolerance: float) -> None:
-        """Take the depth picture of the frame's moment; waits a moment for it."""
-        if self.camera is not None and self.frame is not None:
-            self.depth = self.camera.depth_of(self.frame, tolerance)
+    def fetch_depth(self, tolerance: float, give_up: float, ended: Callable[[], bool]) -> None:
+        """Take the depth picture of the frame's moment, once; waits for it until ``give_up`` or ``ended()``."""
+        if self.camera is not None and self.frame is not None and self.depth == Depth():
+            self.depth = self.camera.depth_of(self.frame, tolerance, give_up, ended)
 
 
 def prompt_of(question: Question, pictures: Sequence[Picture], *, constrained: bool) -> str:

@@ -111,7 +111,13 @@ class VlmNode(LifecycleNode):
             self._fail(f"the cameras' topics cannot be subscribed: {error}")
             return TransitionCallbackReturn.FAILURE
         self._conductor = Conductor(
-            self._engine, cameras, self._display, lambda: self._settings, self._on_finish, self._log_error
+            self._engine,
+            cameras,
+            self._display,
+            lambda: self._settings,
+            self._reporter.publish_status,
+            self._on_finish,
+            self._log_error,
         )
         self._conductor.engine_changed()
         self._reporter.publish_status()
@@ -229,10 +235,17 @@ class VlmNode(LifecycleNode):
     async def _change_engine(self, request: SetEngine.Request) -> str:
         """Why it was not done; "" when it was."""
         changes = self._wanted_parameters(request)
+        if problem := self._without_effect(request, changes):
+            return problem
         before = {name: self.get_parameter(name).value if self.has_parameter(name) else None for name in changes}
         if problem := self._set_engine_parameters(changes):
             return problem
-        newcomer = self._newcomer = Newcomer(engine_specs(self, self._settings), self._log_info, policy(self._settings))
+        try:
+            specs = engine_specs(self, self._settings)
+        except (OSError, RuntimeError) as error:  # as in on_configure
+            self._set_engine_parameters(before)
+            return f"the parameters of the engine cannot be used: {error}"
+        newcomer = self._newcomer = Newcomer(specs, self._log_info, policy(self._settings))
         try:
             problem = await self._in_a_thread(newcomer.load)
         finally:
@@ -248,10 +261,26 @@ class VlmNode(LifecycleNode):
         old, self._engine = self._engine, newcomer.chain
         jobs = [] if self._conductor is None else self._conductor.use(newcomer.chain)
         newcomer.listen(self._on_engine_change)
+        self._fall_back_if_failed(newcomer.chain.health)  # what happened before anybody listened
         self._reporter.publish_status()
         grace = request.grace.sec + request.grace.nanosec / 1e9 or float("inf")
         reason = "the engine was changed before the answer was complete"
         threading.Thread(target=retire, args=(old, jobs, grace, reason), name="retire-engine", daemon=True).start()
+        return ""
+
+    @staticmethod
+    def _without_effect(request: SetEngine.Request, changes: Mapping[str, Any]) -> str:
+        """Why the request asks for something that no engine would be told, or ""."""
+        engine = changes.get("engine", parameters.AUTO)
+        for name in ("model", "mmproj"):
+            if getattr(request, name) and engine == parameters.AUTO:
+                return f"{name}: engine auto has none of its own: name the engine that is to use it"
+            if (
+                getattr(request, name)
+                and engine in parameters.ENGINES
+                and f"{engine}.{name}" not in parameters.described()
+            ):
+                return f"{name}: engine {engine!r} has no such parameter; leave it empty"
         return ""
 
     def _wanted_parameters(self, request: SetEngine.Request) -> dict[str, Any]:
@@ -285,7 +314,8 @@ class VlmNode(LifecycleNode):
                 result = function()
             except Exception as error:  # noqa: BLE001 the caller of the service gets it as a sentence
                 result = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
-            self._executor.create_task(outcome.set_result, result)
+            outcome.set_result(result)
+            self._executor.wake()  # it looks at who waits for an outcome only when it is awake
 
         threading.Thread(target=run, name="set-engine", daemon=True).start()
         return (await outcome) or ""
