@@ -143,8 +143,12 @@ class EngineChain:
         self._probe.close()
         with self._lock:
             processes = [link.process for link in self._links if link.process is not None]
-        for process in processes:
-            process.close()
+        # At the same time: each may take its while.
+        closers = [threading.Thread(target=process.close) for process in processes]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join()
         if self._thread.is_alive():
             self._thread.join()
 

@@ -165,6 +165,7 @@ def main(descriptor: int, name: str, config: dict[str, Any]) -> None:
     # Ctrl-C is for the node, which closes this process in order; if the node dies, even by SIGKILL, so does this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.set_inheritable(descriptor, False)  # a process that an engine starts must not hold the socket open
     worker = _Worker(Connection(descriptor))
     threading.Thread(target=worker.beat, daemon=True).start()
     begin = time.monotonic()

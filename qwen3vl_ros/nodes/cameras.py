@@ -105,9 +105,12 @@ class Camera:
         return Depth(cast("Image", nearest.message()), depth_info, colour_info)
 
     def calibration(self) -> CameraInfo | None:
-        """The newest that came; None while none did."""
-        with self._depth_lock:
-            return self._newest_info(self._info, 0.0, lambda: False)
+        """The newest that came; None while none did, and once the camera is closed."""
+        try:
+            with self._depth_lock:
+                return self._newest_info(self._info, 0.0, lambda: False)
+        except Closed:
+            return None
 
     def health(self) -> CameraHealth:
         """How the pictures come."""

@@ -178,11 +178,15 @@ class VlmNode(LifecycleNode):
         self._reporter.publish_status()
 
     def _close_engine(self) -> None:
-        if self._newcomer is not None:
-            self._newcomer.close()
+        newcomer = self._newcomer
+        closer = threading.Thread(target=newcomer.close) if newcomer is not None else None
+        if closer is not None:  # at the same time as the other: each may take its while
+            closer.start()
         if self._engine is not None:
             engine, self._engine = self._engine, None
             engine.close()
+        if closer is not None:
+            closer.join()
         self._reporter.publish_status()
 
     def _on_engine_change(self, health: Health) -> None:
