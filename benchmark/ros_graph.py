@@ -90,6 +90,7 @@ class Goal:
         response = self._result.result()
         if response.status != GoalStatus.STATUS_SUCCEEDED:
             raise RuntimeError(f"a goal failed: {response.result.error_msg}")
+        self._collect()
         return self._ended, response.result
 
     def cancel(self) -> float:
@@ -99,9 +100,13 @@ class Goal:
         self._wait()
         if self._result.result().status != GoalStatus.STATUS_CANCELED:
             raise RuntimeError("a goal ended before it could be cancelled")
+        self._collect()
+        return self._ended - begin
+
+    def _collect(self) -> None:
+        """Put what has arrived to the rest of the feedback."""
         while not self._arrived.empty():
             self.feedback.append(self._arrived.get())
-        return self._ended - begin
 
     def _wait(self) -> None:
         if not self._done.wait(PATIENCE):

@@ -60,9 +60,8 @@ def _delay(bench: Bench, model: Path, name: str, limit: float | None) -> list[Fi
         for number in range(goals):
             bench.say(f"goal {number + 1} of {goals}")
             goal = bench.graph.ask(PROMPT, TOKENS, text_only=True)
-            # The last ones may be the beginning of a character, which a random model does not end.
-            goal.wait_for(lambda message: message.completion_tokens > TOKENS - 4)
-            goal.result()
+            goal.wait_for_token()
+            goal.result()  # rclpy drops feedback that it handles after the result: a fast model's last tokens
             delays += [
                 (when - int(message.delta) / 1e9) * 1e3 for when, message in goal.feedback if message.completion_tokens
             ]
