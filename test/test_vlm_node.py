@@ -437,7 +437,8 @@ def test_a_missing_model_leaves_the_node_up_unconfigured_and_names_the_file(ros:
 def test_a_broken_model_leaves_the_node_up_unconfigured(ros: RosClient, start_vlm: object, tmp_path: object) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF and then nonsense")
-    status = start_vlm(llama__model=str(broken)).wait_status(lambda s: "broken.gguf" in s.message)
+    node = start_vlm(llama__model=str(broken))
+    status = node.wait_status(lambda s: s.state == VlmStatus.UNCONFIGURED and "broken.gguf" in s.message)
     assert "qwen3vl-ros download" in status.message
     assert not ros.ask(images=[picture()]).accepted
 

@@ -109,7 +109,7 @@ class Openai:
     )
     jpeg_quality: int = _number(90, 1, 100, "Quality of the JPEG that is sent.")
     context_length: int = _number(0, 0, 10_000_000, "Tokens of prompt and answer together. 0: what the server says.")
-    connect_timeout: float = _number(3.0, 0.1, 600.0, "Seconds to connect.")
+    connect_timeout: float = _number(3.0, 0.1, 600.0, "Seconds that connecting to an address may take.")
     first_token_timeout: float = _number(60.0, 0.1, 3600.0, "Seconds from a request to the first token.")
     token_timeout: float = _number(20.0, 0.1, 3600.0, "Seconds from one token to the next.")
     retries: int = _number(
