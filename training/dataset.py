@@ -1,7 +1,8 @@
 """Rendered pictures from disk to training batches: augmentation, and where each object is."""
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.render import LABEL_STEP
-from training.scenes import COLOURS, SHAPES
+from training.scenes import COLOURS, MAX_OBJECTS, SHAPES
+
+LABELS = MAX_OBJECTS + 1  # 0 is the surroundings
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An object in a picture."""
+
+    colour: str
+    shape: str
+    box: tuple[float, float, float, float]  # what is visible: left, top, right, bottom as shares of the picture
+    distance: float  # metres from the camera
 
 
 @dataclass(frozen=True)
@@ -20,70 +33,74 @@ class Batch:
 
     images: Tensor  # float [B, 3, H, W], 0..1
     labels: Tensor  # long [B, H / 4, W / 4]: 0 surroundings, k the k-th object, from 1
-    objects: list[list[tuple[str, str]]]  # colour, shape
-    colours: Tensor  # long [B, 6]: of label k, 0 for none, else 1 + place in COLOURS
-    shapes: Tensor  # long [B, 6]
+    objects: list[list[Seen]]
+    colours: Tensor  # long [B, LABELS]: of label k, 0 for none, else 1 + place in COLOURS
+    shapes: Tensor  # long [B, LABELS]
+    boxes: Tensor  # float [B, LABELS, 4]: as in Seen
+    distances: Tensor  # float [B, LABELS]
 
 
 @dataclass
 class _Shard:
     colour: NDArray[np.uint8]
     labels: NDArray[np.uint8]
-    objects: list[list[tuple[str, str]]]
+    objects: list[list[Seen]]
 
 
 class Pictures:
-    """Rendered pictures in memory."""
+    """Rendered pictures in memory; processes that share a batch hold a part of them each."""
 
-    def __init__(self) -> None:
-        self._shards: dict[str, _Shard] = {}
-
-    def __len__(self) -> int:
-        return sum(len(s.objects) for s in self._shards.values())
+    def __init__(self, rank: int = 0, processes: int = 1) -> None:
+        self._rank, self._processes = rank, processes
+        self._shards: dict[str, list[_Shard]] = {}  # by size of the pictures
+        self._known: set[str] = set()
 
     def add(self, paths: list[Path]) -> None:
-        """Load those files of `render.py` that are not in memory yet."""
-        for path in paths:
-            if path.name not in self._shards:
+        """Load this process's part of those files of `render.py` that are new; `paths` are the same in all of them."""
+        new = [path for path in paths if path.name not in self._known]
+        self._known.update(path.name for path in new)
+        for size in sorted({_size(path) for path in new}):
+            mine = [path for path in new if _size(path) == size][self._rank :: self._processes]
+            for path in mine:
                 with np.load(path) as data:
-                    objects = [[_pair(o) for o in text.split(";")] for text in data["objects"]]
-                    self._shards[path.name] = _Shard(data["colour"], data["labels"], objects)
+                    described = zip(data["objects"], data["boxes"], data["distances"], strict=True)
+                    objects = [_seen(*row) for row in described]
+                    self._shards.setdefault(size, []).append(_Shard(data["colour"], data["labels"], objects))
 
-    def batches(
-        self, plan_rng: np.random.Generator, rng: np.random.Generator, size: int, part: slice
-    ) -> Iterator[Batch]:
-        """One pass over the pictures; the pictures of a batch have one size.
+    def batch(self, plan_rng: np.random.Generator, rng: np.random.Generator, size: int) -> Batch:
+        """`size` random pictures of one size, which is the same in all processes where `plan_rng` is."""
+        files = Counter(_size(Path(name)) for name in sorted(self._known))
+        sizes = [name for name in files.elements() if files[name] >= self._processes]
+        shards = self._shards[sizes[plan_rng.integers(len(sizes))]]
+        chosen = [shards[rng.integers(len(shards))] for _ in range(size)]
+        return self._load(rng, [(shard, int(rng.integers(len(shard.objects)))) for shard in chosen])
 
-        Processes that share a batch use the same `plan_rng`, a part each, and their own `rng`.
-        """
-        by_format: dict[str, list[tuple[str, int]]] = {}
-        for name, shard in self._shards.items():
-            places = by_format.setdefault(name.split("-")[0], [])
-            places += [(name, i) for i in range(len(shard.objects))]
-        plan = []
-        for places in by_format.values():
-            order = plan_rng.permutation(len(places))
-            starts = range(0, len(places) - size + 1, size)
-            plan += [[places[i] for i in order[start : start + size]] for start in starts]
-        for number in plan_rng.permutation(len(plan)):
-            yield self._load(rng, plan[number][part])
+    def all(self, rng: np.random.Generator, size: int) -> Iterator[Batch]:
+        """Every picture once, in batches of pictures of one size."""
+        for shards in self._shards.values():
+            places = [(shard, i) for shard in shards for i in range(len(shard.objects))]
+            for start in range(0, len(places), size):
+                yield self._load(rng, places[start : start + size])
 
-    def _load(self, rng: np.random.Generator, places: list[tuple[str, int]]) -> Batch:
-        chosen = [(self._shards[name], i) for name, i in places]
+    def _load(self, rng: np.random.Generator, chosen: list[tuple[_Shard, int]]) -> Batch:
         images = torch.from_numpy(np.stack([s.colour[i] for s, i in chosen]))
         labels = torch.from_numpy(np.stack([s.labels[i] for s, i in chosen])).long()
-        objects = [s.objects[i] for s, i in chosen]
-        flip = torch.from_numpy(rng.random(len(chosen)) < 0.5)
+        flips = rng.random(len(chosen)) < 0.5
+        objects = [_flipped(s.objects[i]) if f else s.objects[i] for (s, i), f in zip(chosen, flips, strict=True)]
+        flip = torch.from_numpy(flips)
         pixels = images.permute(0, 3, 1, 2).float() / 255
         pixels = torch.where(flip[:, None, None, None], pixels.flip(3), pixels)
         labels = torch.where(flip[:, None, None], labels.flip(2), labels)
-        colours = torch.zeros(len(chosen), 6, dtype=torch.long)
-        shapes = torch.zeros(len(chosen), 6, dtype=torch.long)
+        colours = torch.zeros(len(chosen), LABELS, dtype=torch.long)
+        shapes = torch.zeros(len(chosen), LABELS, dtype=torch.long)
+        boxes, distances = torch.zeros(len(chosen), LABELS, 4), torch.ones(len(chosen), LABELS)
         for row, things in enumerate(objects):
-            for k, (colour, shape) in enumerate(things, start=1):
-                colours[row, k] = 1 + COLOURS.index(colour)
-                shapes[row, k] = 1 + SHAPES.index(shape)
-        return Batch(augment(rng, pixels), labels, objects, colours, shapes)
+            for k, thing in enumerate(things, start=1):
+                colours[row, k] = 1 + COLOURS.index(thing.colour)
+                shapes[row, k] = 1 + SHAPES.index(thing.shape)
+                boxes[row, k] = torch.tensor(thing.box)
+                distances[row, k] = thing.distance
+        return Batch(augment(rng, pixels), labels, objects, colours, shapes, boxes, distances)
 
 
 @dataclass(frozen=True)
@@ -92,40 +109,30 @@ class CellTargets:
 
     label: Tensor  # long [B, cells]: the object that covers most of the cell, 0 for none
     box: Tensor  # float [B, cells, 4]: its left, top, right, bottom from the cell's centre, in cells
+    place: Tensor  # float [B, cells, 4]: its left, top, right, bottom as shares of the picture
     centres: Tensor  # long [B, cells]: how many objects have their centre here, at most 2
 
 
-def cell_targets(labels: Tensor, cell: int) -> CellTargets:
+def cell_targets(batch: Batch, cell: int) -> CellTargets:
     """`cell` in pixels; an object must cover 5 % of a cell to be its object."""
     step = cell // LABEL_STEP
-    batch, height, width = labels.shape
-    one_hot = functional.one_hot(labels, 6).float()  # [B, h, w, 6]
+    number, height, width = batch.labels.shape
     rows, columns = height // step, width // step
-    cover = one_hot.view(batch, rows, step, columns, step, 6).mean((2, 4))
+    one_hot = functional.one_hot(batch.labels, LABELS).float()  # [B, h, w, LABELS]
+    cover = one_hot.view(number, rows, step, columns, step, LABELS).mean((2, 4))
     best, label = cover[..., 1:].max(-1)
-    label = torch.where(best >= 0.05, label + 1, 0)
-
-    y = torch.arange(height, dtype=torch.float) + 0.5
-    x = torch.arange(width, dtype=torch.float) + 0.5
-    in_row, in_column = one_hot.amax(2), one_hot.amax(1)  # [B, h, 6], [B, w, 6]
-    far = 1e4
-    top = (y[:, None] - 0.5 + far * (1 - in_row)).amin(1)
-    bottom = (y[:, None] + 0.5 - far * (1 - in_row)).amax(1)
-    left = (x[:, None] - 0.5 + far * (1 - in_column)).amin(1)
-    right = (x[:, None] + 0.5 - far * (1 - in_column)).amax(1)
-    boxes = torch.stack([left, top, right, bottom], -1) / step  # [B, 6, 4], in cells
-    flat = label.view(batch, -1)
-    own = boxes.gather(1, flat[..., None].expand(-1, -1, 4))
+    flat = torch.where(best >= 0.05, label + 1, 0).view(number, -1)
+    place = batch.boxes.gather(1, flat[..., None].expand(-1, -1, 4))
     grid_y, grid_x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     centre = torch.stack([grid_x, grid_y, grid_x, grid_y], -1).view(1, -1, 4) + 0.5
-    mass = one_hot.sum((1, 2)).clamp(min=1)
-    centre_y = (one_hot.sum(2) * y[:, None]).sum(1) / mass / step
-    centre_x = (one_hot.sum(1) * x[:, None]).sum(1) / mass / step
-    there = one_hot.sum((1, 2))[:, 1:] > 0
-    place = centre_y.long() * columns + centre_x.long()
-    centres = torch.zeros(batch, rows * columns)
-    centres.scatter_add_(1, place[:, 1:], there.float())
-    return CellTargets(flat, own - centre, centres.clamp(max=2).long())
+    box = place * torch.tensor([columns, rows, columns, rows]) - centre
+
+    there = batch.colours[:, 1:] > 0
+    middle_x = (batch.boxes[:, 1:, 0] + batch.boxes[:, 1:, 2]) / 2 * columns
+    middle_y = (batch.boxes[:, 1:, 1] + batch.boxes[:, 1:, 3]) / 2 * rows
+    centres = torch.zeros(number, rows * columns)
+    centres.scatter_add_(1, middle_y.long() * columns + middle_x.long(), there.float())
+    return CellTargets(flat, box, place, centres.clamp(max=2).long())
 
 
 def augment(rng: np.random.Generator, images: Tensor) -> Tensor:
@@ -153,6 +160,19 @@ def augment(rng: np.random.Generator, images: Tensor) -> Tensor:
     return ((images + noise).clamp(0, 1) * 255).round() / 255
 
 
-def _pair(text: str) -> tuple[str, str]:
-    colour, shape = text.split(" ")
-    return colour, shape
+def _size(path: Path) -> str:
+    return path.name.split("-")[0]
+
+
+def _seen(text: str, boxes: NDArray[np.float32], distances: NDArray[np.float32]) -> list[Seen]:
+    things = []
+    for name, box, distance in zip(text.split(";"), boxes.tolist(), distances.tolist(), strict=False):
+        colour, shape = name.split(" ")
+        left, top, right, bottom = box
+        things.append(Seen(colour, shape, (left, top, right, bottom), distance))
+    return things
+
+
+def _flipped(things: list[Seen]) -> list[Seen]:
+    """As in a mirror."""
+    return [replace(t, box=(1 - t.box[2], t.box[1], 1 - t.box[0], t.box[3])) for t in things]

@@ -13,7 +13,7 @@ from pathlib import Path
 from qwen3vl_ros.engines.base import Cancel, Message, Options, Request
 from qwen3vl_ros.engines.llama import LlamaEngine
 from qwen3vl_ros.vision.fit import fit_image
-from training.heldout import Item, gazebo_frames, heldout_scenes, is_right
+from training.heldout import Item, gazebo_frames, goodness, heldout_scenes
 from training.questions import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,31 +22,37 @@ GAZEBO = ROOT / "test" / "data" / "gazebo_frames"
 TEXTURES = ROOT / "build" / "training" / "heldout_textures"
 
 
-def score(engine: LlamaEngine, items: Iterable[Item], *, show_wrong: bool = False) -> dict[str, tuple[int, int]]:
-    """(right, asked) of each kind of question, and of "all"."""
-    right: Counter[str] = Counter()
+def score(engine: LlamaEngine, items: Iterable[Item], *, show_wrong: bool = False) -> dict[str, tuple[float, int]]:
+    """(sum of goodness, asked) of each kind of question; "all" is all kinds but locate, whose goodness is an IoU."""
+    good: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     for number, item in enumerate(items):
-        picture, _ = fit_image(item.picture, engine.describe().image_input)
-        for text, accepted, kind in item.questions:
-            request = Request((Message("user", (picture, text)),), Options(temperature=0.0, max_tokens=8))
+        picture, fit = fit_image(item.picture, engine.describe().image_input)
+        for question in item.questions:
+            request = Request((Message("user", (picture, question.text)),), Options(temperature=0.0, max_tokens=96))
             answer = "".join(c.text for c in engine.generate(request, Cancel()))
-            good = is_right(answer, accepted)
-            for name in (kind, "all"):
+            value = goodness(question, answer, fit)
+            for name in (question.kind, *(["all"] if question.kind != "locate" else [])):
                 asked[name] += 1
-                right[name] += good
-            if show_wrong and not good:
-                print(f"  {number}: {text} {answer!r}, not {accepted[0]!r}")
-    return {name: (right[name], asked[name]) for name in (*KINDS, "all")}
+                good[name] += value  # type: ignore[assignment]
+            if show_wrong and value < 0.5:
+                print(f"  {number}: {question.text} {answer!r}, not {question.answer!r}")
+    return {name: (good[name], asked[name]) for name in (*KINDS, "all")}
 
 
-def table(results: dict[str, dict[str, tuple[int, int]]]) -> str:
-    """Markdown: a row for each set of pictures, a column for each kind of question."""
-    names = (*KINDS, "all")
-    lines = ["| pictures | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for pictures, scores in results.items():
-        cells = [f"{100 * r / max(n, 1):.1f} % ({r}/{n})" for r, n in (scores[k] for k in names)]
-        lines.append(f"| {pictures} | " + " | ".join(cells) + " |")
+def table(results: dict[str, dict[str, tuple[float, int]]]) -> str:
+    """Markdown: a row for each kind of question, a column for each set of pictures."""
+    lines = ["| question | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
+    for name in (*KINDS, "all"):
+        cells = []
+        for good, of in (scores[name] for scores in results.values()):
+            value = (
+                f"IoU {good / max(of, 1):.3f} ({of})"
+                if name == "locate"
+                else f"{100 * good / max(of, 1):.1f} % ({good:.0f}/{of})"
+            )
+            cells.append(value if of else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

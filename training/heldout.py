@@ -1,4 +1,4 @@
-"""Pictures that training never saw, with questions and accepted answers."""
+"""Pictures that training never saw, with questions, and how good an answer to one is."""
 
 import json
 import re
@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.questions import KINDS, NUMBERS, ask
+from qwen3vl_ros.vision.fit import Fit
+from qwen3vl_ros.vision.grounding import GroundingError, parse_regions
+from qwen3vl_ros.vision.region import Box
+from training.dataset import Seen
+from training.questions import KINDS, Question, ask
+from training.wordings import LANGUAGES, NUMBERS
 
 # width, height in pixels
 CAMERAS = ((640, 480), (1280, 720), (448, 448))
@@ -21,36 +26,87 @@ class Item:
     """A camera's picture, uint8 RGB [H, W, 3], and what is asked about it."""
 
     picture: NDArray[np.uint8]
-    questions: tuple[tuple[str, tuple[str, ...], str], ...]  # text, accepted answers, kind
+    questions: tuple[Question, ...]
 
 
 def heldout_scenes(count: int, textures: Path) -> Iterator[Item]:
     """Scenes of the held-out split as cameras would see them; the same ones every time.
 
-    Needs Drake. One question of each kind that the scene allows.
+    Needs Drake. One question of each kind that the scene allows, each in one of the two languages.
     """
     from training.render import take_picture
 
     for index in range(count):
-        picture = take_picture("heldout", index, CAMERAS[index // 5 % len(CAMERAS)], textures)
-        objects = [(o.colour, o.shape) for o in picture.scene.objects]
+        picture = take_picture("heldout", index, CAMERAS[index // 6 % len(CAMERAS)], textures)
+        places = zip(picture.scene.objects, picture.boxes().tolist(), picture.distances().tolist(), strict=True)
+        things = [Seen(o.colour, o.shape, tuple(box), distance) for o, box, distance in places]
         rng = np.random.default_rng([5, index])
-        asked = [question for kind in KINDS if (question := ask(rng, objects, kind))]
-        yield Item(picture.colour, tuple((q.text, _accepted(q.answer), q.kind) for q in asked))
+        asked = [ask(rng, things, kind, LANGUAGES[(index + n) % 2]) for n, kind in enumerate(KINDS)]
+        yield Item(picture.colour, tuple(question for question in asked if question))
 
 
 def gazebo_frames(folder: Path) -> Iterator[Item]:
     """Frames of another renderer, with the questions in their `qa.json`."""
     for entry in json.loads((folder / "qa.json").read_text()):
         picture = np.asarray(Image.open(folder / entry["image"]).convert("RGB"))
-        yield Item(picture, tuple((text, tuple(good), kind) for text, good, kind in entry["qa"]))
+        yield Item(picture, tuple(Question(text, good[0], kind) for text, good, kind in entry["qa"]))
 
 
-def is_right(answer: str, accepted: tuple[str, ...]) -> bool:
-    """Whether an accepted answer is among the words of the answer."""
-    words = re.findall(r"[a-z0-9]+", answer.lower())
-    return any(good in words for good in accepted)
+def goodness(question: Question, answer: str, fit: Fit) -> float:
+    """From 0 to 1. For boxes their mean IoU with the true ones; else 1 for right and 0 for wrong.
+
+    Boxes are matched with the true ones greedily; one too many or too few has an IoU of 0. A point is right inside the
+    true box of its thing, and each thing needs one.
+    """
+    if question.kind not in ("locate", "point"):
+        return float(_said(answer) & _accepted(question.answer) != set() or answer.strip() == question.answer)
+    width, height = fit.original_size
+    truth = [_scaled(thing.box, width, height) for thing in question.things]
+    try:
+        regions = parse_regions(answer, [fit]).regions
+    except GroundingError:
+        return 0.0
+    if not truth or not regions:
+        return float(not truth and not regions)
+    if question.kind == "locate":
+        return _mean_iou(truth, [r.box for r in regions if r.box])
+    points = [r.point for r in regions if r.point]
+    inside = [any(x0 <= x <= x1 and y0 <= y <= y1 for x, y in points) for x0, y0, x1, y1 in truth]
+    return float(all(inside) and len(points) == len(truth))
 
 
-def _accepted(answer: str) -> tuple[str, ...]:
-    return (answer, str(NUMBERS.index(answer))) if answer in NUMBERS else (answer,)
+def _scaled(box: Box, width: int, height: int) -> Box:
+    return box[0] * width, box[1] * height, box[2] * width, box[3] * height
+
+
+def _mean_iou(truth: list[Box], found: list[Box]) -> float:
+    pairs = sorted(((iou(t, f), i, j) for i, t in enumerate(truth) for j, f in enumerate(found)), reverse=True)
+    left, right, total = set(range(len(truth))), set(range(len(found))), 0.0
+    for value, i, j in pairs:
+        if i in left and j in right:
+            left.remove(i)
+            right.remove(j)
+            total += value
+    return total / max(len(truth), len(found))
+
+
+def iou(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    areas = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (one, other))
+    return shared / (areas - shared)
+
+
+def _said(answer: str) -> set[str]:
+    """The words of an answer."""
+    return set(re.findall(r"[a-z0-9]+", answer.lower())) | {answer.strip().rstrip("。.")}
+
+
+def _accepted(answer: str) -> set[str]:
+    """Words that are right where ``answer`` is; none for an answer that only counts as a whole."""
+    if not re.fullmatch(r"[a-z]+|[\u4e00-\u9fff]{1,3}", answer):
+        return set()
+    numbers = {word: str(n) for words in NUMBERS.values() for n, word in enumerate(words)}
+    return {answer} | ({numbers[answer]} if answer in numbers else set())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from training.dataset import Batch, CellTargets, cell_targets
 from training.packing import IGNORE, Packed
@@ -20,40 +21,77 @@ CELL = 32  # pixels of a token's side
 _COLOURS, _SHAPES = len(COLOURS) + 1, len(SHAPES) + 1
 _OUTLINE = (CELL // 2 // LABEL_STEP) ** 2  # squares of a patch
 _SHAPE_WEIGHT = 3.0  # shapes take the longest to learn
+_NEAR = 1.5  # how far from the right number is nearly right, in steps of numbers
 
 
 class Heads(nn.Module):
-    """Colour, shape, box and number of centres per token; colour, shape, outline and box per patch."""
+    """What is read off each token and each patch, while the vision tower learns to see."""
+
+    token_parts = (_COLOURS, _SHAPES, 4, 4, 1, 3)  # colour, shape, box, place, log distance, number of centres
+    patch_parts = (_COLOURS, _SHAPES, 4, _OUTLINE)  # colour, shape, box, outline
 
     def __init__(self, token_width: int, patch_width: int) -> None:
         super().__init__()
-        self.token = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, _COLOURS + _SHAPES + 4 + 3))
-        self.patch = nn.Sequential(nn.LayerNorm(patch_width), nn.Linear(patch_width, _COLOURS + _SHAPES + _OUTLINE + 4))
+        self.token = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, sum(self.token_parts)))
+        self.patch = nn.Sequential(nn.LayerNorm(patch_width), nn.Linear(patch_width, sum(self.patch_parts)))
 
 
 @dataclass(frozen=True)
-class Losses:
-    """Of one batch."""
+class Sight:
+    """How well a batch was seen."""
 
-    answer: Tensor
-    seeing: Tensor
-    right: Tensor  # bool [answers]: the first token of each answer, in reading order
+    loss: Tensor
+    colour: float  # share of the tokens with an object that get its colour right
+    shape: float
+    offset: float  # how far a box's sides are off, mean, in tokens
 
 
-def losses(model: Qwen3VLForConditionalGeneration, heads: Heads, batch: Batch, packed: Packed | None) -> Losses:
-    """Look at the pictures, read the questions, if any, and compare with the truth."""
-    tokens, deepstack, patches = encode(model.model.visual, batch.images)
-    seeing = _seeing(heads, batch, tokens, patches)
-    if packed is None:
-        return Losses(seeing.new_zeros(()), seeing, torch.zeros(0, dtype=torch.bool))
-    answer, right = answer_loss(model, tokens, deepstack, packed)
-    return Losses(answer, seeing, right)
+def seeing_loss(tower: Qwen3VLVisionModel, heads: Heads, batch: Batch) -> Sight:
+    """Look at the pictures, and compare what each token and patch tells with the truth."""
+    tokens, _, patches = encode(tower, batch.images)
+    target = cell_targets(batch, CELL)
+    colour, shape, box, place, distance, centres = heads.token(tokens).float().split(Heads.token_parts, -1)
+    there = target.label > 0
+    distances = batch.distances.gather(1, target.label)[there]
+    loss = _classes(colour, shape, batch, target)
+    loss = loss + functional.cross_entropy(centres.flatten(0, 1), target.centres.flatten(), _centre_weight())
+    loss = loss + 2 * functional.smooth_l1_loss(box[there], target.box[there], beta=0.05)
+    loss = loss + 10 * functional.smooth_l1_loss(place[there], target.place[there], beta=0.01)
+    loss = loss + functional.smooth_l1_loss(distance[there][:, 0], distances.log(), beta=0.1)
+
+    fine = cell_targets(batch, CELL // 2)
+    rows, columns = (side * LABEL_STEP // (CELL // 2) for side in batch.labels.shape[1:])
+
+    def in_order(values: Tensor) -> Tensor:
+        """From row by row to four of a token, then the next token's."""
+        values = values.unflatten(1, (rows // 2, 2, columns // 2, 2))
+        return values.transpose(2, 3).flatten(1, 4)
+
+    fine = CellTargets(*(in_order(v) for v in (fine.label, fine.box, fine.place, fine.centres)))
+    fine_colour, fine_shape, fine_box, outline = heads.patch(patches).float().split(Heads.patch_parts, -1)
+    side = CELL // 2 // LABEL_STEP
+    squares = (batch.labels > 0).float().view(-1, rows // 2, 2, side, columns // 2, 2, side)
+    squares = squares.permute(0, 1, 4, 2, 5, 3, 6).reshape(outline.shape)
+    near = fine.label > 0
+    loss = loss + functional.binary_cross_entropy_with_logits(outline[near], squares[near])
+    loss = loss + 0.5 * functional.smooth_l1_loss(fine_box[near], fine.box[near], beta=0.1)
+    loss = loss + _classes(fine_colour, fine_shape, batch, fine)
+
+    def right(guess: Tensor, truth: Tensor) -> float:
+        return float((guess.argmax(-1) == truth.gather(1, target.label))[there].float().mean())
+
+    offset = float((box - target.box)[there].detach().abs().mean())
+    return Sight(loss, right(colour, batch.colours), right(shape, batch.shapes), offset)
 
 
 def answer_loss(
-    model: Qwen3VLForConditionalGeneration, tokens: Tensor, deepstack: list[Tensor], packed: Packed
+    model: Qwen3VLForConditionalGeneration, tokens: Tensor, deepstack: list[Tensor], packed: Packed, numbers: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Read the questions with the pictures' tokens [B, N, D] in place: the loss, and `Losses.right`."""
+    """Read the questions with the pictures' tokens [B, N, D] in place.
+
+    `numbers` are the ids of the tokens for places, in order. Returns the loss, and for each answer, in reading order,
+    whether all its tokens but numbers are the likeliest.
+    """
     text = model.model.language_model
     embeddings = text.embed_tokens(packed.ids)
     embeddings = embeddings.masked_scatter(packed.visual[..., None], tokens.to(embeddings.dtype))
@@ -66,40 +104,24 @@ def answer_loss(
         use_cache=False,
     ).last_hidden_state
     asked = packed.targets != IGNORE
-    logits, targets = model.lm_head(hidden[asked]).float(), packed.targets[asked]
-    each = functional.cross_entropy(logits, targets, reduction="none")
-    first = targets != model.config.text_config.eos_token_id
-    answer = each[first].mean() + 0.2 * each[~first].mean()
-    return answer, (logits.argmax(-1) == targets)[first].detach()
+    targets, in_places = packed.targets[asked], packed.places[asked]
+    chances = model.lm_head(hidden[asked]).float().log_softmax(-1)
+    each = -chances.gather(1, targets[:, None])[:, 0]
+    # A number near the right one is nearly right.
+    value = torch.full((chances.shape[1],), -1)
+    value[numbers] = torch.arange(len(numbers))
+    near = in_places & (value[targets] >= 0)
+    off = (torch.arange(len(numbers)) - value[targets[near]][:, None]) / _NEAR
+    share = torch.exp(-0.5 * off**2)
+    each = each.index_put((near.nonzero()[:, 0],), -(share / share.sum(1, True) * chances[near][:, numbers]).sum(1))
+    last = targets == model.config.text_config.eos_token_id
+    weight = torch.where(in_places, 1.0, 2.0).masked_fill(last, 0.4)
+    loss = (weight * each).sum() / weight.sum()
 
-
-def _seeing(heads: Heads, batch: Batch, tokens: Tensor, patches: Tensor) -> Tensor:
-    target = cell_targets(batch.labels, CELL)
-    out = heads.token(tokens).float()
-    colour, shape, box, centres = out.split([_COLOURS, _SHAPES, 4, 3], -1)
-    there = target.label > 0
-    loss = _classes(colour, shape, batch, target)
-    loss = loss + functional.cross_entropy(centres.flatten(0, 1), target.centres.flatten(), _centre_weight())
-    loss = loss + functional.smooth_l1_loss(box[there], target.box[there], beta=0.1)
-
-    fine = cell_targets(batch.labels, CELL // 2)
-    rows, columns = (side * 4 // (CELL // 2) for side in batch.labels.shape[1:])
-
-    def in_order(values: Tensor) -> Tensor:
-        """From row by row to four of a token, then the next token's."""
-        values = values.unflatten(1, (rows // 2, 2, columns // 2, 2))
-        return values.transpose(2, 3).flatten(1, 4)
-
-    label = in_order(fine.label)
-    fine = CellTargets(label, in_order(fine.box), in_order(fine.centres))
-    colour, shape, outline, box = heads.patch(patches).float().split([_COLOURS, _SHAPES, _OUTLINE, 4], -1)
-    side = CELL // 2 // LABEL_STEP
-    squares = (batch.labels > 0).float().view(-1, rows // 2, 2, side, columns // 2, 2, side)
-    squares = squares.permute(0, 1, 4, 2, 5, 3, 6).reshape(outline.shape)
-    there = label > 0
-    loss = loss + functional.binary_cross_entropy_with_logits(outline[there], squares[there])
-    loss = loss + 0.5 * functional.smooth_l1_loss(box[there], fine.box[there], beta=0.1)
-    return loss + _classes(colour, shape, batch, fine)
+    wrong = ((chances.argmax(-1) != targets) & ~near).long()
+    answer = torch.cumsum(last, 0) - last.long()  # the number of the answer that a token belongs to
+    right = torch.zeros(int(last.sum()), dtype=torch.long).scatter_add(0, answer, wrong) == 0
+    return loss, right
 
 
 def _classes(colour: Tensor, shape: Tensor, batch: Batch, target: CellTargets) -> Tensor:

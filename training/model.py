@@ -5,8 +5,10 @@ import math
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from training.tokenizer import NUMBERS
+
 # One token per 32x32 pixels; more than this many pixels it has never seen.
-MAX_PIXELS = 64 * 32 * 32
+MAX_PIXELS = 100 * 32 * 32
 MIN_PIXELS = 16 * 32 * 32
 
 
@@ -18,7 +20,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
             "vocab_size": -(-len(tokenizer) // 32) * 32,
             "hidden_size": 128,
             "intermediate_size": 384,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 6,
             "num_attention_heads": 2,
             "num_key_value_heads": 2,
             "head_dim": 64,
@@ -51,12 +53,24 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
     )
     model = Qwen3VLForConditionalGeneration(config)
     look_around(model)
+    line_up(model, [token(number) for number in NUMBERS])
     model.generation_config.eos_token_id = token("<|im_end|>")
     model.generation_config.pad_token_id = token("<|endoftext|>")
     # Its answers are one word: always the likeliest. Engines read this from the GGUF file.
     model.generation_config.do_sample = True
     model.generation_config.top_k = 1
     return model
+
+
+def line_up(model: Qwen3VLForConditionalGeneration, numbers: list[int]) -> None:
+    """Let the embeddings of the numbers begin as a line of waves, in which neighbours are alike."""
+    embedding = model.model.language_model.embed_tokens.weight
+    width = embedding.shape[1]
+    position = torch.linspace(0, 1, len(numbers))[:, None]
+    angle = math.pi * position * torch.logspace(0, 2, width // 2)
+    waves = torch.cat([angle.sin(), angle.cos()], 1)
+    with torch.no_grad():
+        embedding[numbers] = waves / waves.std() * embedding.std()
 
 
 def look_around(model: Qwen3VLForConditionalGeneration, strength: float = 3.0) -> None:

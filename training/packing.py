@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from training.questions import Question
+from training.tokenizer import encode_answer
 
 IGNORE = -100
 
@@ -26,6 +27,7 @@ class Packed:
     positions: Tensor  # long [3, B, L]: time, row, column
     mask: Tensor  # float [B, 1, L, L]: 0 where a token sees another, else very negative
     visual: Tensor  # bool [B, L]: the image's tokens
+    places: Tensor  # bool [B, L]: the next token is part of the answer to a question for places
 
 
 def pack(
@@ -42,25 +44,28 @@ def pack(
     prefix = head + image + tokenizer.encode("<|vision_end|>")
     start = torch.arange(len(head)).expand(3, -1)
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    places = torch.stack([torch.zeros_like(row), row, column]).view(3, -1) + len(head)
+    where = torch.stack([torch.zeros_like(row), row, column]).view(3, -1) + len(head)
     after = len(head) + max(grid)
-    prefix_positions = torch.cat([start, places, torch.full((3, 1), after)], 1)
+    prefix_positions = torch.cat([start, where, torch.full((3, 1), after)], 1)
 
-    sequences, targets, segments, positions = [], [], [], []
+    sequences, targets, segments, positions, places = [], [], [], [], []
     for row_questions in questions:
         ids, target, segment = list(prefix), [IGNORE] * len(prefix), [0] * len(prefix)
         position = [prefix_positions]
+        place = [False] * len(prefix)
         for number, question in enumerate(row_questions, start=1):
             asked = tokenizer.encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
-            answer = tokenizer.encode(f"{question.answer}<|im_end|>")
+            answer = encode_answer(tokenizer, question)
             ids += asked + answer
             target += [IGNORE] * (len(asked) - 1) + answer + [IGNORE]
             length = len(asked) + len(answer)
             segment += [number] * length
+            place += [question.kind in ("locate", "point")] * length
             position.append((torch.arange(length) + after + 1).expand(3, -1))
         sequences.append(torch.tensor(ids))
         targets.append(torch.tensor(target))
         segments.append(torch.tensor(segment))
+        places.append(torch.tensor(place))
         positions.append(torch.cat(position, 1).T)
 
     def padded(rows: list[Tensor], value: int) -> Tensor:
@@ -78,4 +83,5 @@ def pack(
         padded(positions, 0).permute(2, 0, 1),
         torch.where((own & causal)[:, None], 0.0, -1e9),
         visual,
+        padded(places, 0),
     )

@@ -1,124 +1,294 @@
-"""Questions about a scene and their answers: four kinds, many wordings, one word each time."""
+"""Questions about a scene and their answers, in English and Chinese: nine kinds, many wordings.
 
-from collections import Counter
+Short answers are one word or a name. Places are written as Qwen3-VL writes them: JSON with `bbox_2d` or `point_2d`,
+whole numbers from 0 to 1000 across the picture.
+"""
+
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from training.scenes import COLOURS, SHAPES
-
-Kind = Literal["colour", "shape", "exist", "count"]
-KINDS: tuple[Kind, ...] = ("colour", "shape", "exist", "count")
-NUMBERS = ("zero", "one", "two", "three", "four", "five")
-
-# {s} a shape, {c} a colour, {a} an article, {p} a place; each is filled in at random.
-WORDINGS: dict[Kind, tuple[str, ...]] = {
-    "colour": (
-        "What colour is the {s}?",
-        "What colour is the {s}?",
-        "What colour is the {s}{p}?",
-        "Which colour is the {s}?",
-        "What is the colour of the {s}?",
-        "What's the colour of the {s}{p}?",
-        "Tell me the colour of the {s}.",
-        "Name the colour of the {s}.",
-        "What colour does the {s} have?",
-        "Colour of the {s}?",
-        "The {s}: what colour is it?",
-    ),
-    "shape": (
-        "What shape is the {c} object?",
-        "What shape is the {c} object?",
-        "What shape is the {c} thing{p}?",
-        "Which shape is the {c} object?",
-        "Which shape does the {c} object have?",
-        "What is the shape of the {c} object?",
-        "What's the shape of the {c} thing?",
-        "What is the {c} object?",
-        "What is the {c} thing{p}?",
-        "Tell me the shape of the {c} object.",
-        "Name the shape of the {c} object.",
-        "Shape of the {c} object?",
-        "Is the {c} object a box, a ball or a cylinder?",
-        "What kind of object is the {c} one?",
-    ),
-    "exist": (
-        "Is there {a} {t}?",
-        "Is there {a} {t}?",
-        "Is there {a} {t}{p}?",
-        "Is there any {t}{p}?",
-        "Do you see {a} {t}?",
-        "Do you see {a} {t}{p}?",
-        "Can you see {a} {t}?",
-        "Can you find {a} {t}{p}?",
-        "Is {a} {t} in the picture?",
-        "Is {a} {t} visible?",
-    ),
-    "count": (
-        "How many objects are there?",
-        "How many objects are there?",
-        "How many objects are there{p}?",
-        "How many objects do you see?",
-        "How many objects can you see{p}?",
-        "How many things are there{p}?",
-        "How many objects are visible?",
-        "Count the objects.",
-        "Count the objects{p}.",
-        "Number of objects?",
-        "What is the number of objects{p}?",
-        "Tell me how many objects there are.",
-    ),
-}
-PLACES = (
-    " on the table",
-    " on the floor",
-    " on the ground",
-    " in the picture",
-    " in the image",
-    " in the scene",
-    " here",
+from training.dataset import Seen
+from training.wordings import (
+    ADJECTIVES,
+    ANSWERS,
+    ARTICLE,
+    EVERYTHING,
+    LANGUAGES,
+    NAMES,
+    NUMBERS,
+    PLACES,
+    SYSTEM_PROMPTS,
+    WORDINGS,
+    YES_OR_NO,
+    Language,
 )
-NAMES = {"box": ("box", "cube"), "ball": ("ball", "sphere"), "cylinder": ("cylinder",)}
-SYSTEM_PROMPTS = (
-    "You are a helpful assistant.",
-    "You are a robot. Answer briefly.",
-    "Answer with one word.",
-    "You are the eyes of a robot. Answer in one word.",
-)
+
+Kind = Literal["colour", "shape", "exist", "count", "locate", "point", "side", "distance", "caption"]
+KINDS: tuple[Kind, ...] = ("colour", "shape", "exist", "count", "locate", "point", "side", "distance", "caption")
+STEP = 2  # places are even numbers
+_APART = 0.04  # shares of the picture's width between objects that are left and right of each other
+_FARTHER = 1.12  # times as far away counts as farther
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, and the one word that answers it."""
+    """What is asked, and what answers it."""
 
     text: str
     answer: str
     kind: Kind
+    things: tuple[Seen, ...] = ()  # those that the answer is about, in its order, where it gives places or names
 
 
-def ask(rng: np.random.Generator, objects: list[tuple[str, str]], kind: Kind) -> Question | None:
-    """A question of a kind about (colour, shape) objects; None where it would be ambiguous."""
-    colours, shapes = Counter(c for c, _ in objects), Counter(s for _, s in objects)
-    if kind == "colour":
-        single = [(c, s) for c, s in objects if shapes[s] == 1]
-        if not single:
+@dataclass(frozen=True)
+class _Asker:
+    """A scene, and the language it is asked about in."""
+
+    rng: np.random.Generator
+    things: list[Seen]
+    language: Language
+
+    def colour(self) -> Question | None:
+        shapes = [t.shape for t in self.things]
+        thing = self._one([t for t in self.things if shapes.count(t.shape) == 1])
+        if thing is None:
             return None
-        colour, shape = single[rng.integers(len(single))]
-        return Question(_word(rng, kind, s=_name(rng, shape)), colour, kind)
-    if kind == "shape":
-        single = [(c, s) for c, s in objects if colours[c] == 1]
-        if not single:
+        return self._short("colour", self._word("colour", s=self._name(thing.shape)), self._say(thing.colour))
+
+    def shape(self) -> Question | None:
+        colours = [t.colour for t in self.things]
+        thing = self._one([t for t in self.things if colours.count(t.colour) == 1])
+        if thing is None:
             return None
-        colour, shape = single[rng.integers(len(single))]
-        return Question(_word(rng, kind, c=colour), shape, kind)
-    if kind == "exist":
-        colour, shape = _target(rng, objects)
-        there = (colour, shape) in objects
-        target = f"{colour} {_name(rng, shape)}"
-        article = "a" if colour != "orange" or rng.random() < 0.5 else "an"
-        return Question(_word(rng, kind, t=target, a=article), "yes" if there else "no", kind)
-    return Question(_word(rng, kind), NUMBERS[len(objects)], kind)
+        return self._short("shape", self._word("shape", c=self._colour(thing.colour)), self._say(thing.shape))
+
+    def exist(self) -> Question | None:
+        kind = self.rng.random()
+        if kind < 0.7:
+            colour, shape = self._target()
+            there = any((t.colour, t.shape) == (colour, shape) for t in self.things)
+            name = f"{self._colour(colour)}{self._name(shape)}"
+            text = self._word("exist", t=name, a=ARTICLE[self.language](name))
+        else:
+            # Is the ball red? Is the red object a ball?
+            shapes, colours = [t.shape for t in self.things], [t.colour for t in self.things]
+            of_shape = [t for t in self.things if shapes.count(t.shape) == 1]
+            of_colour = [t for t in self.things if colours.count(t.colour) == 1]
+            thing = self._one(of_shape if kind < 0.85 else of_colour)
+            if thing is None:
+                return None
+            there = self.rng.random() < 0.5
+            if kind < 0.85:
+                colour = thing.colour if there else self._other(thing.colour, tuple(ADJECTIVES["en"]))
+                text = self._word("is_colour", s=self._name(thing.shape), c=self._plain(colour))
+            else:
+                shape = thing.shape if there else self._other(thing.shape, tuple(NAMES["en"]))
+                text = self._word("is_shape", c=self._colour(thing.colour), s=self._name(shape))
+        return self._yes_no("exist", text, there)
+
+    def count(self) -> Question | None:
+        if self.rng.random() < 0.6:
+            what, number = EVERYTHING[self.language], len(self.things)
+            if self.rng.random() < 0.6:
+                return self._short("count", self._word("count_all"), NUMBERS[self.language][number])
+        else:
+            what, matches = self._description(plural=True)
+            number = sum(matches(t) for t in self.things)
+        if self.rng.random() < 0.4:
+            return Question(self._word("count_json", w=what), json.dumps({"count": number}), "count")
+        return self._short("count", self._word("count", w=what), NUMBERS[self.language][number])
+
+    def locate(self) -> Question | None:
+        if self.rng.random() < 0.15:
+            shapes = [s for s in NAMES["en"] if self.rng.random() < 0.5] or ["box"]
+            separator = ", " if self.language == "en" else "、"
+            listed = separator.join(NAMES[self.language][s][0] for s in shapes)
+            chosen = [t for t in self.things if t.shape in shapes]
+            return self._places("locate", self._word("detect", w=listed), chosen)
+        what, matches = self._description(plural=False)
+        return self._places("locate", self._word("locate", w=what), [t for t in self.things if matches(t)])
+
+    def point(self) -> Question | None:
+        what, matches = self._description(plural=False)
+        return self._places("point", self._word("point", w=what), [t for t in self.things if matches(t)])
+
+    def side(self) -> Question | None:
+        order = sorted(self.things, key=_middle)
+        kind = self.rng.random()
+        if kind < 0.5:
+            last = self.rng.random() < 0.5
+            ends = order[::-1] if last else order
+            if len(ends) > 1 and abs(_middle(ends[0]) - _middle(ends[1])) < _APART:
+                return None
+            return self._named("side", "rightmost" if last else "leftmost", ends[0])
+        pair = self._pair()
+        if pair is None or abs(_middle(pair[0]) - _middle(pair[1])) < _APART:
+            return None
+        left = _middle(pair[0]) < _middle(pair[1])
+        words = {"a": self._full(pair[0]), "b": self._full(pair[1])}
+        if kind < 0.75:
+            return self._short("side", self._word("left_or_right", **words), self._say("left" if left else "right"))
+        asked_left = self.rng.random() < 0.5
+        return self._yes_no("side", self._word("is_left" if asked_left else "is_right", **words), left == asked_left)
+
+    def distance(self) -> Question | None:
+        order = sorted(self.things, key=lambda t: t.distance)
+        kind = self.rng.random()
+        if kind < 0.6:
+            last = self.rng.random() < 0.3
+            if len(order) > 1:
+                nearer, farther = (order[-2], order[-1]) if last else (order[0], order[1])
+                if farther.distance / nearer.distance < _FARTHER:
+                    return None
+            return self._named("distance", "farthest" if last else "nearest", order[-1 if last else 0])
+        pair = self._pair()
+        if pair is None:
+            return None
+        near, far = sorted(pair, key=lambda t: t.distance)
+        if far.distance / near.distance < _FARTHER:
+            return None
+        words = {"a": self._full(pair[0]), "b": self._full(pair[1])}
+        if kind < 0.8:
+            text = self._word("which_is_nearer", **words)
+            return Question(text, self._full(near), "distance", (near,))
+        return self._yes_no("distance", self._word("is_nearer", **words), pair[0] is near)
+
+    def caption(self) -> Question | None:
+        things = sorted(self.things, key=_middle)
+        names = [ARTICLE[self.language](n) + n for n in map(self._full, things)]
+        number = NUMBERS[self.language][len(names)]
+        if self.language == "en":
+            listed = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+            answer = f"{listed}." if len(names) == 1 else f"{number} objects: {listed}."
+            answer = answer[0].upper() + answer[1:]
+        else:
+            listed = names[0] if len(names) == 1 else "、".join(names[:-1]) + "和" + names[-1]
+            answer = f"一个{listed}。" if len(names) == 1 else f"{number}个物体：{listed}。"
+        return Question(self._word("caption"), answer, "caption", tuple(things))
+
+    # What the kinds are made of.
+
+    def _one(self, things: list[Seen]) -> Seen | None:
+        return things[self.rng.integers(len(things))] if things else None
+
+    def _pair(self) -> tuple[Seen, Seen] | None:
+        names = [(t.colour, t.shape) for t in self.things]
+        single = [t for t, name in zip(self.things, names, strict=True) if names.count(name) == 1]
+        if len(single) < 2:
+            return None
+        first, second = self.rng.choice(len(single), 2, replace=False)
+        return single[first], single[second]
+
+    def _target(self) -> tuple[str, str]:
+        """Half the time something that is there; else, mostly, something nearly there."""
+        there = [(t.colour, t.shape) for t in self.things]
+        colour, shape = there[self.rng.integers(len(there))]
+        if self.rng.random() < 0.5:
+            return colour, shape
+        while (colour, shape) in there:
+            colour, shape = there[self.rng.integers(len(there))]
+            change = self.rng.random()
+            if change > 0.4:
+                colour = self._other(colour, tuple(ADJECTIVES["en"]))
+            if change < 0.4 or change > 0.7:
+                shape = self._other(shape, tuple(NAMES["en"]))
+        return colour, shape
+
+    def _description(self, *, plural: bool) -> tuple[str, Callable[[Seen], bool]]:
+        """Words for some things, and whether one is meant."""
+        ending = "s" if plural and self.language == "en" else ""
+        kind = self.rng.random()
+        if kind < 0.55:
+            colour, shape = self._target() if self.rng.random() < 0.3 else _name(self._one(self.things))
+            words = f"{self._colour(colour)}{self._name(shape)}{ending}"
+            return words, lambda t: (t.colour, t.shape) == (colour, shape)
+        if kind < 0.75:
+            shape = self._one(self.things).shape if self.rng.random() < 0.9 else self._other("", tuple(NAMES["en"]))
+            return f"{self._name(shape)}{ending}", lambda t: t.shape == shape
+        thing = EVERYTHING[self.language].removesuffix("s") + ending
+        if kind < 0.9:
+            colours = tuple(ADJECTIVES["en"])
+            colour = self._one(self.things).colour if self.rng.random() < 0.9 else self._other("", colours)
+            return f"{self._colour(colour)}{thing}", lambda t: t.colour == colour
+        return thing, lambda _: True
+
+    def _other(self, word: str, words: tuple[str, ...]) -> str:
+        rest = [w for w in words if w != word]
+        return rest[self.rng.integers(len(rest))]
+
+    def _say(self, word: str) -> str:
+        return ANSWERS[self.language].get(word, word)
+
+    def _plain(self, colour: str) -> str:
+        """The colour alone: red, 红色."""
+        return self._say(colour)
+
+    def _colour(self, colour: str) -> str:
+        """The colour before a name: "red ", "红色的"."""
+        return ADJECTIVES[self.language][colour]
+
+    def _name(self, shape: str) -> str:
+        names = NAMES[self.language][shape]
+        return names[0] if self.rng.random() < 0.6 else names[self.rng.integers(len(names))]
+
+    def _full(self, thing: Seen) -> str:
+        return f"{ADJECTIVES[self.language][thing.colour]}{NAMES[self.language][thing.shape][0]}"
+
+    def _short(self, kind: Kind, text: str, answer: str) -> Question:
+        return Question(text, answer, kind)
+
+    def _yes_no(self, kind: Kind, text: str, truth: bool) -> Question:
+        if self.rng.random() < 0.35:
+            text += YES_OR_NO[self.language]
+        return Question(text, self._say("yes" if truth else "no"), kind)
+
+    def _named(self, kind: Kind, wording: str, thing: Seen) -> Question:
+        """What is it, or its colour, or its shape?"""
+        asked = self.rng.random()
+        if asked < 0.6:
+            return Question(self._word(wording), self._full(thing), kind, (thing,))
+        if asked < 0.8:
+            return Question(self._word(f"{wording}_colour"), self._say(thing.colour), kind)
+        return Question(self._word(f"{wording}_shape"), self._say(thing.shape), kind)
+
+    def _places(self, kind: Literal["locate", "point"], text: str, things: list[Seen]) -> Question:
+        things = sorted(things, key=lambda t: t.box[0])
+        places: list[dict[str, object]] = []
+        for thing in things:
+            left, top, right, bottom = thing.box
+            if kind == "locate":
+                place: dict[str, object] = {"bbox_2d": [_number(v) for v in thing.box]}
+            else:
+                place = {"point_2d": [_number((left + right) / 2), _number((top + bottom) / 2)]}
+            places.append({**place, "label": self._full(thing)})
+        return Question(text, json.dumps(places, ensure_ascii=False), kind, tuple(things))
+
+    def _word(self, wording: str, **words: str) -> str:
+        rng = self.rng
+        choices = WORDINGS[self.language][wording]
+        places = PLACES[self.language]
+        text = choices[rng.integers(len(choices))].replace("{p}", places[rng.integers(len(places))])
+        for name, word in words.items():
+            text = text.replace(f"{{{name}}}", word)
+        if self.language == "en":
+            if rng.random() < 0.5:
+                text = text.replace("olour", "olor")
+            if rng.random() < 0.2 and '"' not in text:
+                text = text.lower()
+        if rng.random() < 0.15:
+            text = text.rstrip("?.？。")
+        return text
+
+
+def ask(rng: np.random.Generator, things: list[Seen], kind: Kind, language: Language | None = None) -> Question | None:
+    """A question of a kind about what is in a picture; None where it would be ambiguous."""
+    language = language or LANGUAGES[int(rng.random() < 0.35)]
+    question: Question | None = getattr(_Asker(rng, things, language), kind)()
+    return question
 
 
 def system_prompt(rng: np.random.Generator) -> str | None:
@@ -126,48 +296,14 @@ def system_prompt(rng: np.random.Generator) -> str | None:
     return SYSTEM_PROMPTS[rng.integers(len(SYSTEM_PROMPTS))] if rng.random() < 0.1 else None
 
 
-def every_wording() -> list[str]:
-    """Each wording with each filling: what the tokenizer is trained on."""
-    texts = [*SYSTEM_PROMPTS, *NUMBERS, "yes", "no", *COLOURS, *SHAPES, "user\nassistant\nsystem\n"]
-    for wordings in WORDINGS.values():
-        for wording in wordings:
-            for c in COLOURS:
-                for s in (name for names in NAMES.values() for name in names):
-                    for a in ("a", "an"):
-                        place = PLACES[len(texts) % len(PLACES)]
-                        text = wording.format(s=s, c=c, a=a, t=f"{c} {s}", p=place)
-                        texts += [text, text.replace("olour", "olor"), text.lower()]
-    return texts
+def _name(thing: Seen | None) -> tuple[str, str]:
+    assert thing is not None
+    return thing.colour, thing.shape
 
 
-def _target(rng: np.random.Generator, objects: list[tuple[str, str]]) -> tuple[str, str]:
-    """Half the time something that is there; else, mostly, something nearly there."""
-    if rng.random() < 0.5:
-        return objects[rng.integers(len(objects))]
-    while True:
-        colour, shape = objects[rng.integers(len(objects))]
-        change = rng.random()
-        if change > 0.4:
-            colour = COLOURS[rng.integers(len(COLOURS))]
-        if change < 0.4 or change > 0.7:
-            shape = SHAPES[rng.integers(len(SHAPES))]
-        if (colour, shape) not in objects:
-            return colour, shape
+def _middle(thing: Seen) -> float:
+    return (thing.box[0] + thing.box[2]) / 2
 
 
-def _name(rng: np.random.Generator, shape: str) -> str:
-    names = NAMES[shape]
-    return names[0] if rng.random() < 0.6 else names[rng.integers(len(names))]
-
-
-def _word(rng: np.random.Generator, kind: Kind, **words: str) -> str:
-    wordings = WORDINGS[kind]
-    place = PLACES[rng.integers(len(PLACES))]
-    text = wordings[rng.integers(len(wordings))].format(p=place, **words)
-    if rng.random() < 0.5:
-        text = text.replace("olour", "olor")
-    if rng.random() < 0.2:
-        text = text.lower()
-    if rng.random() < 0.15:
-        text = text.rstrip("?.")
-    return text
+def _number(share: float) -> int:
+    return STEP * round(1000 * share / STEP)

@@ -21,6 +21,7 @@ from pydrake.geometry import (
     MakeRenderEngineVtk,
     PerceptionProperties,
     RenderCameraCore,
+    RenderEngine,
     RenderEngineVtkParams,
     RenderLabel,
     Rgba,
@@ -29,16 +30,16 @@ from pydrake.geometry import (
 from pydrake.math import RigidTransform, RotationMatrix
 from pydrake.systems.sensors import CameraInfo, ImageLabel16I, ImageRgba8U
 
-from training.scenes import Scene, Split, Thing, hull_points, orientation, sample_scene
+from training.scenes import MAX_OBJECTS, Light, Scene, Split, Thing, hull_points, orientation, sample_scene
 from training.textures import texture_file
 
-# What a camera's picture becomes before the model sees it (64 tokens at most): the camera's
+# What a camera's picture becomes before the model sees it (100 tokens at most): the camera's
 # size in pixels when rendering, then the size the model sees.
 FORMATS = (
-    ((512, 512), (256, 256)),  # 448x448 cameras
-    ((576, 432), (288, 224)),  # 640x480 cameras
-    ((576, 432), (256, 192)),  # 640x480 cameras, fitted more tightly
-    ((640, 360), (320, 192)),  # 1280x720 cameras
+    ((512, 512), (320, 320)),  # square cameras
+    ((576, 432), (352, 288)),  # 640x480 cameras
+    ((640, 360), (416, 224)),  # 1280x720 cameras
+    ((576, 432), (288, 224)),  # 640x480 cameras, fitted more tightly
 )
 MIN_VISIBLE = 0.3  # share of an object's outline that must be seen
 MIN_AREA = 0.0007  # share of the picture that an object must cover
@@ -55,6 +56,20 @@ class Picture:
     colour: NDArray[np.uint8]  # RGB [H, W, 3]
     labels: NDArray[np.uint8]  # [H, W]: 0 surroundings, k the scene's k-th object, from 1
 
+    def boxes(self) -> NDArray[np.float32]:
+        """What is visible of each object: left, top, right, bottom as shares of the picture, [objects, 4]."""
+        height, width = self.labels.shape
+        boxes = np.zeros((len(self.scene.objects), 4), np.float32)
+        for k in range(len(boxes)):
+            rows, columns = np.nonzero(self.labels == k + 1)
+            boxes[k] = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        return boxes / np.array([width, height, width, height], np.float32)
+
+    def distances(self) -> NDArray[np.float32]:
+        """From the camera to each object's centre, metres, [objects]."""
+        centres = np.array([thing.position for thing in self.scene.objects])
+        return np.linalg.norm(centres - self.scene.camera.position, axis=1).astype(np.float32)
+
 
 def take_picture(split: Split, index: int, size: tuple[int, int], textures: Path) -> Picture:
     """The first scene from `index` on (in steps of a million) whose objects are all visible."""
@@ -67,25 +82,41 @@ def take_picture(split: Split, index: int, size: tuple[int, int], textures: Path
 
 def render(scene: Scene, textures: Path) -> Picture:
     """The picture and its labels at the camera's own size. `textures` is a folder to keep texture files in."""
+    things = [*scene.objects, *scene.slabs]
+    camera = scene.camera
+    core = ColorRenderCamera(
+        RenderCameraCore(
+            "vtk", CameraInfo(camera.width, camera.height, camera.fov_y), ClippingRange(0.05, 100), RigidTransform()
+        )
+    )
+    engine = _engine(scene, things, [_parameter(light) for light in scene.lights], scene.shadows, textures)
+    found, lit = ImageLabel16I(camera.width, camera.height), ImageRgba8U(camera.width, camera.height)
+    engine.RenderLabelImage(core, found)
+    engine.RenderColorImage(core, lit)
+    labels, colour = found.data[..., 0].copy(), lit.data[..., :3].astype(np.float32)
+    if scene.ambient:
+        # This renderer has no ambient light: what everything looks like without any shading is added.
+        plain = ImageRgba8U(camera.width, camera.height)
+        _engine(scene, list(scene.slabs), _EVENLY, False, textures).RenderColorImage(core, plain)
+        unshaded = plain.data[..., :3].astype(np.float32)
+        for number, thing in enumerate(scene.objects, start=1):
+            unshaded[labels == number] = np.array(thing.rgb) * 255
+        there = (labels >= 1) & (labels <= _SURROUNDINGS)  # not the sky
+        colour[there] += scene.ambient * unshaded[there]
+    labels[(labels < 1) | (labels > len(scene.objects))] = 0
+    return Picture(scene, colour.clip(0, 255).round().astype(np.uint8), labels.astype(np.uint8))
+
+
+def _engine(
+    scene: Scene, things: list[Thing], lights: list[LightParameter], shadows: bool, textures: Path
+) -> RenderEngine:
+    """A renderer at the scene's camera. Objects are labelled by their number from 1, all else _SURROUNDINGS."""
     params = RenderEngineVtkParams()
     params.default_clear_color = list(scene.background)
-    params.cast_shadows = scene.shadows
+    params.cast_shadows = shadows
     params.shadow_map_size = 1024
-    params.lights = [
-        LightParameter(
-            type=light.kind,
-            color=Rgba(*light.rgb, 1),
-            attenuation_values=[1.0, 0.0, 0.0],
-            position=list(light.position),
-            frame=light.frame,
-            intensity=light.intensity,
-            direction=list(light.direction),
-            cone_angle=light.cone_angle,
-        )
-        for light in scene.lights
-    ]
+    params.lights = lights
     engine = MakeRenderEngineVtk(params)
-    things = [*scene.objects, *scene.slabs]
     for number, thing in enumerate(things, start=1):
         properties = PerceptionProperties()
         properties.AddProperty("phong", "diffuse", Rgba(*thing.rgb, 1))
@@ -96,16 +127,29 @@ def render(scene: Scene, textures: Path) -> Picture:
         properties.AddProperty("label", "id", RenderLabel(label))
         pose = RigidTransform(RotationMatrix(orientation(thing)), thing.position)
         engine.RegisterVisual(GeometryId.get_new_id(), _shape(thing), properties, pose, False)
-    camera = scene.camera
-    width, height = camera.width, camera.height
-    core = RenderCameraCore("vtk", CameraInfo(width, height, camera.fov_y), ClippingRange(0.05, 100), RigidTransform())
-    engine.UpdateViewpoint(RigidTransform(RotationMatrix(np.array(camera.rotation)), camera.position))
-    colour, labels = ImageRgba8U(width, height), ImageLabel16I(width, height)
-    engine.RenderLabelImage(ColorRenderCamera(core), labels)
-    engine.RenderColorImage(ColorRenderCamera(core), colour)
-    ids = labels.data[..., 0].copy()
-    ids[(ids < 1) | (ids > len(scene.objects))] = 0
-    return Picture(scene, colour.data[..., :3].copy(), ids.astype(np.uint8))
+    pose = RigidTransform(RotationMatrix(np.array(scene.camera.rotation)), scene.camera.position)
+    engine.UpdateViewpoint(pose)
+    return engine
+
+
+def _parameter(light: Light) -> LightParameter:
+    return LightParameter(
+        type=light.kind,
+        color=Rgba(*light.rgb, 1),
+        attenuation_values=[1.0, 0.0, 0.0],
+        position=list(light.position),
+        frame=light.frame,
+        intensity=light.intensity,
+        direction=list(light.direction),
+        cone_angle=light.cone_angle,
+    )
+
+
+# Every face of a slab that a camera can see is lit at a right angle by one of these, and by no other.
+_EVENLY = [
+    LightParameter(type="directional", attenuation_values=[1.0, 0.0, 0.0], frame="world", direction=list(direction))
+    for direction in ((0, 0, -1), (1, 0, 0), (0, 1, 0), (0, -1, 0))
+]
 
 
 def fit(picture: Picture, size: tuple[int, int]) -> Picture:
@@ -138,6 +182,11 @@ def _visible(picture: Picture, k: int) -> bool:
     return max(abs(a - b) for a, b in zip(inside, around, strict=True)) >= MIN_CONTRAST
 
 
+def _rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Padded with zeros to one row for each of MAX_OBJECTS."""
+    return np.concatenate([values, np.zeros((MAX_OBJECTS - len(values), *values.shape[1:]), np.float32)])
+
+
 def main() -> None:
     """The command line; see above."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -150,7 +199,8 @@ def main() -> None:
     for first in range(args.first, args.first + args.count, args.shard):
         camera, size = FORMATS[first // args.shard % len(FORMATS)]
         indices = range(first, min(first + args.shard, args.first + args.count))
-        pictures = [fit(take_picture("train", i, camera, args.out / "textures"), size) for i in indices]
+        seen = [take_picture("train", i, camera, args.out / "textures") for i in indices]
+        pictures = [fit(picture, size) for picture in seen]
         path = args.out / f"{size[0]}x{size[1]}-{first:06d}.npz"
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
@@ -159,6 +209,8 @@ def main() -> None:
                 colour=np.stack([p.colour for p in pictures]),
                 labels=np.stack([p.labels for p in pictures]),
                 objects=np.array([";".join(f"{o.colour} {o.shape}" for o in p.scene.objects) for p in pictures]),
+                boxes=np.stack([_rows(p.boxes()) for p in seen]),
+                distances=np.stack([_rows(p.distances()) for p in seen]),
             )
         partial.rename(path)
         print(path.name, flush=True)

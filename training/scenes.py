@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 SHAPES = ("box", "ball", "cylinder")
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "white", "black")
-MAX_OBJECTS = 5
+MAX_OBJECTS = 6
 
 Split = Literal["train", "heldout"]
 Array = NDArray[np.float64]
@@ -34,7 +34,7 @@ _HSV = {
 
 @dataclass(frozen=True)
 class Thing:
-    """An object that questions are about, or a plain slab (floor, table, wall)."""
+    """An object that questions are about, or a plain slab (floor, table, wall, rug, poster)."""
 
     colour: str
     shape: str
@@ -88,6 +88,7 @@ class Scene:
     objects: tuple[Thing, ...]
     slabs: tuple[Thing, ...]
     lights: tuple[Light, ...]
+    ambient: float  # light from everywhere, as a share of full brightness
     shadows: bool
     background: tuple[float, float, float]
     camera: Camera
@@ -104,7 +105,8 @@ def sample_scene(split: Split, index: int, size: tuple[int, int]) -> Scene:
             shadows = bool(rng.random() < 0.65)
             slabs = _slabs(rng, objects, shadows, textures=0 if split == "train" else 10_000)
             background = _surface_rgb(rng, saturation=0.6)
-            return Scene(objects, slabs, _lights(rng), shadows, background, camera)
+            lights, ambient = _lights(rng)
+            return Scene(objects, slabs, lights, ambient, shadows, background, camera)
         attempt += 1
 
 
@@ -222,6 +224,12 @@ def _slabs(rng: np.random.Generator, objects: tuple[Thing, ...], shadows: bool, 
         rgb = (1.0, 1.0, 1.0) if textured else _surface_rgb(rng, 0.35)  # it multiplies the texture
         return Thing("", "slab", size, position, 0.0, False, rgb, texture)
 
+    def patch(size: tuple[float, ...], position: tuple[float, ...]) -> Thing:
+        """A rug or a poster, of any colour: what is flat is no object."""
+        x, y, z = (float(v) for v in size)
+        i, j, k = (float(v) for v in position)
+        return Thing("", "slab", (x, y, z), (i, j, k), 0.0, False, _surface_rgb(rng, 0.9))
+
     slabs = []
     # A shadow map covers the whole scene: a huge floor would make shadows coarse.
     reach = float(rng.uniform(9, 14) if shadows else rng.uniform(12, 60))
@@ -240,32 +248,50 @@ def _slabs(rng: np.random.Generator, objects: tuple[Thing, ...], shadows: bool, 
         if rng.random() < 0.4:
             side = float(rng.choice([-1, 1]) * rng.uniform(3, 5))
             slabs.append(slab((2 * reach, 0.1, 8.0), (0.0, side, 4.0 + floor_z)))
+        if rng.random() < 0.5:
+            slabs.append(
+                patch((0.02, *rng.uniform(0.3, 1.2, 2)), (wall - 0.06, rng.uniform(-2, 2), rng.uniform(0.3, 2)))
+            )
+    if rng.random() < 0.25:
+        around = objects[rng.integers(len(objects))].position
+        place = rng.normal(around[:2], 0.4)
+        slabs.append(patch((*rng.uniform(0.1, 0.8, 2), 0.004), (place[0], place[1], 0.0)))
     return tuple(slabs)
 
 
-def _lights(rng: np.random.Generator) -> tuple[Light, ...]:
+def _lights(rng: np.random.Generator) -> tuple[tuple[Light, ...], float]:
+    """The lights, and the ambient light."""
+
     def tint() -> tuple[float, float, float]:
         warm = rng.normal(0, 0.07)
         return (float(np.clip(1 + warm, 0.7, 1)), 1.0, float(np.clip(1 - warm, 0.7, 1)))
 
-    def light(kind: Literal["directional", "point", "spot"], intensity: float) -> Light:
-        turn, tilt = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(30, 88))
+    def light(kind: Literal["directional", "point", "spot"], intensity: float, lowest: float = 30) -> Light:
+        turn, tilt = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(lowest, 88))
         away = np.array([np.cos(turn) * np.cos(tilt), np.sin(turn) * np.cos(tilt), np.sin(tilt)])
         at = away * rng.uniform(2.5, 5) + [1.7, 0, 0]
         aim = (float(-away[0]), float(-away[1]), float(-away[2]))
         place = (float(at[0]), float(at[1]), float(at[2]))
         return Light(kind, "world", tint(), intensity, place, aim, float(rng.uniform(35, 70)))
 
-    # A light at the camera stands for the ambient light, which this renderer lacks.
-    fill = float(rng.uniform(0.35, 0.75))
-    lights = [Light("directional", "camera", tint(), fill, (0, 0, 0), (0, 0, 1), 0)]
+    def at_the_camera(intensity: float) -> Light:
+        return Light("directional", "camera", tint(), intensity, (0, 0, 0), (0, 0, 1), 0)
+
     kind = rng.random()
+    # As most simulators light their worlds: one sun from above, and the same light from everywhere.
+    if kind < 0.5:
+        lights = [light("directional", float(rng.uniform(0.3, 0.8)), lowest=40)]
+        if rng.random() < 0.2:
+            lights.append(at_the_camera(float(rng.uniform(0.05, 0.2))))
+        return tuple(lights), float(rng.uniform(0.2, 0.6))
+    # As a flash or a window lights a room.
     if kind < 0.55:
+        return (at_the_camera(float(rng.uniform(0.8, 1.1))),), 0.0
+    lights = [at_the_camera(float(rng.uniform(0.35, 0.75)))]
+    if kind < 0.8:
         lights.append(light("directional", float(rng.uniform(0.4, 1.0))))
-    elif kind < 0.7:
+    elif kind < 0.87:
         lights += [light("directional", float(rng.uniform(0.25, 0.55))) for _ in range(2)]
-    elif kind < 0.9:
-        lights.append(light("point" if rng.random() < 0.5 else "spot", float(rng.uniform(0.5, 1.2))))
     else:
-        lights[0] = Light("directional", "camera", tint(), float(rng.uniform(0.8, 1.1)), (0, 0, 0), (0, 0, 1), 0)
-    return tuple(lights)
+        lights.append(light("point" if rng.random() < 0.5 else "spot", float(rng.uniform(0.5, 1.2))))
+    return tuple(lights), 0.0

@@ -1,11 +1,24 @@
-"""A small tokenizer of Qwen's kind: byte-level BPE, Qwen's special tokens and chat template."""
+"""A small tokenizer of Qwen's kind: byte-level BPE, Qwen's special tokens and chat template.
+
+Besides what BPE makes of the wordings, it has tokens that only answers use, and that no text is ever split into: the
+numbers of places, and what stands between them. So a box is 11 tokens long, and a number is one choice, not three.
+"""
+
+import json
+import re
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from training.questions import every_wording
+from training.questions import STEP, Question
+from training.wordings import every_wording
 
-VOCABULARY = 768
+VOCABULARY = 896  # the numbers and the phrases come on top of these
+NUMBERS = tuple(str(n) for n in range(0, 1001, STEP))
+PHRASES = (
+    *('[{"bbox_2d": [', '"}, {"bbox_2d": [', '[{"point_2d": [', '"}, {"point_2d": ['),
+    *(", ", '], "label": "', '"}]', '{"count": '),
+)
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -49,10 +62,16 @@ def build_tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - len(SPECIAL_TOKENS),
+        max_token_length=12,  # four Chinese characters: whole sentences must not become one token
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(every_wording(), trainer)
+    state = json.loads(tokenizer.to_str())
+    words = state["model"]["vocab"]
+    for text in (*NUMBERS, *PHRASES):
+        words.setdefault(text.replace(" ", "Ġ"), len(words))  # Ġ: a space in byte-level BPE
+    tokenizer = Tokenizer.from_str(json.dumps(state))
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -62,3 +81,21 @@ def build_tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
+
+
+def encode_answer(tokenizer: PreTrainedTokenizerFast, question: Question) -> list[int]:
+    """An answer's tokens, those that only answers use among them, and the end."""
+    words = tokenizer.get_vocab()
+    ids: list[int] = []
+    if question.kind not in ("locate", "point") and not question.answer.startswith("{"):
+        ids = tokenizer.encode(question.answer)
+    else:
+        for part in _PARTS.split(question.answer):
+            if part in NUMBERS or part in PHRASES:
+                ids.append(words[part.replace(" ", "Ġ")])
+            elif part:
+                ids += tokenizer.encode(part)
+    return [*ids, words["<|im_end|>"]]
+
+
+_PARTS = re.compile("(" + "|".join(map(re.escape, PHRASES)) + r"|\d+)")

@@ -1,8 +1,9 @@
-"""Second stage: the language tower alone, on visual tokens that are computed once and remembered.
+"""Trains the language tower on what the vision tower sees: the second of two stages.
 
-    torchrun --nproc-per-node 2 -m training.train_reading SCENES RUN OUT --minutes 8
+    torchrun --nproc-per-node 2 -m training.train_reading SCENES RUN OUT --minutes 20
 
-Several times faster than training both: seeing is the expensive half, and is learnt by now.
+RUN is the folder of the first stage. The vision tower looks at every picture once and is not trained any more, so a
+step costs a fraction of one of the first stage. OUT is a Hugging Face folder, written every few minutes.
 """
 
 import argparse
@@ -17,15 +18,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from training.dataset import Pictures
+from training.dataset import Pictures, Seen
 from training.export import save_hf
 from training.losses import answer_loss
 from training.model import build_model
 from training.packing import pack
-from training.questions import KINDS, system_prompt
-from training.tokenizer import build_tokenizer
-from training.train import AVERAGING, MUON_RATE, questions_about, rendered, schedule, share
+from training.questions import KINDS, Question, ask, system_prompt
+from training.tokenizer import NUMBERS, build_tokenizer
+from training.train_seeing import AVERAGING, MUON_RATE, rendered, schedule, share
 from training.vision import encode
+
+QUESTIONS = 5  # about each picture, in one sequence
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Remembered:
     grid: tuple[int, int]
     tokens: Tensor  # [B, N, D]
     deepstack: list[Tensor]
-    objects: list[list[tuple[str, str]]]
+    objects: list[list[Seen]]
 
 
 def main() -> None:
@@ -44,31 +47,23 @@ def main() -> None:
     parser.add_argument("scenes", type=Path)
     parser.add_argument("run", type=Path, help="folder of the first stage")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=8, help="besides the time to look at the pictures")
-    parser.add_argument("--looks", type=int, default=1, help="how often each picture is looked at, always differently")
+    parser.add_argument("--minutes", type=float, default=20, help="besides the time to look at the pictures")
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--save-every", type=float, default=3, help="minutes")
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
     dist.init_process_group("gloo")
-    rank, processes = dist.get_rank(), dist.get_world_size()
+    rank = dist.get_rank()
     torch.set_num_threads(1)
-    torch.manual_seed(rank)
+    torch.manual_seed(0)
 
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
-    model.load_state_dict(torch.load(args.run / "state.pt")["averaged"])
-    model.model.language_model.set_attn_implementation("eager")
-    pictures = Pictures()
-    pictures.add(rendered(args.scenes)[rank::processes])
+    model.model.visual.load_state_dict(torch.load(args.run / "state.pt")["averaged"])
+    model.model.language_model.set_attn_implementation("eager")  # the fastest for such short rows
+    numbers = torch.tensor(tokenizer.convert_tokens_to_ids(list(NUMBERS)))
     rng = np.random.default_rng([6, rank])
-    memory: list[Remembered] = []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-        for _ in range(args.looks):
-            for batch in pictures.batches(rng, rng, 16, slice(None)):
-                tokens, deepstack, _ = encode(model.model.visual, batch.images)
-                grid = (batch.images.shape[2] // 32, batch.images.shape[3] // 32)
-                memory.append(Remembered(grid, tokens.bfloat16(), [d.bfloat16() for d in deepstack], batch.objects))
-    del pictures
+    memory = look(model, args.scenes, rng, bf16=args.bf16)
 
     averaged = copy.deepcopy(model)
     text = model.model.language_model
@@ -79,17 +74,20 @@ def main() -> None:
     adamw = torch.optim.AdamW(rest, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01)
     rates = (MUON_RATE * args.rate, args.rate)
     right: dict[str, list[float]] = defaultdict(list)
-    step, spent, began = 0, 0.0, time.monotonic()
+    losses: list[float] = []
+    step, spent = 0, 0.0
+    began = last_save = time.monotonic()
     while spent < args.minutes:
         for optimiser, rate in zip((muon, adamw), rates, strict=True):
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = rate * schedule(step, spent / args.minutes)
         seen = memory[rng.integers(len(memory))]
-        asked = [questions_about(rng, objects) for objects in seen.objects]
+        asked = [questions_about(rng, things) for things in seen.objects]
         packed = pack(tokenizer, asked, seen.grid, system_prompt(rng))
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            loss, good = answer_loss(model, seen.tokens.float(), [d.float() for d in seen.deepstack], packed)
+            deepstack = [d.float() for d in seen.deepstack]
+            loss, good = answer_loss(model, seen.tokens.float(), deepstack, packed, numbers)
         loss.backward()  # type: ignore[no-untyped-call]
         spent = share(parameters, (time.monotonic() - began) / 60)
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -100,15 +98,41 @@ def main() -> None:
         with torch.no_grad():
             for mean, now in zip(averaged.model.language_model.parameters(), text.parameters(), strict=True):
                 mean.lerp_(now, 1 - keep)
+
         for kind, one in zip((q.kind for row in asked for q in row), good.tolist(), strict=True):
             right[kind].append(one)
+        losses.append(loss.item())
         if step % 100 == 0 and rank == 0:
             shares = " ".join(f"{k} {np.mean(right[k]):.3f}" for k in KINDS)
-            print(f"{spent:6.1f} min  step {step}  answer {loss.item():.3f}  {shares}", flush=True)
+            print(f"{spent:6.1f} min  step {step}  answer {np.mean(losses):.3f}  {shares}", flush=True)
             right.clear()
+            losses.clear()
+        if rank == 0 and time.monotonic() - last_save > 60 * args.save_every:
+            save_hf(averaged, tokenizer, args.out)
+            last_save = time.monotonic()
     if rank == 0:
         save_hf(averaged, tokenizer, args.out)
     dist.destroy_process_group()
+
+
+def look(model: nn.Module, scenes: Path, rng: np.random.Generator, *, bf16: bool) -> list[Remembered]:
+    """This process's part of the pictures, as the vision tower sees them."""
+    pictures = Pictures(dist.get_rank(), dist.get_world_size())
+    pictures.add(rendered(scenes))
+    memory = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        for batch in pictures.all(rng, 16):
+            tokens, deepstack, _ = encode(model.model.visual, batch.images)
+            grid = (batch.images.shape[2] // 32, batch.images.shape[3] // 32)
+            memory.append(Remembered(grid, tokens.bfloat16(), [d.bfloat16() for d in deepstack], batch.objects))
+    return memory
+
+
+def questions_about(rng: np.random.Generator, things: list[Seen]) -> list[Question]:
+    """Of different kinds; where one would be ambiguous, whether something is there."""
+    kinds = rng.choice(len(KINDS), QUESTIONS, replace=False)
+    chosen = [ask(rng, things, KINDS[k]) or ask(rng, things, "exist") for k in kinds]
+    return [question for question in chosen if question is not None]
 
 
 if __name__ == "__main__":
