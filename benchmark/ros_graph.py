@@ -1,50 +1,37 @@
-"""The benchmark's own side of the ROS graph: a client that notes when things arrive."""
+"""The benchmark's own side of the ROS graph: the tests' node, with goals that note when things arrive."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import queue
-import tempfile
+import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
-import rclpy
 from action_msgs.msg import GoalStatus
 from qwen3vl_ros.action import AskImage
-from rclpy.action import ActionClient
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
+from unique_identifier_msgs.msg import UUID
 
-from processes import PATIENCE
+from processes import HERE, PATIENCE
 from qwen3vl_ros.fast_dds import package_profile
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+sys.path.append(str(HERE.parent / "test"))
+import ros_client
+import ros_domain
+import ros_node
 
 _FEEDBACK_AFTER_RESULT = 5.0  # seconds: they take different ways and may overtake each other
-
-_claims: list[IO[str]] = []
 
 
 def isolate() -> None:
     """Make this process and those it starts a ROS graph of their own, with the package's Fast DDS profile."""
-    for domain in range(1, 102):  # those that every operating system can open ports for
-        claim = (Path(tempfile.gettempdir()) / f"qwen3vl_ros_domain_{domain}.lock").open("w")
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            claim.close()
-            continue
-        _claims.append(claim)
-        os.environ["ROS_DOMAIN_ID"] = str(domain)
-        break
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    ros_domain.isolate()
     os.environ.update(package_profile())
 
 
@@ -55,13 +42,13 @@ class Goal:
         self._graph = graph
         self._arrived: queue.Queue[tuple[float, Any]] = queue.Queue()
         self.feedback: list[tuple[float, Any]] = []
-        self.sent = time.monotonic()
-        self._handle = graph.complete(graph.action.send_goal_async(goal, feedback_callback=self._on_feedback))
+        goal_id = UUID(uuid=list(uuid.uuid4().bytes))
+        self._handle, self.sent = graph.send_goal(goal, goal_id, self._on_feedback)
         if not self._handle.accepted:
             raise RuntimeError("the node rejected a goal: it is not active")
-        self._result = self._handle.get_result_async()
         self._ended = 0.0
         self._done = threading.Event()
+        self._result = graph.on_executor(self._handle.get_result_async)
         self._result.add_done_callback(self._on_result)
 
     def wait_for(self, wanted: Callable[[Any], bool]) -> float:
@@ -96,7 +83,7 @@ class Goal:
     def cancel(self) -> float:
         """Cancel; seconds until the result says CANCELED. Raises RuntimeError if it says something else."""
         begin = time.monotonic()
-        self._handle.cancel_goal_async()
+        self._graph.on_executor(self._handle.cancel_goal_async)
         self._wait()
         if self._result.result().status != GoalStatus.STATUS_CANCELED:
             raise RuntimeError("a goal ended before it could be cancelled")
@@ -120,40 +107,11 @@ class Goal:
         self._done.set()
 
 
-class RosGraph:
+class RosGraph(ros_node.RosNode):
     """A node with an executor thread, and a client of the action."""
 
-    def __enter__(self) -> RosGraph:
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node("benchmark", context=self.context)
-        self.action = ActionClient(
-            self.node, AskImage, "/vlm/ask_image", feedback_sub_qos_profile=QoSProfile(depth=1000)
-        )
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
-        self.context.try_shutdown()
-        self._thread.join()
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
-
-    def complete(self, future: Any) -> Any:
-        """The result of a future that the executor completes."""
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        if not done.wait(PATIENCE):
-            raise RuntimeError(f"no response after {PATIENCE:g} s")
-        return future.result()
+    def __init__(self) -> None:
+        super().__init__("benchmark", PATIENCE)
 
     def ask(self, prompt: str, max_tokens: int, **fields: Any) -> Goal:
         """Send a goal: greedy, without a time-out that this machine could meet."""
@@ -161,8 +119,6 @@ class RosGraph:
         goal.options.temperature = 0.0
         goal.options.max_tokens = max_tokens
         goal.timeout.sec = int(PATIENCE)
-        if not self.action.wait_for_server(PATIENCE):
-            raise RuntimeError("the node does not serve its action")
         return Goal(self, goal)
 
     def connect(self) -> None:
@@ -173,50 +129,19 @@ class RosGraph:
                 return
         raise RuntimeError("the node answers, but its feedback does not arrive")
 
-    def call(self, kind: Any, name: str, request: Any) -> Any:
-        """Call a service once."""
-        client = self.node.create_client(kind, name)
-        try:
-            if not client.wait_for_service(PATIENCE):
-                raise RuntimeError(f"nobody serves {name}")
-            return self.complete(client.call_async(request))
-        finally:
-            self.node.destroy_client(client)
 
-
-class Listener:
+class Listener(ros_node.Listener):
     """Messages of a topic and when they arrived (time.monotonic() seconds)."""
 
-    def __init__(self, graph: RosGraph, kind: Any, topic: str, qos: QoSProfile | int = LATCHED) -> None:
-        self._node = graph.node
-        self._messages: queue.Queue[tuple[float, Any]] = queue.Queue()
-        self._subscription = graph.node.create_subscription(kind, topic, self._on_message, qos)
+    def __init__(self, graph: RosGraph, kind: Any, topic: str, qos: QoSProfile | int = ros_node.LATCHED) -> None:
+        super().__init__(graph, kind, topic, qos)
 
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._node.destroy_subscription(self._subscription)
-
-    def wait_for(self, wanted: Callable[[Any], bool] = lambda _: True) -> tuple[float, Any]:
-        """The next message for which ``wanted`` is true."""
-        while True:
-            when, message = self._messages.get(timeout=PATIENCE)
-            if wanted(message):
-                return when, message
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is a message that was not waited for yet."""
-        return not self._messages.empty()
-
-    def _on_message(self, message: Any) -> None:
-        self._messages.put((time.monotonic(), message))
+    def wait_for(self, wanted: Callable[[Any], Any] = lambda _: True) -> tuple[float, Any]:
+        """When the next message arrived for which ``wanted`` is true, and the message."""
+        message = super().wait_for(wanted)
+        return self.when, message
 
 
 def picture(seed: int, width: int = 640, height: int = 480) -> Image:
     """A picture of noise, rgb8; 640x480 takes 300 tokens."""
-    pixels = np.random.default_rng(seed).integers(0, 256, width * height * 3, dtype=np.uint8)
-    image = Image(height=height, width=width, encoding="rgb8", step=width * 3)
-    image.data = pixels.tobytes()
-    return image
+    return ros_client.picture(width, height, seed=seed)

@@ -23,6 +23,7 @@ from bench import Bench
 from camera_cpu import camera_cpu
 from cancel import cancel
 from figures import Figure, table
+from gateway_load import gateway_load
 from memory import memory
 from openvino_llama import openvino_llama
 from ros_graph import RosGraph, isolate
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "camera_cpu": camera_cpu,
     "start_up": start_up,
     "memory": memory,
+    "gateway_load": gateway_load,
     "openvino": openvino_llama,
 }
 

@@ -2,7 +2,7 @@
 
     ros2 launch qwen3vl_ros sim.launch.py motion:="red_box circle radius=0.1 period=8"
 
-Takes the arguments of vlm.launch.py too. The camera needs Drake: docs/simulation.md.
+Takes the arguments of vlm.launch.py too, such as web:=true. The camera needs Drake: docs/simulation.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
     ros2 launch qwen3vl_ros vlm.launch.py image:=/camera/color/image_raw
 
+With web:=true also the HTTP gateway and its page, at http://127.0.0.1:8080 (docs/gateway.md).
+
 An argument left empty leaves the value of the parameter file alone. The node configures and activates
 itself (its parameter `autostart`).
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -37,6 +40,8 @@ ARGUMENTS = {
     "transport": ("", "How pictures come: raw or compressed."),
     "autostart": ("", "Whether the node configures and activates itself: true or false."),
     "use_sim_time": ("", "Whether the node's time is that on /clock: true or false."),
+    "web": ("false", "Whether the HTTP gateway and its page run, too: true or false."),
+    "web_port": ("", "TCP port of the gateway: 8080 where the parameter file says nothing else."),
     "log_level": ("info", "Least severity that the node logs: debug, info, warn, error or fatal."),
 }
 # The arguments that are parameters of the node, and their types.
@@ -87,6 +92,9 @@ def _node(context: LaunchContext) -> list[Node]:
         for name, value_type in PARAMETERS.items()
         if given[name]
     }
+    web_parameters = {name: value for name, value in parameters.items() if name == "use_sim_time"}
+    if given["web_port"]:
+        web_parameters["port"] = ParameterValue(LaunchConfiguration("web_port"), value_type=int)
     parameters |= _of_engine(given)
     return [
         Node(
@@ -104,5 +112,15 @@ def _node(context: LaunchContext) -> list[Node]:
                 ("depth", given["depth"]),
             ],
             ros_arguments=["--log-level", given["log_level"]],
-        )
+        ),
+        Node(
+            package="qwen3vl_ros",
+            executable="web",
+            name="web",
+            namespace=given["namespace"],
+            output="screen",
+            parameters=[given["params_file"], *([web_parameters] if web_parameters else [])],
+            ros_arguments=["--log-level", given["log_level"]],
+            condition=IfCondition(LaunchConfiguration("web")),
+        ),
     ]

@@ -32,6 +32,7 @@ QUESTIONS = (
 )
 CAMERA_TOPIC = "/camera/image_raw"
 TOPICS = (f"image:={CAMERA_TOPIC}", "camera_info:=/camera/camera_info", "depth:=/camera/depth/image_raw")
+PAGE_PORT = 8080
 START_TIMEOUT = 60.0
 """Seconds that node and camera may take until the first frame is there and the model is loaded."""
 
@@ -141,6 +142,16 @@ class _Robot:
         self.wait_until(lambda: find() is not None, "The frame of the answer did not arrive", 2.0)
         return find()
 
+    def wait_until_listening(self, port: int) -> None:
+        """Wait until the page can be opened; a server that starts says nothing to those who are not connected yet."""
+
+        def open_to_all() -> bool:
+            with socket.socket() as visitor:
+                return visitor.connect_ex(("127.0.0.1", port)) == 0
+
+        # Asked at each event: frames arrive several times a second.
+        self.wait_until(open_to_all, "The page did not open", START_TIMEOUT)
+
     def run_until_interrupted(self) -> None:
         self.wait_until(lambda: False, "", 1e9)
 
@@ -219,7 +230,8 @@ def _ask_about_a_frame(robot: _Robot, output: Path) -> int:
     _save(frame, dialogue, output)
     _console.print(f"\nThe frame with the answers: [bold]{output.resolve()}[/bold]")
     _console.print(
-        "Next: `make up` (or `qwen3vl-ros demo --keep`) leaves camera and node running; then, in another terminal,\n"
+        "Next: `make up` (or `qwen3vl-ros demo --keep`) leaves camera and node running, with a page to look and ask,\n"
+        f"    http://127.0.0.1:{PAGE_PORT}\nIn another terminal:\n"
         f'    {_command()} ask "What colour is the ball?"\n'
         "A real model: `qwen3vl-ros download Qwen/Qwen3-VL-2B-Instruct-GGUF`. A behaviour: docs/client.md.",
         soft_wrap=True,
@@ -248,11 +260,26 @@ def _command() -> str:
     return str(called) if called.name == "qwen3vl-ros" else f"{sys.executable} -m qwen3vl_ros.cli"
 
 
+def _free_port() -> int:
+    """The page's usual port, or any that is free."""
+    with socket.socket() as taken:
+        try:
+            taken.bind(("127.0.0.1", PAGE_PORT))
+        except OSError:
+            taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
 def _keep(robot: _Robot) -> int:
     if os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST":
         _console.print("Visible on this machine only (ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST).")
     command = _command()
+    port = _free_port()
+    robot.start("web", "--ros-args", "-p", f"port:={port}")
+    with _console.status("starting the page ...", spinner="dots"):
+        robot.wait_until_listening(port)
     _console.print(
+        f"A page to look and ask: [bold]http://127.0.0.1:{port}[/bold]\n"
         "Running until Ctrl-C. In another terminal:\n"
         f'    {command} ask "What colour is the box?"\n'
         f'    {command} ask "How many objects are there?" --temperature 0',

@@ -1,0 +1,106 @@
+"""Rotating logs: who asked, which model was loaded, what went wrong. Never a picture, a question or a token."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from qwen3vl_ros.web.errors import CLIENT_CLOSED_REQUEST, ApiError
+from qwen3vl_ros.web.metrics import Metrics
+
+ACCESS: Final = logging.getLogger("qwen3vl_ros.web.access")
+MODEL: Final = logging.getLogger("qwen3vl_ros.web.model")
+ERROR: Final = logging.getLogger("qwen3vl_ros.web.error")
+SERVER: Final = logging.getLogger("uvicorn.error")
+"""What uvicorn has to say; it goes to error.log, too."""
+
+_SIZE, _FILES = 5_000_000, 5
+
+
+def open_logs(directory: Path) -> None:
+    """Write access.log, model.log and error.log there, 5 MB each, 5 old ones kept. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {"access": [ACCESS], "model": [MODEL], "error": [ERROR, SERVER]}
+    for name, loggers in files.items():
+        handler = logging.handlers.RotatingFileHandler(
+            directory / f"{name}.log", maxBytes=_SIZE, backupCount=_FILES, encoding="utf-8"
+        )
+        formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+        handler.setFormatter(formatter)
+        for logger in loggers:
+            logger.addHandler(handler)
+            logger.propagate = False
+            logger.setLevel(logging.WARNING if logger is SERVER else logging.INFO)
+
+
+class Defects:
+    """ASGI middleware: a defect of this package becomes a traceback in error.log, and OpenAI's error for the client."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if begun:
+                raise  # the server closes the connection: the client sees that the response is not whole
+            calls = "".join(traceback.format_tb(error.__traceback__))
+            # Cut short, in case it repeats what it was given.
+            ERROR.error("%s %s: %s: %.300s\n%s", scope["method"], scope["path"], type(error).__name__, error, calls)
+            self._metrics.failed("internal_error")
+            message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__} (error.log has the details)"
+            await ApiError(500, "internal_error", message).response()(scope, receive, send)
+
+
+class AccessLog:
+    """ASGI middleware: a line for every request when it is over, and its part in the metrics."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state: dict[str, Any] = scope.setdefault("state", {})
+        status, begin = 500, time.monotonic()
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            duration = time.monotonic() - begin
+            if state.get("gone"):
+                status = CLIENT_CLOSED_REQUEST
+            route = scope.get("route")
+            path = getattr(route, "path", "other")
+            self._metrics.responded(path, status, duration)
+            client = scope["client"][0] if scope.get("client") else "-"
+            picture = state.get("picture_name") or (f"{state['pictures']} pictures" if state.get("pictures") else "-")
+            # As JSON strings: what a client chose cannot begin a line of its own.
+            shown = json.dumps(str(scope["path"])[:200]), json.dumps(str(picture)[:100])
+            ACCESS.info("%s %s %s %s %d %.3f s", client, scope["method"], *shown, status, duration)

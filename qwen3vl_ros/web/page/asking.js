@@ -1,0 +1,77 @@
+// A turn: one question of a conversation, its request to the gateway, and what its answer brings.
+//
+// A conversation is {id, camera, pictures, turns}; `camera` is "" where the pictures here are sent, else the name of
+// the robot's own that the node looks through. A turn is
+// {title, task, text, parser, first, answer, stage, problem, stopped}: `first` is the index of its first picture,
+// `stage` null once it is over. Its answer is {text, reasoning, regions, json, facts}; `regions` are those of the
+// gateway's answer in pixels of the original picture.
+
+/** The turn that begins with what QuestionForm.question gives. */
+export function newTurn({ title, text, task, parser }, { camera, pictures }) {
+  const first = camera ? pictures.length : 0;
+  const answer = { text: "", reasoning: "", regions: [], json: null, facts: "" };
+  return { title, text, task, parser, first, answer, stage: {}, problem: "", stopped: false };
+}
+
+/**
+ * The request of a turn: what was said before, the pictures, or the camera that the node is to look through.
+ * A task is asked afresh: its wording is made to stand alone.
+ */
+export function requestOf({ camera, pictures, turns }, turn, { task, slots }) {
+  const answered = task ? [] : turns.filter(({ answer }) => answer.text);
+  const messages = answered.flatMap(({ title, answer }) => [
+    { role: "user", content: [{ type: "text", text: title }] },
+    { role: "assistant", content: answer.text },
+  ]);
+  messages.push({ role: "user", content: [{ type: "text", text: turn.text }] });
+  const images = camera ? [] : pictures.map(({ url }) => ({ type: "image_url", image_url: { url } }));
+  messages[0].content.unshift(...images);
+  return { messages, ...(camera && { camera }), ...(task && { task, slots }) };
+}
+
+/**
+ * Take in the steps of Server.ask until the answer is complete, with `onStep(delta)` after each.
+ * Returns the headers of the answer's frames. Throws what they throw.
+ */
+export async function follow(steps, turn, { camera, pictures }, onStep) {
+  const begun = performance.now();
+  let step = await steps.next();
+  for (; !step.done; step = await steps.next()) {
+    const { stage, delta = "", reasoning = "" } = step.value;
+    if (stage) turn.stage = step.value;
+    turn.answer.text += delta;
+    turn.answer.reasoning += reasoning;
+    onStep(delta);
+  }
+  const { extra, usage, finishReason } = step.value;
+  turn.answer.facts = facts(turn.task, extra, usage, finishReason, (performance.now() - begun) / 1000);
+  turn.answer.json = extra.json ?? null;
+  // What the node saw through the camera itself is in the camera's pixels already.
+  const scaled = (region) => (camera ? region : inOriginal(region, pictures[turn.first + region.image]));
+  turn.answer.regions = (extra.regions ?? []).map(scaled);
+  return extra.image_headers;
+}
+
+/** A region in pixels of the original picture, not of what was sent. */
+function inOriginal(region, { width, height, sentWidth, sentHeight }) {
+  const [across, down] = [width / sentWidth, height / sentHeight];
+  const scaled = (numbers) => numbers && numbers.map((number, index) => number * (index % 2 ? down : across));
+  const problem = region.position ? region.problem : ""; // nobody expects metres in a picture without depth
+  return {
+    ...region,
+    box: scaled(region.box),
+    point: scaled(region.point),
+    polygon: region.polygon.map(scaled),
+    problem,
+  };
+}
+
+function facts(task, { engine, probability, notes }, usage, finishReason, seconds) {
+  const parts = [`${seconds.toFixed(1)} s`];
+  if (usage) parts.unshift(usage.completion_tokens === 1 ? "1 token" : `${usage.completion_tokens} tokens`);
+  const what = task === "yes_no" ? "yes" : "the first choice";
+  if (typeof probability === "number") parts.push(`probability of ${what} ${probability.toFixed(2)}`);
+  if (engine) parts.push(engine);
+  if (finishReason === "length") parts.push("cut short at the most tokens that an answer may have");
+  return [parts.join(" · "), ...(notes ?? [])].join("\n");
+}

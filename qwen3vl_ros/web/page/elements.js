@@ -1,0 +1,18 @@
+// Making and finding elements. Text goes in as text: nothing here parses HTML.
+
+/** The element with this id; the page has all that are asked for. */
+export const byId = (id) => document.getElementById(id);
+
+/** A new element with these properties and children (elements or texts). */
+export function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+/** A new SVG element with these attributes. */
+export function svg(name, attributes = {}) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}

@@ -1,0 +1,227 @@
+// The page: joins its parts, and asks.
+
+import { Announcer } from "./announcer.js";
+import { follow, newTurn, requestOf } from "./asking.js";
+import { byId } from "./elements.js";
+import { Health } from "./health.js";
+import { History } from "./history.js";
+import { pictureFiles } from "./picture.js";
+import { PicturePanel } from "./picture_panel.js";
+import { QuestionForm } from "./question_form.js";
+import { Problem, Server } from "./server.js";
+import { TurnView } from "./turn_view.js";
+
+const announcer = new Announcer(byId("announcer"));
+const server = new Server(askForToken);
+const panel = new PicturePanel(server, () => startOver());
+const form = new QuestionForm(ask, () => running?.abort());
+const history = new History(reopen);
+const health = new Health(server, announcer, (status) => {
+  panel.setCameras(status.cameras.map(({ name }) => name));
+  byId("depth-choice").hidden = !depthOffered();
+  offerTasks(["ready", "busy", "inactive"].includes(status.state));
+});
+
+let conversation = null; // asking.js says what is in it
+let running = null; // AbortController of the question that is being answered
+let tasksOffered = false;
+
+/** Resolves to the token that the user types. */
+function askForToken(wrong) {
+  const tokenForm = byId("token-form");
+  byId("token-note").textContent = wrong
+    ? "The gateway refused this token: look at the one that the node web was started with."
+    : "The gateway wants one. It is kept until this tab is closed.";
+  tokenForm.hidden = false;
+  byId("token").focus();
+  return new Promise((resolve) => {
+    const submitted = (event) => {
+      event.preventDefault();
+      tokenForm.hidden = true;
+      resolve(byId("token").value);
+      byId("token").value = "";
+      byId("prompt").focus();
+    };
+    tokenForm.addEventListener("submit", submitted, { once: true });
+  });
+}
+
+/** Offer the node's tasks; a node that is gone may come back with others. */
+async function offerTasks(loaded) {
+  if (loaded === tasksOffered) return;
+  tasksOffered = loaded;
+  if (!loaded) return;
+  try {
+    form.setTasks(await server.tasks());
+    health.setProblem("tasks", "");
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    tasksOffered = false; // the next status tries again
+    health.setProblem("tasks", `The list of tasks did not come: ${problem.message}`);
+  }
+}
+
+/** The robot's own camera can be asked in the live view, and in a conversation that began so. */
+function depthOffered() {
+  return panel.isLive ? Boolean(panel.camera) : Boolean(conversation?.camera);
+}
+
+function startOver() {
+  show(null);
+}
+
+function reopen(earlier) {
+  byId("depth").checked = Boolean(earlier.camera);
+  show(earlier);
+  showTurn(earlier.turns.at(-1));
+}
+
+/** Put a conversation, or with null none, on the screen. */
+function show(other) {
+  conversation = other;
+  byId("turns").replaceChildren(...(other?.turns ?? []).map((turn) => new TurnView(turn, showTurn).root));
+  say("");
+  update();
+}
+
+/** Show what depends on the conversation and on whether an answer is being written. */
+function update() {
+  const begun = conversation !== null;
+  byId("invitation").hidden = begun;
+  byId("new").hidden = !begun || running !== null;
+  byId("ask").textContent = begun ? "Follow up" : "Ask";
+  byId("depth").disabled = begun;
+  byId("depth-choice").hidden = !depthOffered();
+  byId("past").inert = running !== null;
+  panel.locked = running !== null;
+  form.busy = running !== null;
+  history.setCurrent(conversation);
+}
+
+/** Show the picture of a turn with what was found there. */
+function showTurn(turn) {
+  if (!conversation.pictures[turn.first]) {
+    say("There is no picture of this answer: none came from the camera after it.");
+    return;
+  }
+  const regions = turn.answer.regions.map((region) => ({ ...region, image: region.image + turn.first }));
+  panel.showPictures(conversation.pictures, regions, regions[0]?.image ?? turn.first);
+  byId("stage").scrollIntoView({ block: "nearest" }); // on a phone it is above the conversation
+}
+
+/** A sentence above the buttons; "" takes it away. */
+function say(sentence) {
+  byId("note").textContent = sentence;
+}
+
+/** Run `action`, and say what its Problem says. */
+async function saying(action) {
+  say("");
+  try {
+    return await action();
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    say(problem.message);
+    return null;
+  }
+}
+
+async function ask() {
+  if (running) return;
+  const question = form.question();
+  running = new AbortController();
+  try {
+    const turn = await saying(() => begin(question));
+    if (!turn) return;
+    form.clear();
+    await answer(turn, requestOf(conversation, turn, question));
+  } finally {
+    running = null;
+    update();
+  }
+}
+
+/** The turn of a question, in the conversation or a new one. Throws Problem. */
+async function begin(question) {
+  const { task, pictures, depth } = question;
+  if (!depth && panel.count < pictures) {
+    const way = "keep a frame of the live view first, or open several files";
+    throw new Problem(pictures === 1 ? panel.reason : `${task} needs ${pictures} pictures: ${way}.`);
+  }
+  if (!conversation) {
+    const shown = depth ? [] : await panel.freeze();
+    conversation = { id: Date.now(), camera: depth ? panel.camera : "", pictures: shown, turns: [] };
+  }
+  return newTurn(question, conversation);
+}
+
+async function answer(turn, request) {
+  conversation.turns.push(turn);
+  update();
+  const view = new TurnView(turn, showTurn);
+  byId("turns").append(view.root);
+  view.root.scrollIntoView({ block: "nearest" });
+  try {
+    const headers = await follow(server.ask(request, running.signal), turn, conversation, (delta) => {
+      if (turn.parser === "text") announcer.add(delta);
+      keepingEnd(byId("turns"), () => view.update());
+    });
+    if (conversation.camera) await addNewerPicture(turn, headers[0].stamp);
+    if (conversation.camera || turn.answer.regions.length) showTurn(turn);
+  } catch (problem) {
+    if (running.signal.aborted) turn.stopped = true;
+    else if (problem instanceof Problem) turn.problem = problem.message;
+    else throw problem;
+  } finally {
+    turn.stage = null;
+    view.update();
+    announcer.finish(view.inWords);
+    history.add(conversation);
+  }
+}
+
+/** Change what is in a scrolled list; who reads its end goes on reading its end. */
+function keepingEnd(list, change) {
+  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+  change();
+  if (atEnd) list.scrollTop = list.scrollHeight;
+}
+
+/** The picture for an answer about the robot's own camera: a frame that came after it, and says so. */
+async function addNewerPicture(turn, stamp) {
+  try {
+    const picture = await panel.newestPicture(conversation.camera);
+    const later = Number(picture.stamp) - (stamp.sec + stamp.nanosec / 1e9);
+    picture.note = later ? `a newer frame, ${later.toFixed(1)} s after the one asked about` : "the frame asked about";
+    conversation.pictures.push(picture);
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    turn.answer.facts += `\nThere is no newer frame to show: ${problem.message}`;
+  }
+}
+
+async function open(files) {
+  if (running) say("An answer is being written: stop it first (Esc).");
+  else if (files.length) await saying(() => panel.open(files));
+}
+
+byId("new").addEventListener("click", () => (conversation.camera ? panel.goLive() : startOver()));
+byId("open").addEventListener("click", () => byId("files").click());
+byId("files").addEventListener("change", async () => {
+  await open([...byId("files").files]);
+  byId("files").value = ""; // the same file may be opened again
+});
+document.addEventListener("paste", (event) => open(pictureFiles(event.clipboardData)));
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dropping");
+});
+document.addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dropping"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  open(pictureFiles(event.dataTransfer));
+});
+
+await health.start();
+performance.mark("status shown");

@@ -1,0 +1,133 @@
+// Boxes and points over a picture, and the list that says the same in words. Either lights the other up.
+
+import { element, svg } from "./elements.js";
+
+const HUES = ["#ffd166", "#4cc9f0", "#95e06c", "#ff9f6b", "#d0a6ff", "#ff8fb8", "#7ff0dc", "#f2f2f2"];
+const LABEL_SIZE = 13; // px on the screen, whatever the picture's size
+const GAP = 4;
+const POINT_RADIUS = 5;
+
+export class Overlay {
+  #drawing;
+  #section;
+  #list;
+  #size = null;
+  #regions = [];
+  #pinned = -1;
+
+  /** `drawing`: the SVG over the picture; `section`: the place of the list. */
+  constructor(drawing, section) {
+    this.#drawing = drawing;
+    this.#section = section;
+    this.#list = section.querySelector("ul");
+    new ResizeObserver(() => this.#draw()).observe(drawing);
+  }
+
+  /** Show regions of a picture of this size, all in its pixels; [] takes everything away. */
+  show({ width, height }, regions) {
+    this.#size = { width, height };
+    this.#regions = regions;
+    this.#pinned = -1;
+    this.#drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.#section.hidden = regions.length === 0;
+    this.#list.replaceChildren(...regions.map((region, index) => this.#row(region, index)));
+    this.#draw();
+  }
+
+  #row(region, index) {
+    const swatch = svg("svg", { class: "swatch", viewBox: "0 0 1 1", "aria-hidden": "true" });
+    swatch.append(svg("rect", { width: 1, height: 1, fill: this.#hue(region) }));
+    const button = element(
+      "button",
+      { type: "button", className: "region" },
+      swatch,
+      element("span", { className: "name" }, region.label || "unnamed"),
+      element("span", { className: "place" }, whereInWords(region)),
+    );
+    button.setAttribute("aria-pressed", "false");
+    button.dataset.region = index;
+    if (region.problem) button.append(element("span", { className: "problem" }, region.problem));
+    button.addEventListener("click", () => this.#pin(index));
+    for (const type of ["pointerenter", "focus"]) button.addEventListener(type, () => this.#light(index));
+    for (const type of ["pointerleave", "blur"]) button.addEventListener(type, () => this.#light(this.#pinned));
+    return element("li", {}, button);
+  }
+
+  #hue(region) {
+    const labels = [...new Set(this.#regions.map(({ label }) => label))];
+    return HUES[labels.indexOf(region.label) % HUES.length];
+  }
+
+  #draw() {
+    if (!this.#size) return;
+    const { clientWidth, clientHeight } = this.#drawing;
+    // How many of the picture's pixels a pixel of the screen shows.
+    const scale = Math.max(this.#size.width / clientWidth, this.#size.height / clientHeight);
+    if (!Number.isFinite(scale)) return;
+    this.#drawing.replaceChildren(...this.#regions.map((region, index) => this.#shape(region, index, scale)));
+    this.#light(this.#pinned);
+  }
+
+  #shape(region, index, scale) {
+    const group = svg("g", { class: "region", color: this.#hue(region) });
+    group.dataset.region = index;
+    const { box, point, polygon, label } = region;
+    const outlines = [];
+    if (box) outlines.push(["rect", { x: box[0], y: box[1], width: box[2], height: box[3] }]);
+    if (polygon.length) outlines.push(["polygon", { points: polygon.join(" ") }]);
+    for (const [shape, place] of outlines) {
+      group.append(svg(shape, { class: "halo", ...place }), svg(shape, { class: "box", ...place }));
+    }
+    if (point) group.append(svg("circle", { class: "point", cx: point[0], cy: point[1], r: POINT_RADIUS * scale }));
+    const corner = box ?? point ?? polygon[0];
+    if (label && corner) this.#name(group, label, corner[0], corner[1], scale);
+    group.addEventListener("pointerenter", () => this.#light(index));
+    group.addEventListener("pointerleave", () => this.#light(this.#pinned));
+    group.addEventListener("click", () => this.#pin(index));
+    return group;
+  }
+
+  /** The label above the corner (x, y), or below it where the picture ends. */
+  #name(group, label, x, y, scale) {
+    const size = LABEL_SIZE * scale;
+    const gap = GAP * scale;
+    const top = y - size - 2 * gap < 0 ? y : y - size - 2 * gap;
+    const text = svg("text", { x: x + gap, y: top + size + gap / 2, "font-size": size });
+    text.textContent = label;
+    const back = svg("rect", { class: "label", x, y: top, height: size + 2 * gap, width: 0 });
+    group.append(back, text);
+    this.#drawing.append(group); // a text has a length once it is in the document
+    const width = text.getComputedTextLength() + 2 * gap;
+    const left = Math.max(0, Math.min(x, this.#size.width - width));
+    back.setAttribute("width", width);
+    back.setAttribute("x", left);
+    text.setAttribute("x", left + gap);
+  }
+
+  #pin(index) {
+    this.#pinned = this.#pinned === index ? -1 : index;
+    for (const button of this.#list.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.region) === this.#pinned));
+    }
+    this.#light(this.#pinned);
+  }
+
+  /** Light region `index` up in picture and list; -1: none. */
+  #light(index) {
+    for (const part of [...this.#drawing.children, ...this.#list.querySelectorAll("button")]) {
+      part.classList.toggle("lit", Number(part.dataset.region) === index);
+    }
+    this.#drawing.classList.toggle("dimmed", index >= 0);
+  }
+}
+
+function whereInWords({ box, point, position }) {
+  const parts = [];
+  if (position) parts.push(`${position.map((metres) => metres.toFixed(2)).join(", ")} m`);
+  if (box) {
+    const [x, y, width, height] = box.map(Math.round);
+    parts.push(`${width} × ${height} px at ${x}, ${y}`);
+  }
+  if (point) parts.push(`point ${point.map(Math.round).join(", ")} px`);
+  return parts.join(" · ");
+}

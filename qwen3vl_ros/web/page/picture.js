@@ -1,0 +1,57 @@
+// Pictures to ask about. A picture is {url, width, height, sentWidth, sentHeight, name}: `url` is the JPEG that is
+// sent and shown, `width` and `height` are those of the original, in whose pixels boxes are drawn and written. A
+// camera's has its `stamp` (seconds), and a `note` where there is more to say about it.
+
+import { Problem } from "./server.js";
+
+const LONGEST_SIDE = 2048; // px; more than the model's own input has, and far below the gateway's limits
+const QUALITY = 0.95;
+
+/** The picture in a file, upright and small enough to be sent. Throws Problem. */
+export async function pictureOfFile(file) {
+  const bitmap = await createImageBitmap(file).catch(() => {
+    throw new Problem(`${file.name || "The pasted file"} is no picture that this browser can read: use JPEG or PNG.`);
+  });
+  const { width, height } = bitmap;
+  const scale = Math.min(1, LONGEST_SIDE / Math.max(width, height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white"; // JPEG has no transparency
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  const url = canvas.toDataURL("image/jpeg", QUALITY);
+  return {
+    url,
+    width,
+    height,
+    sentWidth: canvas.width,
+    sentHeight: canvas.height,
+    name: file.name || "pasted picture",
+  };
+}
+
+/** The picture that a camera's frame (Server.frame) is. */
+export async function pictureOfFrame(frame, name) {
+  const bitmap = await createImageBitmap(frame.jpeg);
+  const [sentWidth, sentHeight] = [bitmap.width, bitmap.height];
+  bitmap.close();
+  const { width, height, stamp } = frame;
+  return { url: await dataUrl(frame.jpeg), width, height, sentWidth, sentHeight, name, stamp };
+}
+
+/** Picture files in what was dropped or pasted. */
+export function pictureFiles(transfer) {
+  return [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+}
+
+function dataUrl(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
+}

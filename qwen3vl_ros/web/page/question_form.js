@@ -1,0 +1,127 @@
+// The question: a task, its slots, and the text that is asked.
+
+import { byId, element } from "./elements.js";
+
+const GROUPS = { text: "Text", json: "Values", regions: "Places in the picture", regions_3d: "Places in space" };
+const SEPARATORS = /[,;\n，；、]/;
+
+export class QuestionForm {
+  #tasks = new Map();
+
+  /** `onAsk()` and `onStop()`: the user wants that. */
+  constructor(onAsk, onStop) {
+    byId("composer").addEventListener("submit", (event) => {
+      event.preventDefault();
+      onAsk();
+    });
+    byId("prompt").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      byId("composer").requestSubmit();
+    });
+    document.addEventListener("keydown", (event) => event.key === "Escape" && !byId("stop").hidden && onStop());
+    byId("stop").addEventListener("click", onStop);
+    byId("task").addEventListener("change", () => this.#showTask());
+  }
+
+  /** Offer these tasks of Server.tasks. */
+  setTasks(tasks) {
+    this.#tasks = new Map(tasks.map((task) => [task.name, task]));
+    const groups = Object.entries(GROUPS).map(([parser, label]) => {
+      const options = tasks.filter((task) => task.parser === parser).map(({ name }) => new Option(name, name));
+      return element("optgroup", { label }, ...options);
+    });
+    const chosen = byId("task").value;
+    byId("task").replaceChildren(new Option("Any question", ""), ...groups.filter((group) => group.childElementCount));
+    byId("task").value = this.#tasks.has(chosen) ? chosen : "";
+    this.#showTask();
+  }
+
+  /** What is asked now: {text, title, task, parser, slots, pictures, depth}; `pictures`: how many it needs. */
+  question() {
+    const text = byId("main-slot").hidden ? "" : byId("prompt").value.trim();
+    const task = this.#tasks.get(byId("task").value);
+    const depth = byId("depth").checked && !byId("depth-choice").hidden;
+    if (!task) return { text, title: text, task: "", parser: "text", slots: {}, pictures: 1, depth };
+    const { name, parser, pictures } = task;
+    return {
+      text,
+      title: text ? `${name}: ${text}` : name,
+      task: name,
+      parser,
+      slots: this.#slots(task),
+      pictures,
+      depth,
+    };
+  }
+
+  /** Make room for the next question. */
+  clear() {
+    byId("prompt").value = "";
+  }
+
+  /** Whether an answer is being written. */
+  set busy(busy) {
+    const focused = document.activeElement;
+    byId("stop").hidden = !busy;
+    byId("ask").hidden = busy;
+    if (busy && focused === byId("ask")) byId("stop").focus(); // a hidden element would lose the focus to nothing
+    if (!busy && focused === byId("stop")) byId("prompt").focus();
+  }
+
+  #showTask() {
+    const task = this.#tasks.get(byId("task").value);
+    const slots = task?.slots ?? [];
+    const main = slots.find(({ name }) => name === task.main);
+    byId("task-description").textContent = task?.description ?? "";
+    byId("main-slot").hidden = Boolean(task) && !main;
+    byId("main-slot").querySelector("label").textContent = main ? labelOf(main) : "Question";
+    byId("prompt").required = task ? Boolean(main?.required) : true;
+    byId("slots").replaceChildren(...slots.filter((slot) => slot !== main).map(slotField));
+  }
+
+  /** The values of the fields that were filled in. */
+  #slots(task) {
+    const fields = [...byId("slots").querySelectorAll("[name]")].filter((field) => field.value !== "");
+    const typed = (field) =>
+      valueOf(
+        task.slots.find(({ name }) => name === field.name),
+        field.value,
+      );
+    return Object.fromEntries(fields.map((field) => [field.name, typed(field)]));
+  }
+}
+
+function labelOf({ description, type, required }) {
+  const list = type === "texts" ? ", separated by commas" : "";
+  return `${description}${list}${required ? "" : " (optional)"}`;
+}
+
+function slotField(slot) {
+  const id = `slot-${slot.name}`;
+  const field = slotInput(slot);
+  Object.assign(field, { id, name: slot.name, required: slot.required });
+  return element("div", { className: "slot" }, element("label", { htmlFor: id }, labelOf(slot)), field);
+}
+
+function slotInput({ type, choices, default: usual }) {
+  const options = type === "boolean" ? ["true", "false"] : (choices ?? []);
+  if (options.length) {
+    const words = { true: "yes", false: "no" };
+    const unset = new Option(usual === null || usual === undefined ? "–" : `${words[usual] ?? usual} (as usual)`, "");
+    return element("select", {}, unset, ...options.map((option) => new Option(words[option] ?? option, option)));
+  }
+  if (type === "number") return element("input", { type: "number", step: "any", placeholder: usual ?? "" });
+  return element("input", { type: "text", placeholder: usual ?? "" });
+}
+
+function valueOf({ type }, text) {
+  if (type === "number") return Number(text);
+  if (type === "boolean") return text === "true";
+  if (type === "texts")
+    return text
+      .split(SEPARATORS)
+      .map((part) => part.trim())
+      .filter(Boolean);
+  return text;
+}

@@ -1,0 +1,116 @@
+"""How the gateway is set up: each field is a parameter of the node ``web``, described where it is declared."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TOKEN_VARIABLE = "QWEN3VL_WEB_TOKEN"
+"""Environment variable that has the bearer token where no file is named."""
+
+_SHORTEST_TOKEN = 16
+
+
+class SettingsError(ValueError):
+    """The gateway cannot be started like this; the text says what to change."""
+
+
+def _described(default: Any, description: str, low: float = 0, high: float = 0) -> Any:
+    return field(default=default, metadata={"description": description, "range": (low, high)})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The parameters of the node ``web``. Times in seconds, sizes in bytes."""
+
+    host: str = _described(
+        "127.0.0.1", "Address to listen on. Beyond this machine's own it needs a token, or allow_without_token."
+    )
+    port: int = _described(8080, "TCP port to listen on. 0: a free one, which the log names.", 0, 65535)
+    node_name: str = _described("vlm", "Name of the node to ask; relative to this node's namespace.")
+    token_file: str = _described(
+        "", f"File with the bearer token that every client has to send. Empty: the environment's {TOKEN_VARIABLE}."
+    )
+    allow_without_token: bool = _described(
+        False, "Listen beyond this machine without a token: everybody who reaches the port may look and ask."
+    )
+    allowed_hosts: tuple[str, ...] = _described(
+        ("",),
+        "Without a token: names by which browsers reach this gateway, beside this machine's own (Host header), such as "
+        "that of a reverse proxy.",
+    )
+    timeout: float = _described(120.0, "Seconds that a question may take, waiting in the queue included.", 1, 86400)
+    concurrency: int = _described(3, "Questions at a time; one more gets status 503.", 1, 1000)
+    rate_limit: int = _described(
+        60, "Questions a minute from one client's address; more get status 429. 0: any number.", 0, 100000
+    )
+    max_image_bytes: int = _described(10_000_000, "Largest picture in a question, bytes.", 1000, 1_000_000_000)
+    max_image_pixels: int = _described(
+        40_000_000, "Most pixels of a picture in a question; looked at before it is decoded.", 1000, 100_000_000
+    )
+    max_request_bytes: int = _described(30_000_000, "Largest request, bytes.", 10000, 1_000_000_000)
+    remote_image_hosts: tuple[str, ...] = _described(
+        ("",), "Hosts that pictures may be fetched from when a question has their http(s) URL. Empty: none."
+    )
+    log_directory: str = _described(
+        "", "Where access.log, model.log and error.log go. Empty: qwen3vl_web in ROS's log directory."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may come in. ``token`` "" = everybody, as far as ``hosts`` (names in the Host header) allow."""
+
+    token: str
+    hosts: frozenset[str]
+
+
+def access(settings: Settings, environment: Mapping[str, str] = os.environ) -> Access:
+    """What the settings mean for clients. Raises :class:`SettingsError` for one open to the network by mistake."""
+    token = _token(settings, environment)
+    if not token and not is_loopback(settings.host) and not settings.allow_without_token:
+        raise SettingsError(
+            f"host {settings.host} can be reached from other machines, and there is no token: put one into a file and "
+            f"name it in token_file, or into the environment's {TOKEN_VARIABLE}; or set allow_without_token, and "
+            "everybody who reaches the port may look through the cameras"
+        )
+    hosts = (
+        frozenset()
+        if settings.allow_without_token
+        else frozenset(
+            {"localhost", "127.0.0.1", "::1", settings.host.lower(), *(host.lower() for host in settings.allowed_hosts)}
+        )
+    )
+    return Access(token, frozenset() if token else hosts - {""})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address; a name other than localhost counts as reachable."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _token(settings: Settings, environment: Mapping[str, str]) -> str:
+    if settings.token_file:
+        path = Path(settings.token_file).expanduser()
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"token_file {path} cannot be read: {error}") from error
+        source = f"token_file {path}"
+    else:
+        token, source = environment.get(TOKEN_VARIABLE, "").strip(), f"the environment's {TOKEN_VARIABLE}"
+        if not token:
+            return ""
+    if len(token) < _SHORTEST_TOKEN or not token.isascii() or " " in token:
+        raise SettingsError(
+            f"{source} has to be one word of at least {_SHORTEST_TOKEN} ASCII characters; "
+            "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return token

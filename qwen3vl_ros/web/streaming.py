@@ -1,0 +1,128 @@
+"""An answer as server-sent events: progress while it waits, text as it comes, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing
+from typing import Any, Final
+
+import anyio
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from qwen3vl_ros.asking.exceptions import InternalError
+from qwen3vl_ros.asking.question import Phase
+from qwen3vl_ros.web.chat_request import ChatRequest
+from qwen3vl_ros.web.errors import of_vlm
+from qwen3vl_ros.web.following import ClientGone, Following
+from qwen3vl_ros.web.metrics import Metrics
+from qwen3vl_ros.web.replies import STAGES, JsonText, Reply, comment, event, extension_of, stage_of
+
+_KEEP_ALIVE: Final = 10.0
+"""Seconds of silence after which a stream carries a comment: proxies close connections that say nothing."""
+
+_CERTAIN: Final = 1.0
+"""Seconds after which a stream begins although the question may still be refused: its status is 200 from then on."""
+
+_SLOW_READER: Final = 30.0
+"""Seconds that a client may take to read a piece of a stream before it counts as gone."""
+
+
+async def begun(following: Following) -> None:
+    """Wait until the node works on the question, or it stands in the queue. Raises :class:`ApiError` if it ends before.
+
+    Refusals come at once, and still get the status that they deserve.
+    """
+    question = following.question
+    async for came in following.news(_CERTAIN):
+        if question.stage or question.queue_position or (not came and question.phase is Phase.ACCEPTED):
+            break
+    if (error := question.exception()) is not None:
+        raise of_vlm(error)
+
+
+class EventStream(Response):
+    """Sends the events of a question; whatever ends it, ``held`` is left, which cancels an unfinished question."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, following: Following, reply: Reply, asked: ChatRequest, metrics: Metrics, held: ExitStack
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._following = following
+        self._reply = reply
+        self._usage = asked.stream_options is not None and asked.stream_options.include_usage
+        self._json = JsonText() if asked.response_schema is not None else None
+        self._metrics = metrics
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send it all."""
+        with self._held:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                async with aclosing(self._events()) as events:
+                    async for data in events:
+                        with anyio.fail_after(_SLOW_READER):
+                            await send({"type": "http.response.body", "body": data, "more_body": True})
+            except (ClientGone, TimeoutError, OSError):
+                scope["state"]["gone"] = True
+                return
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        question = self._following.question
+        shown, text, reasoning = (0, 0), "", ""
+        yield self._event({"role": "assistant", "content": ""})
+        async for came in self._following.news(_KEEP_ALIVE):
+            done = question.done()
+            stage = (question.stage, question.queue_position)
+            if not done and stage != shown:
+                shown = stage
+                if stage[0] == 0:
+                    yield comment(f"queued, position {stage[1]}")
+                yield self._event({}, qwen3vl_ros=stage_of(*stage))
+            elif not came:
+                yield comment(STAGES[stage[0]])
+            if new := question.reasoning[len(reasoning) :]:
+                reasoning += new
+                yield self._event({"reasoning_content": new})
+            so_far = question.text
+            if self._json is not None:
+                so_far = self._json.streamable(so_far)
+            if (new := so_far[len(text) :]) and not done:
+                text += new
+                yield self._event({"content": new})
+        for data in self._end(text):
+            yield data
+        yield b"data: [DONE]\n\n"
+
+    def _end(self, text: str) -> list[bytes]:
+        """The last events, after ``text`` was sent."""
+        question = self._following.question
+        error = question.exception()
+        if error is None:
+            answer = question.result()
+            whole = answer.text if self._json is None else self._json.final(answer)
+            if whole.startswith(text):
+                return self._success(whole[len(text) :])
+            error = InternalError("the node's final text is not what it streamed. Please report it.")
+        failure = of_vlm(error)
+        self._metrics.failed(failure.code)
+        return [event(failure.body())]
+
+    def _success(self, rest: str) -> list[bytes]:
+        answer = self._following.question.result()
+        self._metrics.answered(answer)
+        events = [self._event({"content": rest})] if rest else []
+        reason = answer.finish_reason or "stop"
+        if self._usage:
+            return [*events, self._event({}, reason), event(self._reply.usage_chunk(answer))]
+        return [*events, self._event({}, reason, qwen3vl_ros=extension_of(answer))]
+
+    def _event(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
+        if self._usage:
+            more = {"usage": None, **more}
+        return event(self._reply.chunk(delta, finish_reason, **more))

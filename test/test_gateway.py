@@ -1,0 +1,401 @@
+"""What the gateway makes of questions in both dialects, and how it answers.."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from qwen3vl_ros.action import AskImage
+from std_msgs.msg import Header
+
+from gateway_server import Server, data_url, events, picture, question, serving, stays_open
+from qwen3vl_ros.asking.answer import Box, Position, Region
+from qwen3vl_ros.web.replies import STAGES
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    running.robot.rewrite()
+    return running
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+def test_an_answer_is_openais_completion(http: httpx.Client) -> None:
+    reply = http.post(CHAT, json=question()).raise_for_status().json()
+    assert reply["object"] == "chat.completion"
+    assert reply["model"] == "tiny"
+    (choice,) = reply["choices"]
+    assert choice["message"]["role"] == "assistant"
+    assert choice["message"]["content"] == "red"
+    assert choice["finish_reason"] == "stop"
+    usage = reply["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (80, 2, 82)
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 64}
+    assert usage["total_time_ms"] == 250
+
+
+def test_an_answer_has_what_openai_has_no_place_for(server: Server, http: httpx.Client) -> None:
+    header = Header(frame_id="optical")
+    header.stamp.sec, header.stamp.nanosec = 7, 8
+    place = Position(0.1, 0.2, 0.3, "optical", header.stamp)
+    regions = (
+        Region("ball", 0, Box(1, 2, 3, 4), (2.5, 4.0), position=place),
+        Region("box", 0, Box(5, 6, 7, 8), position_error="NO_DEPTH: nobody publishes /depth"),
+    )
+    server.robot.script = lambda asked: asked.answer(
+        "[]", regions=regions, json=[], image_headers=(header,), probability=0.75, notes=("one",)
+    )
+    more = http.post(CHAT, json=question(picture(), "Where?")).json()["qwen3vl_ros"]
+    ball, box = more["regions"]
+    assert ball["box"] == [1, 2, 3, 4]
+    assert ball["point"] == [2.5, 4.0]
+    assert ball["image"] == 0
+    assert ball["position"] == [0.1, 0.2, 0.3]
+    assert ball["problem"] == ""
+    assert box["point"] is None
+    assert box["position"] is None
+    assert box["problem"].startswith("NO_DEPTH")
+    assert more["image_headers"] == [{"stamp": {"sec": 7, "nanosec": 8}, "frame_id": "optical"}]
+    assert (more["json"], more["engine"], more["probability"], more["notes"]) == ([], "scripted", 0.75, ["one"])
+
+
+def stream(http: httpx.Client, body: dict[str, Any]) -> list[Any]:
+    with http.stream("POST", CHAT, json={**body, "stream": True}) as response:
+        response.raise_for_status()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return list(events(response))
+
+
+def text_of(chunks: list[Any]) -> str:
+    deltas = [choice["delta"] for chunk in chunks if isinstance(chunk, dict) for choice in chunk["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+def test_a_stream_is_openais_chunks(http: httpx.Client) -> None:
+    chunks = stream(http, question())
+    assert chunks.pop() == "[DONE]"
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert text_of(chunks) == "red"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["qwen3vl_ros"]["engine"] == "scripted"
+    assert not any("usage" in chunk for chunk in chunks)
+
+
+def test_a_stream_ends_with_the_usage_that_was_asked_for(http: httpx.Client) -> None:
+    *chunks, usage, done = stream(http, question(stream_options={"include_usage": True}))
+    assert done == "[DONE]"
+    assert usage["choices"] == []
+    assert usage["usage"]["total_tokens"] == 82
+    assert usage["qwen3vl_ros"]["regions"] == []
+    assert all(chunk["usage"] is None for chunk in chunks)
+
+
+def test_text_comes_while_the_model_is_still_talking(server: Server, http: httpx.Client) -> None:
+    server.robot.script = stays_open
+    with http.stream("POST", CHAT, json=question(stream=True)) as response:
+        asked = server.robot.next_asked()
+        asked.say("red")
+        coming = events(response)
+        assert next(chunk for chunk in coming if text_of([chunk])) is not None
+        asked.say(" and blue")
+        asked.answer()
+        assert text_of(list(coming)[:-1]) == " and blue"
+
+
+def test_a_stream_says_how_far_the_question_is(server: Server, http: httpx.Client) -> None:
+    server.robot.script = stays_open
+    with http.stream("POST", CHAT, json=question(stream=True)) as response:
+        asked = server.robot.next_asked()
+        coming = events(response)
+        shown = []
+        for stage, position in ((0, 2), (0, 1), (1, 0), (2, 0), (3, 0), (4, 0)):
+            asked.say(stage=stage, queue_position=position)
+            shown.append(next(c["qwen3vl_ros"] for c in coming if "qwen3vl_ros" in c))
+        asked.answer("done")
+        assert shown == [
+            {"stage": "queued", "queue_position": 2},
+            {"stage": "queued", "queue_position": 1},
+            *({"stage": stage, "queue_position": 0} for stage in ("frame", "encode", "prefill", "decode")),
+        ]
+        assert text_of(list(coming)[:-1]) == "done"
+
+
+def test_a_queued_stream_has_comments_that_keep_it_alive(server: Server, http: httpx.Client) -> None:
+    server.robot.script = stays_open
+    with http.stream("POST", CHAT, json=question(stream=True)) as response:
+        asked = server.robot.next_asked()
+        asked.say(stage=0, queue_position=2)
+        coming = events(response)
+        assert next(line for line in coming if isinstance(line, str)) == ": queued, position 2"
+        asked.answer("")
+        assert list(coming)[-1] == "[DONE]"
+
+
+def test_reasoning_is_kept_apart(server: Server, http: httpx.Client) -> None:
+    def think(asked: Any) -> None:
+        asked.say(reasoning_delta="Hm. ")
+        asked.say("red")
+        asked.answer(reasoning="Hm. ")
+
+    server.robot.script = think
+    message = http.post(CHAT, json=question()).json()["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("Hm. ", "red")
+    chunks = stream(http, question())[:-1]
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert text_of(chunks) == "red"
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) in ("Hm. ", "")
+
+
+def test_characters_beyond_ascii_arrive_whole(server: Server, http: httpx.Client) -> None:
+    text = 'ß "北京" \\ \n\n data: 🤖\u2028'
+    server.robot.script = lambda asked: (asked.say(text), asked.answer())[0]
+    assert http.post(CHAT, json=question()).json()["choices"][0]["message"]["content"] == text
+    assert text_of(stream(http, question())[:-1]) == text
+
+
+# --- what a request means ---------------------------------------------------------------------------------------------
+
+
+def asked_by(server: Server, http: httpx.Client, body: dict[str, Any]) -> Any:
+    response = http.post(CHAT, json=body)
+    assert response.status_code == 200, response.text
+    return server.robot.next_asked()
+
+
+@pytest.fixture
+def asking(server: Server, http: httpx.Client) -> Any:
+    return lambda body: asked_by(server, http, body)
+
+
+def test_pictures_reach_the_robot_as_they_were_sent(asking: Any) -> None:
+    first, second = picture(), picture(32, 32, "JPEG")
+    goal = asking(question(first, second, "Which is larger?")).goal
+    assert goal.prompt == "Which is larger?"
+    assert [bytes(image.data) for image in goal.compressed_images] == [first, second]
+    assert not goal.text_only
+    assert not goal.history
+
+
+def test_a_picture_may_follow_its_question(asking: Any) -> None:
+    goal = asking(question("What is it?", picture())).goal
+    assert (goal.prompt, len(goal.compressed_images), len(goal.history)) == ("What is it?", 1, 0)
+
+
+def test_a_picture_url_may_be_a_plain_string(asking: Any) -> None:
+    part = {"type": "image_url", "image_url": data_url(picture())}
+    content = [{"type": "text", "text": "What is it?"}, part]
+    goal = asking({"messages": [{"role": "user", "content": content}]}).goal
+    assert bytes(goal.compressed_images[0].data) == picture()
+
+
+def test_webp_is_taken(asking: Any) -> None:
+    goal = asking(question(picture(8, 6, "WEBP"), "What is it?")).goal
+    assert [(image.width, image.height, image.encoding) for image in goal.images] == [(8, 6, "rgb8")]
+
+
+def test_a_question_without_a_picture_is_text_only(asking: Any) -> None:
+    goal = asking({"messages": [{"role": "user", "content": "Who are you?"}]}).goal
+    assert (goal.prompt, goal.text_only) == ("Who are you?", True)
+
+
+@pytest.mark.parametrize("camera", ["front", ["front"]])
+def test_a_camera_takes_the_place_of_a_picture(asking: Any, camera: Any) -> None:
+    goal = asking(question(camera=camera)).goal
+    assert goal.cameras == ["front"]
+    assert not goal.text_only
+
+
+def test_a_conversation_keeps_its_turns_and_the_places_of_its_pictures(asking: Any) -> None:
+    first, second = picture(16, 16), picture(24, 24)
+    url = {"type": "image_url", "image_url": {"url": data_url(first)}}
+    body = {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "developer", "content": "Be kind."},
+            {"role": "user", "content": [{"type": "text", "text": "Look:"}, url, {"type": "text", "text": "what?"}]},
+            {"role": "assistant", "content": "A ball.", "refusal": None, "tool_calls": None},
+            *question(second, "And here?")["messages"],
+        ]
+    }
+    goal = asking(body).goal
+    assert goal.system_prompt == "Be brief.\n\nBe kind."
+    assert [(turn.role, list(turn.content)) for turn in goal.history] == [
+        ("user", ["Look:", "", "what?"]),
+        ("assistant", ["A ball."]),
+    ]
+    assert goal.prompt == "And here?"
+    assert [bytes(image.data) for image in goal.compressed_images] == [first, second]
+    assert not goal.text_only
+
+
+def test_a_follow_up_without_a_picture_looks_through_no_camera(asking: Any) -> None:
+    turns = [*question(picture(), "What?")["messages"], {"role": "assistant", "content": "A ball."}]
+    goal = asking({"messages": [*turns, {"role": "user", "content": "What colour?"}]}).goal
+    assert goal.text_only
+    assert len(goal.compressed_images) == 1
+
+
+def test_the_order_of_several_texts_and_pictures_is_kept(asking: Any) -> None:
+    goal = asking(question("Left:", picture(16, 16), "Right:", picture(24, 24), "Which is larger?")).goal
+    assert [(turn.role, list(turn.content)) for turn in goal.history] == [("user", ["Left:", "", "Right:", ""])]
+    assert goal.prompt == "Which is larger?"
+    assert goal.text_only
+    assert len(goal.compressed_images) == 2
+
+
+def test_a_task_has_its_slots_and_its_pictures(asking: Any) -> None:
+    goal = asking(question("red", picture(), "cups", task="locate", slots={"language": "en"})).goal
+    assert (goal.task, goal.prompt, json.loads(goal.slots)) == ("locate", "red\ncups", {"language": "en"})
+    assert not goal.history
+
+
+def test_options_reach_the_robot(asking: Any) -> None:
+    options = {"temperature": 0.5, "top_p": 0.25, "top_k": 7, "min_p": 0.125, "seed": 5, "repetition_penalty": 1.5}
+    goal = asking(question(**options, max_completion_tokens=9, stop="END")).goal
+    assert {name: getattr(goal.options, name) for name in options} == options
+    assert (goal.options.max_tokens, goal.options.stop) == (9, ["END"])
+
+
+def test_hyphenated_parameters_are_understood(asking: Any) -> None:
+    goal = asking(question(**{"top-p": 0.25, "top-k": 7})).goal
+    assert (goal.options.top_p, goal.options.top_k) == (0.25, 7)
+
+
+def test_fields_that_say_nothing_about_the_answer_have_no_effect(asking: Any) -> None:
+    goal = asking(question(user="me", metadata={"a": "b"}, store=False, n=1, tools=[], presence_penalty=0)).goal
+    assert goal.prompt == "What colour is the box?"
+
+
+SCHEMA = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
+
+
+def test_a_response_format_is_a_schema_for_the_answer(asking: Any) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+    assert json.loads(asking(question(response_format=schema)).goal.response_schema) == SCHEMA
+    goal = asking(question(response_format={"type": "json_object"})).goal
+    assert json.loads(goal.response_schema) == {"type": "object"}
+    assert asking(question(response_format={"type": "text"})).goal.response_schema == ""
+
+
+@pytest.mark.parametrize("text", ['{"colour": "red"}', '```json\n{"colour": "red"}\n```'])
+def test_structured_content_can_be_parsed_however_the_model_wrote_it(
+    server: Server, http: httpx.Client, text: str
+) -> None:
+    def write(asked: Any) -> None:
+        for letter in text:
+            asked.say(letter)
+        asked.answer(json={"colour": "red"})
+
+    server.robot.script = write
+    body = question(response_format={"type": "json_object"})
+    content = http.post(CHAT, json=body).json()["choices"][0]["message"]["content"]
+    assert json.loads(content) == {"colour": "red"}
+    assert json.loads(text_of(stream(http, body)[:-1])) == {"colour": "red"}
+
+
+# --- the form ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_form_with_image_and_prompt_is_a_question(server: Server, http: httpx.Client, asking: Any) -> None:
+    response = http.post(CHAT, files={"image": ("box.png", picture(), "image/png")}, data={"prompt": "What is it?"})
+    reply = response.raise_for_status().json()
+    assert reply["choices"][0]["message"]["content"] == "red"
+    assert reply["usage"]["total_time_ms"] == 250
+    goal = server.robot.next_asked().goal
+    assert goal.prompt == "What is it?"
+    assert bytes(goal.compressed_images[0].data) == picture()
+
+
+def test_a_form_takes_the_other_fields_as_text(server: Server, http: httpx.Client, asking: Any) -> None:
+    form = {"prompt": "What is it?", "max_tokens": "9", "temperature": "0.5", "camera": "front"}
+    response = http.post(CHAT, files={name: (None, value) for name, value in form.items()})
+    assert response.status_code == 200, response.text
+    goal = server.robot.next_asked().goal
+    assert (goal.options.max_tokens, goal.options.temperature, goal.cameras) == (9, 0.5, ["front"])
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_models_are_the_one_that_answers_and_a_name_that_always_means_it(server: Server, http: httpx.Client) -> None:
+    listed = http.get("/v1/models").json()
+    assert [model["id"] for model in listed["data"]] == ["tiny", "qwen3-vl"]
+    for name in ("tiny", "qwen3-vl"):
+        assert http.get(f"/v1/models/{name}").json()["id"] == name
+        assert http.post(CHAT, json=question(model=name)).status_code == 200
+
+
+def test_health_is_the_gateways_and_readiness_the_nodes(server: Server, http: httpx.Client) -> None:
+    assert http.get("/health").json() == {"status": "healthy"}
+    assert http.get("/ready").json() == {"status": "ready"}
+
+
+def test_metrics_count_requests_tokens_and_errors(server: Server, http: httpx.Client) -> None:
+    def value(name: str) -> float:
+        lines = http.get("/metrics").text.splitlines()
+        return float(next((line.split()[-1] for line in lines if line.startswith(name)), 0))
+
+    def values() -> list[float]:
+        return [
+            value(f'qwen3vl_requests_total{{path="{CHAT}",status="200"}}'),
+            value('qwen3vl_tokens_total{kind="completion"}'),
+            value("qwen3vl_answer_seconds_count"),
+            value('qwen3vl_errors_total{code="model_not_found"}'),
+        ]
+
+    before = values()
+    http.post(CHAT, json=question())
+    http.post(CHAT, json=question(model="another"))
+    assert [after - was for after, was in zip(values(), before, strict=True)] == [1, 2, 1, 1]
+    assert value("qwen3vl_queue_capacity") == 8
+    assert value("qwen3vl_node_up") == 1
+
+
+def test_the_page_is_told_of_node_cameras_and_tasks(http: httpx.Client) -> None:
+    status = http.get("/api/status").json()
+    assert status == {
+        "node": True, "state": "ready", "message": "", "engine": "scripted", "model": "tiny", "queue_length": 0,
+        "queue_capacity": 8, "token_required": False,
+        "cameras": [{"name": "front", "topic": "/front/image", "rate": 30.0, "age": 0.02, "problem": ""}],
+    }  # fmt: skip
+    (task,) = http.get("/api/tasks").json()
+    assert (task["name"], task["main"], task["slots"], task["pictures"]) == ("locate", "what", [], 1)
+
+
+def test_a_frame_is_a_jpeg_that_says_when_it_was_taken(http: httpx.Client) -> None:
+    frame = http.get("/api/cameras/front/frame.jpg", params={"width": 32})
+    assert frame.headers["content-type"] == "image/jpeg"
+    assert frame.content.startswith(b"\xff\xd8")
+    assert frame.headers["x-frame-stamp"] == "12.000000034"
+    assert frame.headers["x-frame-size"] == "64x48"
+    assert frame.headers["cache-control"] == "no-store"
+
+
+def test_the_page_is_served_with_its_parts(http: httpx.Client) -> None:
+    page = http.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert http.get("/static/index.html").text == page.text
+    assert http.get("/static/../app.py").status_code == 404
+
+
+def test_stages_are_counted_as_in_the_feedback() -> None:
+    names = ("QUEUED", "WAITING_FRAME", "ENCODE", "PREFILL", "DECODE")
+    assert [getattr(AskImage.Feedback, f"STAGE_{name}") for name in names] == list(range(len(STAGES)))

@@ -1,0 +1,289 @@
+"""Who may come in, what is fetched from where, and what is written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway_server import Server, data_url, picture, question, serving
+from qwen3vl_ros.web import logs
+from qwen3vl_ros.web.guard import HEADERS
+from qwen3vl_ros.web.settings import Settings, SettingsError, access
+
+CHAT = "/v1/chat/completions"
+TOKEN = "a-token-of-the-tests"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture(scope="module")
+def closed() -> Iterator[Server]:
+    """A gateway with a token."""
+    with serving(token=TOKEN) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Server]:
+    """A gateway without one."""
+    with serving(allowed_hosts=("robot.example",)) as server:
+        yield server
+
+
+PATHS = ["/v1/models", "/api/status", "/api/tasks", "/api/cameras/front/frame.jpg", "/health", "/ready", "/metrics",
+         "/openapi.json", "/nothing"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer another-token-of-20"}, {"Authorization": TOKEN}, {"Authorization": f"Basic {TOKEN}"},
+     {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": "Bearer"}, {"X-Api-Key": TOKEN}],
+)  # fmt: skip
+def test_without_the_token_there_is_nothing_but_the_page(closed: Server, path: str, headers: dict[str, str]) -> None:
+    with closed.client() as client:
+        response = client.get(path, headers=headers)
+        assert response.status_code == 401
+        assert response.json()["error"]["type"] == "authentication_error"
+        assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_without_the_token_nothing_is_asked(closed: Server) -> None:
+    with closed.client() as client:
+        assert client.post(CHAT, json=question()).status_code == 401
+        assert closed.robot._asked.empty()
+
+
+def test_the_token_opens_everything(closed: Server) -> None:
+    with closed.client(headers=BEARER) as client:
+        assert client.post(CHAT, json=question()).status_code == 200
+        assert client.get("/health").status_code == 200
+        assert client.get("/api/status").json()["token_required"] is True
+        assert client.get("/nothing").status_code == 404
+
+
+def test_the_page_is_there_before_the_token(closed: Server) -> None:
+    with closed.client() as client:
+        assert client.get("/").status_code == 200
+        assert client.get("/static/index.html").status_code == 200
+
+
+def test_a_gateway_with_a_token_may_have_any_name(closed: Server) -> None:
+    with closed.client(headers={**BEARER, "Host": "robot.example:8080"}) as client:
+        assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/static/index.html", "/health", "/nothing", "/static/nothing"])
+def test_every_response_has_the_headers_that_protect_browsers(local: Server, path: str) -> None:
+    with local.client() as client:
+        response = client.get(path)
+        assert {name: response.headers.get(name) for name in HEADERS} == dict(HEADERS)
+        assert not any(name.startswith("access-control") for name in response.headers)
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "[::1", "10.0.0.1"]
+)
+def test_a_name_that_is_not_this_machines_is_refused(local: Server, host: str) -> None:
+    with local.client() as client:
+        response = client.get("/api/status", headers={"Host": host})
+        assert response.status_code in (400, 403)  # 400: the server itself, for what is no host at all
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:8080", "[::1]:8080", "robot.example"])
+def test_this_machines_names_and_those_allowed_are_taken(local: Server, host: str) -> None:
+    with local.client() as client:
+        assert client.get("/api/status", headers={"Host": host}).status_code == 200
+
+
+def test_pages_of_other_sites_may_not_ask(local: Server) -> None:
+    with local.client() as client:
+        form: dict[str, Any] = {"image": ("a.png", picture()), "prompt": (None, "What?")}
+        for origin in ("https://evil.example", "null", f"http://localhost:{local.port}"):
+            assert client.post(CHAT, files=form, headers={"Origin": origin}).status_code == 403
+        assert client.post(CHAT, files=form, headers={"Origin": local.url}).status_code == 200
+        preflight = client.options(CHAT, headers={"Origin": local.url, "Access-Control-Request-Method": "POST"})
+        assert preflight.status_code == 405
+
+
+# --- how it may be set up ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "robot.local"])
+def test_beyond_this_machine_it_wants_a_token_or_an_explicit_word(host: str) -> None:
+    with pytest.raises(SettingsError, match="there is no token"):
+        access(Settings(host=host), {})
+    assert access(Settings(host=host), {"QWEN3VL_WEB_TOKEN": TOKEN}).token == TOKEN
+    assert access(Settings(host=host, allow_without_token=True), {}).token == ""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
+def test_this_machine_needs_none(host: str) -> None:
+    assert access(Settings(host=host), {}).token == ""
+
+
+def test_a_token_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    assert access(Settings(token_file=str(file)), {"QWEN3VL_WEB_TOKEN": "another-token-of-20"}).token == TOKEN
+
+
+@pytest.mark.parametrize("content", ["", "short", "two words of a passphrase", "ünïcödé-tökén-ünïcödé"])
+def test_a_token_that_is_none_is_refused_and_not_shown(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "token"
+    file.write_text(content)
+    with pytest.raises(SettingsError, match="at least 16 ASCII characters") as error:
+        access(Settings(token_file=str(file)), {})
+    assert not content or content not in str(error.value)
+
+
+def test_a_token_file_that_is_not_there_is_no_open_door(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        access(Settings(token_file=str(tmp_path / "none")), {})
+
+
+def test_every_parameter_is_in_the_documentation() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "gateway.md").read_text()
+    for field in dataclasses.fields(Settings):
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        assert f"| `{field.name}` | `{json.dumps(default)}` | {field.metadata['description']} |" in text
+
+
+# --- pictures from elsewhere ------------------------------------------------------------------------------------------
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A server with a picture, and with redirects."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.end_headers()
+            return
+        content = {"/picture.png": picture(), "/large.png": b"\x89PNG" * 100_000, "/text": b"text"}.get(self.path)
+        self.send_response(200 if content else 404)
+        self.end_headers()
+        self.wfile.write(content or b"")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def fetching() -> Iterator[httpx.Client]:
+    with serving(remote_image_hosts=("127.0.0.1",), max_image_bytes=100_000) as server, server.client() as client:
+        yield client
+
+
+def ask_about(client: httpx.Client, url: str) -> httpx.Response:
+    part = {"type": "image_url", "image_url": {"url": url}}
+    return client.post(CHAT, json={"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, part]}]})
+
+
+def test_a_picture_of_a_listed_host_is_fetched(fetching: httpx.Client, elsewhere: str) -> None:
+    assert ask_about(fetching, f"{elsewhere}/picture.png").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/nothing.png", 400, "answered 404"),
+        ("/text", 400, "no JPEG"),
+        ("/large.png", 413, "100000 bytes"),
+        ("/to/http://localhost/picture.png", 400, "not one that this gateway fetches from"),
+        ("/to/file:///etc/passwd", 400, "not one that this gateway fetches from"),
+        ("/to//picture.png", 400, "inside a private network"),
+        ("/to/http://127.0.0.1/picture.png", 400, "inside a private network"),
+        ("/to/", 400, "inside a private network"),
+    ],
+)
+def test_a_host_does_not_lead_elsewhere(
+    fetching: httpx.Client, elsewhere: str, path: str, status: int, words: str
+) -> None:
+    response = ask_about(fetching, elsewhere + path)
+    assert response.status_code == status, response.text
+    assert words in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost/a.png", "http://127.0.0.1@evil.example/a.png", "http://user@127.0.0.1/", "http://[::1]/a",
+            "http://127.0.0.1.evil.example/a.png", "http://2130706433/a.png", "http://", "http://127.0.0.1:99999/a"]
+)  # fmt: skip
+def test_another_host_is_not_asked(fetching: httpx.Client, url: str) -> None:
+    response = ask_about(fetching, url)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["code"] == "invalid_image_url"
+
+
+# --- what is written down ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log_folder(tmp_path: Path) -> Iterator[Path]:
+    loggers = [logs.ACCESS, logs.MODEL, logs.ERROR, logs.SERVER]
+    before = [(logger, list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    logs.open_logs(tmp_path)
+    yield tmp_path
+    for logger, handlers, propagate, level in before:
+        for handler in set(logger.handlers) - set(handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        logger.propagate = propagate
+        logger.setLevel(level)
+
+
+def test_the_access_log_says_who_asked_about_what_and_for_how_long(log_folder: Path) -> None:
+    with serving() as server, server.client() as client:
+        form: dict[str, Any] = {"image": ("my\nbox.png", picture()), "prompt": (None, "What?")}
+        client.post(CHAT, files=form)
+        client.get("/nothing%0A127.0.0.1 GET")
+    first, second = (log_folder / "access.log").read_text().splitlines()
+    assert ' 127.0.0.1 POST "/v1/chat/completions" "my' in first
+    assert "box.png" in first
+    assert " 200 " in first
+    assert first.endswith(" s")
+    assert " 404 " in second
+
+
+def test_logs_hold_no_pictures_no_questions_and_no_tokens(log_folder: Path) -> None:
+    url = data_url(picture())
+    with serving(token=TOKEN) as server, server.client(headers=BEARER) as client:
+        client.post(CHAT, json=question(picture(), "MY QUESTION"))
+        client.post(CHAT, json=question(picture(), "MY QUESTION", unknown=url))
+        client.get(f"/api/status?token={TOKEN}")
+        server.robot.script = lambda asked: 1 / 0
+        client.post(CHAT, json=question(picture(), "MY QUESTION"))
+    written = "".join(path.read_text() for path in log_folder.iterdir())
+    assert "ZeroDivisionError" in written
+    for secret in (TOKEN, "MY QUESTION", url[40:80]):
+        assert secret not in written
+
+
+def test_logs_are_rotated(log_folder: Path) -> None:
+    for handler in logs.ACCESS.handlers:
+        handler.maxBytes = 1000  # type: ignore[attr-defined]
+    with serving() as server, server.client() as client:
+        for _ in range(120):
+            client.get("/health")
+    files = sorted(path.name for path in log_folder.glob("access.log*"))
+    assert files == ["access.log", *(f"access.log.{number}" for number in range(1, 6))]
+    assert all(path.stat().st_size <= 1000 for path in log_folder.glob("access.log*"))
