@@ -18,7 +18,7 @@ _EXIT = """exit status:
   3 no node answers
 """
 
-_PASS_ON = ("node", "camera", "engines")
+_PASS_ON = ("node", "camera", "web", "engines")
 """Sub-commands whose arguments are a ROS node's, and go to it untouched."""
 
 
@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
         "prompt", metavar="PROMPT", nargs="?", default="", help="the question, or what the task is about; - reads stdin"
     )
     ask.add_argument(
-        "--task", metavar="NAME", default="", help="a ready-made task: locate, count, ocr, ...; see docs/tasks.md"
+        "--task",
+        metavar="NAME",
+        default="",
+        help="a ready-made task: locate, count, ocr, ...; `qwen3vl-ros tasks` has all",
     )
     ask.add_argument(
         "--slots", metavar="JSON", type=_slots, help='other slots of the task: \'{"labels": ["open", "shut"]}\''
@@ -86,6 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--priority", metavar="N", type=int, default=0, help="0 to 255; higher is served first")
     ask.add_argument("--node", metavar="NAME", default="/vlm", help="name of the node to ask (default /vlm)")
 
+    tasks = command("tasks", _tasks, "List the ready-made tasks that the running node knows, with what each takes.")
+    tasks.add_argument(
+        "names", metavar="NAME", nargs="*", help="only these (default: all, those of the node's task_files among them)"
+    )
+    tasks.add_argument(
+        "--wait", metavar="S", type=_seconds, default=5.0, help="seconds to look for the node (default 5)"
+    )
+    tasks.add_argument("--node", metavar="NAME", default="/vlm", help="name of the node to ask (default /vlm)")
+
     demo = command("demo", _demo, "Start node and simulated camera, ask about what it sees, leave demo.png.")
     demo.add_argument("--keep", action="store_true", help="leave node and camera running until Ctrl-C")
     demo.add_argument(
@@ -106,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("node", "Run the node vlm; arguments go to ROS: --ros-args -p llama.model:=FILE -r image:=/camera/image_raw"),
         ("camera", "Run the simulated camera; arguments go to ROS: --ros-args -p world:=FILE.sdf"),
+        ("web", "Run the HTTP gateway and the page; arguments go to ROS: --ros-args -p port:=8080"),
         (
             "engines",
             "List the engines: which can be used here, which one auto takes, and why not the others. Parameters go to "
@@ -175,6 +188,14 @@ def _ask(parsed: argparse.Namespace) -> int:
             seed=parsed.seed,
             priority=parsed.priority,
         )[1]
+
+
+def _tasks(parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.asking.terminal import tasks_on_terminal
+    from qwen3vl_ros.client import VlmClient
+
+    with VlmClient(node_name=parsed.node, server_timeout=parsed.wait) as client:
+        return tasks_on_terminal(client, parsed.names)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
@@ -251,6 +272,10 @@ def _node(name: str, arguments: list[str]) -> int:
         from qwen3vl_ros.nodes import vlm
 
         return vlm.main(["vlm", *arguments])
+    if name == "web":
+        from qwen3vl_ros.nodes import web
+
+        return web.main(["web", *arguments])
     from qwen3vl_ros.nodes import camera
 
     return camera.main(["camera", *arguments])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ from qwen3vl_ros.asking.goal import DEFAULT_TIMEOUT, ImageLike, build_goal
 from qwen3vl_ros.asking.link import Link
 from qwen3vl_ros.asking.own_node import OwnNode
 from qwen3vl_ros.asking.question import AnswerStream, Question
+from qwen3vl_ros.asking.tasks import Slot, Task, TaskList
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -57,7 +59,8 @@ __all__ = [
     "Answer", "AnswerStream", "BadImage", "BadRequest", "BadResponse", "Box", "Busy", "Cancelled", "EngineCrashed",
     "EngineError", "EngineFailure", "EngineNotReady", "GoalTimeout", "ImageLike", "InternalError", "NoFrame",
     "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region", "ServerInactive", "ServerLost",
-    "ServerUnavailable", "Shutdown", "Unreachable", "Unsupported", "Usage", "VlmClient", "VlmError", "WouldDeadlock",
+    "ServerUnavailable", "Shutdown", "Slot", "Task", "Unreachable", "Unsupported", "Usage", "VlmClient",
+    "VlmError", "WouldDeadlock",
 ]  # fmt: skip
 
 _number = itertools.count()
@@ -83,6 +86,10 @@ class VlmClient:
         server_timeout: float = 5.0,
         grace: float = 5.0,
     ) -> None:
+        self._node = node
+        self._node_name = node_name
+        self._task_list: TaskList | None = None
+        self._making = threading.Lock()
         self._server_timeout = server_timeout
         self._grace = grace
         self._own = OwnNode(f"vlm_client_{os.getpid()}_{next(_number)}", namespace) if node is None else None
@@ -107,11 +114,11 @@ class VlmClient:
         Arguments, all optional, of :meth:`ask`, :meth:`stream` and :meth:`send`:
 
         ``images``: one picture or several instead of the camera: numpy uint8 [height, width, 3] RGB or grey
-        [height, width], a file path, sensor_msgs Image or CompressedImage.
+        [height, width], a file path, the bytes of a file, sensor_msgs Image or CompressedImage.
         ``cameras``: names of cameras to look through; default the node's first one.
         ``text_only``: True to ask without any picture.
         ``task``: name of a ready-made task, whose main slot ``prompt`` fills; ``slots``: its other slots by name.
-        ``system_prompt``, ``session``: as in AskImage.action.
+        ``system_prompt``, ``session``, ``history`` (ChatMessage.msg): as in AskImage.action.
         ``response_schema``: JSON Schema (dict or JSON text) that the answer must satisfy; see ``Answer.json``.
         ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty``, ``seed``, ``max_tokens``, ``stop``:
         as in GenerationOptions.msg; None = the node's own value.
@@ -154,6 +161,17 @@ class VlmClient:
         self._link.send(question, goal)
         return question
 
+    def tasks(self, timeout: float | None = None) -> tuple[Task, ...]:
+        """The ready-made tasks that the node knows, its own files among them; () while it is unconfigured.
+
+        Waits; raises ServerUnavailable or NotSpinning after ``timeout`` (default server_timeout) seconds.
+        """
+        self._link.check_may_block()
+        with self._making:
+            if self._task_list is None:
+                self._task_list = TaskList(self._node or self._own_node, self._node_name)
+        return self._task_list.ask(self._server_timeout if timeout is None else timeout)
+
     def wait_for_server(self, timeout: float | None = None) -> None:
         """Return once a node serves the action; ServerUnavailable after ``timeout`` (default server_timeout) seconds.
 
@@ -167,6 +185,9 @@ class VlmClient:
         if self._own is not None:
             atexit.unregister(self.close)
             self._own.stop()
+        elif self._task_list is not None and self._node is not None and self._node.context.ok():
+            task_list, self._task_list = self._task_list, None
+            task_list.close()
 
     def __enter__(self) -> VlmClient:
         return self

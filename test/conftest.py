@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
+
+import ros_domain
 
 # Last, so that `import training` works and `import qwen3vl_ros` still finds the built package.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -22,24 +21,7 @@ if importlib.util.find_spec("torch") is None:
 if importlib.util.find_spec("openvino_genai") is None:  # as in Jazzy's environment, where what talks to ROS is tested
     collect_ignore += ["test_openvino_engine.py", "test_openvino_conformance.py"]
 
-
-def _claim_domain() -> int:
-    """A ROS domain that no other test run on this machine uses, for as long as this process lives."""
-    for domain in range(1, 102):  # those that every operating system can open ports for
-        claim = (Path(tempfile.gettempdir()) / f"qwen3vl_ros_domain_{domain}.lock").open("w")
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            claim.close()
-            continue
-        _claims.append(claim)
-        return domain
-    raise RuntimeError("101 test runs use every ROS domain of this machine")
-
-
-_claims: list[IO[str]] = []
-os.environ["ROS_DOMAIN_ID"] = str(_claim_domain())
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+ros_domain.isolate()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,44 +4,50 @@ from __future__ import annotations
 
 import queue
 import threading
+import uuid
 from typing import Any
 
-import rclpy
+import numpy as np
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.msg import VlmStatus
 from qwen3vl_ros.srv import Ask
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParameters
-from rclpy.action import ActionClient
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.parameter import Parameter, parameter_value_to_python
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from unique_identifier_msgs.msg import UUID
+
+from ros_node import FEEDBACK, RosNode
 
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not: generous, since machines are slow and busy."""
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SENSOR_DATA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class Goal:
     """A goal that was sent."""
 
-    def __init__(self, client: RosClient, goal: AskImage.Goal) -> None:
-        self._client = client
+    def __init__(self, ros: RosClient, goal: AskImage.Goal) -> None:
+        self._ros = ros
         self._feedback: queue.Queue[Any] = queue.Queue()
         self.seen: list[Any] = []
-        future = client.action.send_goal_async(goal, feedback_callback=lambda m: self._feedback.put(m.feedback))
-        self.handle = client.complete(future)
+        goal_id = UUID(uuid=list(uuid.uuid4().bytes))
+        ros.feedback[bytes(goal_id.uuid)] = self._feedback
+        self.handle, _ = ros.send_goal(goal, goal_id)
         self.accepted: bool = self.handle.accepted
-        self._result = self.handle.get_result_async() if self.accepted else None
+        self._result = ros.on_executor(self.handle.get_result_async) if self.accepted else None
 
     def next_feedback(self) -> Any:
-        self.seen.append(self._feedback.get(timeout=PATIENCE))
+        try:
+            self.seen.append(self._feedback.get(timeout=self._ros.patience))
+        except queue.Empty:
+            ended = f"the goal ended: {self.result()}" if self.done else "the goal still runs"
+            raise RuntimeError(f"no feedback for {self._ros.patience:g} s; {ended}") from None
         return self.seen[-1]
 
     def wait_for_stage(self, stage: int) -> Any:
@@ -60,86 +66,72 @@ class Goal:
 
     def cancel(self) -> bool:
         """Ask for cancellation; whether the node agreed."""
-        return bool(self._client.complete(self.handle.cancel_goal_async()).goals_canceling)
+        answer = self._ros.complete(self._ros.on_executor(self.handle.cancel_goal_async))
+        return bool(answer.goals_canceling)
 
     @property
     def done(self) -> bool:
         return bool(self._result.done())
 
     def result(self) -> AskImage.Result:
-        return self._client.complete(self._result).result
+        return self._ros.complete(self._result).result
 
     def status(self) -> str:
         """The final goal status: "succeeded", "canceled" or "aborted"."""
-        status = self._client.complete(self._result).status
+        status = self._ros.complete(self._result).status
         return {
             GoalStatus.STATUS_SUCCEEDED: "succeeded",
             GoalStatus.STATUS_CANCELED: "canceled",
             GoalStatus.STATUS_ABORTED: "aborted",
         }[status]
 
-    def has_feedback(self) -> bool:
-        """Whether any feedback arrived until the result did."""
-        self.result()
-        return not self._feedback.empty()
-
     def feedback_until_result(self) -> list[Any]:
         """All feedback, once the result and everything sent before it has arrived."""
         expected = len(self.result().text)
-        while not self._feedback.empty() or (self.seen and sum(len(m.delta) for m in self.seen) < expected):
+        while not self._feedback.empty() or sum(len(message.delta) for message in self.seen) < expected:
             self.next_feedback()
         return self.seen
 
 
-class RosClient:
-    """Node, executor thread and clients for everything the node under test serves."""
+class RosClient(RosNode):
+    """Asks the node under test, and calls its services."""
+
+    def __init__(self) -> None:
+        super().__init__("tests", PATIENCE)
+        self.feedback: dict[bytes, queue.Queue[Any]] = {}
+        self._hears_feedback = threading.Event()
 
     def __enter__(self) -> RosClient:
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node("tests", context=self.context)
-        feedback = QoSProfile(depth=1000)
-        self.action = ActionClient(self.node, AskImage, "/vlm/ask_image", feedback_sub_qos_profile=feedback)
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin)
-        self._thread.start()
+        super().__enter__()
+        # A subscription of our own: rclpy's action client drops feedback that it handles after the result.
+        self.node.create_subscription(
+            AskImage.Impl.FeedbackMessage,
+            "/vlm/ask_image/_action/feedback",
+            self._on_feedback,
+            FEEDBACK,
+            event_callbacks=SubscriptionEventCallbacks(matched=self._on_matched),
+        )
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
-        self.context.try_shutdown()
-        self._thread.join()
+    def meet(self) -> None:
+        """Wait until the node under test knows us, and we its feedback."""
+        super().meet()
+        if not self._hears_feedback.wait(PATIENCE):
+            raise RuntimeError("the node does not serve its action")
 
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
+    def _on_feedback(self, message: Any) -> None:
+        if asked := self.feedback.get(bytes(message.goal_id.uuid)):
+            asked.put(message.feedback)
 
-    def complete(self, future: Any) -> Any:
-        """The result of a rclpy future that the background thread completes."""
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        assert done.wait(PATIENCE), "nothing came back"
-        return future.result()
+    def _on_matched(self, change: Any) -> None:
+        self._hears_feedback.set() if change.current_count else self._hears_feedback.clear()
 
     def ask(self, prompt: str = "What is it?", *, options: dict[str, Any] | None = None, **fields: Any) -> Goal:
         """Send a goal; it is accepted or rejected when this returns."""
         goal = AskImage.Goal(prompt=prompt, **fields)
         for name, value in ({"temperature": 0.0} | (options or {})).items():
             setattr(goal.options, name, value)
-        assert self.action.wait_for_server(PATIENCE)
         return Goal(self, goal)
-
-    def call(self, kind: Any, name: str, request: Any) -> Any:
-        """Call a service once."""
-        client = self.node.create_client(kind, name)
-        try:
-            assert client.wait_for_service(PATIENCE)
-            return self.complete(client.call_async(request))
-        finally:
-            self.node.destroy_client(client)
 
     def ask_service(self, **fields: Any) -> Ask.Response:
         return self.call(Ask, "/vlm/ask", Ask.Request(**fields))
@@ -161,39 +153,9 @@ class RosClient:
     def lifecycle_state(self) -> str:
         return str(self.call(GetState, "/vlm/get_state", GetState.Request()).current_state.label)
 
-    def listen(self, kind: Any, topic: str, qos: QoSProfile | int = 10) -> Listener:
-        return Listener(self.node, kind, topic, qos)
-
-    def status(self) -> Listener:
-        return self.listen(VlmStatus, "/vlm/status", LATCHED)
-
-
-class Listener:
-    """Messages of a topic, to be waited for."""
-
-    def __init__(self, node: Any, kind: Any, topic: str, qos: QoSProfile | int) -> None:
-        self._node = node
-        self._messages: queue.Queue[Any] = queue.Queue()
-        self._subscription = node.create_subscription(kind, topic, self._messages.put, qos)
-
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._node.destroy_subscription(self._subscription)
-
-    def wait_for(self, wanted: Any = lambda message: True) -> Any:
-        """The next message for which ``wanted`` is true."""
-        while True:
-            message = self._messages.get(timeout=PATIENCE)
-            if wanted(message):
-                return message
-
 
 def picture(width: int = 96, height: int = 64, encoding: str = "rgb8", seed: int = 0) -> Image:
     """A picture of noise, 3 bytes a pixel."""
-    import numpy as np
-
     pixels = np.random.default_rng(seed).integers(0, 255, width * height * 3, dtype=np.uint8)
     image = Image(height=height, width=width, encoding=encoding, step=width * 3)
     image.data = pixels.tobytes()

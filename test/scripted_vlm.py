@@ -14,7 +14,7 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 Script = Callable[["Goal"], AskImage.Result]
-WAIT = 10.0
+WAIT = 30.0
 """Seconds after which an event that a test waits for has failed to come."""
 
 
@@ -47,9 +47,12 @@ class Goal:
 
 
 class ScriptedVlm:
-    """Serves ask_image; ``script`` is called with each goal, ``accept`` says whether one is taken."""
+    """Serves ask_image; ``script`` is called with each goal, ``accept`` says whether one is taken.
 
-    def __init__(self, script: Script | None = None, *, namespace: str = "") -> None:
+    ``result_timeout``: seconds after which it forgets the result of a goal.
+    """
+
+    def __init__(self, script: Script | None = None, *, namespace: str = "", result_timeout: int = 60) -> None:
         self.rewrite(script)
         self._by_id: dict[bytes, Goal] = {}
         self._vanished = False
@@ -62,6 +65,7 @@ class ScriptedVlm:
             self.node, AskImage, "~/ask_image", self._execute, callback_group=ReentrantCallbackGroup(),
             goal_callback=lambda request: GoalResponse.ACCEPT if self.accept(request) else GoalResponse.REJECT,
             handle_accepted_callback=self._accepted, cancel_callback=self._cancel,
+            result_timeout=result_timeout,
         )  # fmt: skip
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import yaml
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.msg import Answer
+from qwen3vl_ros.srv import ListTasks
 from sensor_msgs.msg import CameraInfo, Image
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -52,7 +55,7 @@ class Reciter:
 @pytest.fixture
 def reciter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_vlm: Callable[..., VlmProcess]) -> Reciter:
     package = third_party.install(tmp_path / "installed", third_party.RECITER, {"reciter": "Reciter"})
-    monkeypatch.setenv("PYTHONPATH", str(package))
+    monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
     return Reciter(tmp_path, start_vlm)
 
 
@@ -68,7 +71,7 @@ class Camera:
         late_depth: float = 0.0,
         only: tuple[str, ...] = ("camera_info", "depth", "image"),
     ) -> None:
-        self._node = ros.node
+        self._ros = ros
         self._late = late_depth
         kinds = {"image": Image, "depth": Image, "camera_info": CameraInfo}
         self._publishers = {
@@ -86,7 +89,7 @@ class Camera:
         self._timer = ros.node.create_timer(0.1, self._publish)
 
     def _publish(self) -> None:
-        now = self._node.get_clock().now()
+        now = self._ros.node.get_clock().now()
         for name, message in (("camera_info", self._info), ("depth", self._depth), ("image", self._colour)):
             stamp = now.to_msg()
             if name == "depth":
@@ -99,9 +102,12 @@ class Camera:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._node.destroy_timer(self._timer)
+        self._ros.on_executor(self._close)
+
+    def _close(self) -> None:
+        self._ros.node.destroy_timer(self._timer)
         for publisher in self._publishers.values():
-            self._node.destroy_publisher(publisher)
+            self._ros.node.destroy_publisher(publisher)
 
 
 # --- boxes and metres ------------------------------------------------------------------------------------------------
@@ -148,7 +154,7 @@ def test_a_question_that_ends_does_not_wait_for_depth(ros: RosClient, reciter: R
             assert goal.result().error_code == Code.TIMEOUT
             assert goal.result().usage.total_time < 0.2 + DEPTH_PATIENCE
     finally:
-        ros.node.destroy_publisher(silent)
+        ros.on_executor(lambda: ros.node.destroy_publisher(silent))
 
 
 def test_pictures_in_the_goal_have_boxes_and_no_metres(ros: RosClient, reciter: Reciter) -> None:
@@ -232,6 +238,68 @@ def test_tasks_of_ones_own_are_added_and_mistakes_in_them_are_named(
     assert "broken.yaml" in node.wait_status(lambda s: "promt" in s.message).message
 
 
+def test_the_node_lists_its_tasks_and_those_of_its_user(ros: RosClient, reciter: Reciter, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    lamp = {
+        "description": "Is it on?",
+        "main": "which",
+        "slots": {
+            "which": {"type": "text", "description": "Which lamp", "default": "left", "choices": ["left", "right"]}
+        },
+        "prompt": "Is the {{ which }} lamp on?",
+        "parser": "text",
+        "example": {"answer": "Yes."},
+    }
+    own.write_text(json.dumps({"tasks": {"lamp": lamp}}))
+    node = reciter.start("Yes.", task_files=[str(own)])
+    listed = {task.name: task for task in ros.call(ListTasks, "/vlm/list_tasks", ListTasks.Request()).tasks}
+    assert list(node.wait_ready().tasks) == list(listed)
+    assert {"locate", "yes_no", "lamp"} <= set(listed)
+    assert (listed["lamp"].main, listed["lamp"].source) == ("which", str(own))
+    (which,) = listed["lamp"].slots
+    assert (which.type, which.required, which.default_json, list(which.choices)) == (
+        *("text", False, '"left"'),
+        ["left", "right"],
+    )
+    assert (listed["compare"].pictures, list(listed["compare"].languages)) == (2, ["en", "zh"])
+    assert ros.lifecycle("deactivate") and ros.lifecycle("cleanup")
+    assert not ros.call(ListTasks, "/vlm/list_tasks", ListTasks.Request()).tasks
+
+
+# --- how sure it is --------------------------------------------------------------------------------------------------
+
+
+def test_yes_no_has_a_probability(ros: RosClient, vlm: VlmProcess) -> None:
+    with ros.listen(Answer, "/vlm/answers") as answers:
+        for _ in range(100):  # until the subscription is known to the node
+            result = ros.ask("Is the box red?", task="yes_no", images=[picture()], options={"max_tokens": 4}).result()
+            if answers.waiting:
+                break
+        logged = answers.wait_for(lambda answer: answer.task == "yes_no")
+    assert result.error_code == Code.NONE, result.error_msg
+    assert 0 <= result.probability <= 1 and 0 < result.probability_mass <= 1
+    assert list(result.notes) == []
+    assert (logged.probability, logged.probability_mass) == (result.probability, result.probability_mass)
+    plain = ros.ask("Is the box red?", images=[picture()], options={"max_tokens": 4}).result()
+    assert (plain.probability, plain.probability_mass, list(plain.notes)) == (-1, -1, [])
+
+
+def test_an_engine_that_tells_no_probability_leaves_a_note(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start("Yes")
+    result = ros.ask_service(prompt="Is it?", task="yes_no", images=[picture()])
+    assert (result.error_code, result.text, result.probability) == (Code.NONE, "Yes", -1)
+    (note,) = result.notes
+    assert note.startswith("no probability: engine 'reciter'")
+
+
+def test_a_region_that_is_left_out_is_noted(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start('[{"bbox_2d": [0, 0, 500, 500], "label": "cup"}, {"bbox_2d": [0, 0, 5000, 500], "label": "far"}]')
+    result = ros.ask("cup", task="locate", images=[picture()]).result()
+    assert [region.label for region in result.regions] == ["cup"]
+    (note,) = result.notes
+    assert "'far'" in note and "left out" in note
+
+
 # --- JSON from an engine that cannot be made to write it -------------------------------------------------------------
 
 
@@ -284,6 +352,84 @@ def test_a_question_looks_through_the_cameras_that_it_names_in_its_order(ros: Ro
     assert "'rear'" in unknown.error_msg and "'front', 'wrist'" in unknown.error_msg
 
 
+def test_a_task_of_boxes_looks_through_several_cameras_and_each_box_names_its_own(
+    ros: RosClient, reciter: Reciter
+) -> None:
+    reciter.start(
+        '[{"bbox_2d": [0, 0, 100, 100], "label": "x", "image": 2}, {"bbox_2d": [0, 0, 99, 99], "label": "y"}]',
+        cameras=["front", "wrist"],
+    )
+    with Camera(ros, "front/", frame_id="front_lens"), Camera(ros, "wrist/", frame_id="wrist_lens"):
+        result = ros.ask("x", task="locate", cameras=["front", "wrist"]).result()
+    assert "There are 2 pictures" in reciter.heard[-1]
+    assert [(region.label, region.image_index) for region in result.regions] == [("x", 1)]
+    assert result.regions[0].position.header.frame_id == "wrist_lens"
+    assert "in which of the 2 pictures" in result.notes[0]
+
+
+# --- pictures that are turned, or seen in parts ----------------------------------------------------------------------
+
+
+def test_a_camera_that_is_mounted_upside_down_has_boxes_and_metres_of_its_own_picture(
+    ros: RosClient, reciter: Reciter
+) -> None:
+    turned = '[{"bbox_2d": [500, 250, 750, 750], "label": "cup"}]'  # the cup is left of the middle in the picture
+    reciter.start(turned, cameras=["front"], camera__front__rotation=180)
+    with Camera(ros, "front/"):
+        (cup,) = ros.ask("cup", task="locate").result().regions
+    assert (cup.roi.x_offset, cup.roi.y_offset) == pytest.approx((WIDTH / 4, HEIGHT / 4), abs=1)
+    assert (cup.roi.width, cup.roi.height) == pytest.approx((WIDTH / 4, HEIGHT / 2), abs=2)
+    assert cup.position.point.x == pytest.approx(-WIDTH / 8 / FOCAL, abs=0.03)
+
+
+def test_a_box_in_space_in_a_turned_picture_is_in_the_cameras_frame_and_the_model_knows_the_turned_field_of_view(
+    ros: RosClient, reciter: Reciter
+) -> None:
+    reciter.start('[{"bbox_3d": [0.1, 0.2, 2, 1, 1, 1, 0, 0, 0], "label": "chair"}]', rotation=90)
+    with Camera(ros):
+        (chair,) = ros.ask("chair", task="locate_3d").result().regions
+    assert "field of view is 37 by 58 degrees" in reciter.heard[-1]  # of 333x201 pixels and a focal length of 300
+    where = chair.position.point
+    assert (where.x, where.y, where.z) == pytest.approx((0.2, -0.1, 2.0))
+
+
+def test_a_picture_in_parts_is_announced_as_such_and_what_two_parts_show_is_one_region(
+    ros: RosClient, reciter: Reciter
+) -> None:
+    # Both parts are 185 pixels wide: 148 to 185 is in both.
+    reciter.start(
+        '[{"bbox_2d": [850, 250, 950, 750], "label": "cup", "image": 1},'
+        ' {"bbox_2d": [50, 250, 150, 750], "label": "cup", "image": 2},'
+        ' {"bbox_2d": [900, 0, 1000, 100], "label": "lamp", "image": 2}]',
+        tiles="2x1",
+    )
+    with Camera(ros):
+        result = ros.ask("cup", task="locate").result()
+        assert reciter.heard[-1].startswith("Picture 1, column 1 of 2: <image>Picture 2, column 2 of 2: <image>")
+        ros.ask("chair", task="locate_3d").result()
+        assert reciter.heard[-1].count("<image>") == 1
+    cup, lamp = result.regions
+    assert (cup.image_index, lamp.image_index, len(result.image_headers)) == (0, 0, 1)
+    assert (cup.roi.x_offset, cup.roi.width) == pytest.approx((157, 19), abs=2)
+    assert (lamp.roi.x_offset, lamp.roi.x_offset + lamp.roi.width) == pytest.approx((314, WIDTH), abs=2)
+    assert cup.has_position
+
+
+def test_what_a_camera_cannot_be_told_is_said_and_can_be_mended(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess]
+) -> None:
+    node = start_vlm(engine="llama", cameras=["front"], camera__front__tiles="2", camera__front__rotation=45)
+    for name, mended in (("rotation", 90), ("tiles", "2x1")):
+        node.wait_status(lambda status, name=name: f"camera.front.{name}: " in status.message)
+        assert ros.lifecycle_state() == "inactive"
+        assert ros.lifecycle("cleanup")
+        assert ros.set_parameter(f"camera.front.{name}", mended).successful
+        assert ros.lifecycle("configure")
+        ros.lifecycle("activate")
+    assert node.wait_ready().message == ""
+    assert ros.get_parameter("camera.front.tiles") == "2x1"
+
+
 # --- tools -----------------------------------------------------------------------------------------------------------
 
 
@@ -297,3 +443,25 @@ def test_the_layouts_for_rviz_and_foxglove_show_topics_that_the_node_publishes(
     shown |= {panels["RawMessages!answers"]["topicPath"], panels["DiagnosticSummary!vlm"]["topicToRender"]}
     published = {name for name, _ in ros.node.get_publisher_names_and_types_by_node("vlm", "/")}
     assert shown <= published
+
+
+def test_regions_are_detections_where_vision_msgs_is_installed(ros: RosClient, reciter: Reciter) -> None:
+    messages = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not among the ROS wheels")
+    reciter.start(CUP)
+    with (
+        Camera(ros),
+        ros.listen(messages.Detection2DArray, "/vlm/detections") as flat,
+        ros.listen(messages.Detection3DArray, "/vlm/detections_3d") as solid,
+    ):
+        for _ in range(100):  # until both subscriptions are known to the node
+            (cup,) = ros.ask("cup", task="locate").result().regions
+            if flat.waiting and solid.waiting:
+                break
+        (box,), (thing,) = flat.wait_for().detections, solid.wait_for().detections
+    assert (box.results[0].hypothesis.class_id, box.results[0].hypothesis.score) == ("cup", 1.0)
+    assert box.header.frame_id == thing.header.frame_id == "lens"
+    assert box.bbox.center.position.x == pytest.approx(cup.roi.x_offset + cup.roi.width / 2, abs=1)
+    assert (box.bbox.size_x, box.bbox.size_y) == pytest.approx((cup.roi.width, cup.roi.height), abs=2)
+    assert thing.bbox.center.position.z == pytest.approx(cup.position.point.z, abs=0.01)
+    assert thing.bbox.size.x == pytest.approx(cup.extent.x, abs=0.01)
+    assert thing.bbox.center.orientation.w == 1.0

@@ -23,6 +23,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -58,25 +59,32 @@ class Viewer:
         return messages
 
     def wait_for(self, happened: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        assert self._happens(happened, PATIENCE), "it did not happen"
+
+    def _happens(self, happened: Callable[[], bool], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
         while not happened():
-            assert time.monotonic() < deadline, "it did not happen"
+            if time.monotonic() > deadline:
+                return False
             assert all(camera.poll() is None for camera in self._cameras), "the camera has ended"
             self._executor.spin_once(timeout_sec=1.0)
+        return True
 
     def next_picture(self, topic: str = "/camera/image_raw") -> np.ndarray:
         """A picture that is drawn after now: [height, width, 3] uint8."""
-        messages = self.received[topic]
-        del messages[:]
-        self.wait_for(lambda: len(messages) >= 3)  # two may have been under way
+        messages, now = self.received[topic], self.node.get_clock().now().nanoseconds
+        self.wait_for(lambda: bool(messages) and Time.from_msg(messages[-1].header.stamp).nanoseconds > now)
         return pixels(messages[-1])
 
     def call(self, kind: type, service: str, request: Any) -> Any:
+        """The response; a camera that has not discovered us yet loses it, so it is asked again: twice does no harm."""
         client = self.node.create_client(kind, service)
         self.wait_for(client.service_is_ready)
-        future = client.call_async(request)
-        self.wait_for(future.done)
-        return future.result()
+        for _ in range(int(PATIENCE / 5)):
+            future = client.call_async(request)
+            if self._happens(future.done, 5.0):
+                return future.result()
+        raise AssertionError(f"{service} does not answer")
 
     def move(self, name: str, x: float, y: float, z: float, turn: Quaternion | None = None) -> MoveObject.Response:
         pose = Pose(position=Point(x=x, y=y, z=z), orientation=turn or Quaternion())

@@ -13,6 +13,8 @@ import numpy as np
 import PIL.Image
 import pytest
 from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.msg import Task, TaskSlot
+from qwen3vl_ros.srv import ListTasks
 from std_msgs.msg import Header
 
 import third_party
@@ -35,6 +37,8 @@ def scripted(server: ScriptedVlm) -> ScriptedVlm:
 
 
 def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    if arguments[0] == "ask" and "--wait" not in arguments:
+        arguments += ("--wait", str(WAIT))  # a busy machine may take longer than users want to wait
     command = [sys.executable, "-m", "qwen3vl_ros.cli", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
@@ -64,6 +68,52 @@ def test_stdout_has_the_answer_and_nothing_else(scripted: ScriptedVlm) -> None:
     request = scripted.goals[0].request
     assert (request.prompt, request.system_prompt) == ("What is it?", "Be short.")
     assert (request.options.max_tokens, request.options.temperature, request.options.seed) == (7, 0.0, 1)
+
+
+@pytest.mark.ros
+def test_how_sure_the_model_was_and_what_is_not_known_are_on_stderr(scripted: ScriptedVlm) -> None:
+    scripted.script = lambda goal: goal.result(text="Yes", probability=0.875, probability_mass=0.5)
+    done = run("ask", "--task", "yes_no", "Is it?")
+    assert done.stdout == "Yes\n"
+    assert "probability 0.875 (of 0.5)" in done.stderr
+    scripted.script = lambda goal: goal.result(text="Yes", notes=["no probability: it is a secret"])
+    done = run("ask", "--task", "yes_no", "Is it?")
+    assert done.stdout == "Yes\n"
+    assert "no probability: it is a secret\n" in done.stderr
+    assert "probability -1" not in done.stderr
+
+
+@pytest.mark.ros
+def test_the_tasks_of_the_running_node_are_listed_with_what_they_take(scripted: ScriptedVlm) -> None:
+    slots = [
+        TaskSlot(name="which", type="text", description="Which lamp", required=True),
+        TaskSlot(name="how", type="text", description="How", default_json='"now"', choices=["now", "soon"]),
+    ]
+    lamp = Task(name="lamp", description="Is it on?", main="which", slots=slots, pictures=2)
+    other = Task(name="other", description="Something else.", pictures=1)
+
+    def list_tasks(_request: ListTasks.Request, response: ListTasks.Response) -> ListTasks.Response:
+        response.tasks = [lamp, other]
+        return response
+
+    service = scripted.node.create_service(ListTasks, "~/list_tasks", list_tasks)
+    try:
+        done, one, none = run("tasks"), run("tasks", "other"), run("tasks", "lamb")
+    finally:
+        scripted.node.destroy_service(service)
+    assert not done.stderr
+    assert done.stdout.splitlines() == [
+        "lamp: Is it on? Needs 2 pictures.",
+        "    which (text, the prompt, required): Which lamp",
+        '    how (text, default "now", one of now, soon): How',
+        "other: Something else.",
+    ]
+    assert (done.returncode, one.returncode, one.stdout) == (0, 0, "other: Something else.\n")
+    assert (none.returncode, none.stdout) == (2, "")
+    assert "no task lamb; there are lamp, other" in none.stderr
+    missing = run("tasks", "--node", "/nowhere", "--wait", "0.5")
+    assert missing.returncode == 3
+    assert "No node serves /nowhere/list_tasks" in missing.stderr
 
 
 @pytest.mark.ros

@@ -427,6 +427,25 @@ def test_binning_and_the_region_of_interest_are_honoured() -> None:
     assert located.position == pytest.approx(same.position, abs=1e-6)
 
 
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_calibration_of_another_size_counts_where_the_aspect_ratio_is_the_same(factor: float) -> None:
+    camera = Camera()
+    z = np.full((camera.height, camera.width), 1.5)
+    z[60:110, 80:130] = 1.2
+    right = locate_one(Region("thing", box=(80.0, 60.0, 130.0, 110.0)), z, camera)
+    size = (int(camera.width * factor), int(camera.height * factor))
+    scaled = Region("thing", box=(80.0 * factor, 60.0 * factor, 130.0 * factor, 110.0 * factor))
+    assert locate_one(scaled, z, camera, colour_size=size).position == pytest.approx(right.position)
+    wrong = locate_one(scaled, z, camera, colour_size=(size[0], size[1] + 9))
+    assert wrong.position is None
+    assert "colour picture" in wrong.position_error and "another aspect ratio" in wrong.position_error
+    unsaid = locate_one(scaled, z, camera, colour_size=size, depth_info=with_info(width=0, height=0))
+    assert unsaid.position == pytest.approx(right.position)
+    # Half as many pixels of depth, published with the calibration of all.
+    half = locate_one(Region("thing", box=(80.0, 60.0, 130.0, 110.0)), z[::2, ::2], camera)
+    assert half.position == pytest.approx(right.position, abs=0.01)
+
+
 BOX = Region("thing", box=(60.0, 50.0, 120.0, 110.0))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,7 +128,7 @@ def test_a_question_waits_while_the_node_looks_for_another_engine(
     ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods
 ) -> None:
     moods.set(first="slow")
-    node = start_vlm(engine="auto", engines=["first", "second"], fallback_after=1.0, **moods.parameters)
+    node = start_vlm(engine="auto", engines=["first", "second"], fallback_after=5.0, **moods.parameters)
     assert "it takes its time" in node.wait_status(lambda s: "its time" in s.message).message
     assert ask(ros).result().text == "second"
 
@@ -194,10 +193,11 @@ def test_set_engine_cuts_what_still_runs_after_the_grace(
 def test_an_engine_that_cannot_be_loaded_leaves_the_old_one_in_place(
     ros: RosClient, start_vlm: Callable[..., VlmProcess], moods: Moods, mood: str
 ) -> None:
-    start_vlm(engine="first", **moods.parameters).wait_connected()
+    node = start_vlm(engine="first", **moods.parameters).wait_connected()
     moods.set(second=mood)
     response = set_engine(ros, engine="second")
     assert not response.success and "second is" in response.message
+    node.wait_status(lambda s: s.engine == "first" and not s.message)
     assert (response.engine, response.model) == ("first", "model of first")
     assert ask(ros).result().text == "first"
     assert ros.get_parameter("engine") == "first"
@@ -220,18 +220,17 @@ def test_one_change_at_a_time_and_none_outlives_the_node(
 ) -> None:
     node = start_vlm(engine="first", **moods.parameters).wait_connected()
     moods.set(second="slow")
-    first: list[SetEngine.Response] = []
-    change = threading.Thread(target=lambda: first.append(set_engine(ros, engine="second")))
-    change.start()
+    change = ros.send(SetEngine, "/vlm/set_engine", SetEngine.Request(engine="second"))
+    node.wait_status(lambda s: s.engine == "first" and "engine second loads" in s.message)
     answers = ask(ros).result()
     assert answers.text == "first", "the old engine answers while the new one loads"
     refusal = set_engine(ros, engine="second")
     assert not refusal.success and "under way" in refusal.message
     assert ros.lifecycle("deactivate") and ros.lifecycle("cleanup")
-    change.join()
-    assert not first[0].success and "cleaned up" in first[0].message
+    cut = ros.complete(change)
+    assert not cut.success and "cleaned up" in cut.message
     assert "unconfigured" in set_engine(ros, engine="second").message
-    assert node.stop()[0] == 0
+    assert node.stop() == 0
 
 
 @pytest.mark.parametrize(

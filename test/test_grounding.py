@@ -28,7 +28,8 @@ MODES: tuple[FitMode, ...] = ("contain", "cover", "fill")
 sides = st.integers(1, 5000)
 aspect_kept = st.builds(ImageInput, multiple=st.sampled_from([28, 32]), max_tokens=st.integers(1, 1200))
 fixed_sizes = st.builds(ImageInput, size=st.tuples(sides, sides), fit=st.sampled_from(MODES))
-fits = st.builds(plan_fit, sides, sides, aspect_kept | fixed_sizes)
+rotations = st.sampled_from([0, 90, 180, 270])
+fits = st.builds(plan_fit, sides, sides, aspect_kept | fixed_sizes, rotations)
 
 
 def regions(text: str) -> list[Region]:
@@ -175,6 +176,15 @@ def test_a_box_in_space_is_a_position_and_an_extent_in_metres() -> None:
         Region("car", position=(2.88, 0.56, 6.28), extent=(4.45, 1.7, 1.84)),
         Region("black chair", position=(-0.4, -0.26, 2.71), extent=(0.76, 0.96, 0.78)),
     ]
+
+
+def test_a_box_in_space_is_turned_back_with_the_picture() -> None:
+    text = '{"bbox_3d": [0.1, 0.2, 2, 0.3, 0.4, 0.5, 0, 0, 0], "label": "chair"}'
+    expected = {0: (0.1, 0.2, 2), 90: (0.2, -0.1, 2), 180: (-0.1, -0.2, 2), 270: (-0.2, 0.1, 2)}
+    for rotation, position in expected.items():
+        fit = plan_fit(640, 480, ImageInput(), rotation)
+        (chair,) = parse_regions(text, [fit]).regions
+        assert chair.position == pytest.approx(position)
 
 
 def test_several_shapes_of_one_thing_are_one_region() -> None:
@@ -370,6 +380,7 @@ def test_whole_thousandths_are_where_they_are_in_the_fitted_picture(fit: Fit, co
         *fit.to_original(left / 1000 * width, top / 1000 * height),
         *fit.to_original(right / 1000 * width, bottom / 1000 * height),
     ]
+    expected = [*map(min, expected[:2], expected[2:]), *map(max, expected[:2], expected[2:])]  # turned: other corners
     clipped = [min(max(v, fit.shown[i % 2]), fit.shown[i % 2 + 2]) for i, v in enumerate(expected)]
     visible = min((clipped[i + 2] - clipped[i]) / fit.original_size[i] for i in (0, 1))
     assume(visible == 0 or visible > 1e-5)

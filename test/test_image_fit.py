@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,23 @@ MODES: tuple[FitMode, ...] = ("contain", "cover", "fill")
 modes = st.sampled_from(MODES)
 aspect_kept = st.builds(ImageInput, multiple=multiples, max_tokens=budgets)
 fixed_sizes = st.builds(ImageInput, size=st.tuples(sides, sides), fit=modes)
-fits = st.builds(plan_fit, sides, sides, aspect_kept | fixed_sizes)
+rotations = st.sampled_from([0, 90, 180, 270])
+
+
+@st.composite
+def fits_of_parts(draw: st.DrawFn) -> Fit:
+    """Of a turned picture, or of a part of one."""
+    width, height, rotation = draw(sides), draw(sides), draw(rotations)
+    part = None
+    if draw(st.booleans()):
+        across, down = (width, height) if rotation % 180 == 0 else (height, width)
+        (left, right), (top, bottom) = (sorted(draw(st.tuples(*[st.integers(0, side)] * 2))) for side in (across, down))
+        left, top = min(left, across - 1), min(top, down - 1)
+        part = tuple(map(float, (left, top, max(right, left + 1), max(bottom, top + 1))))
+    return plan_fit(width, height, draw(aspect_kept | fixed_sizes), rotation, part)
+
+
+fits = st.builds(plan_fit, sides, sides, aspect_kept | fixed_sizes) | fits_of_parts()
 small = st.integers(1, 90)
 small_specs = st.builds(ImageInput, size=st.tuples(small, small), fit=modes) | st.builds(
     ImageInput, multiple=st.integers(1, 9), max_tokens=st.integers(1, 200)
@@ -155,9 +172,25 @@ def test_a_point_comes_back_where_it_was(fit: Fit, x: float, y: float) -> None:
 
 @given(fit=fits)
 def test_corners_of_what_is_shown_are_corners_of_its_place(fit: Fit) -> None:
-    for corner, place in ((fit.shown[:2], fit.place[:2]), (fit.shown[2:], fit.place[2:])):
-        assert fit.to_fitted(*corner) == pytest.approx(place)
-        assert fit.to_original(*place) == pytest.approx(corner)
+    (left, top, right, bottom), place = fit.shown, fit.place
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    places = [(place[0], place[1]), (place[2], place[1]), (place[2], place[3]), (place[0], place[3])]
+    turns = fit.rotation // 90  # so many corners further is where each is seen
+    for number, corner in enumerate(corners):
+        seen = places[(number + turns) % 4]
+        assert fit.to_fitted(*corner) == pytest.approx(seen, abs=1e-6)
+        assert fit.to_original(*seen) == pytest.approx(corner, abs=1e-6)
+
+
+@given(fit=fits, x=st.floats(-9, 9), y=st.floats(-9, 9))
+def test_a_direction_is_turned_as_the_points_are(fit: Fit, x: float, y: float) -> None:
+    origin, there = fit.to_original(0, 0), fit.to_original(x, y)
+    across, down = (fit.shown[2] - fit.shown[0], fit.shown[3] - fit.shown[1])
+    wide, high = (fit.place[2] - fit.place[0], fit.place[3] - fit.place[1])
+    if fit.rotation % 180:
+        across, down = across * wide / high, down * high / wide
+    moved = ((there[0] - origin[0]) * wide / across, (there[1] - origin[1]) * high / down)
+    assert fit.direction_to_original(x, y) == pytest.approx(moved, abs=1e-4)
 
 
 @given(fit=fits)
@@ -192,6 +225,36 @@ def test_every_fitted_pixel_shows_what_is_there_in_the_original_within_a_pixel(
         # Neither side can be sharper than its pixels, nor than the 256 levels that say where a pixel is.
         pixel = max(1.0, (fit.shown[axis + 2] - fit.shown[axis]) / (end - start))
         assert np.abs(seen - there).max() <= pixel + size / 255
+
+
+@given(width=st.integers(2, 90), height=st.integers(2, 90), rotation=rotations, cut=st.booleans(), spec=small_specs)
+@settings(max_examples=300)
+def test_every_pixel_of_a_turned_picture_or_of_a_part_of_it_shows_what_is_there_within_a_pixel(
+    width: int, height: int, rotation: Any, cut: bool, spec: ImageInput
+) -> None:
+    across, down = (width, height) if rotation % 180 == 0 else (height, width)
+    part = (float(across // 3), float(down // 2), float(across), float(down)) if cut else None
+    fitted, fit = fit_image(ramps(width, height), spec, rotation, part)
+    assert fit == plan_fit(width, height, spec, rotation, part)
+    assert fitted.shape == (*fit.fitted_size[::-1], 3)
+    assert fitted.flags.c_contiguous
+    left, top, right, bottom = map(int, fit.place)
+    for y in {top, (top + bottom) // 2, bottom - 1}:
+        for x in {left, (left + right) // 2, right - 1}:
+            there = fit.to_original(x + 0.5, y + 0.5)
+            for axis, size in enumerate((width, height)):
+                steps = (right - left, bottom - top)[(axis + rotation // 90) % 2]
+                pixel = max(1.0, (fit.shown[axis + 2] - fit.shown[axis]) / steps)
+                assert abs(int(fitted[y, x, axis]) * size / 255 - there[axis]) <= pixel + size / 255
+
+
+def test_a_picture_is_turned_clockwise() -> None:
+    picture = np.zeros((2, 3, 3), np.uint8)
+    picture[0, 0] = 255
+    turned, fit = fit_image(picture, ImageInput(multiple=1), 90)
+    assert turned.shape == (3, 2, 3)
+    assert turned[0, 1].all() and turned.sum() == 3 * 255
+    assert fit.to_original(1.5, 0.5) == pytest.approx((0.5, 0.5))
 
 
 @given(width=small, height=small, to_width=small, to_height=small)
@@ -274,6 +337,29 @@ def test_what_is_seen_at_a_fitted_point_is_there_in_the_original(size: tuple[int
         (weight.sum(axis=1) * (np.arange(fitted.shape[0]) + 0.5)).sum() / weight.sum(),
     )
     assert fit.to_original(*centre) == pytest.approx(((left + right) / 2, (top + bottom) / 2), abs=0.2)
+
+
+@pytest.mark.parametrize("size", [(3201, 99), (99, 3201), (6400, 200), (1023, 31)], ids=str)
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize(
+    "spec",
+    [ImageInput(32, 300), ImageInput(32, 77), *(ImageInput(size=(448, 448), fit=mode) for mode in MODES)],
+    ids=str,
+)
+def test_boxes_in_a_picture_of_32_to_1_do_not_drift(size: tuple[int, int], rotation: Any, spec: ImageInput) -> None:
+    fit = plan_fit(*size, spec, rotation)
+    left, top, right, bottom = fit.shown
+    thousandth = [fit.fitted_size[axis] / 1000 for axis in (0, 1)]
+    for share in np.linspace(0, 1, 41):  # from one end to the other
+        there = (left + share * (right - left), top + share * (bottom - top))
+        x, y = fit.to_fitted(*there)
+        written = (round(x / thousandth[0]) * thousandth[0], round(y / thousandth[1]) * thousandth[1])
+        back = fit.to_original(*written)
+        unit = fit.direction_to_original(*thousandth)  # as coarse as a model writes
+        for axis in (0, 1):
+            turned = (axis + rotation // 90) % 2
+            scale = (fit.shown[axis + 2] - fit.shown[axis]) / (fit.place[turned + 2] - fit.place[turned])
+            assert abs(back[axis] - there[axis]) <= abs(unit[axis]) * scale / 2 + 1e-6
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 32, 1), (1, 0, 32, 1), (1, 1, 0, 1), (1, 1, 32, 0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ from qwen3vl_ros.engines.llama import LlamaEngine
 from qwen3vl_ros.engines.llama_sampling import INSTRUCT, THINKING
 from qwen3vl_ros.vision.fit import fit_image
 from tiny_qwen3vl import TinyModel
+from training.tokenizer import SPECIAL_TOKENS
 
 GREEDY = Options(temperature=0.0, max_tokens=24)
 
@@ -104,6 +106,8 @@ class Reference:
         self.model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.images = AutoImageProcessor.from_pretrained(folder)
+        self.first: Any = None
+        """After :meth:`answer`: the probability of every token to be the first of the answer."""
 
     def answer(self, messages: tuple[Message, ...], n: int) -> tuple[list[int], list[int], float]:
         """(tokens of the prompt without those of pictures; the ``n`` likeliest after it; the least lead of one)."""
@@ -131,6 +135,7 @@ class Reference:
             output = self.model.generate(
                 **inputs, max_new_tokens=n, do_sample=False, output_logits=True, return_dict_in_generate=True
             )
+        self.first = torch.softmax(output.logits[0][0].double(), dim=-1).numpy()
         best_two = torch.stack(output.logits).topk(2).values
         lead = float((best_two[..., 0] - best_two[..., 1]).min())
         return [t for t in ids[0].tolist() if t != pad], output.sequences[0, ids.shape[1] :].tolist(), lead
@@ -318,6 +323,43 @@ def test_characters_are_whole_however_their_bytes_are_cut_into_tokens(engine: Ll
     assert not any("\ufffd" in chunk.text for chunk in chunks)
 
 
+def probabilities(engine: LlamaEngine, message: Message, *words: str, **options: Any) -> Any:
+    request = Request((message,), Options(max_tokens=3, **options), choices=tuple((word,) for word in words))
+    *before, last = engine.generate(request, Cancel())
+    assert all(chunk.probabilities is None for chunk in before)
+    return text_of([*before, last]), last.probabilities
+
+
+def test_probabilities_of_choices_are_those_of_transformers_before_sampling(
+    engine: LlamaEngine, reference: Reference
+) -> None:
+    asked = user(picture(128, 96, 5), "What is this?")
+    reference.answer((asked,), 1)
+    texts = [reference.tokenizer.decode([token]).lower() for token in range(len(reference.first))]
+    bare = [re.sub(r"^[\W_]+|[\W_]+$", "", text) for text in texts]
+    likeliest = [bare[token] for token in reference.first.argsort()[::-1] if len(bare[token]) > 2]
+    one, other = next((one, other) for one in likeliest for other in likeliest if one[0] != other[0])
+    expected = [
+        sum(p for p, begin in zip(reference.first, bare, strict=True) if begin and word.startswith(begin))
+        for word in (one, other)
+    ]
+    assert min(expected) > 0
+    for seed in range(20):
+        answer, told = probabilities(engine, asked, one, other, temperature=2.0, seed=seed, repetition_penalty=1.9)
+        if answer[:1].isalnum():  # its first token is the one
+            assert told == pytest.approx(expected, rel=0.05)
+            break
+    else:
+        pytest.fail("no answer began with a letter")
+
+
+def test_choices_change_no_answer_and_without_them_nothing_is_told(engine: LlamaEngine) -> None:
+    plain = stream(engine, user("Tell me."))
+    chosen = list(engine.generate(Request((user("Tell me."),), GREEDY, choices=(("a",), ("b",))), Cancel()))
+    assert text_of(chosen) == text_of(plain)
+    assert plain[-1].probabilities is None
+
+
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -477,7 +519,7 @@ def test_text_cannot_inject_control_tokens_or_pictures(
     pieces = list(engine._context.pieces)
     harmless = (user("a", image), Message(role, ("x",)), user("b"))
     stream(engine, *harmless, options=Options(temperature=0.0, max_tokens=1))
-    control = set(reference.tokenizer.convert_tokens_to_ids(list(tiny_qwen3vl.CONTROL_TOKENS)))
+    control = set(reference.tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
 
     def skeleton(pieces: list[Any]) -> list[Any]:
         return [p for p in pieces if not isinstance(p, int) or p in control]
@@ -556,6 +598,26 @@ def test_thinking_models_reason_before_they_answer(
             last_reasoning = max((i for i, c in enumerate(chunks) if c.reasoning), default=0)
             assert not any(c.text for c in chunks[:last_reasoning])
     assert answered >= 3
+
+
+def test_probabilities_are_of_the_answer_and_not_of_the_reasoning_before_it(
+    altered: Callable[..., TinyModel], new_engine: Callable[..., LlamaEngine]
+) -> None:
+    engine = new_engine(altered(tokenizer__chat_template=tiny_qwen3vl.THINKING_CHAT_TEMPLATE))
+    told: set[bool] = set()
+    for seed in range(100):
+        options = Options(temperature=2.0, top_k=0, top_p=1.0, seed=seed, max_tokens=100)
+        chunks = list(engine.generate(Request((user("Think."),), options, choices=(("a",), ("b",))), Cancel()))
+        answer = text_of(chunks)
+        if not answer:
+            assert chunks[-1].probabilities is None
+            told.add(False)
+        elif any(letter.isalnum() for letter in answer):
+            assert chunks[-1].probabilities is not None
+            told.add(True)
+        if len(told) == 2:
+            return
+    pytest.fail(f"of a hundred answers, none was another than {told}")
 
 
 def test_instruct_models_do_not_reason(engine: LlamaEngine) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import shutil
 import socket
 import ssl
@@ -16,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ from qwen3vl_ros.engines.base import (
 )
 from qwen3vl_ros.engines.openai import OpenaiEngine
 from qwen3vl_ros.engines.openai_errors import retry_after
+from qwen3vl_ros.engines.openai_stream import Patience
 
 KEY = "sk-very-secret-0123456789"
 A_TOKEN = {"choices": [{"delta": {"content": "a"}}]}
@@ -202,6 +204,89 @@ def test_a_schema_goes_out_as_response_format(server: FakeServer, engine: Openai
         "type": "json_schema",
         "json_schema": {"name": "answer", "schema": schema, "strict": True},
     }
+
+
+CHOICES = (("yes", "是"), ("no",))
+
+
+def chances(*tops: dict[str, float]) -> dict[str, Any]:
+    """The ``logprobs`` of an event: for each token, the probabilities of the likeliest; the first is the token."""
+    content = []
+    for top in tops:
+        entries = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in top.items()]
+        content.append(entries[0] | {"top_logprobs": entries})
+    return {"content": content, "refusal": None}
+
+
+def told(exchange: Exchange, *events: tuple[dict[str, str], Any]) -> None:
+    """A whole stream of (delta, logprobs)."""
+    exchange.stream()
+    for delta, logprobs in events:
+        exchange.event({"choices": [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}]})
+    exchange.finish()
+
+
+def choose(engine: OpenaiEngine) -> tuple[float, ...] | None:
+    return stream(engine, replace(request(), choices=CHOICES))[-1].probabilities
+
+
+def test_probabilities_are_asked_for_where_there_are_choices_alone(server: FakeServer, engine: OpenaiEngine) -> None:
+    choose(engine)
+    assert (server.questions[-1].json["logprobs"], server.questions[-1].json["top_logprobs"]) == (True, 20)
+    stream(engine)
+    assert "logprobs" not in server.questions[-1].json
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [({"content": "Yes"}, chances({"Yes": 0.6, " yes": 0.1, "No": 0.25}))],
+        [
+            ({"content": "\n\n"}, chances({"\n\n": 0.9, "No": 0.1})),
+            ({"content": "Yes"}, chances({"Yes": 0.7, "no": 0.25})),
+        ],
+        [({"content": " Yes."}, chances({" ": 0.9}, {"Yes": 0.7, "no": 0.25}, {".": 0.9, "No": 0.1}))],
+        [
+            ({"reasoning_content": "No"}, chances({"No": 1.0})),
+            ({"content": "yes"}, chances({"yes": 0.7, "No": 0.2, "NO": 0.05})),
+        ],
+        [
+            ({"content": "<think>"}, chances({"<think>": 1.0})),
+            ({"content": "no"}, chances({"no": 1.0})),
+            ({"content": "</think>"}, chances({"</think>": 1.0})),
+            ({"content": "yes"}, chances({"yes": 0.7, "No": 0.25})),
+        ],
+    ],
+)
+def test_probabilities_are_those_of_the_first_word_of_the_answer(
+    server: FakeServer, engine: OpenaiEngine, events: list[Any]
+) -> None:
+    server.on_ask = lambda exchange: told(exchange, *events)
+    assert choose(engine) == pytest.approx((0.7, 0.25))
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [None, {}, {"content": None}, {"content": []}, {"content": [7]}, {"content": [{"token": "yes", "logprob": "-1"}]}],
+)
+def test_a_server_that_tells_no_probabilities_makes_none(
+    server: FakeServer, engine: OpenaiEngine, logprobs: Any
+) -> None:
+    server.on_ask = lambda exchange: told(exchange, ({"content": "Yes"}, logprobs))
+    assert choose(engine) in (None, (0.0, 0.0))
+
+
+def test_a_server_that_refuses_to_tell_probabilities_is_asked_without(server: FakeServer, engine: OpenaiEngine) -> None:
+    def grumble(exchange: Exchange) -> None:
+        if "logprobs" in exchange.json:
+            exchange.reply(400, error("You are not allowed to request logprobs from this model", param="logprobs"))
+        else:
+            exchange.answer("Yes")
+
+    server.on_ask = grumble
+    assert choose(engine) is None
+    assert choose(engine) is None
+    assert ["logprobs" in exchange.json for exchange in server.questions] == [True, False, False]
 
 
 def test_an_address_in_the_question_is_only_text(
@@ -579,6 +664,7 @@ def test_a_server_that_sends_bytes_but_no_token_is_late(
         stream(engine)
     assert time.monotonic() - begin < PATIENCE / 2
     assert len(server.questions) == 1  # the same again would only double the server's work
+    engine._servers[0].patience = Patience(PATIENCE, PATIENCE)
     server.on_ask = lambda e: e.answer("yes")
     assert text_of(stream(engine)) == "yes"
 
@@ -740,6 +826,7 @@ def test_a_server_that_is_late_loses_the_question_to_the_next_one(
     server: FakeServer, new_server: Callable[..., FakeServer], new_engine: Callable[..., OpenaiEngine]
 ) -> None:
     engine = new_engine(server, new_server(lambda e: e.answer("from the other")), first_token_timeout=1.0)
+    engine._servers[1].patience = Patience(PATIENCE, PATIENCE)
     server.on_ask = trickle(b": ping\n\n")
     assert text_of(stream(engine)) == "from the other"
 
@@ -888,7 +975,7 @@ def test_the_description_says_how_pictures_are_wanted(
     assert description.engine == "openai"
     assert description.image_input == ImageInput(multiple=32, max_tokens=256)
     options = {one.name for one in fields(Options)}
-    assert description.supports == options | {"system_prompt", "json_schema", "text_only"}
+    assert description.supports == options | {"system_prompt", "json_schema", "text_only", "probabilities"}
 
 
 def test_a_probe_says_which_server_has_which_model(server: FakeServer) -> None:

@@ -6,6 +6,7 @@ for, so what a missing model looks like is for the tests with a server that is m
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import queue
@@ -36,6 +37,7 @@ from qwen3vl_ros.engines.base import (
     Request,
     Unsupported,
 )
+from qwen3vl_ros.engines.llama import LlamaEngine
 from qwen3vl_ros.engines.openai import OpenaiEngine
 from qwen3vl_ros.vision.fit import fit_image
 
@@ -241,6 +243,20 @@ def test_llama_server_stops_computing_when_an_answer_is_cancelled(
     deadline = time.monotonic() + PATIENCE
     while any(slot["is_processing"] for slot in httpx.get(llama_server.url.replace("/v1", "/slots")).json()):
         assert time.monotonic() < deadline
+
+
+def test_llama_server_tells_the_probabilities_that_the_model_has_in_this_process(
+    llama_server: RealServer, new_engine: Callable[..., OpenaiEngine], model: dict[str, str]
+) -> None:
+    engine = new_engine(llama_server)
+    message = Message("user", (frame("0000.jpg", engine), "Is the box blue?"))
+    asked = Request((message,), GREEDY, choices=(("blue", "yes"), ("green", "no")))
+    told = list(engine.generate(asked, Cancel()))[-1].probabilities
+    with contextlib.closing(LlamaEngine(**model, n_threads=1)) as here:
+        own = list(here.generate(asked, Cancel()))[-1].probabilities
+    assert own is not None
+    assert sum(own) > 0.001  # else there is nothing to compare
+    assert told == pytest.approx(own, abs=0.03)
 
 
 def test_llama_server_streams_and_counts(llama_server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:

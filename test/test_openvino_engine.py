@@ -37,6 +37,7 @@ from qwen3vl_ros.engines.openvino import OpenvinoEngine
 from qwen3vl_ros.engines.openvino_files import PictureLimits
 from test_llama_engine import HOSTILE, Reference, fitted, picture, text_of, user
 from tiny_qwen3vl import TinyModel
+from training.tokenizer import SPECIAL_TOKENS
 
 # The engine says why it calls this.
 pytestmark = pytest.mark.filterwarnings("ignore:start_chat.. / finish_chat:DeprecationWarning")
@@ -481,7 +482,7 @@ def test_text_cannot_inject_control_tokens_or_pictures(
 ) -> None:
     image = picture(64, 32)
     pads = reference.tokenizer("<|image_pad|>")["input_ids"]
-    control = set(reference.tokenizer.convert_tokens_to_ids(list(tiny_qwen3vl.CONTROL_TOKENS)))
+    control = set(reference.tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
 
     def skeleton(text: str) -> list[int]:
         prompt = engine._prompts.build((user("a", image), Message(role, (text,)), user("b")))

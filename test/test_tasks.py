@@ -1,7 +1,5 @@
 """A task turns a word or two into a question that Qwen3-VL answers well, or says in a sentence why it cannot."""
 
-# Chinese has question marks and commas of its own:
-# ruff: noqa: RUF001
 from __future__ import annotations
 
 import json
@@ -17,8 +15,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qwen3vl_ros.dialogue.camera_view import CameraView
 from qwen3vl_ros.dialogue.question import validate_answer
-from qwen3vl_ros.dialogue.tasks import CameraView, Task, TaskFileError, load_tasks, parse_slots
+from qwen3vl_ros.dialogue.task_files import TaskFileError, load_tasks
+from qwen3vl_ros.dialogue.tasks import Task, parse_slots
 from qwen3vl_ros.engines.base import BadRequest, ImageInput
 from qwen3vl_ros.engines.maix_http_tokens import most_tokens
 from qwen3vl_ros.vision.fit import fit_image

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,7 @@ class VlmProcess:
         with self._ros.status() as status:
             try:
                 return status.wait_for(wanted)
-            except queue.Empty:
+            except RuntimeError:
                 was = self._process.poll()
                 self.stop()
                 raise AssertionError(f"no such status; the node {was=} said: {self.output or 'nothing'}") from None
@@ -45,22 +43,20 @@ class VlmProcess:
         return self.wait_status(lambda s: s.state == VlmStatus.READY)
 
     def wait_connected(self) -> VlmProcess:
-        """Wait until feedback reaches us: what was sent before that connection stood is lost."""
+        """Wait until it answers questions; what it says then reaches us from the first word."""
         self.wait_ready()
-        while not self._ros.ask(text_only=True, options={"max_tokens": 1}).has_feedback():
-            pass
+        self._ros.meet()
         return self
 
     def worker(self) -> int:
-        """Process id of the engine's worker, once feedback reaches us."""
-        return int(self.wait_connected().wait_ready().engine_pid)
+        """Process id of the engine's worker."""
+        return int(self.wait_ready().engine_pid)
 
-    def stop(self, number: int = signal.SIGINT) -> tuple[int, float]:
-        """Exit status after ``number`` and the seconds that took."""
-        begin = time.monotonic()
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Exit status after ``number``."""
         self._process.send_signal(number)
         self.output += self._process.communicate(timeout=PATIENCE)[0]
-        return self._process.returncode, time.monotonic() - begin
+        return self._process.returncode
 
     def close(self) -> None:
         if self._process.poll() is None:

@@ -99,6 +99,8 @@ class MeanColourEngine:
                 raise Unsupported(f"{option.name}: a mean leaves nothing to chance, so leave it unset.")
         if request.response_schema is not None:
             raise Unsupported("response_schema: this engine speaks in sentences only, so leave it unset.")
+        if request.choices:
+            raise Unsupported("choices: this engine is never in doubt, so leave them out.")
         images = []
         for message in request.messages:
             if message.role == "system":

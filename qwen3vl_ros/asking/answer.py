@@ -74,6 +74,8 @@ class Answer:
 
     ``json`` is the parsed, validated JSON when the question had a response schema, else None. ``image_headers`` are
     the std_msgs/Header of the pictures used, in the order the model saw them: ``stamp`` and ``frame_id`` for tf.
+    ``probability`` of the first of a task's choices (of yes, for yes_no), 0..1: its share of ``probability_mass``,
+    which is what the choices had together; None = unknown. ``notes``: what else there is to know, a sentence each.
     ``finish_reason``: "stop", "length" (cut at max_tokens or the context) or "cancelled".
     """
 
@@ -81,6 +83,9 @@ class Answer:
     reasoning: str = ""
     json: Any = None
     regions: tuple[Region, ...] = ()
+    probability: float | None = None
+    probability_mass: float | None = None
+    notes: tuple[str, ...] = ()
     image_headers: tuple[Header, ...] = ()
     usage: Usage = Usage()
     finish_reason: str = ""
@@ -100,6 +105,9 @@ def answer_of_result(result: AskImage.Result) -> Answer:
         reasoning=result.reasoning,
         json=json.loads(result.json) if result.json else None,
         regions=tuple(_region(region) for region in result.regions),
+        probability=_known(result.probability),
+        probability_mass=_known(result.probability_mass),
+        notes=tuple(result.notes),
         image_headers=tuple(result.image_headers),
         usage=_usage(result.usage),
         finish_reason=result.finish_reason,
@@ -108,21 +116,22 @@ def answer_of_result(result: AskImage.Result) -> Answer:
     )
 
 
-def _usage(usage: Any) -> Usage:
-    def seconds(value: float) -> float | None:
-        return value if value >= 0 else None
+def _known(number: float) -> float | None:
+    return number if number >= 0 else None
 
+
+def _usage(usage: Any) -> Usage:
     return Usage(
         prompt_tokens=usage.prompt_tokens,
         image_tokens=usage.image_tokens,
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
         bytes_sent=usage.bytes_sent,
-        queue_time=seconds(usage.queue_time),
-        image_time=seconds(usage.image_time),
-        encode_time=seconds(usage.encode_time),
-        first_token_time=seconds(usage.first_token_time),
-        total_time=seconds(usage.total_time),
+        queue_time=_known(usage.queue_time),
+        image_time=_known(usage.image_time),
+        encode_time=_known(usage.encode_time),
+        first_token_time=_known(usage.first_token_time),
+        total_time=_known(usage.total_time),
         tokens_per_second=usage.tokens_per_second,
     )
 

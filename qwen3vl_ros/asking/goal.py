@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -17,12 +18,14 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.asking.exceptions import BadImage, BadRequest
+from qwen3vl_ros.msg import ChatMessage
 
 if TYPE_CHECKING:
     from rclpy.time import Time as RclpyTime
 
-ImageLike: TypeAlias = "NDArray[np.uint8] | str | os.PathLike[str] | Image | CompressedImage"
-"""A picture: uint8 array [height, width, 3] RGB or [height, width] grey, a file, or a sensor_msgs message."""
+ImageLike: TypeAlias = "NDArray[np.uint8] | str | os.PathLike[str] | bytes | Image | CompressedImage"
+"""A picture: uint8 array [height, width, 3] RGB or [height, width] grey, a file or what is in one, or a sensor_msgs
+message."""
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds a question may take, from its acceptance, when the caller says nothing."""
@@ -53,6 +56,7 @@ class Arguments(TypedDict, total=False):
     not_before: Time | RclpyTime | float | None
     max_frame_age: float | None
     session: str
+    history: Sequence[ChatMessage]
     clip_duration: float | None
     clip_frames: int
 
@@ -80,6 +84,7 @@ def build_goal(
     not_before: Time | RclpyTime | float | None = None,
     max_frame_age: float | None = None,
     session: str = "",
+    history: Sequence[ChatMessage] = (),
     clip_duration: float | None = None,
     clip_frames: int = 0,
 ) -> AskImage.Goal:
@@ -89,6 +94,7 @@ def build_goal(
         goal.slots = json.dumps(slots, ensure_ascii=False)
     goal.system_prompt = _text("system_prompt", system_prompt)
     goal.session = _text("session", session)
+    goal.history = [_turn(number, turn) for number, turn in enumerate(history)]
     goal.cameras = _texts("cameras", cameras)
     goal.text_only = bool(text_only)
     goal.priority = _integer("priority", priority, 2**8)
@@ -133,6 +139,14 @@ def _texts(name: str, values: Sequence[str]) -> list[str]:
     return list(values)
 
 
+def _turn(number: int, turn: ChatMessage) -> ChatMessage:
+    if not isinstance(turn, ChatMessage):
+        raise BadRequest(f"history[{number}] is a qwen3vl_ros.msg.ChatMessage, got {type(turn).__name__}.")
+    _text(f"history[{number}].role", turn.role)
+    _texts(f"history[{number}].content", turn.content)
+    return turn
+
+
 def _integer(name: str, value: int, limit: int) -> int:
     if int(value) != value or not 0 <= value < limit:
         raise BadRequest(f"{name} is a whole number from 0 to {limit - 1}, got {value}.")
@@ -155,7 +169,7 @@ def _time(time: Time | RclpyTime | float) -> Time:
 
 def _put_images(goal: AskImage.Goal, images: Sequence[ImageLike] | ImageLike) -> None:
     """Place the pictures in the goal so that the model sees them in the caller's order."""
-    one = isinstance(images, (str, os.PathLike, np.ndarray, Image, CompressedImage))
+    one = isinstance(images, (str, os.PathLike, bytes, np.ndarray, Image, CompressedImage))
     pictures: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
     messages = [_message(image) for image in pictures]
     # The goal's fields put every raw picture before every compressed one: where that would change the order, all
@@ -174,8 +188,11 @@ def _message(image: Any) -> Image | CompressedImage:
         return _image_of_array(image)
     if isinstance(image, (str, os.PathLike)):
         return _image_of_file(Path(image))
+    if isinstance(image, bytes):
+        return _image_of_content(image, f"what begins with {image[:8].hex(' ')!r}")
     raise BadImage(
-        f"a picture is a numpy array, a file path, a sensor_msgs Image or CompressedImage, not {type(image).__name__}."
+        "a picture is a numpy array, a file path, the bytes of a file, a sensor_msgs Image or CompressedImage, not "
+        f"{type(image).__name__}."
     )
 
 
@@ -197,15 +214,17 @@ def _image_of_file(path: Path) -> Image | CompressedImage:
         content = path.read_bytes()
     except OSError as error:
         raise BadImage(f"the picture {path} cannot be read: {error.strerror or error}.") from error
-    for magic, name in _MAGIC.items():
+    return _image_of_content(content, str(path))
+
+
+def _image_of_content(content: bytes, name: str) -> Image | CompressedImage:
+    for magic, kind in _MAGIC.items():
         if content.startswith(magic):
-            return CompressedImage(format=name, data=_bytes(content))
-    return _image_of_array(_pixels(path, str(path)))
+            return CompressedImage(format=kind, data=_bytes(content))
+    return _image_of_array(_pixels(io.BytesIO(content), name))
 
 
 def _decode(message: CompressedImage) -> Image:
-    import io
-
     image = _image_of_array(_pixels(io.BytesIO(bytes(message.data)), f"compressed picture ({message.format})"))
     image.header = message.header
     return image

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from action_msgs.msg import GoalStatus
 from rclpy.action.client import ClientGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -41,6 +43,14 @@ _WATCH_PERIOD = 0.1
 _ABSENT_LOOKS = 3
 """Looks in a row without a server before it counts as gone: its last result may be on the way when it leaves."""
 
+_RESULT_DELAY = 1.0
+"""Seconds from the status that a question has ended to asking again for its result, if that has not come."""
+
+_ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
+
+_REQUESTS = QoSProfile(depth=1000)
+"""Replies that wait for a busy executor; of more than ten, ROS's default, the middleware drops the oldest."""
+
 _FEEDBACK_DEPTH = 200
 """Feedback messages that wait for a busy executor; beyond that some are lost, which a question survives."""
 
@@ -54,13 +64,21 @@ class Link:
         self._lock = threading.RLock()
         self._open: dict[bytes, tuple[Question, AskImage.Goal | None]] = {}
         self._handles: dict[bytes, Any] = {}
+        self._result_due: dict[bytes, float] = {}
         self._server_waiters: list[threading.Event] = []
         self._closed = False
         self._absent = 0
         self._ran_at = 0.0
         group = MutuallyExclusiveCallbackGroup()
         self._client = GoalClient(
-            node, AskImage, action, callback_group=group, feedback_sub_qos_profile=QoSProfile(depth=_FEEDBACK_DEPTH)
+            node,
+            AskImage,
+            action,
+            callback_group=group,
+            goal_service_qos_profile=_REQUESTS,
+            result_service_qos_profile=_REQUESTS,
+            cancel_service_qos_profile=_REQUESTS,
+            feedback_sub_qos_profile=QoSProfile(depth=_FEEDBACK_DEPTH),
         )
         self._client.on_status = self._on_status
         self.action = node.resolve_service_name(action)
@@ -112,15 +130,19 @@ class Link:
     # What comes back, on the executor's thread.
 
     def _on_status(self, statuses: Any) -> None:
-        """Take a goal as accepted that the node lists, though nobody told us.
+        """Take a goal as accepted that the node lists, though nobody told us; ask again for a result that is overdue.
 
-        A node that has not discovered our half of the goal service yet when it answers drops that answer (rclpy warns
+        A node that has not discovered our half of a service yet when it answers drops that answer (rclpy warns
         "client will not receive response"). Its status, which is latched, comes all the same.
         """
         for status in statuses:
             goal_id = status.goal_info.goal_id
             asked = self._open.get(key := bytes(goal_id.uuid))
-            if asked is not None and key not in self._handles:
+            if asked is None:
+                continue
+            if status.status in _ENDED:
+                self._result_due.setdefault(key, time.monotonic() + _RESULT_DELAY)
+            if key not in self._handles:
                 response = AskImage.Impl.SendGoalService.Response(accepted=True)
                 self._on_response(key, asked[0], ClientGoalHandle(self._client, goal_id, response))
 
@@ -141,11 +163,14 @@ class Link:
         with self._lock:
             self._handles[key] = handle
         question.mark_accepted()
-        with self._client.sending:
-            result = handle.get_result_async()
-        result.add_done_callback(lambda response: self._on_result(key, question, response.result()))
+        self._ask_result(key, question)
         if question.cancel_requested or question.done():
             self._cancel(handle)
+
+    def _ask_result(self, key: bytes, question: Question) -> None:
+        with self._client.sending:
+            result = self._handles[key].get_result_async()
+        result.add_done_callback(lambda response: self._on_result(key, question, response.result()))
 
     def _on_feedback(self, message: Any) -> None:
         self._ran()
@@ -156,7 +181,16 @@ class Link:
     def _on_result(self, key: bytes, question: Question, response: Any) -> None:
         self._ran()
         self._forget(key)
-        question.end(*_outcome(response.result))
+        if response.status == GoalStatus.STATUS_UNKNOWN:
+            question.end(
+                None,
+                ServerLost(
+                    f"The node that serves {self.action} does not know the question: it was started anew, or has "
+                    "forgotten a result that did not get through for too long. Ask again."
+                ),
+            )
+        else:
+            question.end(*_outcome(response.result))
 
     def _look(self) -> None:
         """What the timer does while a question is open."""
@@ -177,6 +211,9 @@ class Link:
                 self._send(key)
             elif self._absent >= _ABSENT_LOOKS and question.phase is Phase.ACCEPTED:
                 question.end(None, ServerLost(f"The node that serves {self.action} vanished during the answer."))
+            elif time.monotonic() > self._result_due.get(key, math.inf):
+                self._result_due[key] = time.monotonic() + _RESULT_DELAY
+                self._ask_result(key, question)
         with self._lock:
             if not self._open and not self._server_waiters:
                 self._watch.cancel()
@@ -185,6 +222,7 @@ class Link:
         with self._lock:
             self._open.pop(key, None)
             self._handles.pop(key, None)
+            self._result_due.pop(key, None)
 
     # Waiting, and why not.
 

@@ -72,6 +72,7 @@ class Question:
         self._queue_position = 0
         self._completion_tokens = 0
         self._cancel_requested = False
+        self._on_change: Callable[[], None] | None = None
         self._answer: Answer | None = None
         self._error: VlmError | None = None
 
@@ -129,6 +130,15 @@ class Question:
             raise self._error
         assert self._answer is not None
         return self._answer
+
+    def on_change(self, callback: Callable[[], None] | None) -> None:
+        """Call ``callback`` whenever something came: a stage, a place in the queue, text, the end; None = no more.
+
+        It runs on the thread that brings the news, and must neither block nor raise. There is one: a second replaces
+        the first.
+        """
+        with self._changed:
+            self._on_change = callback
 
     def cancel(self) -> None:
         """Ask the node to stop. Returns at once; the question then ends as Cancelled, with the text so far."""
@@ -198,6 +208,7 @@ class Question:
             if feedback.sequence > self._next_sequence:
                 self._gap = True
             self._next_sequence = feedback.sequence + 1
+            moved = (feedback.stage, feedback.queue_position) != (self._stage, self._queue_position)
             self._stage = feedback.stage
             self._queue_position = feedback.queue_position
             self._completion_tokens = feedback.completion_tokens
@@ -209,6 +220,8 @@ class Question:
                 # Lost messages are made good by the next one that carries all the text, or by the result.
                 self._gap = False
                 self._add_text(feedback.text[len(self._text) :])
+            if moved or feedback.reasoning_delta:
+                self._tell()
 
     def end(self, answer: Answer | None, error: VlmError | None) -> None:
         """The node's last word, or the link's. Later ones are ignored."""
@@ -222,13 +235,13 @@ class Question:
             if self._phase is not Phase.DONE:
                 self._phase = phase
                 self._deadline = time.monotonic() + seconds
-                self._changed.notify_all()
+                self._tell()
 
     def _add_text(self, delta: str) -> None:
         if delta:
             self._deltas.append(delta)
             self._text += delta
-            self._changed.notify_all()
+            self._tell()
 
     def _finish(self, answer: Answer | None, error: VlmError | None) -> None:
         if self._phase is Phase.DONE:
@@ -244,7 +257,12 @@ class Question:
         self._answer = answer
         self._error = error
         self._phase = Phase.DONE
+        self._tell()
+
+    def _tell(self) -> None:
         self._changed.notify_all()
+        if self._on_change is not None:
+            self._on_change()
 
     def _expire(self) -> None:
         if self._phase is Phase.DONE:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from qwen3vl_ros.asking.exceptions import (
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qwen3vl_ros.asking.answer import Answer
     from qwen3vl_ros.asking.goal import Arguments
     from qwen3vl_ros.asking.question import AnswerStream, Question
+    from qwen3vl_ros.asking.tasks import Task
     from qwen3vl_ros.client import VlmClient
 
 EXIT_STATUS: tuple[tuple[type[VlmError], int], ...] = (
@@ -77,11 +78,44 @@ def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Argument
         return None, exit_status(error)
     except KeyboardInterrupt:
         return None, 130
-    except BrokenPipeError:  # whoever read the answer has seen enough; the interpreter must not flush into it again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return None, _BROKEN_PIPE
+    except BrokenPipeError:
+        return None, _nobody_reads()
+    for note in answer.notes:
+        print(note, file=sys.stderr)
     print(usage_line(answer), file=sys.stderr)
     return answer, 0
+
+
+def tasks_on_terminal(client: VlmClient, names: Sequence[str] = ()) -> int:
+    """List the node's tasks, or those called ``names``; returns an exit status, 2 for a name that there is not."""
+    try:
+        tasks = {task.name: task for task in client.tasks()}
+    except VlmError as error:
+        print(f"{error.name}: {error}", file=sys.stderr)
+        return exit_status(error)
+    if not tasks:
+        print("The node knows no tasks yet: it is not configured; its log says why.", file=sys.stderr)
+        return 1
+    if unknown := [name for name in names if name not in tasks]:
+        print(f"There is no task {', '.join(unknown)}; there are {', '.join(tasks)}.", file=sys.stderr)
+        return 2
+    try:
+        _show("\n".join(line for name in names or tasks for line in _lines(tasks[name])) + "\n")
+    except BrokenPipeError:
+        return _nobody_reads()
+    return 0
+
+
+def _lines(task: Task) -> Iterator[str]:
+    """A task and its slots for people."""
+    needs = f" Needs {task.pictures} pictures." if task.pictures > 1 else ""
+    yield f"{task.name}: {task.description}{needs}"
+    for slot in task.slots:
+        marks = [slot.type, "the prompt"] if slot.name == task.main else [slot.type]
+        marks += ["required"] if slot.required else [f"default {json.dumps(slot.default, ensure_ascii=False)}"]
+        if slot.choices:
+            marks.append(f"one of {', '.join(slot.choices)}")
+        yield f"    {slot.name} ({', '.join(marks)}): {slot.description}"
 
 
 def exit_status(error: VlmError) -> int:
@@ -104,6 +138,8 @@ def usage_line(answer: Answer) -> str:
         parts.append(f"{usage.total_time:.2f} s in all")
     if answer.finish_reason == "length":
         parts.append("cut at the token limit (--max-tokens)")
+    if answer.probability is not None:
+        parts.append(f"probability {answer.probability:.3g} (of {answer.probability_mass or 0:.3g})")
     for header in answer.image_headers:
         stamp = header.stamp.sec + header.stamp.nanosec * 1e-9
         if stamp:
@@ -112,6 +148,12 @@ def usage_line(answer: Answer) -> str:
             when = f"{age:.2f} s old now" if 0 <= age < 86400 else f"stamped {stamp:.3f}"
             parts.append(f"frame of {header.frame_id or 'an unnamed camera'} {when}")
     return f"[{answer.engine} {os.path.basename(answer.model)}: {', '.join(parts)}]"  # noqa: PTH119 it may be a served name
+
+
+def _nobody_reads() -> int:
+    """Whoever read stdout has seen enough; the interpreter must not flush into it again. Returns an exit status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE
 
 
 def _after_cancel(stream: AnswerStream) -> Answer:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
 import jsonschema
 
 from qwen3vl_ros.dialogue.camera_view import CameraView
-from qwen3vl_ros.engines.base import BadRequest, Description, Options, Unsupported
+from qwen3vl_ros.engines.base import BadRequest, Description, Image, Message, Options, Unsupported
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
 
 Parser: TypeAlias = Literal["text", "json", "regions", "regions_3d"]
 """What an answer goes through."""
@@ -34,12 +36,22 @@ _ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """An earlier turn of the conversation: texts, and None where the next picture of the question stands."""
+
+    role: Role
+    content: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What is asked.
 
     ``images``: sensor_msgs Image and CompressedImage messages; empty = look through ``cameras`` (names; empty = the
     first one), unless ``text_only``.
+    ``history``: the turns before it, whose pictures are the first of ``images``.
     ``task``: its name; ``parser``: what its answer goes through, None without one; ``pictures``: how many it needs;
+    ``choices``: groups of words that its answer begins with, of whose first one the probability is wanted;
     ``prompt_through``: its prompt when the camera is known, None where that makes no difference.
     ``asked``: names of the options that the question itself sets; the others in ``options`` are the node's defaults.
     ``timeout`` and ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
@@ -50,17 +62,52 @@ class Question:
     images: tuple[Any, ...] = ()
     cameras: tuple[str, ...] = ()
     text_only: bool = False
+    history: tuple[Turn, ...] = ()
     not_before: int = 0
     max_frame_age: float = 2.0
     response_schema: Mapping[str, Any] | None = None
     task: str = ""
     parser: Parser | None = None
     pictures: int = 1
+    choices: tuple[tuple[str, ...], ...] = ()
     prompt_through: Callable[[CameraView], str] | None = None
     options: Options = field(default_factory=Options)
     asked: frozenset[str] = frozenset()
     priority: int = 0
     timeout: float = 60.0
+
+    @property
+    def looks(self) -> bool:
+        """Whether it is asked through cameras: it brings no picture of its own and is not ``text_only``."""
+        return not self.text_only and len(self.images) == pictures_in(self.history)
+
+    def subject(self, pictures: int) -> int:
+        """Index of the first of all its ``pictures`` that it is about: its own, the history's where it has none."""
+        earlier = pictures_in(self.history)
+        return earlier if pictures > earlier else 0
+
+
+def pictures_in(history: Sequence[Turn]) -> int:
+    """How many pictures stand in these turns."""
+    return sum(turn.content.count(None) for turn in history)
+
+
+def conversation(question: Question, content: Sequence[str | Image], prompt: str) -> tuple[Message, ...]:
+    """Every turn that the model reads: instruction, history, and the question itself.
+
+    ``content``: all pictures, fitted, and what introduces them; those of the history come first. ``prompt``: the text
+    of the question as this engine gets it.
+    """
+    rest = iter(content)
+    turns = [
+        Message(turn.role, tuple(next(rest) if p is None else p for p in turn.content)) for turn in question.history
+    ]
+    asked: tuple[str | Image, ...] = (*rest, prompt) if prompt else tuple(rest)
+    if turns and turns[-1].role == "user":
+        asked = (*turns.pop().content, *asked)
+    if question.system_prompt:
+        turns.insert(0, Message("system", (question.system_prompt,)))
+    return (*turns, Message("user", asked))
 
 
 def merge_options(asked: Mapping[str, Any], default: Mapping[str, Any]) -> Options:
@@ -117,7 +164,7 @@ def check_supported(question: Question, description: Description) -> None:
     """Raise :class:`Unsupported`, naming the field, when the engine cannot honour something the question sets."""
     used = {
         "system_prompt": bool(question.system_prompt),
-        "text_only": question.text_only,
+        "text_only": question.text_only and not question.images,
         "stop": bool(question.options.stop),
     } | dict.fromkeys(question.asked, True)
     for name, is_used in used.items():

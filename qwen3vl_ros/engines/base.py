@@ -66,6 +66,7 @@ ABILITIES = frozenset(
         "sessions",
         "video",
         "text_only",
+        "probabilities",
     }
 )
 """What an engine may be able to do beyond answering a question about a picture."""
@@ -122,11 +123,16 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question. ``response_schema`` is a JSON Schema that constrains the answer, or None."""
+    """One question. ``response_schema`` is a JSON Schema that constrains the answer, or None.
+
+    ``choices``: words that the answer may begin with, those of one tuple meaning the same; the last chunk then has
+    their probabilities. They do not constrain the answer. () = nobody wants to know; it needs ``probabilities``.
+    """
 
     messages: tuple[Message, ...]
     options: Options = field(default_factory=Options)
     response_schema: Mapping[str, Any] | None = None
+    choices: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,10 @@ class Chunk:
     ``text`` and ``reasoning`` are what came since the previous chunk (whole Unicode characters, either may be
     empty); ``completion_tokens`` counts all tokens so far. The first chunk of each stage may carry no text. The last
     chunk, and only that, has ``finish_reason`` and ``usage``.
+
+    ``probabilities``, in the last chunk of a request with ``choices``: how likely the model began its answer with each
+    of them, in their order (:mod:`qwen3vl_ros.engines.choices`); None where that is not known, as of an answer that
+    never began.
     """
 
     stage: Stage
@@ -161,6 +171,7 @@ class Chunk:
     completion_tokens: int = 0
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    probabilities: tuple[float, ...] | None = None
 
 
 class EngineError(Exception):

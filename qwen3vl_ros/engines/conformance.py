@@ -30,7 +30,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -70,6 +70,7 @@ _OPTIONS: Mapping[str, Any] = {
     "max_tokens": 5,
     "stop": ("zzz",),
 }
+_CHOICES = (("yes", "是"), ("no", "否"))
 _SCHEMA = {
     "type": "object",
     "properties": {"colour": {"enum": ["red", "green", "blue"]}},
@@ -565,6 +566,21 @@ class EngineConformance:
         if chunks[-1].finish_reason == "stop":
             jsonschema.validate(json.loads(text_of(chunks)), _SCHEMA)
 
+    def test_choices_have_probabilities_and_change_nothing(self, engine: Engine, whole: list[Chunk]) -> None:
+        """Those of the first token: greedily, that of the word that comes is the greatest. None: it is not known."""
+        self._needs(engine, "probabilities")
+        words = text_of(whole).split()
+        if not words:
+            pytest.skip("the answer has no words")
+        chunks = self.ask(engine, replace(self.long_request(engine), choices=((words[0],), ("\U00010330",))))
+        assert all(chunk.probabilities is None for chunk in (*whole, *chunks[:-1]))
+        if self.repeatable:
+            assert text_of(chunks) == text_of(whole)
+        if chunks[-1].probabilities is not None and words[0][0].isalnum():
+            said, other = chunks[-1].probabilities
+            assert 0 <= other < said <= 1 + 1e-6
+            assert said + other <= 1 + 1e-6
+
     def test_system_prompt_is_taken(self, engine: Engine) -> None:
         """A first message with the role "system"."""
         self._needs(engine, "system_prompt")
@@ -600,9 +616,10 @@ class EngineConformance:
         requests = {name: _with_options(asked, **{name: value}) for name, value in _OPTIONS.items()} | {
             "json_schema": Request(asked.messages, asked.options, _SCHEMA),
             "system_prompt": Request(told, asked.options),
+            "probabilities": replace(asked, choices=_CHOICES),
         }
         for ability in requests.keys() - engine.describe().supports:
-            field = "response_schema" if ability == "json_schema" else ability
+            field = {"json_schema": "response_schema", "probabilities": "choices"}.get(ability, ability)
             text = self.assert_refused(engine, requests[ability], Unsupported)
             assert re.match(rf"(options\.)?{field}\b", text), f"the sentence begins with the field, {field}: {text}"
         self.assert_still_answers(engine, whole)
@@ -796,7 +813,7 @@ def _has_text(chunk: Chunk) -> bool:
 
 def _with_options(request: Request, **changes: Any) -> Request:
     options = {field.name: getattr(request.options, field.name) for field in fields(Options)}
-    return Request(request.messages, Options(**(options | changes)), request.response_schema)
+    return replace(request, options=Options(**(options | changes)))
 
 
 _NOT_CANCELLED = "once cancel is set, the last chunk has finish reason 'cancelled'; what came was {}"

@@ -37,11 +37,13 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Usage,
 )
+from qwen3vl_ros.engines.choices import Opening
 from qwen3vl_ros.engines.llama_context import CancelledError, ImageSpan, LlamaContext, n_cells
 from qwen3vl_ros.engines.llama_files import find_model
 from qwen3vl_ros.engines.llama_prompt import ChatPrompt, Prompt
 from qwen3vl_ros.engines.llama_sampling import Recommended, Sampler, grammar_of, recommended
 from qwen3vl_ros.engines.llama_vision import Embedding, VisionTower
+from qwen3vl_ros.engines.llama_vocabulary import Vocabulary
 
 _SUPPORTS = frozenset(
     {
@@ -56,6 +58,7 @@ _SUPPORTS = frozenset(
         "min_p",
         "repetition_penalty",
         "text_only",
+        "probabilities",
     }
 )
 
@@ -95,6 +98,7 @@ class LlamaEngine:
                 self._vision = VisionTower(mmproj_path, self._context, limit, threads, image_cache_mb * 1_000_000)
                 frees.callback(self._vision.close)
             self._prompts = ChatPrompt(self._context, self._vision)
+            self._vocabulary = Vocabulary(self._context)
             self._close = frees.pop_all().close  # in reverse: mtmd before the model it points to
         thinking = self._prompts.thinking
         self._recommended: Recommended = recommended(self._context, thinking)
@@ -148,7 +152,8 @@ class LlamaEngine:
             if self._vision is not None:
                 self._vision.cancel_with(cancel)
             started = time.monotonic()
-            answer = _Answer(self._context, self._vision, self._prompts.build(request.messages), started)
+            prompt = self._prompts.build(request.messages)
+            answer = _Answer(self._context, self._vision, prompt, self._vocabulary, started)
             yield from answer.run(request, self._recommended)
         finally:
             self._busy.release()
@@ -157,8 +162,16 @@ class LlamaEngine:
 class _Answer:
     """One request on its way through the model, with its counts and times."""
 
-    def __init__(self, context: LlamaContext, vision: VisionTower | None, prompt: Prompt, started: float) -> None:
+    def __init__(
+        self,
+        context: LlamaContext,
+        vision: VisionTower | None,
+        prompt: Prompt,
+        vocabulary: Vocabulary,
+        started: float,
+    ) -> None:
         self._started = started
+        self._vocabulary = vocabulary
         self._context = context
         self._vision = vision
         self._prompt = prompt
@@ -194,11 +207,17 @@ class _Answer:
             # Reasoning is free text: the grammar begins with the answer.
             reasoning = sampler("") if grammar and prompt.reasoning else answering
             finish: FinishReason
+            opening = Opening(request.choices)
+
+            def look() -> tuple[float, ...]:
+                return self._vocabulary.probabilities(self._context.logits(), request.choices)
+
             try:
                 yield from self._read_prompt()
                 self._stage = Stage.DECODE
                 while True:
-                    token = (reasoning if text.reasoning else answering).sample()
+                    thinking = text.reasoning
+                    token = (reasoning if thinking else answering).sample()
                     self._completion_tokens += 1
                     if self._first_token_time is None:
                         self._first_token_time = time.monotonic() - self._started
@@ -206,7 +225,12 @@ class _Answer:
                     if self._context.ends_answer(token):
                         finish = "stop"
                         break
-                    answer, thought = text.feed(self._context.token_bytes(token))
+                    written = self._context.token_bytes(token)
+                    answer, thought = text.feed(written)
+                    if text.reasoning:
+                        opening.again()
+                    elif not thinking:
+                        opening.take(written.decode("utf-8", "replace"), look)
                     if answer or thought:
                         yield Chunk(self._stage, answer, thought, self._completion_tokens)
                     if text.stopped:
@@ -219,7 +243,8 @@ class _Answer:
             except CancelledError:
                 finish = "cancelled"
         answer, thought = text.finish()
-        yield Chunk(self._stage, answer, thought, self._completion_tokens, finish, self._usage())
+        usage = self._usage()
+        yield Chunk(self._stage, answer, thought, self._completion_tokens, finish, usage, opening.probabilities)
 
     def _read_prompt(self) -> Iterator[Chunk]:
         """Bring the KV cache to the prompt, encoding pictures that were not seen before."""

@@ -165,6 +165,8 @@ class MaixEngine:
         """What to send for ``request``. Raises what :meth:`generate` raises for a request."""
         if request.response_schema is not None:
             raise Unsupported("response_schema: MaixPy has no grammars; ask for JSON in the question instead.")
+        if request.choices:
+            raise Unsupported("choices: MaixPy tells no probabilities; leave them out.")
         options = request.options
         for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"):
             if name not in self._supports and getattr(options, name) is not None:

@@ -150,6 +150,8 @@ def _settings(request: Request) -> dict[str, float]:
     for name in ("min_p", "seed"):
         if getattr(options, name) is not None:
             raise Unsupported(f"{name}: the service does not know it; leave it unset.")
+    if request.choices:
+        raise Unsupported("choices: the service tells no probabilities; leave them out.")
     if options.max_tokens is not None and options.max_tokens < 1:
         raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
     penalty = 1.0 if options.repetition_penalty is None else options.repetition_penalty

@@ -12,6 +12,7 @@ import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from functools import partial
 from typing import cast
 
 import anyio
@@ -31,9 +32,10 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Usage,
 )
+from qwen3vl_ros.engines.choices import Opening, probabilities
 from qwen3vl_ros.engines.openai_address import find_addresses, find_key
 from qwen3vl_ros.engines.openai_errors import Refused, combined
-from qwen3vl_ros.engines.openai_reply import Counts, Delta
+from qwen3vl_ros.engines.openai_reply import Counts, Delta, TokenChances
 from qwen3vl_ros.engines.openai_request import FIELDS, Question
 from qwen3vl_ros.engines.openai_server import Listed, Sent, Server
 from qwen3vl_ros.engines.openai_stream import Patience
@@ -56,7 +58,7 @@ sent in that moment is lost."""
 
 _UTF16 = codecs.getincrementaldecoder("utf-16-le")
 
-_SUPPORTS = frozenset(FIELDS) - {"response_schema"} | {"json_schema", "system_prompt", "text_only"}
+_SUPPORTS = frozenset(FIELDS) - {"response_schema"} | {"json_schema", "system_prompt", "text_only", "probabilities"}
 
 
 class OpenaiEngine:
@@ -171,13 +173,15 @@ class OpenaiEngine:
 
         ``completion_tokens`` counts the events with text while they come, one per token with most servers; the last
         chunk has the server's own count if it sends one. The other counts of tokens are the server's, or 0.
+        Probabilities of choices are sums over the likeliest tokens that the server tells (20 are asked for): None where
+        it tells none.
 
         Raises :class:`BadRequest`, :class:`BadImage` before anything is sent. What the server refuses is
         :class:`PromptTooLong`, :class:`Unsupported` or :class:`BadRequest`; when no server can be reached or has room,
         :class:`EngineNotReady`; when key, address or model are wrong, :class:`ModelNotFound`; else
         :class:`EngineError`.
         """
-        answer = _Answer(request.options.stop)
+        answer = _Answer(request)
         question = Question(request, self._jpeg_quality)
         yield Chunk(Stage.PREFILL)
         if cancel.is_set():
@@ -233,11 +237,13 @@ class OpenaiEngine:
 class _Answer:
     """One answer on its way, with its counts and times."""
 
-    def __init__(self, stop: Sequence[str]) -> None:
+    def __init__(self, request: Request) -> None:
         self.sent = Sent()
         self._started = time.monotonic()
         # Servers know stop strings too; one that ignores them does not break the promise.
-        self._text = AnswerText(stop)
+        self._text = AnswerText(request.options.stop)
+        self._choices = request.choices
+        self._opening = Opening(request.choices)
         self._answer_decoder, self._reasoning_decoder = _UTF16("replace"), _UTF16("replace")
         self._stage = Stage.PREFILL
         self._n_tokens = 0
@@ -258,7 +264,13 @@ class _Answer:
         if not delta.has_token:
             return
         self._n_tokens += 1
+        thinking = self._text.reasoning or bool(delta.reasoning)
         text, reasoning = self._text.feed(_whole_characters(self._answer_decoder, delta.text).encode())
+        if self._text.reasoning:
+            self._opening.again()
+        elif not thinking:
+            for token in delta.tokens or (TokenChances(delta.text, ()),):
+                self._opening.take(token.text, partial(self._probabilities, token))
         reasoning = _whole_characters(self._reasoning_decoder, delta.reasoning) + reasoning
         first = self._first_token_time is None
         if first:
@@ -266,6 +278,9 @@ class _Answer:
             self._first_token_time = time.monotonic() - self._started
         if first or text or reasoning:
             yield Chunk(self._stage, text, reasoning, self._n_tokens)
+
+    def _probabilities(self, token: TokenChances) -> tuple[float, ...] | None:
+        return probabilities(token.likeliest, self._choices) if token.likeliest else None
 
     def last(self, cancel: Cancel) -> Chunk:
         """The end of the stream. Raises :class:`EngineError` when nobody wanted it to end."""
@@ -288,7 +303,7 @@ class _Answer:
             first_token_time=self._first_token_time,
             total_time=time.monotonic() - self._started,
         )
-        return Chunk(self._stage, text, reasoning, n_tokens, finish, usage)
+        return Chunk(self._stage, text, reasoning, n_tokens, finish, usage, self._opening.probabilities)
 
 
 def _servers(

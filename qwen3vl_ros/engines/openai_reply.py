@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,25 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenChances:
+    """A token of the answer, and the likeliest tokens at its place: (text, probability)."""
+
+    text: str
+    likeliest: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """What one event adds to the answer. ``finish``: the server's finish reason, once there is one."""
+    """What one event adds to the answer. ``finish``: the server's finish reason, once there is one.
+
+    ``tokens``: what ``text`` or ``reasoning`` is made of, where the server tells probabilities.
+    """
 
     text: str = ""
     reasoning: str = ""
     finish: str = ""
     counts: Counts | None = None
+    tokens: tuple[TokenChances, ...] = ()
 
     @property
     def has_token(self) -> bool:
@@ -61,6 +74,7 @@ def read_delta(value: Any) -> Delta:
         reasoning=_text(said.get("reasoning_content")) or _text(said.get("reasoning")),
         finish=_text(choice.get("finish_reason")),
         counts=_counts(value.get("usage")),
+        tokens=_tokens(choice.get("logprobs")),
     )
 
 
@@ -94,6 +108,24 @@ def _counts(usage: Any) -> Counts | None:
         return None
     details = _dict(usage.get("prompt_tokens_details"))
     return Counts(prompt, completion, _count(details.get("image_tokens")), _count(details.get("cached_tokens")))
+
+
+def _tokens(logprobs: Any) -> tuple[TokenChances, ...]:
+    content = _dict(logprobs).get("content")
+    tokens = []
+    for entry in map(_dict, content if isinstance(content, list) else ()):
+        others = entry.get("top_logprobs")
+        others = list(map(_dict, others)) if isinstance(others, list) else []
+        # A token that is not among the likeliest comes with its own probability (OpenAI's documentation).
+        listed = {_text(other.get("token")): other for other in (entry, *others)}
+        chances = ((text, _probability(other.get("logprob"))) for text, other in listed.items())
+        tokens.append(TokenChances(_text(entry.get("token")), tuple(chances)))
+    return tuple(tokens)
+
+
+def _probability(logprob: Any) -> float:
+    """0 for what is no logarithm of a probability."""
+    return math.exp(logprob) if isinstance(logprob, (int, float)) and logprob <= 0 else 0.0
 
 
 def _dict(value: Any) -> dict[str, Any]:

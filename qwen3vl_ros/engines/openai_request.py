@@ -36,11 +36,16 @@ class Dialect:
     """What a server turned out to want differently, learnt from its complaints.
 
     ``max_completion_tokens``: OpenAI's newer models refuse ``max_tokens``, and older servers know nothing else, so that
-    is what is tried first. ``stream_options``: asks for token counts.
+    is what is tried first. ``stream_options``: asks for token counts. ``logprobs``: asks for probabilities.
     """
 
     max_completion_tokens: bool = False
     stream_options: bool = True
+    logprobs: bool = True
+
+
+_TOP_LOGPROBS = 20
+"""Tokens whose probabilities are asked for: the most that OpenAI allows, and vLLM unless told otherwise."""
 
 
 class Question:
@@ -52,6 +57,7 @@ class Question:
             raise BadRequest("There is nothing to answer: the conversation has no messages.")
         self._messages = [_message(message, jpeg_quality) for message in request.messages]
         self._options = _options(request.options)
+        self.choices = request.choices
         if request.response_schema is not None:
             self._options["response_format"] = _response_format(request.response_schema)
 
@@ -60,6 +66,8 @@ class Question:
         body: dict[str, Any] = {"model": model, "messages": self._messages, "stream": True}
         if dialect.stream_options:
             body["stream_options"] = {"include_usage": True}
+        if self.choices and dialect.logprobs:
+            body |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
         body |= self._options
         if dialect.max_completion_tokens and "max_tokens" in body:
             body["max_completion_tokens"] = body.pop("max_tokens")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
@@ -175,10 +175,11 @@ class Server:
     def _learn(self, complaint: Complaint) -> bool:
         """Whether the complaint is about something that can be said in another way, which it will be from now on."""
         dialect = self.dialect
-        before = (dialect.max_completion_tokens, dialect.stream_options)
+        before = replace(dialect)
         dialect.max_completion_tokens |= "max_completion_tokens" in complaint.message
         dialect.stream_options &= "stream_options" not in f"{complaint.message} {complaint.param}"
-        return before != (dialect.max_completion_tokens, dialect.stream_options)
+        dialect.logprobs &= "logprobs" not in f"{complaint.message} {complaint.param}"
+        return dialect != before
 
     async def _not_there(self, status: int, complaint: Complaint) -> Refused:
         """Either the model or the address is wrong: the list of models tells which."""

@@ -34,6 +34,7 @@ from qwen3vl_ros.engines.base import (
     PromptTooLong,
     Request,
     Stage,
+    Unsupported,
     Usage,
 )
 from qwen3vl_ros.engines.openvino_files import EXPORT_COMMAND, TILE, check_device, find_model, picture_limits
@@ -171,6 +172,8 @@ class OpenvinoEngine:
                 f"{self._prompt_limit} of the {self._context_length} of the context, which holds the answer too. Ask "
                 "with less text, fewer or smaller pictures, or raise context_length."
             )
+        if request.choices:
+            raise Unsupported("choices: OpenVINO GenAI tells that of the token it chose alone; leave them out.")
         assert self._pipeline is not None
         # A new GenerationConfig would lose all but one of the tokens that end an answer.
         config = self._pipeline.get_generation_config()

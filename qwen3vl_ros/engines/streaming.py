@@ -41,10 +41,6 @@ class EventLoop:
             async for item in source:
                 items.put(item)
 
-        def start() -> None:
-            tasks.append(self._loop.create_task(pump()))
-            tasks[0].add_done_callback(lambda _: items.put(None))
-
         stopping = False
 
         def cancel_once() -> None:
@@ -52,6 +48,12 @@ class EventLoop:
             if not stopping:  # a second time would interrupt what the source does about the first
                 stopping = True
                 tasks[0].cancel()
+
+        def start() -> None:
+            tasks.append(self._loop.create_task(pump()))
+            tasks[0].add_done_callback(lambda _: items.put(None))
+            if cancel.is_set():  # already: then the source does not even begin
+                cancel_once()
 
         def stop() -> None:
             # After start(), whoever calls this: a loop runs what it is given in order.

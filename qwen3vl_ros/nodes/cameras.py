@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,7 +15,8 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from qwen3vl_ros.engines.base import BadRequest, FitMode
 from qwen3vl_ros.nodes.frame_source import CameraHealth, Closed, Frame, FrameSource, Samples
-from qwen3vl_ros.nodes.parameters import FITS, TRANSPORTS, Settings, declare_choice
+from qwen3vl_ros.nodes.parameters import CameraSettings, Settings, declare_camera
+from qwen3vl_ros.vision.fit import Rotation
 
 _DEPTH_HISTORY = 10
 """Depth pictures that wait in the middleware: a third of a second at 30 Hz, more than one can be late."""
@@ -41,11 +42,14 @@ class Depth:
 class Camera:
     """One camera: its newest picture on demand, and what is needed to measure in it."""
 
-    def __init__(self, node: Node, name: str, transport: str, fit: FitMode | None) -> None:
+    def __init__(self, node: Node, name: str, settings: CameraSettings) -> None:
         prefix = f"{name}/" if name else ""
         self.name = name
-        self.fit = fit
-        self.frames = FrameSource(node, f"{prefix}image", transport)
+        self.fit = cast("FitMode", settings.fit) if settings.fit else None
+        self.rotation = cast("Rotation", settings.rotation)
+        columns, rows = settings.tiles.split("x")
+        self.grid = (int(columns), int(rows))
+        self.frames = FrameSource(node, f"{prefix}image", settings.transport)
         self._info = Samples(node, f"{prefix}camera_info", CameraInfo, 1)
         self._depth = Samples(node, f"{prefix}depth", Image, _DEPTH_HISTORY)
         self._depth_info = Samples(node, f"{prefix}depth_info", CameraInfo, 1)
@@ -154,24 +158,7 @@ def open_cameras(node: Node, settings: Settings) -> dict[str, Camera]:
     cameras: dict[str, Camera] = {}
     try:
         for name in dict.fromkeys(settings.cameras):
-            transport, fit = settings.transport, settings.fit
-            if name:
-                transport = (
-                    declare_choice(
-                        node,
-                        f"camera.{name}.transport",
-                        ("", *TRANSPORTS),
-                        "How its pictures arrive. Empty: `transport`.",
-                    )
-                    or transport
-                )
-                fit = (
-                    declare_choice(
-                        node, f"camera.{name}.fit", ("", *FITS), "How its pictures are fitted. Empty: `fit`."
-                    )
-                    or fit
-                )
-            cameras[name] = Camera(node, name, transport, cast("FitMode", fit) if fit else None)
+            cameras[name] = Camera(node, name, declare_camera(node, name, settings))
     except Exception as error:
         for camera in cameras.values():
             camera.close()
@@ -179,7 +166,7 @@ def open_cameras(node: Node, settings: Settings) -> dict[str, Camera]:
     return cameras
 
 
-def chosen(cameras: dict[str, Camera], names: Sequence[str]) -> list[Camera]:
+def chosen(cameras: Mapping[str, Camera], names: Sequence[str]) -> list[Camera]:
     """The cameras that a question names, in its order; the first of all where it names none.
 
     Raises :class:`BadRequest` for a name that there is not.

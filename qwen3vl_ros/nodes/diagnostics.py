@@ -1,4 +1,8 @@
-"""What /diagnostics says: camera, engine and queue, each with a level and the numbers behind it."""
+"""What /diagnostics says: camera, engine and queue, each with a level and the numbers behind it.
+
+``node`` is everywhere its full name. A status is named after its last part, as tools show it; the value "node" has all
+of it, for who listens to several robots.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,8 @@ def camera_status(node: str, name: str, camera: CameraHealth, max_frame_age: flo
     else:
         level, message = DiagnosticStatus.OK, "frames arrive"
     return _status(
-        f"{node}: camera {name}".rstrip(),
+        node,
+        f"camera {name}".rstrip(),
         level,
         message,
         {
@@ -49,7 +54,8 @@ def engine_status(node: str, name: str, health: Health, *, chosen: bool) -> Diag
         level = DiagnosticStatus.WARN
     description = health.description
     return _status(
-        f"{node}: engine",
+        node,
+        "engine",
         level,
         health.message or health.passed_over or health.state.value,
         {
@@ -70,13 +76,15 @@ def queue_status(
     """WARN when the next goal would be refused."""
     full = capacity > 0 and waiting >= capacity
     return _status(
-        f"{node}: queue",
+        node,
+        "queue",
         DiagnosticStatus.WARN if full else DiagnosticStatus.OK,
         "full: the next goal ends with BUSY" if full else "goals are accepted",
         {"waiting": waiting, "capacity": capacity, "running": running, **totals, "last error": last_error},
     )
 
 
-def _status(name: str, level: bytes, message: str, values: Mapping[str, object]) -> DiagnosticStatus:
-    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+def _status(node: str, part: str, level: bytes, message: str, values: Mapping[str, object]) -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in {**values, "node": node}.items()]
+    name = f"{node.rpartition('/')[2]}: {part}"
     return DiagnosticStatus(name=name, hardware_id="", level=level, message=message, values=pairs)

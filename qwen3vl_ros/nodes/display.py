@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from qwen3vl_ros.nodes.pointing import Picture
+from qwen3vl_ros.nodes.pictures import Picture
 from qwen3vl_ros.vision.annotate import annotate
 from qwen3vl_ros.vision.region import Region
 

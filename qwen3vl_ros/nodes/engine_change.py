@@ -29,6 +29,10 @@ class Newcomer:
         self._listener: Callable[[Health], None] = self._states.put
         self._closed = threading.Event()
 
+    def __str__(self) -> str:
+        names = " or ".join(spec.name for spec in self._specs)
+        return f"engine {names} loads, and takes over when it is ready"
+
     def load(self) -> str:
         """Load; returns why that failed, "" when an engine is ready. Blocks; what failed is closed."""
         if len(self._specs) == 1:  # a longer chain probes by itself

@@ -12,7 +12,8 @@ from rclpy.node import Node
 
 from qwen3vl_ros.engines.chain import Policy
 from qwen3vl_ros.engines.process import EngineSpec
-from qwen3vl_ros.nodes.parameters import AUTO, ENGINES, Settings
+from qwen3vl_ros.nodes.engine_parameters import ENGINES
+from qwen3vl_ros.nodes.parameters import AUTO, Settings
 
 
 def engine_specs(node: Node, settings: Settings) -> Sequence[EngineSpec]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.dialogue.probability import Certainty
 from qwen3vl_ros.dialogue.question import Question
 from qwen3vl_ros.engines.base import Chunk, Stage, Usage
 from qwen3vl_ros.vision.region import Region
@@ -30,7 +31,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a question ended. Times in seconds; None = that stage was not reached."""
+    """How a question ended. Times in seconds; None = that stage was not reached. ``notes``: a sentence each."""
 
     ending: Ending | None = None
     text: str = ""
@@ -39,6 +40,8 @@ class Outcome:
     json: str = ""
     headers: tuple[Header, ...] = ()
     regions: tuple[Region, ...] = ()
+    certainty: Certainty = field(default_factory=Certainty)
+    notes: tuple[str, ...] = ()
     usage: Usage = field(default_factory=Usage)
     queue_time: float | None = None
     image_time: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -10,11 +11,12 @@ from geometry_msgs.msg import Point32
 from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.dialogue.question import Question, merge_options, parse_schema
-from qwen3vl_ros.dialogue.tasks import Tasks, parse_slots
+from qwen3vl_ros.dialogue.question import Question, Turn, merge_options, parse_schema, pictures_in
+from qwen3vl_ros.dialogue.tasks import Task, Tasks, parse_slots
 from qwen3vl_ros.engines.base import BadRequest, Unsupported
-from qwen3vl_ros.msg import Answer, Usage
+from qwen3vl_ros.msg import Answer, TaskSlot, Usage
 from qwen3vl_ros.msg import Region as RegionMessage
+from qwen3vl_ros.msg import Task as TaskMessage
 from qwen3vl_ros.nodes.job import Outcome, Progress
 from qwen3vl_ros.nodes.parameters import Settings
 from qwen3vl_ros.vision.region import Region
@@ -38,13 +40,17 @@ def question_from(goal: Any, settings: Settings, tasks: Tasks) -> Question:
     task = tasks.named(goal.task) if goal.task else None
     slots = parse_slots(goal.slots)
     asked = None if task is None else task.ask(goal.prompt, slots, None)
-    if asked is None and not goal.prompt.strip():
+    history = _history(goal)
+    if asked is None and not goal.prompt.strip() and not (history and history[-1].role == "user"):
         raise BadRequest("prompt: it is empty, so there is nothing to ask")
     default = {name: getattr(settings, name) for name in _OPTION_NAMES}
     if asked is not None:
         default |= {name: value for name in _OPTION_NAMES if (value := getattr(asked.options, name)) is not None}
     images = (*goal.images, *goal.compressed_images)
-    if goal.text_only and (images or goal.cameras):
+    in_history = pictures_in(history)
+    if in_history > len(images):
+        raise BadRequest(f"history: it has places for {in_history} pictures, and the goal brings {len(images)}")
+    if goal.text_only and (len(images) > in_history or goal.cameras):
         raise BadRequest("text_only: the goal brings pictures or names cameras, and asks to answer without; choose one")
     not_before = getattr(goal, "not_before", None)
     return Question(
@@ -53,12 +59,14 @@ def question_from(goal: Any, settings: Settings, tasks: Tasks) -> Question:
         images=images,
         cameras=tuple(goal.cameras),
         text_only=goal.text_only,
+        history=history,
         not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
         max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
         response_schema=parse_schema(goal.response_schema) or (asked.response_schema if asked else None),
         task=goal.task,
         parser=None if asked is None else asked.parser,
         pictures=1 if asked is None else asked.pictures,
+        choices=() if asked is None else asked.choices,
         prompt_through=None
         if task is None or not task.uses_camera
         else lambda view: task.ask(goal.prompt, slots, view).prompt,
@@ -83,6 +91,9 @@ def fill_result(result: Any, outcome: Outcome) -> Any:
     result.json = outcome.json
     result.image_headers = list(outcome.headers)
     result.regions = [region_message(region, outcome.headers[region.image_index]) for region in outcome.regions]
+    result.probability = _or_unknown(outcome.certainty.probability)
+    result.probability_mass = _or_unknown(outcome.certainty.mass)
+    result.notes = list(outcome.notes)
     result.usage = usage_message(outcome)
     result.engine = outcome.engine
     result.model = outcome.model
@@ -123,10 +134,10 @@ def usage_message(outcome: Outcome) -> Usage:
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
         bytes_sent=usage.bytes_sent,
-        queue_time=_or_unreached(outcome.queue_time),
-        image_time=_or_unreached(outcome.image_time),
-        encode_time=_or_unreached(usage.encode_time),
-        first_token_time=_or_unreached(usage.first_token_time),
+        queue_time=_or_unknown(outcome.queue_time),
+        image_time=_or_unknown(outcome.image_time),
+        encode_time=_or_unknown(usage.encode_time),
+        first_token_time=_or_unknown(usage.first_token_time),
         total_time=outcome.total_time,
         tokens_per_second=speed,
     )
@@ -154,6 +165,41 @@ def answer_message(question: Question | None, goal_id: str, outcome: Outcome) ->
     return answer
 
 
+def task_message(task: Task) -> TaskMessage:
+    """What a task is for, and what it takes."""
+    return TaskMessage(
+        name=task.name,
+        description=task.description,
+        main=task.main or "",
+        slots=[
+            TaskSlot(
+                name=slot.name,
+                type=slot.type,
+                description=slot.description,
+                required=slot.required,
+                default_json=json.dumps(slot.default, ensure_ascii=False),
+                choices=list(slot.choices),
+            )
+            for slot in task.slots.values()
+        ],
+        parser=task.parser,
+        pictures=task.pictures,
+        languages=list(task.languages),
+        source=task.source,
+    )
+
+
+def _history(goal: Any) -> tuple[Turn, ...]:
+    turns = []
+    for number, message in enumerate(getattr(goal, "history", ())):
+        if message.role not in ("system", "user", "assistant"):
+            raise BadRequest(f"history[{number}]: there is no role {message.role!r}: use system, user or assistant")
+        if not message.content:
+            raise BadRequest(f"history[{number}]: it says nothing; leave it out")
+        turns.append(Turn(message.role, tuple(part or None for part in message.content)))
+    return tuple(turns)
+
+
 def _seconds(goal: Any, name: str) -> float:
     duration: Duration | None = getattr(goal, name, None)
     if duration is None:
@@ -169,5 +215,5 @@ def _value(value: float) -> float:
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
-def _or_unreached(seconds: float | None) -> float:
-    return -1.0 if seconds is None else seconds
+def _or_unknown(number: float | None) -> float:
+    return -1.0 if number is None else number

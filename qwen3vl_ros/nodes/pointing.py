@@ -4,67 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-
-from std_msgs.msg import Header
+from dataclasses import replace
 
 from qwen3vl_ros.dialogue.camera_view import CameraView
-from qwen3vl_ros.dialogue.question import Question, schema_prompt
-from qwen3vl_ros.engines.base import Image
-from qwen3vl_ros.nodes.cameras import Camera, Depth
-from qwen3vl_ros.nodes.frame_source import Frame
+from qwen3vl_ros.nodes.pictures import Picture, Seen
 from qwen3vl_ros.vision.depth import NO_DEPTH, locate
-from qwen3vl_ros.vision.fit import Fit
-from qwen3vl_ros.vision.grounding import Scale, parse_regions
+from qwen3vl_ros.vision.grounding import parse_regions
+from qwen3vl_ros.vision.lens import lens_of
+from qwen3vl_ros.vision.placement import Scale
 from qwen3vl_ros.vision.region import Region
+from qwen3vl_ros.vision.tiles import merged
 
 _POINTS = re.compile(r"bbox_?[23]d|point_?2d|polygon|<box>|<quad>|<\|box_start\||<points?\b", re.IGNORECASE)
 """What an answer has that points at something, although nobody asked with a task."""
 
 
-@dataclass(slots=True)
-class Picture:
-    """A picture that a question is about: as it came (uint8 [height, width, 3] RGB), and how it was fitted.
+def camera_view(picture: Picture) -> CameraView | None:
+    """The camera of the picture as the model sees it; None while its calibration is not known, and of parts.
 
-    ``camera`` and ``frame`` are None for one that came with the goal. ``depth`` is what belongs to the frame.
+    Raises :class:`CalibrationError` for a camera_info that says nothing about it.
     """
-
-    header: Header
-    pixels: Image
-    fit: Fit
-    camera: Camera | None = None
-    frame: Frame | None = None
-    depth: Depth = field(default_factory=Depth)
-
-    def fetch_depth(self, tolerance: float, give_up: float, ended: Callable[[], bool]) -> None:
-        """Take the depth picture of the frame's moment, once; waits for it until ``give_up`` or ``ended()``."""
-        if self.camera is not None and self.frame is not None and self.depth == Depth():
-            self.depth = self.camera.depth_of(self.frame, tolerance, give_up, ended)
-
-
-def prompt_of(question: Question, pictures: Sequence[Picture], *, constrained: bool) -> str:
-    """The text that goes to the model: with the camera told, and the schema asked for where nothing enforces it.
-
-    A task says in its own words what its answer looks like.
-    """
-    prompt = question.prompt
-    if question.prompt_through is not None and pictures and (view := _view(pictures[0])) is not None:
-        prompt = question.prompt_through(view)
-    if not constrained and question.response_schema is not None and not question.task:
-        prompt = f"{prompt}\n\n{schema_prompt(question.response_schema)}"
-    return prompt
-
-
-def _view(picture: Picture) -> CameraView | None:
-    """The camera of the picture as the model sees it; None while its calibration is not known."""
     info = None if picture.camera is None else picture.camera.calibration()
-    if info is None or info.k[0] <= 0:
+    if info is None or len(picture.fits) > 1:
         return None
-    left, top = picture.fit.to_fitted(0, 0)
-    right, bottom = picture.fit.to_fitted(info.width, info.height)
-    across, down = (right - left) / info.width, (bottom - top) / info.height
-    cx, cy = picture.fit.to_fitted(info.k[2], info.k[5])
-    return CameraView(*picture.fit.fitted_size, fx=info.k[0] * across, fy=info.k[4] * down, cx=cx, cy=cy)
+    lens, (fit,) = lens_of(info, "colour").scaled_to(*picture.size, "colour"), picture.fits
+    cx, cy = fit.to_fitted(lens.cx, lens.cy)
+    # Where one focal length to the right of the middle and one below it are seen: a turned picture has them swapped.
+    (right, down), (across, below) = (
+        fit.to_fitted(lens.cx + lens.fx, lens.cy),
+        fit.to_fitted(lens.cx, lens.cy + lens.fy),
+    )
+    fx, fy = abs(right - cx) + abs(across - cx), abs(down - cy) + abs(below - cy)
+    return CameraView(*fit.fitted_size, fx=fx, fy=fy, cx=cx, cy=cy)
 
 
 def points_at_something(text: str) -> bool:
@@ -72,17 +43,26 @@ def points_at_something(text: str) -> bool:
     return _POINTS.search(text) is not None
 
 
-def regions_of(
-    text: str, pictures: Sequence[Picture], scale: Scale, report: Callable[[str], None]
-) -> tuple[Region, ...]:
+def regions_of(text: str, seen: Seen, scale: Scale, report: Callable[[str], None]) -> tuple[Region, ...]:
     """What ``text`` points at, with positions where the picture has depth; ``report`` is told what is left out and why.
 
     Raises :class:`qwen3vl_ros.vision.grounding.GroundingError` when it points at nothing that can be used.
     """
-    grounding = parse_regions(text, [picture.fit for picture in pictures], scale)
+    grounding = parse_regions(text, [fit for picture in seen.own for fit in picture.fits], scale)
     for sentence in grounding.skipped:
         report(f"a region of the answer is left out: {sentence}")
-    return tuple(_measured(region, pictures[region.image_index]) for region in grounding.regions)
+    regions: list[Region] = []
+    first = 0
+    for index, picture in enumerate(seen.own, seen.subject):
+        parts = range(first, first + len(picture.fits))
+        first = parts.stop
+        own = [replace(r, image_index=r.image_index - parts[0]) for r in grounding.regions if r.image_index in parts]
+        regions += (_measured(replace(r, image_index=index), picture) for r in _whole(own, picture))
+    return tuple(regions)
+
+
+def _whole(regions: Sequence[Region], picture: Picture) -> Sequence[Region]:
+    return regions if len(picture.fits) == 1 else merged(regions, picture.fits)
 
 
 def _measured(region: Region, picture: Picture) -> Region:
@@ -97,4 +77,4 @@ def _measured(region: Region, picture: Picture) -> Region:
             position_error=f"{NO_DEPTH}the depth picture is in frame {depth.image.header.frame_id!r}, the colour "
             f"picture in {picture.header.frame_id!r}: register depth to colour, as most drivers can",
         )
-    return locate([region], depth.image, depth.depth_info, depth.colour_info)[0]
+    return locate([region], depth.image, depth.depth_info, depth.colour_info, picture.size)[0]

@@ -26,12 +26,18 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The node as it is now. ``message`` says why there is no engine; ``conductor`` None = not active."""
+    """The node as it is now. ``message`` says what is wrong with the node itself; ``conductor`` None = not active.
+
+    ``newcomer``: in a sentence, the engine that loads to take over from ``engine``; "" = none. ``tasks``: names of the
+    ready-made tasks.
+    """
 
     settings: Settings
     message: str
     engine: EngineChain | None
+    newcomer: str
     conductor: Conductor | None
+    tasks: tuple[str, ...]
 
 
 class Reporter:
@@ -84,7 +90,9 @@ class Reporter:
             status.header.stamp = self._node.get_clock().now().to_msg()
             if view.engine is not None:
                 health = view.engine.health
-                status.message = health.message or health.passed_over
+                status.message = "; ".join(
+                    filter(None, (health.message or view.message or health.passed_over, view.newcomer))
+                )
                 status.engine_pid = health.pid
                 status.engine_memory = health.memory
                 status.load_time = health.load_time
@@ -99,6 +107,7 @@ class Reporter:
                     status.state = VlmStatus.INACTIVE
                 else:
                     status.state = VlmStatus.BUSY if conductor.running else VlmStatus.READY
+            status.tasks = list(view.tasks)
             if conductor is not None:
                 status.queue_length, status.queue_capacity = conductor.waiting, view.settings.queue_size
             status.goals_accepted = self._totals["accepted"]
@@ -110,7 +119,7 @@ class Reporter:
             self._status.publish(status)
 
     def _publish_diagnostics(self) -> None:
-        view, name = self._look(), self._node.get_name()
+        view, name = self._look(), self._node.get_fully_qualified_name()
         settings, conductor = view.settings, view.conductor
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()

@@ -25,7 +25,8 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.dialogue.tasks import TaskFileError, Tasks, load_tasks
+from qwen3vl_ros.dialogue.task_files import TaskFileError, load_tasks
+from qwen3vl_ros.dialogue.tasks import Tasks
 from qwen3vl_ros.engines.base import BadRequest, Unsupported
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import Health, State
@@ -35,14 +36,18 @@ from qwen3vl_ros.nodes.cameras import open_cameras
 from qwen3vl_ros.nodes.conductor import Conductor
 from qwen3vl_ros.nodes.display import Display
 from qwen3vl_ros.nodes.engine_change import Newcomer, retire
+from qwen3vl_ros.nodes.engine_parameters import ENGINES
 from qwen3vl_ros.nodes.engine_settings import engine_specs, policy, task_files
 from qwen3vl_ros.nodes.job import Asker, Code, Ending, Job, Outcome
-from qwen3vl_ros.nodes.messages import fill_result, question_from
+from qwen3vl_ros.nodes.messages import fill_result, question_from, task_message
 from qwen3vl_ros.nodes.reporter import Reporter, View
-from qwen3vl_ros.srv import Ask, SetEngine
+from qwen3vl_ros.srv import Ask, ListTasks, SetEngine
 
 _FEEDBACK = QoSProfile(depth=1000)
 """A client that is busy for a while still gets every token; ten, the default, are gone in a blink."""
+
+_REQUESTS = QoSProfile(depth=1000)
+"""Of more than ten requests that come at once, the middleware would drop the oldest without a word."""
 
 
 class VlmNode(LifecycleNode):
@@ -59,7 +64,7 @@ class VlmNode(LifecycleNode):
         self._adopting = False
         self._finalized = False
         self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
-        self._reporter = Reporter(self, lambda: View(self._settings, self._message, self._engine, self._conductor))
+        self._reporter = Reporter(self, self._view)
         self._display = Display(self, self._log_error)
         group = ReentrantCallbackGroup()
         self._action_server = ActionServer(
@@ -71,14 +76,23 @@ class VlmNode(LifecycleNode):
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
             callback_group=group,
+            goal_service_qos_profile=_REQUESTS,
+            result_service_qos_profile=_REQUESTS,
+            cancel_service_qos_profile=_REQUESTS,
             feedback_pub_qos_profile=_FEEDBACK,
             result_timeout=60,
         )
         self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
+        self._list_tasks = self.create_service(ListTasks, "~/list_tasks", self._on_list_tasks, callback_group=group)
         self._set_engine = self.create_service(SetEngine, "~/set_engine", self._on_set_engine, callback_group=group)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._read_parameters)
         self._reporter.publish_status()
+
+    def _view(self) -> View:
+        newcomer = self._newcomer  # read once: other threads look, too
+        coming = "" if newcomer is None else str(newcomer)
+        return View(self._settings, self._message, self._engine, coming, self._conductor, tuple(self._tasks))
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -108,7 +122,7 @@ class VlmNode(LifecycleNode):
         try:
             cameras = open_cameras(self, self._settings)
         except RuntimeError as error:  # such as a topic name that is none
-            self._fail(f"the cameras' topics cannot be subscribed: {error}")
+            self._fail(f"the cameras cannot be used: {error}")
             return TransitionCallbackReturn.FAILURE
         self._conductor = Conductor(
             self._engine,
@@ -119,6 +133,7 @@ class VlmNode(LifecycleNode):
             self._on_finish,
             self._log_error,
         )
+        self._message = ""
         self._conductor.engine_changed()
         self._reporter.publish_status()
         self._fall_back_if_failed(self._engine.health)
@@ -131,6 +146,7 @@ class VlmNode(LifecycleNode):
 
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Unload the model."""
+        self._tasks = Tasks({})
         self._close_engine()
         return TransitionCallbackReturn.SUCCESS
 
@@ -250,7 +266,9 @@ class VlmNode(LifecycleNode):
             self._set_engine_parameters(before)
             return f"the parameters of the engine cannot be used: {error}"
         newcomer = self._newcomer = Newcomer(specs, self._log_info, policy(self._settings))
+        self._log_info(f"set_engine: {newcomer}")
         try:
+            self._reporter.publish_status()
             problem = await self._in_a_thread(newcomer.load)
         finally:
             self._newcomer = None
@@ -279,11 +297,7 @@ class VlmNode(LifecycleNode):
         for name in ("model", "mmproj"):
             if getattr(request, name) and engine == parameters.AUTO:
                 return f"{name}: engine auto has none of its own: name the engine that is to use it"
-            if (
-                getattr(request, name)
-                and engine in parameters.ENGINES
-                and f"{engine}.{name}" not in parameters.described()
-            ):
+            if getattr(request, name) and engine in ENGINES and f"{engine}.{name}" not in parameters.described():
                 return f"{name}: engine {engine!r} has no such parameter; leave it empty"
         return ""
 
@@ -343,6 +357,10 @@ class VlmNode(LifecycleNode):
         asker = ServiceAsker(self._executor)
         self._accept(request, asker)
         return await asker.respond(response)
+
+    def _on_list_tasks(self, _request: ListTasks.Request, response: ListTasks.Response) -> ListTasks.Response:
+        response.tasks = [task_message(task) for task in self._tasks.values()]
+        return response
 
     def _accept(self, goal: Any, asker: Asker) -> None:
         """Queue a question, or finish it at once with the reason why it cannot be."""

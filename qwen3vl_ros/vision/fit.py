@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -13,6 +13,10 @@ import PIL.Image
 from qwen3vl_ros.engines.base import Image, ImageInput
 
 Rectangle: TypeAlias = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels."""
+
+Rotation: TypeAlias = Literal[0, 90, 180, 270]
+"""Degrees clockwise that a picture is turned before anything else: 180 for a camera that is mounted upside down."""
 
 _AREA_WEIGHT: Final = 0.5
 """How much losing a share of the pixels counts against distorting the aspect ratio by that share.
@@ -28,44 +32,69 @@ class Fit:
 
     Coordinates are continuous: x grows to the right and y down from (0, 0), the top left corner of the top left pixel,
     to (width, height), the bottom right corner of the bottom right pixel; the centre of the first pixel is (0.5, 0.5).
-    ``shown``: the rectangle (left, top, right, bottom) of the original that is seen. ``place``: where in the fitted
-    picture it is seen, likewise; around it there are black bars.
+    ``shown``: the rectangle of the original that is seen. ``place``: where in the fitted picture it is seen; around it
+    there are black bars. ``rotation``: how far what is shown is turned there.
     """
 
     original_size: tuple[int, int]
     fitted_size: tuple[int, int]
     shown: Rectangle
     place: Rectangle
+    rotation: Rotation = 0
 
     def to_original(self, x: float, y: float) -> tuple[float, float]:
         """The point of the original that (x, y) in the fitted picture shows; beside the original for a black bar."""
-        return _between(self.place, self.shown, x, y)
+        return _at(self.shown, *_turned(*_share(self.place, x, y), -self.rotation))
 
     def to_fitted(self, x: float, y: float) -> tuple[float, float]:
         """Where the fitted picture shows the point (x, y) of the original; beside the picture where that is cropped."""
-        return _between(self.shown, self.place, x, y)
+        return _at(self.place, *_turned(*_share(self.shown, x, y), self.rotation))
+
+    def direction_to_original(self, x: float, y: float) -> tuple[float, float]:
+        """A direction of the fitted picture, in whatever unit, as one of the original: turned, not scaled."""
+        right, down = _turned(x + 0.5, y + 0.5, -self.rotation)
+        return right - 0.5, down - 0.5
 
 
-def _between(source: Rectangle, target: Rectangle, x: float, y: float) -> tuple[float, float]:
-    return (
-        target[0] + (x - source[0]) * (target[2] - target[0]) / (source[2] - source[0]),
-        target[1] + (y - source[1]) * (target[3] - target[1]) / (source[3] - source[1]),
-    )
+def _share(rectangle: Rectangle, x: float, y: float) -> tuple[float, float]:
+    """Where (x, y) lies in ``rectangle``: (0, 0) is its top left corner, (1, 1) its bottom right one."""
+    left, top, right, bottom = rectangle
+    return (x - left) / (right - left), (y - top) / (bottom - top)
 
 
-def fit_image(image: Image, spec: ImageInput) -> tuple[Image, Fit]:
+def _at(rectangle: Rectangle, x: float, y: float) -> tuple[float, float]:
+    """The point of ``rectangle`` whose share is (x, y)."""
+    left, top, right, bottom = rectangle
+    return left + x * (right - left), top + y * (bottom - top)
+
+
+def _turned(x: float, y: float, degrees: int, width: float = 1.0, height: float = 1.0) -> tuple[float, float]:
+    """Where the point (x, y) of a picture of width x height is when that is turned clockwise."""
+    for _ in range(degrees % 360 // 90):
+        x, y, width, height = height - y, x, height, width
+    return x, y
+
+
+def fit_image(
+    image: Image, spec: ImageInput, rotation: Rotation = 0, part: Rectangle | None = None
+) -> tuple[Image, Fit]:
     """``image`` (uint8 [height, width, 3] RGB) as ``spec`` wants it, and how to undo that.
 
+    It is turned by ``rotation`` first; then ``part``, whole pixels of the turned picture, is cut out (None = all).
     A picture that suits already is returned itself, not a copy. Resampling is Pillow's bicubic, antialiased, which is
     what Qwen's own preprocessing uses (transformers, ``Qwen2VLImageProcessor``): another filter gives other tokens.
     """
     height, width, _ = image.shape
-    fit = plan_fit(width, height, spec)
-    if fit.fitted_size == fit.original_size:
-        return image, fit
+    fit = plan_fit(width, height, spec, rotation, part)
+    turned = np.rot90(image, -rotation // 90)
+    if part is not None:
+        turned = turned[int(part[1]) : int(part[3]), int(part[0]) : int(part[2])]
+    upright = plan_fit(turned.shape[1], turned.shape[0], spec)
+    if upright.fitted_size == upright.original_size:
+        return np.ascontiguousarray(turned) if fit != upright else image, fit
     left, top, right, bottom = (int(edge) for edge in fit.place)
-    picture = PIL.Image.fromarray(image)
-    resized = np.array(picture.resize((right - left, bottom - top), PIL.Image.Resampling.BICUBIC, box=fit.shown))
+    picture = PIL.Image.fromarray(np.ascontiguousarray(turned))
+    resized = np.array(picture.resize((right - left, bottom - top), PIL.Image.Resampling.BICUBIC, box=upright.shown))
     if resized.shape[:2] == fit.fitted_size[::-1]:
         return resized, fit
     fitted = np.zeros((*fit.fitted_size[::-1], 3), np.uint8)
@@ -73,8 +102,17 @@ def fit_image(image: Image, spec: ImageInput) -> tuple[Image, Fit]:
     return fitted, fit
 
 
-def plan_fit(width: int, height: int, spec: ImageInput) -> Fit:
+def plan_fit(width: int, height: int, spec: ImageInput, rotation: Rotation = 0, part: Rectangle | None = None) -> Fit:
     """What :func:`fit_image` does to a picture of width x height pixels."""
+    across, down = (width, height) if rotation % 180 == 0 else (height, width)
+    left, top, right, bottom = part or (0.0, 0.0, float(across), float(down))
+    fit = _plan_upright(int(right - left), int(bottom - top), spec)
+    corners = (_turned(left + x, top + y, -rotation, across, down) for x, y in (fit.shown[:2], fit.shown[2:]))
+    (x1, x2), (y1, y2) = (sorted(edges) for edges in zip(*corners, strict=True))
+    return Fit((width, height), fit.fitted_size, (x1, y1, x2, y2), fit.place, rotation)
+
+
+def _plan_upright(width: int, height: int, spec: ImageInput) -> Fit:
     original, everything = (width, height), (0.0, 0.0, float(width), float(height))
     if spec.size is None:
         fitted = fitted_size(width, height, spec.multiple, spec.max_tokens)

@@ -1,0 +1,137 @@
+"""What a CameraInfo says of a lens: from pixels to rays and back.
+
+Pixels are those of a Region: (0, 0) is the corner of the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo
+
+Array: TypeAlias = NDArray[np.float64]
+
+# distortion model (REP 104) -> numbers of coefficients that OpenCV has for it
+_MODELS: Final = {"plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
+
+_ROUNDING: Final = 1.0
+"""Pixels by which a scaled picture may miss the aspect ratio: sizes are whole numbers."""
+
+
+class CalibrationError(ValueError):
+    """A CameraInfo from which nothing can be measured, as a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """What a CameraInfo says: focal lengths and principal point in pixels of the picture, and the distortion.
+
+    ``size`` is the picture's (width, height), 0 where the CameraInfo does not say.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    model: str
+    d: tuple[float, ...]
+    size: tuple[int, int]
+
+    def project(self, rays: Array) -> Array:
+        """Pixels [n, 2] of rays [n, 2] (x/z, y/z)."""
+        bent: Any = rays
+        if self.d and len(rays) and self.model == "equidistant":
+            bent = cv2.fisheye.distortPoints(rays[:, None], np.eye(3), np.array(self.d))[:, 0]
+        elif self.d and len(rays):
+            xyz = np.column_stack([rays, np.ones(len(rays))])
+            bent = cv2.projectPoints(xyz, np.zeros(3), np.zeros(3), np.eye(3), np.array(self.d))[0][:, 0]
+        pixels: Array = bent * (self.fx, self.fy) + (self.cx, self.cy)
+        return pixels
+
+    def rays(self, pixels: Array) -> Array:
+        """Rays [n, 2] (x/z, y/z) of pixels [n, 2]; NaN where the lens has none, far outside of the picture."""
+        bent: Array = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
+        if not self.d:
+            return bent
+        enough = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 100, 1e-9)
+        if self.model == "equidistant":
+            found: Any = cv2.fisheye.undistortPoints(bent[:, None], np.eye(3), np.array(self.d), criteria=enough)
+        else:
+            found = cv2.undistortPointsIter(bent[:, None], np.eye(3), np.array(self.d), np.eye(3), np.eye(3), enough)
+        rays: Array = found.reshape(-1, 2)
+        # Beyond the angle where a distortion model turns back, the search ends anywhere: believe what leads back.
+        with np.errstate(invalid="ignore", over="ignore"):
+            wrong = ~(np.abs(self.project(rays) - pixels).max(axis=1) < 0.1)
+        rays[wrong] = np.nan
+        return rays
+
+    def scaled_to(self, width: int, height: int, which: str) -> Lens:
+        """The lens for a picture of width x height pixels that shows the same, only larger or smaller.
+
+        Raises :class:`CalibrationError` where the aspect ratio is another one: then it shows something else.
+        """
+        across, down = self.size
+        if 0 in self.size or self.size == (width, height):
+            return self
+        if abs(width * down / across - height) > _ROUNDING and abs(height * across / down - width) > _ROUNDING:
+            raise CalibrationError(
+                f"the {which} picture has {width}x{height} pixels, but by its camera_info it should have "
+                f"{across}x{down}, which is another aspect ratio."
+            )
+        x, y = width / across, height / down
+        return replace(self, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y, size=(width, height))
+
+
+def lens_of(info: CameraInfo, which: str) -> Lens:
+    """The lens of a CameraInfo; ``which`` ("depth", "colour") is for sentences. Raises :class:`CalibrationError`."""
+    k = [float(number) for number in info.k]
+    if not any(k):
+        raise CalibrationError(f"the {which} camera has no camera_info, or one without calibration: its K is all zero.")
+    if not (np.isfinite(k).all() and k[0] > 0 and k[4] > 0):
+        raise CalibrationError(
+            f"the K of the {which} camera's camera_info has the focal lengths {k[0]:g} and {k[4]:g}."
+        )
+    d = tuple(float(number) for number in info.d)
+    if any(d):
+        counts = _MODELS.get(info.distortion_model)
+        if counts is None:
+            raise CalibrationError(
+                f"the {which} camera's distortion model '{info.distortion_model}' is not supported; "
+                f"supported are {', '.join(_MODELS)}."
+            )
+        if len(d) not in counts or not np.isfinite(d).all():
+            raise CalibrationError(
+                f"the {which} camera's camera_info has the distortion {numbers(d)}; the model "
+                f"{info.distortion_model} has {' or '.join(map(str, counts))} finite numbers."
+            )
+    roi, across, down = info.roi, info.binning_x or 1, info.binning_y or 1
+    # K has (0, 0) in the middle of the first pixel of the whole sensor.
+    return Lens(
+        fx=k[0] / across,
+        fy=k[4] / down,
+        cx=(k[2] + 0.5 - roi.x_offset) / across,
+        cy=(k[5] + 0.5 - roi.y_offset) / down,
+        model=info.distortion_model,
+        d=d if any(d) else (),
+        size=((roi.width or info.width) // across, (roi.height or info.height) // down),
+    )
+
+
+@lru_cache(maxsize=4)
+def rays_of_all_pixels(lens: Lens, width: int, height: int) -> NDArray[np.float32]:
+    """The ray through the middle of every pixel: [height, width, 2]. A camera's are the same for every picture."""
+    columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    rays = lens.rays(np.stack([columns.ravel(), rows.ravel()], axis=1)).astype(np.float32)
+    rays.flags.writeable = False
+    return rays.reshape(height, width, 2)
+
+
+def numbers(values: Sequence[float]) -> str:
+    """(1, 2.5) in few digits, for sentences."""
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
