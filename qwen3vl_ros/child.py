@@ -64,7 +64,7 @@ class Child:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 
-    def stop(self, patience: float = 5.0) -> None:
+    def stop(self, patience: float = 10.0) -> None:
         """Wait for its end, ``patience`` seconds; then kill it."""
         self.ask_to_stop()
         try:

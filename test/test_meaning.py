@@ -30,14 +30,12 @@ CLOSE = 0.05
 
 @pytest.fixture(scope="module")
 def world(ros: RosClient) -> Iterator[RosClient]:
-    """The built-in camera runs, and frames arrive."""
+    """The built-in camera runs."""
     topics = {"image_raw": "image", "camera_info": "camera_info", "depth/image_raw": "depth"}
     command = [sys.executable, "-m", "qwen3vl_ros.nodes.camera", "--ros-args"]
     for ours, theirs in topics.items():
         command += ["-r", f"/camera/{ours}:=/{theirs}"]
     camera = subprocess.Popen(command)
-    with ros.listen(Image, "/image", SENSOR_DATA) as frames:
-        frames.wait_for(lambda _: True)
     yield ros
     camera.send_signal(signal.SIGINT)
     assert camera.wait(PATIENCE) == 0
@@ -46,6 +44,8 @@ def world(ros: RosClient) -> Iterator[RosClient]:
 @pytest.fixture
 def robot(world: RosClient, vlm: VlmProcess) -> RosClient:
     vlm.wait_connected()
+    with world.listen(Image, "/image", SENSOR_DATA) as frames:
+        frames.wait_for()
     return world
 
 

@@ -1,6 +1,6 @@
 """How often the shipped model is right: the GGUF files, through the package's own engine.
 
-    python -m training.evaluate                    # 500 held-out scenes, and the Gazebo frames
+    python -m training.evaluate                    # 300 held-out scenes, and the Gazebo frames
 
 Prints a table for the model's card. Greedy decoding.
 """
@@ -60,7 +60,7 @@ def main() -> None:
     """The command line; see above."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL, help="folder with the GGUF pair")
-    parser.add_argument("--scenes", type=int, default=500, help="how many held-out scenes")
+    parser.add_argument("--scenes", type=int, default=300, help="how many held-out scenes")
     parser.add_argument("--show-wrong", action="store_true")
     args = parser.parse_args()
     engine = LlamaEngine(str(args.model))

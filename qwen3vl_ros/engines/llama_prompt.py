@@ -18,6 +18,7 @@ from llama_cpp import llama_cpp as lib
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from qwen3vl_ros.engines.base import BadRequest, Image, Message, ModelNotFound, Unsupported
+from qwen3vl_ros.engines.conversation import Conversation, opens_reasoning
 from qwen3vl_ros.engines.llama_context import ImageSpan, LlamaContext, Piece
 from qwen3vl_ros.engines.llama_vision import VisionTower
 
@@ -55,8 +56,7 @@ class ChatPrompt:
             question = self._rendered([{"role": "user", "content": "?"}])
         except BadRequest as error:
             raise ModelNotFound(f"The model is not one that answers questions: {error}") from error
-        # The templates of Thinking models end the prompt with this.
-        self.thinking = question.rstrip().endswith("<think>")
+        self.thinking = opens_reasoning(question)
         longest_first = sorted(self._control, key=len, reverse=True)
         self._control_text = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         # Two letters, because one of them, such as "<", may mean something to the template.
@@ -65,35 +65,21 @@ class ChatPrompt:
 
     def build(self, messages: Sequence[Message]) -> Prompt:
         """Raises :class:`BadRequest`, :class:`BadImage` for a picture that does not fit."""
-        if not messages:
-            raise BadRequest("There is nothing to answer: the conversation has no messages.")
         mark = secrets.token_hex(8)
-        image_mark = f"image{secrets.token_hex(8)}"
-        images: list[Image] = []
-        rendered_messages = []
-        for message in messages:
-            text = ""
-            for part in message.content:
-                if isinstance(part, str):
-                    text += part
-                else:
-                    images.append(part)
-                    text += image_mark
-            text = self._control_beginning.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", text)
-            rendered_messages.append({"role": message.role, "content": text})
-        rendered = self._rendered(rendered_messages)
-        texts = rendered.split(image_mark)
-        if len(texts) != len(images) + 1:
-            raise Unsupported("images: the model's chat template does not take pictures in this place.")
-        pieces: list[Piece] = []
+
+        def guard(text: str) -> str:
+            return self._control_beginning.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", text)
+
+        conversation = Conversation(messages, guard)
+        rendered = self._rendered(conversation.messages)
+        first, *others = conversation.split(rendered)
+        pieces: list[Piece] = [*self._tokenize(first, mark)]
         by_span: dict[ImageSpan, Image] = {}
-        for i, text in enumerate(texts):
-            if i > 0:
-                before, span, after = self._measure(images[i - 1])
-                pieces += [*before, span, *after]
-                by_span[span] = images[i - 1]
-            pieces += self._tokenize(text, mark)
-        return Prompt(pieces, by_span, reasoning=rendered.rstrip().endswith("<think>"))
+        for image, text in zip(conversation.images, others, strict=True):
+            before, span, after = self._measure(image)
+            pieces += [*before, span, *after, *self._tokenize(text, mark)]
+            by_span[span] = image
+        return Prompt(pieces, by_span, reasoning=opens_reasoning(rendered))
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
         try:

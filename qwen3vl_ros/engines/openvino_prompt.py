@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 import openvino_genai
 
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Message, Unsupported
+from qwen3vl_ros.engines.conversation import Conversation, opens_reasoning
 from qwen3vl_ros.engines.openvino_files import TILE, PictureLimits
 
 # Where a picture belongs, in openvino_genai's qwen2vl/classes.cpp NATIVE_TAG: one for each picture, in their order.
@@ -54,29 +54,15 @@ class ChatPrompt:
         The pipeline takes no tokens, only text in which it looks for control tokens: so that the text of a message can
         be none, a zero-width space parts the first character of each from the rest.
         """
-        if not messages:
-            raise BadRequest("There is nothing to answer: the conversation has no messages.")
-        mark = f"image{secrets.token_hex(8)}"
-        images: list[Image] = []
-        rendered = []
-        for message in messages:
-            text = ""
-            for part in message.content:
-                if isinstance(part, str):
-                    text += part
-                else:
-                    images.append(part)
-                    text += mark
-            rendered.append({"role": message.role, "content": _CONTROL.sub(f"<{_ZERO_WIDTH_SPACE}", text)})
+        conversation = Conversation(messages, lambda text: _CONTROL.sub(f"<{_ZERO_WIDTH_SPACE}", text))
+        images = conversation.images
         if not images and not self._text_only:
             raise Unsupported("text_only: on an NPU, OpenVINO GenAI runs Qwen3-VL only with a picture. Attach one.")
         try:
-            text = self._tokenizer.apply_chat_template(rendered, add_generation_prompt=True)
+            rendered = self._tokenizer.apply_chat_template(conversation.messages, add_generation_prompt=True)
         except RuntimeError as error:
             raise BadRequest(f"The model's chat template refuses this conversation: {reason(error)}") from error
-        if text.count(mark) != len(images):
-            raise Unsupported("images: the model's chat template does not take pictures in this place.")
-        text = text.replace(mark, _PICTURE)
+        text = _PICTURE.join(conversation.split(rendered))
         sizes = [self._tokens(image) for image in images]
         if len(sizes) > 1 and 1 in sizes:
             # Replacing _PICTURE by its tokens does not change it, so the next picture takes its place, and the
@@ -92,7 +78,7 @@ class ChatPrompt:
             # _PICTURE has one of each picture's tokens.
             tokens=int(self._tokenizer.encode(text).input_ids.shape[1]) + image_tokens - len(images),
             image_tokens=image_tokens,
-            reasoning=text.rstrip().endswith("<think>"),
+            reasoning=opens_reasoning(text),
         )
 
     def _tokens(self, image: Image) -> int:

@@ -453,7 +453,7 @@ def main(args: Sequence[str] | None = None) -> int:
         _on(executor, node.close)
     executor.shutdown(timeout_sec=0.1)
     rclpy.shutdown()
-    spinning.join(0.5)
+    spinning.join(2.0)  # a thread that still spins keeps the middleware from tidying up its shared memory
     return status
 
 

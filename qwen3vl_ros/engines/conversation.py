@@ -1,0 +1,47 @@
+"""A conversation as chat templates take it: text, with a mark in the place of each picture."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+
+from qwen3vl_ros.engines.base import BadRequest, Image, Message, Unsupported
+
+
+class Conversation:
+    """``messages``: role and content of each, for the template. ``images``: in the order of their marks."""
+
+    def __init__(self, messages: Sequence[Message], guard: Callable[[str], str]) -> None:
+        """``guard`` makes control tokens in the text of a message harmless. Raises :class:`BadRequest` if it is empty.
+
+        The mark is random: nobody can write it.
+        """
+        if not messages:
+            raise BadRequest("There is nothing to answer: the conversation has no messages.")
+        self.messages: list[dict[str, str]] = []
+        self.images: list[Image] = []
+        self._mark = f"image{secrets.token_hex(8)}"
+        for message in messages:
+            text = ""
+            for part in message.content:
+                if isinstance(part, str):
+                    text += part
+                else:
+                    self.images.append(part)
+                    text += self._mark
+            self.messages.append({"role": message.role, "content": guard(text)})
+
+    def split(self, rendered: str) -> list[str]:
+        """The text before, between and after the pictures in what the template made of it.
+
+        Raises :class:`Unsupported` when the template left pictures out.
+        """
+        texts = rendered.split(self._mark)
+        if len(texts) != len(self.images) + 1:
+            raise Unsupported("images: the model's chat template does not take pictures in this place.")
+        return texts
+
+
+def opens_reasoning(rendered: str) -> bool:
+    """Whether an answer to this prompt begins inside ``<think>``: so end the templates of Thinking models."""
+    return rendered.rstrip().endswith("<think>")
