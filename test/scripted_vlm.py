@@ -106,7 +106,9 @@ class ScriptedVlm:
             self._server.destroy()
 
     def close(self) -> None:
-        """Stop. Scripts must have returned."""
+        """Stop. A script that waits for a cancel, because its test has failed, gets one."""
+        for goal in list(self._by_id.values()):
+            goal.cancelled.set()
         self._executor.shutdown()
         self._thread.join()
         self.vanish()

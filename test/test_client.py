@@ -496,6 +496,17 @@ def test_closing_the_client_ends_its_questions_and_cancels_them_on_the_node(vlm:
         client.ask("More?")
 
 
+def test_closing_the_client_cancels_what_the_node_took_without_its_knowing(vlm: ScriptedVlm, lose: Lose) -> None:
+    lose("goal")
+    vlm.script = until_cancelled
+    client = VlmClient(server_timeout=WAIT)
+    client._link._client.on_status = lambda statuses: None  # late
+    question = client.send("What?")
+    assert next(question.deltas()) == "red"
+    client.close()
+    assert vlm.goals[0].cancelled.wait(WAIT)
+
+
 # Where it is called from.
 
 

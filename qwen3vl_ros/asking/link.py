@@ -143,8 +143,11 @@ class Link:
             if status.status in _ENDED:
                 self._result_due.setdefault(key, time.monotonic() + _RESULT_DELAY)
             if key not in self._handles:
-                response = AskImage.Impl.SendGoalService.Response(accepted=True)
-                self._on_response(key, asked[0], ClientGoalHandle(self._client, goal_id, response))
+                self._on_response(key, asked[0], self._handle_of(goal_id))
+
+    def _handle_of(self, goal_id: UUID) -> ClientGoalHandle[Any, Any, Any]:
+        """For a goal of which the node's acceptance did not arrive."""
+        return ClientGoalHandle(self._client, goal_id, AskImage.Impl.SendGoalService.Response(accepted=True))
 
     def _on_response(self, key: bytes, question: Question, handle: Any) -> None:
         self._ran()
@@ -310,10 +313,11 @@ class Link:
         """End every open question as Cancelled (asking the node to stop) and leave the ROS node as it was."""
         with self._lock:
             self._closed = True
-            asked, handles = [question for question, _ in self._open.values()], list(self._handles.values())
-        for handle in handles:
-            self._cancel(handle)
-        for question in asked:
+            asked, handles = list(self._open.items()), dict(self._handles)
+        for key, (_, goal) in asked:
+            if goal is None:  # it was sent; the node may have taken it without our having heard so
+                self._cancel(handles.get(key) or self._handle_of(UUID(uuid=list(key))))
+        for _, (question, _) in asked:
             question.end(None, Cancelled("The VlmClient was closed before the answer was complete."))
         if self._node.context.ok():
             self._node.destroy_timer(self._watch)
