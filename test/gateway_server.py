@@ -22,8 +22,9 @@ from qwen3vl_ros.asking.answer import Answer, Usage
 from qwen3vl_ros.asking.exceptions import Cancelled, ServerUnavailable, VlmError
 from qwen3vl_ros.asking.goal import build_goal
 from qwen3vl_ros.asking.question import Phase, Question
+from qwen3vl_ros.asking.tasks import Task
 from qwen3vl_ros.web.app import create_app
-from qwen3vl_ros.web.robot import CameraStatus, NodeStatus, Snapshot, TaskOutline, Unavailable, UnknownCamera
+from qwen3vl_ros.web.robot import CameraStatus, NodeStatus, Snapshot, Unavailable, UnknownCamera
 from qwen3vl_ros.web.settings import Access, Settings, access
 
 PATIENCE = 60.0
@@ -114,8 +115,8 @@ class ScriptedRobot:
             raise UnknownCamera(f"there is no camera {name!r}; there are 'front', 'dark'")
         return Snapshot(picture(width or 64, 48, "JPEG"), (12, 34), 64, 48)
 
-    def tasks(self) -> list[TaskOutline]:
-        return [TaskOutline("locate", "Where things are.", "what", (), 1, "regions", ())]
+    def tasks(self) -> list[Task]:
+        return [Task("locate", "Where things are.", "what", (), "regions", 1, (), "/robot/tasks.yaml")]
 
 
 def says_red(asked: Asked) -> None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage
 
+from qwen3vl_ros.asking.exceptions import NotSpinning, ServerUnavailable
 from qwen3vl_ros.asking.question import Question
+from qwen3vl_ros.asking.tasks import Task
 from qwen3vl_ros.client import VlmClient
 from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.msg import VlmStatus
 from qwen3vl_ros.nodes.frame_source import FrameSource, NoFrame
-from qwen3vl_ros.srv import ListTasks
 from qwen3vl_ros.vision.compressed import decode
 from qwen3vl_ros.vision.encodings import to_rgb
 from qwen3vl_ros.web.logs import MODEL
@@ -30,8 +29,6 @@ from qwen3vl_ros.web.robot import (
     NodeStatus,
     Snapshot,
     State,
-    TaskOutline,
-    TaskSlot,
     Unavailable,
     UnknownCamera,
 )
@@ -80,8 +77,7 @@ class RosRobot:
         self._cameras: tuple[CameraStatus, ...] = ()
         self._views: dict[str, _View] = {}
         self._views_lock = threading.Lock()
-        self._tasks: tuple[tuple[str, ...], list[TaskOutline]] = ((), [])
-        self._list_tasks: Client[Any, Any] = node.create_client(ListTasks, f"{self.vlm}/list_tasks")
+        self._tasks: tuple[tuple[str, ...], Sequence[Task]] = ((), ())
         node.create_subscription(VlmStatus, f"{self.vlm}/status", self._on_status, _LATCHED)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         node.create_timer(1.0, self._close_idle_views, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -120,14 +116,16 @@ class RosRobot:
             raise UnknownCamera(f"there is no camera {name!r}; there are {known}")
         return self._view(cameras[name].topic).snapshot(width)
 
-    def tasks(self) -> Sequence[TaskOutline]:
+    def tasks(self) -> Sequence[Task]:
         """The node's tasks; asked for when their names have changed."""
         status = self.status()
         names, known = self._tasks
         if not status.tasks or status.tasks == names:
-            return known if status.tasks else []
-        response = self._call_list_tasks()
-        self._tasks = (status.tasks, [_outline(task) for task in response.tasks])
+            return known if status.tasks else ()
+        try:
+            self._tasks = (status.tasks, self._client.tasks(_ANSWER_PATIENCE))
+        except (ServerUnavailable, NotSpinning) as error:
+            raise Unavailable(str(error)) from None
         return self._tasks[1]
 
     def close(self) -> None:
@@ -137,15 +135,6 @@ class RosRobot:
             views, self._views = list(self._views.values()), {}
         for view in views:
             view.close()
-
-    def _call_list_tasks(self) -> ListTasks.Response:
-        answered = threading.Event()
-        future = self._list_tasks.call_async(ListTasks.Request())
-        future.add_done_callback(lambda _: answered.set())
-        if not answered.wait(_ANSWER_PATIENCE):
-            self._list_tasks.remove_pending_request(future)
-            raise Unavailable(f"{self.vlm} did not list its tasks within {_ANSWER_PATIENCE:g} s: try again")
-        return future.result()
 
     def _on_status(self, status: VlmStatus) -> None:
         before, self._status = self._status, status
@@ -236,25 +225,3 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None  # "unknown", "none"
-
-
-def _outline(task: Any) -> TaskOutline:
-    return TaskOutline(
-        name=task.name,
-        description=task.description,
-        main=task.main,
-        slots=tuple(
-            TaskSlot(
-                slot.name,
-                slot.type,
-                slot.description,
-                slot.required,
-                json.loads(slot.default_json or "null"),
-                tuple(slot.choices),
-            )
-            for slot in task.slots
-        ),
-        pictures=task.pictures,
-        parser=task.parser,
-        languages=tuple(task.languages),
-    )

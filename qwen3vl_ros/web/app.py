@@ -15,6 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from qwen3vl_ros.asking.tasks import Task
 from qwen3vl_ros.web import logs, models
 from qwen3vl_ros.web.chat import Chat
 from qwen3vl_ros.web.documents import (
@@ -32,7 +33,7 @@ from qwen3vl_ros.web.errors import ApiError
 from qwen3vl_ros.web.guard import Guard
 from qwen3vl_ros.web.limits import BodyLimit
 from qwen3vl_ros.web.metrics import Metrics
-from qwen3vl_ros.web.robot import Robot, TaskOutline, Unavailable, UnknownCamera, why_not
+from qwen3vl_ros.web.robot import Robot, Unavailable, UnknownCamera, why_not
 from qwen3vl_ros.web.settings import Access, Settings
 
 PAGE: Final = Path(__file__).parent / "page"
@@ -137,7 +138,7 @@ def _serve_page(app: FastAPI, robot: Robot, *, token_required: bool) -> None:
         return status_report(robot.status(), robot.cameras(), token_required=token_required)
 
     @app.get("/api/tasks", responses=errors(503))
-    async def tasks() -> Sequence[TaskOutline]:
+    async def tasks() -> Sequence[Task]:
         """The ready-made tasks that a question may name."""
         try:
             return await anyio.to_thread.run_sync(robot.tasks, limiter=lookers)

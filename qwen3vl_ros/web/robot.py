@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from qwen3vl_ros.asking.question import Question
+from qwen3vl_ros.asking.tasks import Task
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,31 +60,6 @@ class Snapshot:
     height: int
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSlot:
-    """A blank of a ready-made task; fields as in TaskSlot.msg, the default parsed."""
-
-    name: str
-    type: str
-    description: str
-    required: bool
-    default: Any
-    choices: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOutline:
-    """A ready-made task; fields as in Task.msg."""
-
-    name: str
-    description: str
-    main: str
-    slots: tuple[TaskSlot, ...]
-    pictures: int
-    parser: str
-    languages: tuple[str, ...]
-
-
 def why_not(status: NodeStatus) -> str:
     """Why the node does not take questions."""
     reasons: dict[State, str] = {
@@ -118,5 +94,5 @@ class Robot(Protocol):
     def snapshot(self, name: str, width: int | None) -> Snapshot:
         """The newest frame, ``width`` pixels wide at most. Raises :class:`UnknownCamera`, :class:`Unavailable`."""
 
-    def tasks(self) -> Sequence[TaskOutline]:
+    def tasks(self) -> Sequence[Task]:
         """The ready-made tasks. Raises :class:`Unavailable` when the node does not say."""
