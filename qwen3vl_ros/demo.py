@@ -38,6 +38,9 @@ START_TIMEOUT = 60.0
 
 _FRAMES_BEFORE, _FRAMES_AFTER = 20, 60
 
+_STOP_CHECK = 1.0
+"""Seconds after which the waiting main thread runs: only then does Python hear of a signal that another thread got."""
+
 _console = Console(stderr=True, highlight=False)
 
 
@@ -111,8 +114,10 @@ class _Robot:
         give_up = time.monotonic() + seconds
         while not condition():
             try:
-                event = self._events.get(timeout=max(0.0, give_up - time.monotonic()))
+                event = self._events.get(timeout=max(0.0, min(_STOP_CHECK, give_up - time.monotonic())))
             except queue.Empty:
+                if time.monotonic() < give_up:
+                    continue
                 words = "\n".join(child.last_words() for child in self.children)
                 raise DemoError(f"{what} within {seconds:g} s. `qwen3vl-ros doctor` may know why.\n{words}") from None
             if event is not None:

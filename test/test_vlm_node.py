@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -485,6 +487,21 @@ def test_a_signal_ends_node_and_worker_cleanly_and_running_goals_get_a_result(
     assert goal.result().error_code == Code.SHUTDOWN
     assert not alive(worker)
     assert not [path for path in used if path.exists()]
+
+
+def blocks(thread: Path, number: int) -> bool:
+    """Whether a thread, given by its folder in /proc, does not take a signal."""
+    mask = next(line for line in (thread / "status").read_text().splitlines() if line.startswith("SigBlk"))
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
+
+
+def test_a_signal_that_another_thread_of_the_node_got_ends_it_all_the_same(ros: RosClient, start_vlm: object) -> None:
+    node = start_vlm()
+    node.wait_ready()
+    others = (thread for thread in Path(f"/proc/{node.pid}/task").iterdir() if int(thread.name) != node.pid)
+    hears = next(int(thread.name) for thread in others if not blocks(thread, signal.SIGINT))
+    assert ctypes.CDLL(None).tgkill(node.pid, hears, int(signal.SIGINT)) == 0
+    assert node.wait() == 0, node.output
 
 
 def test_a_killed_node_takes_its_worker_with_it(ros: RosClient, start_vlm: object) -> None:

@@ -14,6 +14,13 @@ from qwen3vl_ros.msg import VlmStatus
 
 from ros_client import PATIENCE, RosClient
 
+# `python -m qwen3vl_ros.nodes.vlm`, which ends even if the tests are killed: a node that is left over would answer the
+# questions of those that come next. prctl(PR_SET_PDEATHSIG, SIGKILL), linux/prctl.h.
+_START = (
+    "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 9); "
+    "runpy.run_module('qwen3vl_ros.nodes.vlm', run_name='__main__', alter_sys=True)"
+)
+
 
 class VlmProcess:
     """The node and, through its status, its worker. Parameters of an engine: ``llama__model`` is ``llama.model``."""
@@ -21,7 +28,7 @@ class VlmProcess:
     def __init__(self, ros: RosClient, parameters: Mapping[str, object]) -> None:
         self._ros = ros
         self.output = ""
-        command = [sys.executable, "-m", "qwen3vl_ros.nodes.vlm", "--ros-args"]
+        command = [sys.executable, "-c", _START, "--ros-args"]
         for name, value in ({"engine": "llama"} | parameters).items():
             command += ["-p", f"{name.replace('__', '.')}:={_yaml(value)}"]
         self._process = subprocess.Popen(
@@ -55,7 +62,16 @@ class VlmProcess:
     def stop(self, number: int = signal.SIGINT) -> int:
         """Exit status after ``number``."""
         self._process.send_signal(number)
-        self.output += self._process.communicate(timeout=PATIENCE)[0]
+        return self.wait()
+
+    def wait(self) -> int:
+        """Exit status, waited for; a process that does not end is killed, and a RuntimeError."""
+        try:
+            self.output += self._process.communicate(timeout=PATIENCE)[0]
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self.output += self._process.communicate()[0]
+            raise RuntimeError(f"the node does not end; it said: {self.output or 'nothing'}") from None
         return self._process.returncode
 
     def close(self) -> None:

@@ -6,8 +6,6 @@ the model loads). What activate creates deactivate ends, what configure creates 
 
 from __future__ import annotations
 
-import queue
-import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +39,7 @@ from qwen3vl_ros.nodes.engine_settings import engine_specs, policy, task_files
 from qwen3vl_ros.nodes.job import Asker, Code, Ending, Job, Outcome
 from qwen3vl_ros.nodes.messages import fill_result, question_from, task_message
 from qwen3vl_ros.nodes.reporter import Reporter, View
+from qwen3vl_ros.nodes.stop_signal import StopSignal
 from qwen3vl_ros.srv import Ask, ListTasks, SetEngine
 
 _FEEDBACK = QoSProfile(depth=1000)
@@ -428,9 +427,7 @@ def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; every accepted goal gets its result first."""
-    stop: queue.SimpleQueue[int] = queue.SimpleQueue()  # of exit statuses; its put() may interrupt its own get()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.put(0))
+    stop = StopSignal()
     rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     try:
@@ -441,9 +438,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     executor.add_node(node)
     spinning = threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True)
+    executor.create_task(node.start)  # before it spins: a goal that comes at once must not find the node inactive
     spinning.start()
-    executor.create_task(node.start)
-    status = stop.get()
+    status = stop.wait()
     conductor = _on(executor, node.stop_accepting) if status == 0 else None
     if conductor is not None:
         conductor.wait_idle(0.5)
@@ -465,13 +462,13 @@ def _on(executor: SingleThreadedExecutor, callback: Callable[[], Any]) -> Any:
     return task.result() if done.wait(1.3) else None
 
 
-def _spin(executor: SingleThreadedExecutor, stop: queue.SimpleQueue[int]) -> None:
+def _spin(executor: SingleThreadedExecutor, stop: StopSignal) -> None:
     try:
         executor.spin()
     except ExternalShutdownException:
         return
     except BaseException:
-        stop.put(1)  # a node that hears nothing any more must not look alive
+        stop.fail()  # a node that hears nothing any more must not look alive
         raise
 
 

@@ -6,8 +6,6 @@ second as events, so neither ever waits for the other.
 
 from __future__ import annotations
 
-import queue
-import signal
 import socket
 import sys
 import threading
@@ -24,6 +22,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from qwen3vl_ros.nodes.stop_signal import StopSignal
 from qwen3vl_ros.nodes.web_robot import RosRobot
 from qwen3vl_ros.web.app import create_app
 from qwen3vl_ros.web.logs import open_logs
@@ -117,9 +116,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the gateway until SIGINT or SIGTERM; returns its exit status."""
-    stop: queue.SimpleQueue[int] = queue.SimpleQueue()  # of exit statuses; its put() may interrupt its own get()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.put(0))
+    stop = StopSignal()
     rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
     try:
         gateway = Gateway()
@@ -131,24 +128,24 @@ def main(args: Sequence[str] | None = None) -> int:
     executor.add_node(gateway.node)
     spinning = _thread("executor", lambda: _spin(executor), stop)
     serving = _thread("http", gateway.serve, stop)
-    status = stop.get()
+    status = stop.wait()
     gateway.close()
     serving.join(_GRACE + 2)
     executor.shutdown(timeout_sec=0.5)
     gateway.node.destroy_node()
     rclpy.shutdown()
-    spinning.join(0.5)
+    spinning.join(2.0)
     return status
 
 
-def _thread(name: str, run: Any, stop: queue.SimpleQueue[int]) -> threading.Thread:
+def _thread(name: str, run: Any, stop: StopSignal) -> threading.Thread:
     """Run something; when it ends by itself the gateway must not look alive."""
 
     def running() -> None:
         try:
             run()
         finally:
-            stop.put(1)
+            stop.fail()
 
     thread = threading.Thread(target=running, name=name, daemon=True)
     thread.start()
