@@ -107,7 +107,7 @@ class Camera:
     """Ten pictures a second of a file, and depth that is the same everywhere, on the node's own topics."""
 
     def __init__(self, ros: RosClient, picture: Path) -> None:
-        self._node = ros.node
+        self._ros, self._node = ros, ros.node
         pixels = np.asarray(PIL.Image.open(picture).convert("RGB"))
         height, width = pixels.shape[:2]
         depth = np.full((height, width), DISTANCE, np.float32)
@@ -138,6 +138,9 @@ class Camera:
         self._timer.reset()
 
     def close(self) -> None:
+        self._ros.on_executor(self._close)
+
+    def _close(self) -> None:
         self._node.destroy_timer(self._timer)
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
