@@ -21,7 +21,7 @@ from ros_graph import Listener
 
 CLIENTS = 50
 REQUESTS = 1000
-CONCURRENCY, QUEUE = 4, 32
+CONCURRENCY, QUEUE = 4, 8
 """Of the node: together fewer than the clients, so that some are refused and have to come again."""
 
 _WORDS = 12
