@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 -m training.train_reading SCENES RUN OUT --minutes 20
 
-RUN is the folder of the first stage. The vision tower looks at every picture once and is not trained any more. OUT is a Hugging Face folder, written every few minutes.
+RUN is the folder of the first stage. The vision tower looks at every picture once and is not trained any more. OUT is
+a Hugging Face folder, written every few minutes.
 """
 
 import argparse
