@@ -12,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
-from qwen3vl_ros.msg import VlmStatus
 
 from bench import Bench
 from figures import Figure, percentile
+from gateway_visitor import Visits, visitor
 from processes import HERE, PATIENCE, read_line, resident_bytes, running
-from ros_graph import Listener
+from ros_graph import other_graph
 
 CLIENTS = 50
 REQUESTS = 1000
@@ -26,7 +26,6 @@ CONCURRENCY, QUEUE = 4, 8
 
 _WORDS = 12
 _RETRY = 0.25  # seconds; Retry-After counts whole ones, for people's models
-_LOOK = 0.2  # seconds between two looks at the page
 
 
 @dataclass
@@ -37,35 +36,41 @@ class Seen:
     wrong: list[str] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     first_text: list[float] = field(default_factory=list)
-    page: list[float] = field(default_factory=list)
     memory: list[tuple[int, int]] = field(default_factory=list)
 
 
 def gateway_load(bench: Bench) -> list[Figure]:
-    """50 clients that stream 1,000 answers of the engine ``echo`` through gateway and node."""
+    """50 clients that stream 1,000 answers of the engine ``echo`` through gateway and node.
+
+    How long page and status take meanwhile is what a process of its own sees (:mod:`gateway_visitor`).
+    """
     requests = bench.times(REQUESTS)
     node = ["-m", "qwen3vl_ros.nodes.vlm", "--ros-args", "-p", "engine:=echo", "-p", f"echo.concurrency:={CONCURRENCY}"]
     node += ["-p", "echo.pause:=0.0", "-p", f"queue_size:={QUEUE}"]
     web = ["-m", "qwen3vl_ros.nodes.web", "--ros-args", "-p", "port:=0", "-p", "rate_limit:=0"]
     web += ["-p", f"concurrency:={2 * CLIENTS}", "-p", "log_directory:="]
-    seen = Seen()
-    with (
-        TemporaryDirectory() as logs,
-        Listener(bench.graph, VlmStatus, "/vlm/status") as status,
-        running(node, {"PYTHONPATH": str(HERE / "engine")}) as vlm,
-    ):
-        status.wait_for(lambda s: s.state == VlmStatus.READY)
+    seen, graph = Seen(), other_graph()
+    with TemporaryDirectory() as logs, running(node, {"PYTHONPATH": str(HERE / "engine"), **graph}) as vlm:
         web[-1] += logs
-        with running(web, {"RCUTILS_LOGGING_USE_STDOUT": "1"}) as gateway:
+        with running(web, {"RCUTILS_LOGGING_USE_STDOUT": "1", **graph}) as gateway:
             line = read_line(gateway)
             url = line[line.index("http://") :].split()[0]
-            begin = time.monotonic()
-            asyncio.run(_load(url, requests, seen, (gateway.pid, vlm.pid), bench))
-            took = time.monotonic() - begin
+            asyncio.run(_ready(url))
+            with visitor(url) as end_of_visit:
+                begin = time.monotonic()
+                asyncio.run(_load(url, requests, seen, (gateway.pid, vlm.pid), bench))
+                took = time.monotonic() - begin
+                visits = end_of_visit()
             served = len(Path(logs, "access.log").read_text().splitlines())
+    seen.statuses.update(status for status, _ in visits)
+    return _figures(seen, visits, requests, f"{requests / took:.0f}/s; {served} lines in the access log")
+
+
+def _figures(seen: Seen, visits: Visits, requests: int, speed: str) -> list[Figure]:
+    page = [seconds for _, seconds in visits]
     (web_before, vlm_before), (web_after, vlm_after) = seen.memory[0], seen.memory[-1]
     others = sum(count for number, count in seen.statuses.items() if number not in (200, 503))
-    asked = f"{requests} requests of {CLIENTS} clients, {requests / took:.0f}/s; {served} lines in the access log"
+    asked = f"{requests} requests of {CLIENTS} clients, {speed}"
     return [
         Figure("gateway, answers / questions", seen.answered / requests, limit=1.0, at_least=True, detail=asked),
         Figure("gateway, answers to another's question", len(seen.wrong), limit=0.0, detail="; ".join(seen.wrong[:3])),
@@ -74,10 +79,10 @@ def gateway_load(bench: Bench) -> list[Figure]:
         Figure("node, memory at the end / after a fifth", vlm_after / vlm_before, limit=1.1, detail=_mb(vlm_after)),
         Figure(
             "gateway, page and status meanwhile, p95",
-            percentile(seen.page, 0.95),
+            percentile(page, 0.95),
             "s",
             limit=2.0,
-            detail=f"median {statistics.median(seen.page):.3f}, worst {max(seen.page):.3f} s of {len(seen.page)}",
+            detail=f"median {statistics.median(page):.3f}, worst {max(page):.3f} s of {len(page)}, another process",
         ),
         Figure(
             "gateway, first text, median",
@@ -88,19 +93,20 @@ def gateway_load(bench: Bench) -> list[Figure]:
     ]
 
 
-async def _load(url: str, requests: int, seen: Seen, pids: tuple[int, int], bench: Bench) -> None:
-    numbers = iter(range(requests))
-    limits = httpx.Limits(max_connections=CLIENTS + 10)
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False, limits=limits) as client:
+async def _ready(url: str) -> None:
+    """Wait until a question would be answered."""
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False) as client:
         while (await client.get("/ready")).status_code != 200:
             await asyncio.sleep(_RETRY)
-        done = asyncio.Event()
-        looking = asyncio.create_task(_look(client, seen, done))
+
+
+async def _load(url: str, requests: int, seen: Seen, pids: tuple[int, int], bench: Bench) -> None:
+    numbers = iter(range(requests))
+    limits = httpx.Limits(max_connections=CLIENTS)
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False, limits=limits) as client:
         clients = [_client(client, numbers, seen, pids, requests, bench) for _ in range(CLIENTS)]
         await asyncio.gather(*clients)
-        seen.memory.append((resident_bytes(pids[0]), resident_bytes(pids[1])))
-        done.set()
-        await looking
+    seen.memory.append((resident_bytes(pids[0]), resident_bytes(pids[1])))
 
 
 async def _client(
@@ -145,17 +151,6 @@ async def _answer(client: httpx.AsyncClient, question: str, seen: Seen) -> tuple
         if not again:
             return text, first
         await asyncio.sleep(_RETRY)
-
-
-async def _look(client: httpx.AsyncClient, seen: Seen, done: asyncio.Event) -> None:
-    """Fetch the page and the status, as an open page does, until ``done``."""
-    while not done.is_set():
-        for path in ("/", "/api/status"):
-            begin = time.monotonic()
-            response = await client.get(path)
-            seen.page.append(time.monotonic() - begin)
-            seen.statuses[response.status_code] += 1
-        await asyncio.sleep(_LOOK)
 
 
 def _mb(size: int) -> str:

@@ -35,6 +35,11 @@ def isolate() -> None:
     os.environ.update(package_profile())
 
 
+def other_graph() -> dict[str, str]:
+    """The environment variables of processes that this one's node is not to hear: listening would cost them time."""
+    return {"ROS_DOMAIN_ID": ros_domain.claim()}
+
+
 class Goal:
     """A goal that was sent. Times are time.monotonic() seconds."""
 

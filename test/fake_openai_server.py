@@ -98,9 +98,9 @@ class Exchange:
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.closing = True
 
-    def wait_for_disconnect(self) -> bool:
+    def wait_for_disconnect(self, seconds: float = PATIENCE) -> bool:
         """Whether the client went away in time."""
-        self._connection.settimeout(PATIENCE)
+        self._connection.settimeout(seconds)
         try:
             return self._connection.recv(1) == b""
         except ConnectionResetError:
@@ -182,7 +182,7 @@ class FakeServer:
 
 def _read(connection: socket.socket, incoming: Any) -> Exchange | None:
     request = incoming.readline().split()
-    if len(request) != 3:
+    if len(request) != 3 or not request[2].startswith(b"HTTP/"):  # the end, or the handshake of TLS
         return None
     headers = {}
     while line := incoming.readline().strip():

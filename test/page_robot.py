@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import select
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ STORYTELLER = """
             return Description("storyteller", "stories of a test", max_images=4, supports=frozenset(ABILITIES))
 
         def _write(self, what):
-            with self._heard.open("a") as heard:
+            with self._heard.open("w") as heard:
                 heard.write(json.dumps(what) + "\\n")
 
         def generate(self, request, cancel):
@@ -82,25 +82,41 @@ class Story:
     """What the engine is to say, and what it heard."""
 
     def __init__(self, folder: Path) -> None:
-        self.says, self.heard_file = folder / "says", folder / "heard"
+        self.says, self.pipe = folder / "says", folder / "heard"
+        os.mkfifo(self.pipe)
+        self._reader = os.open(self.pipe, os.O_RDWR)  # also to write, so that it has no end when the engine closes it
+        self._begun = b""
+        self._heard: list[Any] = []
         self.tell({"": "nothing"})
 
     def tell(self, answers: dict[str, str]) -> None:
         """From now on: the answer for the first of these words that is in a question. Forgets what was heard."""
-        self.heard_file.write_text("")
+        self._read(0.0)
+        self._heard = []
         self.says.write_text(json.dumps(answers))
 
     @property
     def heard(self) -> list[Any]:
         """The turns [role, [text or "<image>", ...]] of each question; "cancelled" where one was."""
-        return [json.loads(line) for line in self.heard_file.read_text().splitlines()]
+        self._read(0.0)
+        return self._heard
 
     def wait_cancelled(self) -> None:
         """Wait until the engine has heard of a cancel."""
-        give_up = time.monotonic() + PATIENCE
         while "cancelled" not in self.heard:
-            assert time.monotonic() < give_up, "the question was not cancelled"
-            time.sleep(0.02)  # a file in another process's hands gives no event
+            assert self._read(PATIENCE), "the question was not cancelled"
+
+    def _read(self, seconds: float) -> bool:
+        """Take what the engine has written, waiting so long for it; whether there was anything."""
+        while select.select([self._reader], [], [], seconds)[0]:
+            *lines, self._begun = (self._begun + os.read(self._reader, 65536)).split(b"\n")
+            self._heard += map(json.loads, lines)
+            if lines:
+                return True
+        return False
+
+    def close(self) -> None:
+        os.close(self._reader)
 
 
 class Camera:
@@ -159,9 +175,9 @@ class Robot:
 def robot_in(folder: Path, ros: RosClient) -> Iterator[Robot]:
     """Camera, node and gateway, running; their files are in ``folder``."""
     package = third_party.install(folder / "installed", STORYTELLER, {"storyteller": "Storyteller"})
-    story = Story(folder)
-    files = {"storyteller__says": str(story.says), "storyteller__heard": str(story.heard_file)}
     with pytest.MonkeyPatch.context() as patch, ExitStack() as running:
+        story = running.enter_context(closing(Story(folder)))
+        files = {"storyteller__says": str(story.says), "storyteller__heard": str(story.pipe)}
         patch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
         camera = running.enter_context(closing(Camera(ros, FRAME)))
         node = running.enter_context(closing(VlmProcess(ros, {"engine": "storyteller", **files})))

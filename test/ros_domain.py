@@ -12,7 +12,13 @@ _claims: list[IO[str]] = []
 
 
 def isolate() -> None:
-    """Take a ROS domain that no other test run or benchmark on this machine uses, until this process ends."""
+    """Make this process and those it starts a graph of their own."""
+    os.environ["ROS_DOMAIN_ID"] = claim()
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+def claim() -> str:
+    """A ROS domain that no other test run or benchmark on this machine uses, until this process ends."""
     for domain in range(1, 102):  # those that every operating system can open ports for
         claim = (Path(tempfile.gettempdir()) / f"qwen3vl_ros_domain_{domain}.lock").open("w")
         try:
@@ -21,7 +27,5 @@ def isolate() -> None:
             claim.close()
             continue
         _claims.append(claim)
-        os.environ["ROS_DOMAIN_ID"] = str(domain)
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        return
+        return str(domain)
     raise RuntimeError("101 test runs use every ROS domain of this machine")

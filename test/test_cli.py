@@ -17,6 +17,7 @@ from qwen3vl_ros.msg import Task, TaskSlot
 from qwen3vl_ros.srv import ListTasks
 from std_msgs.msg import Header
 
+import child_process
 import third_party
 from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
 
@@ -39,7 +40,7 @@ def scripted(server: ScriptedVlm) -> ScriptedVlm:
 def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
     if arguments[0] == "ask" and "--wait" not in arguments:
         arguments += ("--wait", str(WAIT))  # a busy machine may take longer than users want to wait
-    command = [sys.executable, "-m", "qwen3vl_ros.cli", *arguments]
+    command = child_process.command("qwen3vl_ros.cli", *arguments)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 

@@ -18,6 +18,7 @@ import rclpy
 from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Region
+from rclpy.action import ActionClient
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage, Image
@@ -299,6 +300,22 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
         return lost
 
     return start
+
+
+@pytest.mark.parametrize("other", ["feedback", "goal_response", "result_response"])
+def test_statuses_wait_until_nothing_else_has_arrived(node: Any, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    def is_ready(self: Any, _: Any) -> bool:
+        for name in ("feedback", "status", "goal_response", "cancel_response", "result_response"):
+            setattr(self, f"_is_{name}_ready", name in arrived)
+        return bool(arrived)
+
+    monkeypatch.setattr(ActionClient, "is_ready", is_ready)
+    with VlmClient(node) as client, client._link._client as _:
+        goals = client._link._client
+        arrived = {"status", other}
+        assert goals.is_ready(None) and not goals._is_status_ready
+        arrived = {"status"}
+        assert goals.is_ready(None) and goals._is_status_ready
 
 
 @pytest.mark.parametrize("response", ["arrives", "is lost"])

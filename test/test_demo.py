@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
+import child_process
 from vlm_process import alive, wait_gone
 
 pytestmark = pytest.mark.ros
@@ -37,7 +37,7 @@ def demo(domain: int, tmp_path: Path) -> Iterator[Demo]:
 
     def start(*arguments: str, command: str = "demo") -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "qwen3vl_ros.cli", command, *arguments],
+            child_process.command("qwen3vl_ros.cli", command, *arguments),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
             env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
         )  # fmt: skip

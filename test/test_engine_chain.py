@@ -23,18 +23,11 @@ class Chain:
     """A chain of moody engines whose changes are events."""
 
     def __init__(self, folder: Path, moods: dict[str, str], policy: Policy) -> None:
-        self._folder = folder
         self.changes: queue.Queue[Health] = queue.Queue()
         self.reports: queue.Queue[str] = queue.Queue()
-        for name, mood in moods.items():
-            self.set_mood(name, mood)
+        self.moods = {name: third_party.Mood(folder / name, mood) for name, mood in moods.items()}
         specs = [EngineSpec(name, {"mood": str(folder / name)}) for name in moods]
         self.chain = EngineChain(specs, self.changes.put, self.reports.put, policy)
-
-    def set_mood(self, name: str, mood: str) -> None:
-        new = self._folder / f"{name}.new"
-        new.write_text(mood)
-        new.rename(self._folder / name)
 
     def wait_for(self, wanted: Callable[[Health], bool]) -> Health:
         health = self.chain.health
@@ -90,6 +83,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     yield start
     for chain in started:
         chain.chain.close()
+        for mood in chain.moods.values():
+            mood.close()
 
 
 def test_the_first_engine_that_works_answers_and_it_is_said_why_the_others_do_not(start: Callable[..., Chain]) -> None:
@@ -107,16 +102,16 @@ def test_an_engine_that_fails_repeatedly_is_left_and_taken_again_when_it_is_back
     chain = start(first="good", second="good")
     chain.wait_asked("first")
     assert chain.answer() == "first"
-    chain.set_mood("first", "failing")
+    chain.moods["first"].set("failing")
     assert "first fails" in str(chain.answer())
     assert chain.chain.health.state is State.READY, "one failure is no reason to leave"
     assert "first fails" in str(chain.answer())
-    chain.set_mood("first", "away")
+    chain.moods["first"].set("away")
     chain.wait_asked("second")
     assert chain.answer() == "second"
     assert "2 answers in a row failed" in chain.wait_report("is out")
     chain.wait_for(lambda health: "first is not used" in health.passed_over)
-    chain.set_mood("first", "good")
+    chain.moods["first"].set("good")
     assert chain.wait_asked("first").description
     chain.wait_for(lambda health: not health.passed_over)
     assert chain.answer() == "first"
@@ -126,9 +121,9 @@ def test_an_answer_in_between_starts_the_count_of_failures_anew(start: Callable[
     chain = start(first="good", second="good")
     chain.wait_asked("first")
     for _ in range(3):
-        chain.set_mood("first", "failing")
+        chain.moods["first"].set("failing")
         assert isinstance(chain.answer(), EngineError)
-        chain.set_mood("first", "good")
+        chain.moods["first"].set("good")
         assert chain.answer() == "first"
     assert not [report for report in chain.reports.queue if "is out" in report]
 
@@ -140,10 +135,10 @@ def test_an_engine_that_takes_long_to_load_is_not_waited_for(start: Callable[...
     assert chain.answer() == "second"
     running = chain.ask("wait")
     assert isinstance(running.get(timeout=PATIENCE), Chunk)
-    chain.set_mood("first", "good")
+    chain.moods["first"].set("good")
     chain.wait_asked("first")
     assert chain.answer() == "first"
-    chain.set_mood("second", "let go")
+    chain.moods["second"].set("let go")
     assert end_of(running) == "", "what runs on the engine that is left goes on, and ends well"
 
 
@@ -159,7 +154,7 @@ def test_no_engine_at_all_says_why_of_each_and_waits_for_those_that_may_come(sta
     message = chain.wait_for(lambda health: health.state is State.RESTARTING).message
     assert "no engine can be used" in message
     assert message.index("second is not installed") < message.index("first is away")
-    chain.set_mood("first", "good")
+    chain.moods["first"].set("good")
     chain.wait_asked("first")
 
 
@@ -172,7 +167,7 @@ def test_a_request_made_for_an_engine_that_was_left_is_refused_before_it_is_sent
     chain = start(first="away", second="good")
     description = chain.wait_asked("second").description
     assert description is not None
-    chain.set_mood("first", "good")
+    chain.moods["first"].set("good")
     chain.wait_asked("first")
     with pytest.raises(EngineNotReady, match="left for another"):
         chain.chain.submit(Request(()), description, lambda _: None)

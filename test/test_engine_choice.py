@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,23 +25,25 @@ class Moods:
     """Engines ``first`` and ``second`` of a third party, whose moods a test sets."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.parameters = {f"{name}__mood": str(folder / name) for name in ("first", "second")}
+        self._moods = {name: third_party.Mood(folder / name, "good") for name in ("first", "second")}
+        self.parameters = {f"{name}__mood": str(mood.path) for name, mood in self._moods.items()}
 
     def set(self, **moods: str) -> None:
         for name, mood in moods.items():
-            new = self.folder / f"{name}.new"
-            new.write_text(mood)
-            new.rename(self.folder / name)
+            self._moods[name].set(mood)
+
+    def close(self) -> None:
+        for mood in self._moods.values():
+            mood.close()
 
 
 @pytest.fixture
-def moods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Moods:
+def moods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moods]:
     package = third_party.install(tmp_path / "installed", third_party.MOODY, {"first": "Moody", "second": "Moody"})
     monkeypatch.setenv("PYTHONPATH", str(package))
     moods = Moods(tmp_path)
-    moods.set(first="good", second="good")
-    return moods
+    yield moods
+    moods.close()
 
 
 def ask(ros: RosClient, prompt: str = "?") -> object:

@@ -322,6 +322,7 @@ def test_a_form_with_image_and_prompt_is_a_question(server: Server, http: httpx.
     goal = server.robot.next_asked().goal
     assert goal.prompt == "What is it?"
     assert bytes(goal.compressed_images[0].data) == picture()
+    assert not goal.text_only
 
 
 def test_a_form_takes_the_other_fields_as_text(server: Server, http: httpx.Client, asking: Any) -> None:

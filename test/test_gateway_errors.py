@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import socket
@@ -119,6 +120,7 @@ def test_a_body_that_is_no_json_is_refused(http: httpx.Client, body: bytes) -> N
         ({"file": ("a.png", picture()), "prompt": (None, "What?")}, "file"),
         ({"image": ("a.png", picture()), "prompt": (None, "What?"), "messages": (None, "[]")}, "messages"),
         ({"image": ("a.png", picture()), "prompt": (None, "What?"), "max_tokens": (None, "few")}, "max_tokens"),
+        ({"image": ("a.png", picture()), "prompt": (None, "What?"), "camera": (None, "front")}, "camera"),
     ],
 )
 def test_a_form_that_makes_no_sense_is_refused(http: httpx.Client, files: dict[str, Any], param: str) -> None:
@@ -250,6 +252,22 @@ def test_a_node_that_is_not_ready_is_503(server: Server, http: httpx.Client, sta
     assert "it has its reasons" in error_of(http.get("/ready"), 503)["message"]
     assert http.get("/health").status_code == 200
     assert http.get("/v1/models").json()["data"] == []
+
+
+def test_a_full_queue_is_503_without_the_node_being_asked(server: Server, http: httpx.Client) -> None:
+    server.robot.now = dataclasses.replace(server.robot.now, state="busy", queue_length=8, queue_capacity=8)
+    refused = http.post(CHAT, json=question())
+    assert error_of(refused, 503)["code"] == "busy"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert http.get("/ready").status_code == 200
+    server.robot.now = dataclasses.replace(server.robot.now, queue_length=7)
+    assert http.post(CHAT, json=question("And now?")).status_code == 200
+    assert server.robot.next_asked().prompt == "And now?"
+
+
+def test_a_node_without_a_queue_is_asked_whatever_it_does(server: Server, http: httpx.Client) -> None:
+    server.robot.now = dataclasses.replace(server.robot.now, state="busy", queue_length=0, queue_capacity=0)
+    assert http.post(CHAT, json=question()).status_code == 200
 
 
 def test_a_camera_without_a_frame_is_503(http: httpx.Client) -> None:

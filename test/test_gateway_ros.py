@@ -139,6 +139,8 @@ def test_an_answer_over_http_is_the_answer_over_ros(ros: RosClient, vlm: VlmProc
     reply = http.post(CHAT, json=body)
     assert content_of(reply) == wanted.text
     assert reply.json()["usage"]["prompt_tokens"] == wanted.usage.prompt_tokens
+    form = {"prompt": "What colour is the box?", "temperature": "0", "max_tokens": "8"}
+    assert content_of(http.post(CHAT, files={"image": ("box.png", file, "image/png")}, data=form)) == wanted.text
     with http.stream("POST", CHAT, json={**body, "stream": True}) as response:
         chunks = list(events(response))
     deltas = [choice["delta"] for chunk in chunks[:-1] if isinstance(chunk, dict) for choice in chunk["choices"]]

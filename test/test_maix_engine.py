@@ -616,6 +616,7 @@ def elsewhere(script: str, model: str) -> str:
 
 def test_the_double_holds_the_gil_while_it_waits(board: Board, model: Callable[[str], str]) -> None:
     answer = board.will_say("one", "two", hold=1)
+    # That nothing happens meanwhile has no event: 0.3 s are hundreds of turns, were the lock free.
     goes_on = threading.Thread(
         target=lambda: (board.wait_for(lambda: answer.said == 1), time.sleep(0.3), answer.go_on())
     )

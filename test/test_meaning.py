@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +14,7 @@ from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.srv import MoveObject
 from sensor_msgs.msg import Image
 
+import child_process
 from ros_client import PATIENCE, SENSOR_DATA, RosClient
 from vlm_process import VlmProcess
 
@@ -32,7 +32,7 @@ CLOSE = 0.05
 def world(ros: RosClient) -> Iterator[RosClient]:
     """The built-in camera runs."""
     topics = {"image_raw": "image", "camera_info": "camera_info", "depth/image_raw": "depth"}
-    command = [sys.executable, "-m", "qwen3vl_ros.nodes.camera", "--ros-args"]
+    command = child_process.command("qwen3vl_ros.nodes.camera", "--ros-args")
     for ours, theirs in topics.items():
         command += ["-r", f"/camera/{ours}:=/{theirs}"]
     camera = subprocess.Popen(command)

@@ -646,9 +646,8 @@ def trickle(data: bytes, first: str = "") -> Callable[[Exchange], None]:
         exchange.stream()
         exchange.token(first)
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not exchange.wait_for_disconnect(0.01):
             exchange.raw(data)
-            time.sleep(0.01)
 
     return answer
 

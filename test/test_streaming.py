@@ -37,9 +37,14 @@ class Source:
         self.events: list[str] = []
         self._last_words = last_words
         self._slow_farewell = slow_farewell
-        self.goodbye = threading.Event()
+        self._goodbye = asyncio.Event()
+
+    def goodbye(self) -> None:
+        """End a slow farewell."""
+        self._loop.call_soon_threadsafe(self._goodbye.set)
 
     async def items(self, *first: str) -> AsyncIterator[str]:
+        self._loop = asyncio.get_running_loop()
         try:
             for item in first:
                 yield item
@@ -49,8 +54,8 @@ class Source:
             self.events.append("cancelled")
             self.cleaning.set()
             try:
-                while self._slow_farewell and not self.goodbye.is_set():
-                    await asyncio.sleep(0.005)
+                if self._slow_farewell:
+                    await self._goodbye.wait()
             except asyncio.CancelledError:
                 self.events.append("disturbed")
                 raise
@@ -151,7 +156,7 @@ def test_closing_the_iterator_waits_until_the_source_has_cleaned_up(loop: EventL
     closing.start()
     assert source.cleaning.wait(PATIENCE)
     assert closing.is_alive()
-    source.goodbye.set()
+    source.goodbye()
     closing.join(PATIENCE)
     assert source.events == ["cancelled", "closed"]
 
@@ -166,7 +171,7 @@ def test_cleaning_up_after_a_cancel_is_not_disturbed_by_closing(loop: EventLoop)
     closing = threading.Thread(target=items.close)
     closing.start()
     loop.run(asyncio.sleep(0.05))  # what closing asks of the loop is done by then, or did not come
-    source.goodbye.set()
+    source.goodbye()
     closing.join(PATIENCE)
     assert source.events == ["cancelled", "closed"]
 

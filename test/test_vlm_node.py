@@ -309,6 +309,18 @@ def test_a_queued_goal_says_how_many_are_before_it(ros: RosClient, vlm: VlmProce
     assert {first.result().error_code, second.result().error_code} == {Code.NONE}
 
 
+def test_a_queued_goal_hears_of_its_place_only_when_it_is_another(ros: RosClient, vlm: VlmProcess) -> None:
+    running = long_goal(ros)
+    running.wait_for_text()
+    first, second, third = (ros.ask(images=[picture()], options={"max_tokens": 2}) for _ in range(3))
+    for goal, position in ((first, 1), (second, 2), (third, 3)):
+        assert goal.wait_for_stage(Stage.STAGE_QUEUED).queue_position == position
+    first.cancel()
+    running.cancel()
+    positions = [m.queue_position for m in third.feedback_until_result() if m.stage == Stage.STAGE_QUEUED]
+    assert positions == sorted(set(positions), reverse=True)
+
+
 def test_the_deadline_of_a_queued_goal_counts_from_acceptance(ros: RosClient, vlm: VlmProcess) -> None:
     running = long_goal(ros)
     running.wait_for_text()

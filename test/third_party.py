@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 
 def install(folder: Path, source: str, engines: Mapping[str, str]) -> Path:
@@ -19,7 +21,8 @@ def install(folder: Path, source: str, engines: Mapping[str, str]) -> Path:
 
 
 MOODY = """
-    import threading, time
+    import threading
+    import fcntl
     from pathlib import Path
     from qwen3vl_ros.engines.base import *
     from qwen3vl_ros.engines.base import Usage
@@ -29,15 +32,26 @@ MOODY = """
 
         def __init__(self, mood, progress, concurrency=1):
             self._mood, self._concurrency = Path(mood), concurrency
-            while self._read() == "slow":
+            if self._read() == "slow":
                 progress("it takes its time")
-                time.sleep(0.05)
+                self._wait(lambda mood: mood != "slow")
             if self._read() == "broken":
                 raise ModelNotFound(f"{self._mood.name} is broken")
             self._taught = self._mood.name
 
         def _read(self):
             return self._mood.read_text()
+
+        def _wait(self, wanted):
+            while True:
+                with self._mood.open() as mood:
+                    if wanted(mood.read()):
+                        return
+                    fcntl.flock(mood, fcntl.LOCK_SH)  # the test holds it until it sets another
+
+        def _wait_let_go(self, over):
+            self._wait(lambda mood: mood == "let go")
+            over.set()
 
         @staticmethod
         def probe(mood, concurrency=1):
@@ -57,15 +71,43 @@ MOODY = """
                 raise EngineError(f"{self._mood.name} fails")
             yield Chunk(Stage.DECODE, self._mood.name, completion_tokens=1)
             if "wait" in str(request.messages[-1].content[-1]):
-                while self._read() != "let go" and not cancel.wait(0.05):
-                    pass
+                over = threading.Event()
+                threading.Thread(target=self._wait_let_go, args=(over,), daemon=True).start()
+                with cancel.calling(over.set):
+                    over.wait()
             reason = "cancelled" if cancel.is_set() else "stop"
             yield Chunk(Stage.DECODE, "", "", 1, reason, Usage(completion_tokens=1))
 
         def close(self):
             pass
 """
-"""Source of an engine ``Moody(mood)``, made for being moved between states by a test."""
+"""Source of an engine ``Moody(mood)``, made for being moved between states by a test: :class:`Mood`."""
+
+
+class Mood:
+    """The file that says what an engine ``Moody`` does. It is locked: who waits for another mood waits for the lock."""
+
+    def __init__(self, path: Path, mood: str) -> None:
+        self.path = path
+        self._locked: IO[str] | None = None
+        self.set(mood)
+
+    def set(self, mood: str) -> None:
+        """From now on."""
+        new = self.path.with_suffix(".new")
+        locked = new.open("w")
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        locked.write(mood)
+        locked.flush()
+        new.rename(self.path)
+        self.close()
+        self._locked = locked
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        if self._locked is not None:
+            self._locked.close()
+
 
 RECITER = """
     import json

@@ -5,21 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qwen3vl_ros.msg import VlmStatus
 
+import child_process
 from ros_client import PATIENCE, RosClient
-
-# `python -m qwen3vl_ros.nodes.vlm`, which ends even if the tests are killed: a node that is left over would answer the
-# questions of those that come next. prctl(PR_SET_PDEATHSIG, SIGKILL), linux/prctl.h.
-_START = (
-    "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 9); "
-    "runpy.run_module('qwen3vl_ros.nodes.vlm', run_name='__main__', alter_sys=True)"
-)
 
 
 class VlmProcess:
@@ -28,7 +21,7 @@ class VlmProcess:
     def __init__(self, ros: RosClient, parameters: Mapping[str, object]) -> None:
         self._ros = ros
         self.output = ""
-        command = [sys.executable, "-c", _START, "--ros-args"]
+        command = child_process.command("qwen3vl_ros.nodes.vlm", "--ros-args")
         for name, value in ({"engine": "llama"} | parameters).items():
             command += ["-p", f"{name.replace('__', '.')}:={_yaml(value)}"]
         self._process = subprocess.Popen(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import httpx
 import yaml
+
+import child_process
 
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""
@@ -25,7 +26,7 @@ class WebProcess:
 
     def __init__(self, logs: Path, parameters: Mapping[str, object], environment: Mapping[str, str]) -> None:
         self.logs = logs
-        command = [sys.executable, "-m", "qwen3vl_ros.nodes.web", "--ros-args"]
+        command = child_process.command("qwen3vl_ros.nodes.web", "--ros-args")
         for name, value in ({"port": 0, "log_directory": str(logs), "rate_limit": 0} | dict(parameters)).items():
             command += ["-p", f"{name}:={yaml.safe_dump(value, default_flow_style=True, width=10000).splitlines()[0]}"]
         self._process = subprocess.Popen(

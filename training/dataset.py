@@ -15,6 +15,7 @@ from training.render import LABEL_STEP
 from training.scenes import COLOURS, MAX_OBJECTS, SHAPES
 
 LABELS = MAX_OBJECTS + 1  # 0 is the surroundings
+LEAST_PART = 0.72  # of a picture's sides, when it is cut
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Pictures:
         pixels = images.permute(0, 3, 1, 2).float() / 255
         pixels = torch.where(flip[:, None, None, None], pixels.flip(3), pixels)
         labels = torch.where(flip[:, None, None], labels.flip(2), labels)
+        pixels, labels, objects = zoom(rng, pixels, labels, objects)
         colours = torch.zeros(len(chosen), LABELS, dtype=torch.long)
         shapes = torch.zeros(len(chosen), LABELS, dtype=torch.long)
         boxes, distances = torch.zeros(len(chosen), LABELS, 4), torch.ones(len(chosen), LABELS)
@@ -135,6 +137,31 @@ def cell_targets(batch: Batch, cell: int) -> CellTargets:
     return CellTargets(flat, box, place, centres.clamp(max=2).long())
 
 
+def zoom(
+    rng: np.random.Generator, images: Tensor, labels: Tensor, objects: list[list[Seen]]
+) -> tuple[Tensor, Tensor, list[list[Seen]]]:
+    """Cut half of the pictures down, at random, to a part that still shows all objects whole, and enlarge it."""
+    windows = np.tile([0.0, 0.0, 1.0, 1.0], (len(objects), 1))  # left, top, right, bottom
+    for window, things in zip(windows, objects, strict=True):
+        boxes = np.array([thing.box for thing in things])
+        first, last = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+        side = max(rng.uniform(LEAST_PART, 1), *(last - first))
+        if rng.random() < 0.5:
+            window[:2] = rng.uniform(np.maximum(last - side, 0), np.minimum(first, 1 - side))
+            window[2:] = window[:2] + side
+    middle, side = windows[:, :2] + windows[:, 2:] - 1, windows[:, 2] - windows[:, 0]
+    turn = np.zeros((len(objects), 2, 3))
+    turn[:, 0, 0] = turn[:, 1, 1] = side
+    turn[:, :, 2] = middle
+    affine = torch.from_numpy(turn).float()
+    grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
+    images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    coarse = functional.affine_grid(affine, [len(labels), 1, *labels.shape[1:]], align_corners=False)
+    cut = functional.grid_sample(labels[:, None].float(), coarse, "nearest", "border", align_corners=False)
+    parts = zip(objects, windows, side, strict=True)
+    return images, cut[:, 0].long(), [[_part(t, window, s) for t in things] for things, window, s in parts]
+
+
 def augment(rng: np.random.Generator, images: Tensor) -> Tensor:
     """Another camera's look: exposure, gamma, white balance, saturation, hue, blur and noise."""
     count = len(images)
@@ -171,6 +198,12 @@ def _seen(text: str, boxes: NDArray[np.float32], distances: NDArray[np.float32])
         left, top, right, bottom = box
         things.append(Seen(colour, shape, (left, top, right, bottom), distance))
     return things
+
+
+def _part(thing: Seen, window: NDArray[np.float64], side: float) -> Seen:
+    """As in a part of the picture."""
+    left, top, right, bottom = ((np.array(thing.box) - np.tile(window[:2], 2)) / side).clip(0, 1).tolist()
+    return replace(thing, box=(left, top, right, bottom))
 
 
 def _flipped(things: list[Seen]) -> list[Seen]:

@@ -14,25 +14,30 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 from training.dataset import Batch, CellTargets, cell_targets
 from training.packing import IGNORE, Packed
 from training.render import LABEL_STEP
-from training.scenes import COLOURS, SHAPES
+from training.scenes import COLOURS, MAX_OBJECTS, SHAPES
 from training.vision import encode
 
 CELL = 32  # pixels of a token's side
+PLACES = 6  # numbers that say where an object is
 _COLOURS, _SHAPES = len(COLOURS) + 1, len(SHAPES) + 1
 _OUTLINE = (CELL // 2 // LABEL_STEP) ** 2  # squares of a patch
 _SHAPE_WEIGHT = 3.0  # shapes take the longest to learn
+_PLACE_WEIGHT = 50.0  # a box must be right to a fraction of a token
 _NEAR = 1.5  # how far from the right number is nearly right, in steps of numbers
 
 
 class Heads(nn.Module):
     """What is read off each token and each patch, while the vision tower learns to see."""
 
-    token_parts = (_COLOURS, _SHAPES, 4, 4, 1, 3)  # colour, shape, box, place, log distance, number of centres
+    # colour, shape, box, log distance, number of centres, place in the order from the left, from the nearest
+    token_parts = (_COLOURS, _SHAPES, 4, 1, 3, MAX_OBJECTS, MAX_OBJECTS)
     patch_parts = (_COLOURS, _SHAPES, 4, _OUTLINE)  # colour, shape, box, outline
 
     def __init__(self, token_width: int, patch_width: int) -> None:
         super().__init__()
         self.token = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, sum(self.token_parts)))
+        # left, top, right, bottom and the middle across and down, as shares of the picture
+        self.place = nn.Sequential(nn.LayerNorm(4 * patch_width), nn.Linear(4 * patch_width, PLACES))
         self.patch = nn.Sequential(nn.LayerNorm(patch_width), nn.Linear(patch_width, sum(self.patch_parts)))
 
 
@@ -44,19 +49,27 @@ class Sight:
     colour: float  # share of the tokens with an object that get its colour right
     shape: float
     offset: float  # how far a box's sides are off, mean, in tokens
+    place: float  # the same as a share of the picture
+    order: float  # share of those tokens that get the object's place in the order from the left
 
 
 def seeing_loss(tower: Qwen3VLVisionModel, heads: Heads, batch: Batch) -> Sight:
     """Look at the pictures, and compare what each token and patch tells with the truth."""
     tokens, _, patches = encode(tower, batch.images)
     target = cell_targets(batch, CELL)
-    colour, shape, box, place, distance, centres = heads.token(tokens).float().split(Heads.token_parts, -1)
+    told = heads.token(tokens).float().split(Heads.token_parts, -1)
+    colour, shape, box, distance, centres, from_left, from_near = told
     there = target.label > 0
     distances = batch.distances.gather(1, target.label)[there]
     loss = _classes(colour, shape, batch, target)
     loss = loss + functional.cross_entropy(centres.flatten(0, 1), target.centres.flatten(), _centre_weight())
     loss = loss + 2 * functional.smooth_l1_loss(box[there], target.box[there], beta=0.05)
-    loss = loss + 10 * functional.smooth_l1_loss(place[there], target.place[there], beta=0.01)
+    place = heads.place(patches.unflatten(1, (-1, 4)).flatten(2)).float()[there]
+    true_place = torch.cat([target.place, (target.place[..., :2] + target.place[..., 2:]) / 2], -1)[there]
+    loss = loss + _PLACE_WEIGHT * functional.smooth_l1_loss(place, true_place, beta=0.003)
+    across = batch.boxes[..., 0] + batch.boxes[..., 2]
+    for order, guess in ((_order(batch, across), from_left), (_order(batch, batch.distances), from_near)):
+        loss = loss + 0.3 * functional.cross_entropy(guess[there], order.gather(1, target.label)[there])
     loss = loss + functional.smooth_l1_loss(distance[there][:, 0], distances.log(), beta=0.1)
 
     fine = cell_targets(batch, CELL // 2)
@@ -81,16 +94,18 @@ def seeing_loss(tower: Qwen3VLVisionModel, heads: Heads, batch: Batch) -> Sight:
         return float((guess.argmax(-1) == truth.gather(1, target.label))[there].float().mean())
 
     offset = float((box - target.box)[there].detach().abs().mean())
-    return Sight(loss, right(colour, batch.colours), right(shape, batch.shapes), offset)
+    off = float((place - true_place).detach().abs().mean())
+    ordered = right(from_left, _order(batch, across))
+    return Sight(loss, right(colour, batch.colours), right(shape, batch.shapes), offset, off, ordered)
 
 
 def answer_loss(
     model: Qwen3VLForConditionalGeneration, tokens: Tensor, deepstack: list[Tensor], packed: Packed, numbers: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Read the questions with the pictures' tokens [B, N, D] in place.
 
-    `numbers` are the ids of the tokens for places, in order. Returns the loss, and for each answer, in reading order,
-    whether all its tokens but numbers are the likeliest.
+    `numbers` are the ids of the tokens for places, in order. Returns the loss; for each answer, in reading order,
+    whether all its tokens but numbers are the likeliest; and how far the likeliest numbers are off, as shares.
     """
     text = model.model.language_model
     embeddings = text.embed_tokens(packed.ids)
@@ -121,7 +136,8 @@ def answer_loss(
     wrong = ((chances.argmax(-1) != targets) & ~near).long()
     answer = torch.cumsum(last, 0) - last.long()  # the number of the answer that a token belongs to
     right = torch.zeros(int(last.sum()), dtype=torch.long).scatter_add(0, answer, wrong) == 0
-    return loss, right
+    guessed = chances[near][:, numbers].argmax(1)
+    return loss, right, (guessed - value[targets[near]]).abs() / (len(numbers) - 1)
 
 
 def _classes(colour: Tensor, shape: Tensor, batch: Batch, target: CellTargets) -> Tensor:
@@ -129,6 +145,12 @@ def _classes(colour: Tensor, shape: Tensor, batch: Batch, target: CellTargets) -
     shapes = batch.shapes.gather(1, target.label).flatten()
     loss = functional.cross_entropy(colour.flatten(0, 1), colours, _object_weight(_COLOURS))
     return loss + _SHAPE_WEIGHT * functional.cross_entropy(shape.flatten(0, 1), shapes, _object_weight(_SHAPES))
+
+
+def _order(batch: Batch, value: Tensor) -> Tensor:
+    """Of label k its object's place, from 0, in the order of `value` [B, LABELS]; of no object the last."""
+    value = value.masked_fill(batch.colours == 0, float("inf"))
+    return value.argsort(1).argsort(1).clamp(max=MAX_OBJECTS - 1)
 
 
 def _object_weight(classes: int) -> Tensor:

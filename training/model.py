@@ -5,6 +5,7 @@ import math
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from training.places import line_up
 from training.tokenizer import NUMBERS
 
 # One token per 32x32 pixels; more than this many pixels it has never seen.
@@ -18,11 +19,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
     config = Qwen3VLConfig(
         text_config={
             "vocab_size": -(-len(tokenizer) // 32) * 32,
-            "hidden_size": 128,
+            "hidden_size": 192,
             "intermediate_size": 384,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
             "head_dim": 64,
             "max_position_embeddings": 4096,
             "rms_norm_eps": 1e-6,
@@ -41,9 +42,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
             "hidden_size": 128,
             "intermediate_size": 384,
             "num_heads": 4,
-            "out_hidden_size": 128,
+            "out_hidden_size": 192,
             "num_position_embeddings": 256,
-            "deepstack_visual_indexes": [3],
+            "deepstack_visual_indexes": [5],
         },
         image_token_id=token("<|image_pad|>"),
         video_token_id=token("<|video_pad|>"),
@@ -60,17 +61,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
     model.generation_config.do_sample = True
     model.generation_config.top_k = 1
     return model
-
-
-def line_up(model: Qwen3VLForConditionalGeneration, numbers: list[int]) -> None:
-    """Let the embeddings of the numbers begin as a line of waves, in which neighbours are alike."""
-    embedding = model.model.language_model.embed_tokens.weight
-    width = embedding.shape[1]
-    position = torch.linspace(0, 1, len(numbers))[:, None]
-    angle = math.pi * position * torch.logspace(0, 2, width // 2)
-    waves = torch.cat([angle.sin(), angle.cos()], 1)
-    with torch.no_grad():
-        embedding[numbers] = waves / waves.std() * embedding.std()
 
 
 def look_around(model: Qwen3VLForConditionalGeneration, strength: float = 3.0) -> None:

@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 -m training.train_reading SCENES RUN OUT --minutes 20
 
 RUN is the folder of the first stage. The vision tower looks at every picture once and is not trained any more. OUT is
-a Hugging Face folder, written every few minutes.
+a Hugging Face folder, written every few minutes. Stop it at any moment: RUN/reading.pt lets `--resume` go on.
 """
 
 import argparse
@@ -20,15 +20,16 @@ from torch import Tensor, nn
 
 from training.dataset import Pictures, Seen
 from training.export import save_hf
-from training.losses import answer_loss
+from training.losses import Heads, answer_loss
 from training.model import build_model
 from training.packing import pack
+from training.places import tell_places
 from training.questions import KINDS, Question, ask, system_prompt
 from training.tokenizer import NUMBERS, build_tokenizer
 from training.train_seeing import AVERAGING, MUON_RATE, rendered, schedule, share
 from training.vision import encode
 
-QUESTIONS = 5  # about each picture, in one sequence
+QUESTIONS = 8  # about each picture, in one sequence
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20, help="besides the time to look at the pictures")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--save-every", type=float, default=3, help="minutes")
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="for CPUs with bfloat16 arithmetic")
+    parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     dist.init_process_group("gloo")
     rank = dist.get_rank()
@@ -59,7 +61,11 @@ def main() -> None:
 
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
-    model.model.visual.load_state_dict(torch.load(args.run / "state.pt")["averaged"])
+    seeing = torch.load(args.run / "state.pt")
+    model.model.visual.load_state_dict(seeing["averaged"])
+    heads = Heads(model.config.text_config.hidden_size, model.config.vision_config.hidden_size)
+    heads.load_state_dict(seeing["heads"])
+    tell_places(model.model.visual.deepstack_merger_list[0], heads.place)
     model.model.language_model.set_attn_implementation("eager")  # the fastest for such short rows
     numbers = torch.tensor(tokenizer.convert_tokens_to_ids(list(NUMBERS)))
     rng = np.random.default_rng([6, rank])
@@ -72,13 +78,37 @@ def main() -> None:
     parameters = [*inner, *rest]
     muon = torch.optim.Muon(inner, lr=MUON_RATE * args.rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
     adamw = torch.optim.AdamW(rest, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimisers = (muon, adamw)
     rates = (MUON_RATE * args.rate, args.rate)
     right: dict[str, list[float]] = defaultdict(list)
     losses: list[float] = []
+    offs: list[float] = []
     step, spent = 0, 0.0
+    if args.resume:
+        state = torch.load(args.run / "reading.pt")
+        text.load_state_dict(state["text"])
+        averaged.model.language_model.load_state_dict(state["averaged"])
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        step, spent = state["step"], state["spent"]
+        rng = np.random.default_rng([6, rank, step])
+
+    def save() -> None:
+        state = {
+            "text": text.state_dict(),
+            "averaged": averaged.model.language_model.state_dict(),
+            "optimisers": [o.state_dict() for o in optimisers],
+            "step": step,
+            "spent": spent,
+        }
+        torch.save(state, args.run / "reading.partial")
+        (args.run / "reading.partial").replace(args.run / "reading.pt")
+        save_hf(averaged, tokenizer, args.out)
+
+    start = spent
     began = last_save = time.monotonic()
     while spent < args.minutes:
-        for optimiser, rate in zip((muon, adamw), rates, strict=True):
+        for optimiser, rate in zip(optimisers, rates, strict=True):
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = rate * schedule(step, spent / args.minutes)
@@ -87,12 +117,12 @@ def main() -> None:
         packed = pack(tokenizer, asked, seen.grid, system_prompt(rng))
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             deepstack = [d.float() for d in seen.deepstack]
-            loss, good = answer_loss(model, seen.tokens.float(), deepstack, packed, numbers)
+            loss, good, off = answer_loss(model, seen.tokens.float(), deepstack, packed, numbers)
         loss.backward()  # type: ignore[no-untyped-call]
-        spent = share(parameters, (time.monotonic() - began) / 60)
+        spent = share(parameters, start + (time.monotonic() - began) / 60)
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        muon.step()
-        adamw.step()
+        for optimiser in optimisers:
+            optimiser.step()
         step += 1
         keep = min(AVERAGING, step / (step + 20))
         with torch.no_grad():
@@ -102,16 +132,19 @@ def main() -> None:
         for kind, one in zip((q.kind for row in asked for q in row), good.tolist(), strict=True):
             right[kind].append(one)
         losses.append(loss.item())
+        offs += off.tolist()
         if step % 100 == 0 and rank == 0:
             shares = " ".join(f"{k} {np.mean(right[k]):.3f}" for k in KINDS)
-            print(f"{spent:6.1f} min  step {step}  answer {np.mean(losses):.3f}  {shares}", flush=True)
+            means = f"answer {np.mean(losses):.3f} numbers {np.median(offs):.4f} {np.mean(offs):.4f}"
+            print(f"{spent:6.1f} min  step {step}  {means}  {shares}", flush=True)
             right.clear()
             losses.clear()
+            offs.clear()
         if rank == 0 and time.monotonic() - last_save > 60 * args.save_every:
-            save_hf(averaged, tokenizer, args.out)
+            save()
             last_save = time.monotonic()
     if rank == 0:
-        save_hf(averaged, tokenizer, args.out)
+        save()
     dist.destroy_process_group()
 
 

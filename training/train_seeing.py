@@ -12,6 +12,7 @@ import argparse
 import copy
 import math
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -106,14 +107,10 @@ def main() -> None:
             for mean, now in zip(averaged.parameters(), tower.parameters(), strict=True):
                 mean.lerp_(now, 1 - keep)
 
-        seen.append(sight)
+        seen.append(replace(sight, loss=sight.loss.detach()))
         if step % 25 == 0 and rank == 0:
-            loss, colour, shape, offset = np.mean([(s.loss.item(), s.colour, s.shape, s.offset) for s in seen], 0)
-            print(
-                f"{spent:6.1f} min  step {step}  "
-                f"loss {loss:.3f}  colour {colour:.3f} shape {shape:.3f}  offset {offset:.3f}",
-                flush=True,
-            )
+            means = [(f.name, np.mean([float(getattr(s, f.name)) for s in seen])) for f in fields(Sight)]
+            print(f"{spent:6.1f} min  step {step}  " + "  ".join(f"{n} {m:.3f}" for n, m in means), flush=True)
             seen.clear()
         if rank == 0 and time.monotonic() - last_save > 60 * args.save_every:
             save()

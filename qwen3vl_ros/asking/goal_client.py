@@ -48,8 +48,12 @@ class GoalClient(_ActionClient):
             super().add_to_wait_set(wait_set)
 
     def is_ready(self, wait_set: Any) -> bool:
-        """Whether anything has arrived."""
-        return self._is_held and super().is_ready(wait_set)
+        """Whether anything has arrived. Statuses, which list all goals of all clients, wait until nothing else does."""
+        if not (self._is_held and super().is_ready(wait_set)):
+            return False
+        if self._is_feedback_ready or self._is_result_response_ready or self._is_goal_response_ready:
+            self._is_status_ready = False  # the newest one stays where it is
+        return True
 
     def take_data(self) -> Any:
         """What has arrived; nothing any more once it is destroyed."""

@@ -81,6 +81,7 @@ class Conductor:
         self._concurrency = 1
         self._answering = 0
         self._place = threading.Condition()
+        self._positions = threading.Lock()
         self.engine_changed()
 
     @property
@@ -183,10 +184,14 @@ class Conductor:
             job.end(code, message)
 
     def show_positions(self) -> None:
-        """Tell everybody who waits how many are before them."""
-        ahead = max(0, len(self.live) - len(self._jobs))
-        for position, job in enumerate(self._jobs.waiting()):
-            job.asker.progress(Progress(Stage.QUEUED, queue_position=ahead + position))
+        """Tell everybody who waits how many are before them, where that has changed."""
+        with self._positions:  # whoever counts last tells last
+            waiting = self._jobs.waiting()
+            ahead = max(0, len(self.live) - len(waiting))
+            for position, job in enumerate(waiting, ahead):
+                if job.position != position:
+                    job.position = position
+                    job.asker.progress(Progress(Stage.QUEUED, queue_position=position))
 
     def _serve(self) -> None:
         while (job := self._jobs.take()) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import importlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class Display:
         self._annotated = node.create_publisher(Image, "~/annotated", 1)
         self._markers = node.create_publisher(MarkerArray, "~/markers", 1)
         self._detections = _Detections.create(node)
+        self._next_look = 0.0
         self._wanted = threading.Event()
         self._writing: Callable[[], None] | None = None
         self._answered: collections.deque[Callable[[], None]] = collections.deque(maxlen=_BACKLOG)
@@ -52,7 +54,12 @@ class Display:
 
     def writing(self, question: str, text: str, pictures: Sequence[Picture]) -> None:
         """An answer grew. Returns at once; pictures that come too fast are left out."""
-        if self.watched and pictures:
+        now = time.monotonic()
+        if not pictures or now < self._next_look:
+            return
+        # Not for each token: a model leaves the caches cold, and then asking the middleware takes 50 microseconds.
+        self._next_look = now + _PERIOD
+        if self.watched:
             self._writing = lambda: self._annotate(question, text, pictures[:1], ())
             self._wanted.set()
 

@@ -15,6 +15,7 @@ from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.dialogue.probability import Certainty
 from qwen3vl_ros.dialogue.question import Question
 from qwen3vl_ros.engines.base import Chunk, Stage, Usage
+from qwen3vl_ros.nodes.deadlines import Deadlines
 from qwen3vl_ros.vision.region import Region
 
 Code = AskImage.Result
@@ -85,29 +86,32 @@ class Job:
 
     Cancel, time-out, preemption and shutdown all call :meth:`end`; the first one wins, whatever stage the question is
     in. ``on_end`` then runs once, in that caller's thread, to interrupt the stage. Everything the job waits for arrives
-    in ``inbox``.
+    in ``inbox``. ``position``: how many are before it, as whoever asked was told last; None = not yet.
     """
 
-    def __init__(self, question: Question, asker: Asker, on_end: Callable[[Job], None]) -> None:
+    def __init__(self, question: Question, asker: Asker, on_end: Callable[[Job], None], deadlines: Deadlines) -> None:
         self.question = question
         self.asker = asker
         self.accepted = time.monotonic()
-        self.deadline = self.accepted + question.timeout
         self.inbox: queue.SimpleQueue[Chunk | Exception | None] = queue.SimpleQueue()
         self.interrupt: Callable[[], None] = lambda: None
         self.done = threading.Event()
+        self.position: int | None = None
         self._on_end = on_end
         self._lock = threading.Lock()
         self._ending: Ending | None = None
         self._finished = False
-        self._timer = threading.Timer(question.timeout, self._expire)
-        self._timer.daemon = True
-        self._timer.start()
+        self._deadline = deadlines.add(self.accepted + question.timeout, self._expire)
 
     @property
     def priority(self) -> int:
         """Higher is served first."""
         return self.question.priority
+
+    @property
+    def deadline(self) -> float:
+        """When its time is over, time.monotonic() seconds."""
+        return self._deadline.when
 
     @property
     def ending(self) -> Ending | None:
@@ -130,7 +134,7 @@ class Job:
             if self._finished:
                 return None
             self._finished = True
-        self._timer.cancel()
+        self._deadline.forget()
         outcome = replace(outcome, total_time=time.monotonic() - self.accepted)
         self.asker.finished(outcome)
         self.done.set()

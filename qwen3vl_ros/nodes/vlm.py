@@ -32,6 +32,7 @@ from qwen3vl_ros.nodes import parameters
 from qwen3vl_ros.nodes.askers import ActionAsker, ServiceAsker
 from qwen3vl_ros.nodes.cameras import open_cameras
 from qwen3vl_ros.nodes.conductor import Conductor
+from qwen3vl_ros.nodes.deadlines import Deadlines
 from qwen3vl_ros.nodes.display import Display
 from qwen3vl_ros.nodes.engine_change import Newcomer, retire
 from qwen3vl_ros.nodes.engine_parameters import ENGINES
@@ -47,6 +48,11 @@ _FEEDBACK = QoSProfile(depth=1000)
 
 _REQUESTS = QoSProfile(depth=1000)
 """Of more than ten requests that come at once, the middleware would drop the oldest without a word."""
+
+
+_RESULT_KEPT = 10
+"""Seconds that a result can be asked for again by a client that it did not reach. No more than that takes: each message
+of the goals' states lists all goals that are kept, and every client takes it in whenever any goal's state changes."""
 
 
 class VlmNode(LifecycleNode):
@@ -65,6 +71,7 @@ class VlmNode(LifecycleNode):
         self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
         self._reporter = Reporter(self, self._view)
         self._display = Display(self, self._log_error)
+        self._deadlines = Deadlines(self._log_error)
         group = ReentrantCallbackGroup()
         self._action_server = ActionServer(
             self,
@@ -79,7 +86,7 @@ class VlmNode(LifecycleNode):
             result_service_qos_profile=_REQUESTS,
             cancel_service_qos_profile=_REQUESTS,
             feedback_pub_qos_profile=_FEEDBACK,
-            result_timeout=60,
+            result_timeout=_RESULT_KEPT,
         )
         self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
         self._list_tasks = self.create_service(ListTasks, "~/list_tasks", self._on_list_tasks, callback_group=group)
@@ -160,6 +167,7 @@ class VlmNode(LifecycleNode):
         """Unload the model and reach the lifecycle's end, from whatever state."""
         self._close_engine()
         self._display.close()
+        self._deadlines.close()
         if not self._finalized:
             self.trigger_shutdown()
 
@@ -389,7 +397,7 @@ class VlmNode(LifecycleNode):
             for other in others:
                 if other.priority <= question.priority:
                     other.end(Code.PREEMPTED, "a newer goal of the same or a higher priority took its place")
-        job = Job(question, asker, conductor.ended)
+        job = Job(question, asker, conductor.ended, self._deadlines)
         if conductor.accept(job, self._settings.queue_size):
             self._reporter.publish_status()
         else:

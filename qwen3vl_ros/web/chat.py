@@ -9,7 +9,7 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from qwen3vl_ros.asking.exceptions import BadRequest
+from qwen3vl_ros.asking.exceptions import BadRequest, Busy
 from qwen3vl_ros.asking.question import Question
 from qwen3vl_ros.web.chat_request import ChatRequest, read_json
 from qwen3vl_ros.web.errors import CLIENT_CLOSED_REQUEST, ApiError, of_vlm
@@ -72,6 +72,8 @@ class Chat:
         request.state.pictures = len(pictures)
         if not status.answers:
             raise ApiError(503, "node_not_ready", why_not(status), retry_after=5)
+        if status.full:  # said here, it costs the node nothing, which has no time to lose then
+            raise of_vlm(Busy(f"the node's queue is full ({status.queue_length} questions wait): try again later"))
         check_model(asked.model, status.model)
         prompt, arguments = arguments_of(asked, pictures, self._timeout)
         try:

@@ -28,6 +28,7 @@ class Following:
         self.gone = False
         self._receive = receive
         self._news = asyncio.Event()
+        self._told = False
         self._loop = asyncio.get_running_loop()
         self._listener = asyncio.create_task(self._listen())
         question.on_change(self._tell)
@@ -66,8 +67,17 @@ class Following:
             self._loop.run_in_executor(None, self.question.cancel)
 
     def _tell(self) -> None:
-        """On ROS's thread. The loop runs as long as anybody follows a question."""
-        self._loop.call_soon_threadsafe(self._news.set)
+        """On ROS's thread. The loop runs as long as anybody follows a question.
+
+        Waking the loop costs both threads more than a token does: it is done once for all that comes until it wakes.
+        """
+        if not self._told:
+            self._told = True
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._told = False  # first: what comes from now on may not be seen by who is woken
+        self._news.set()
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -45,5 +45,6 @@ async def read_form(request: Request, limits: PictureLimits) -> tuple[ChatReques
         raise ApiError(400, "invalid_value", "prompt: it is empty, so there is nothing to ask", param="prompt")
     if not pictures and "camera" not in values:
         raise ApiError(400, "invalid_value", "image: the form brings no picture and names no camera", param="image")
-    values["messages"] = [{"role": "user", "content": prompt}]
+    parts = [{"type": "image_url", "image_url": "form:image"} for _ in pictures]
+    values["messages"] = [{"role": "user", "content": [*parts, {"type": "text", "text": prompt}]}]
     return read(values, strict=False), pictures

@@ -35,6 +35,11 @@ class NodeStatus:
         """Whether a question would be taken and answered now."""
         return self.state in ("ready", "busy")
 
+    @property
+    def full(self) -> bool:
+        """Whether one more question would be refused, as long as nobody leaves the queue."""
+        return 0 < self.queue_capacity <= self.queue_length
+
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:

@@ -1,0 +1,124 @@
+"""Answers that go from chunk to chunk when a test says so, and what tests read of their chunks."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from qwen3vl_ros.engines.base import Cancel, Chunk, Engine, EngineError, Request
+
+_END = object()
+
+
+class Answer:
+    """``engine.generate`` on a thread of its own, as in the worker, that goes from chunk to chunk when told.
+
+    So "after the second chunk" is that moment for the fastest engine too. Use it as a context manager: leaving closes
+    the stream. ``chunks`` has what came.
+    """
+
+    def __init__(self, engine: Engine, request: Request, patience: float) -> None:
+        self.engine = engine
+        self.cancel = Cancel()
+        self.chunks: list[Chunk] = []
+        self.ended = False
+        self._patience = patience
+        self._steps: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: close
+        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()  # a chunk, an exception or _END
+        threading.Thread(target=self._run, args=(engine, request), name="conformance-answer", daemon=True).start()
+
+    def _run(self, engine: Engine, request: Request) -> None:
+        stream: Iterator[Chunk] | None = None
+        try:
+            while self._steps.get():
+                if stream is None:
+                    stream = engine.generate(request, self.cancel)
+                self._results.put(next(stream))
+            result: Any = _END
+            if isinstance(stream, Generator):
+                stream.close()
+        except StopIteration:
+            result = _END
+        except Exception as error:  # noqa: BLE001 handed to the test
+            result = error
+        # What is left of the stream goes on this thread, before the test looks whether anything is.
+        del stream, engine, request
+        self._results.put(result)
+
+    def begin_step(self) -> None:
+        """Let the engine work towards its next chunk; :meth:`end_step` has it."""
+        self._steps.put(True)
+
+    def end_step(self) -> Chunk | None:
+        """The chunk that :meth:`begin_step` asked for, None at the end of the stream; raises what the engine raised."""
+        try:
+            result = self._results.get(timeout=self._patience)
+        except queue.Empty:
+            self.ended = True
+            pytest.fail(
+                f"the engine did nothing for {self._patience:g} s, after {outline(self.chunks)}"
+                + (", although it was cancelled" if self.cancel.is_set() else ""),
+            )
+        if isinstance(result, Chunk):
+            self.chunks.append(result)
+            return result
+        self.ended = True
+        if isinstance(result, Exception):
+            raise result
+        assert result is _END, f"generate() yields {type(result).__name__}, not Chunk"
+        return None
+
+    def step(self) -> Chunk | None:
+        """The next chunk, None at the end; raises what the engine raised."""
+        self.begin_step()
+        return self.end_step()
+
+    def until_text(self, count: int) -> None:
+        """Go on until ``count`` chunks with text have come."""
+        while sum(map(has_text, self.chunks)) < count:
+            assert self.step() is not None, f"the answer ended after {outline(self.chunks)}"
+
+    def rest(self) -> list[Chunk]:
+        """Go on to the end; all chunks of the answer."""
+        while self.step() is not None:
+            pass
+        assert self.chunks and self.chunks[-1].finish_reason is not None, (
+            f"an answer ends with a chunk that has a finish reason, not after {outline(self.chunks)}"
+        )
+        return self.chunks
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self.ended:
+            return
+        self._steps.put(False)
+        try:
+            error = self._results.get(timeout=self._patience)
+        except queue.Empty:
+            error = EngineError(f"closing the stream took more than {self._patience:g} s")
+        if kind is None and error is not _END:
+            pytest.fail(f"closing the stream of generate() early, after {outline(self.chunks)}, ended with {error!r}")
+
+
+def text_of(chunks: list[Chunk]) -> str:
+    """The answer that ``chunks`` add up to."""
+    return "".join(chunk.text for chunk in chunks)
+
+
+def has_text(chunk: Chunk) -> bool:
+    """Whether it brings people something to read."""
+    return bool(chunk.text or chunk.reasoning)
+
+
+def outline(chunks: list[Chunk]) -> str:
+    """A stream in a few words, for messages."""
+    if not chunks:
+        return "no chunk"
+    texts, last = sum(map(has_text, chunks)), chunks[-1]
+    return f"{len(chunks)} chunks, {texts} of them with text, the last one {last}"

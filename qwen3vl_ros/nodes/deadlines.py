@@ -1,0 +1,77 @@
+"""Deadlines of many questions, watched by one thread."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+
+class Deadline:
+    """A moment at which something is called, unless it is forgotten before."""
+
+    def __init__(self, when: float, call: Callable[[], None]) -> None:
+        self.when = when
+        self.call: Callable[[], None] | None = call
+
+    def forget(self) -> None:
+        """Call nothing any more. Idempotent; also frees what the call would have needed, such as pictures."""
+        self.call = None
+
+
+class Deadlines:
+    """Calls what is due, on a thread of its own, until it is closed.
+
+    A ``threading.Timer`` for each question would make whoever accepts it wait until a new thread has been given the
+    processor.
+    """
+
+    def __init__(self, log_error: Callable[[str], None]) -> None:
+        self._log_error = log_error
+        self._heap: list[tuple[float, int, Deadline]] = []
+        self._numbers = itertools.count()  # of the same moment, the first one first
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._watch, name="deadlines", daemon=True)
+        self._thread.start()
+
+    def add(self, when: float, call: Callable[[], None]) -> Deadline:
+        """Call ``call``, which must return quickly, at ``when`` (time.monotonic() seconds)."""
+        deadline = Deadline(when, call)
+        with self._changed:
+            heapq.heappush(self._heap, (when, next(self._numbers), deadline))
+            if self._heap[0][2] is deadline:  # no other one wakes the thread in time
+                self._changed.notify()
+        return deadline
+
+    def close(self) -> None:
+        """Call nothing any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while (deadline := self._next()) is not None:
+            call = deadline.call
+            try:
+                if call is not None:
+                    call()
+            except Exception as error:  # noqa: BLE001 one question's defect must not take the others' deadlines away
+                self._log_error(f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}")
+
+    def _next(self) -> Deadline | None:
+        """The next one, once it is due; None when closed."""
+        with self._changed:
+            while not self._closed:
+                while self._heap and self._heap[0][2].call is None:
+                    heapq.heappop(self._heap)
+                if not self._heap:
+                    self._changed.wait()
+                elif (left := self._heap[0][0] - time.monotonic()) > 0:
+                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
+                else:
+                    return heapq.heappop(self._heap)[2]
+            return None

@@ -1,0 +1,89 @@
+"""A question that the gateway follows: news wake the event loop, and no more often than they have to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from qwen3vl_ros.asking.answer import Answer
+from qwen3vl_ros.asking.question import Question
+from qwen3vl_ros.web.following import Following
+
+PATIENCE = 30.0
+TOKENS = 200
+
+
+class Nobody:
+    """Carries the question nowhere."""
+
+    def cancel(self, question: Question) -> None:
+        """It is never sent."""
+
+    def check_may_block(self) -> None:
+        """It may."""
+
+    def explain_stopped(self) -> None:
+        """It goes on."""
+
+    def explain_overdue(self, question: Question, phase: Any) -> Any:
+        raise AssertionError("the question has no deadline")
+
+
+class Token:
+    def __init__(self, sequence: int) -> None:
+        self.stage, self.queue_position, self.sequence = 4, 0, sequence
+        self.delta, self.text, self.reasoning_delta = f"{sequence} ", "", ""
+        self.completion_tokens = sequence + 1
+
+
+async def stays() -> dict[str, str]:
+    """A client that does not go away."""
+    await asyncio.Event().wait()
+    return {}
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    """Have ``work`` done by another thread while this one waits."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_tokens_that_come_while_the_loop_is_busy_wake_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = Question(Nobody(), "What is it?", PATIENCE, PATIENCE, PATIENCE)
+    wakes: list[Any] = []
+
+    def talk() -> None:
+        for number in range(TOKENS):
+            question.add_feedback(Token(number))
+
+    async def follow() -> str:
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+
+        def counted(*call: Any) -> Any:
+            wakes.append(call)
+            return wake(*call)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+        with Following(question, stays) as following:
+            news = following.news(PATIENCE)
+            await anext(news)  # whatever came before
+            in_a_thread(talk)  # the loop can do nothing meanwhile
+            await asyncio.wait_for(anext(news), PATIENCE)
+            first = question.text
+            assert len(wakes) == 1
+            in_a_thread(lambda: question.add_feedback(Token(TOKENS)))
+            await asyncio.wait_for(anext(news), PATIENCE)  # and the next one wakes it again
+            assert len(wakes) == 2
+            whole = question.text
+            in_a_thread(lambda: question.end(Answer(whole), None))
+            assert [came async for came in news] == [True]
+            return first
+
+    assert asyncio.run(follow()) == "".join(f"{number} " for number in range(TOKENS))
