@@ -32,7 +32,7 @@ def bare_engine(model: Path, threads: int) -> Iterator[Ask]:
 def main() -> int:
     """The process: a line in, a line out."""
     from qwen3vl_ros.engines.base import Cancel, Message, Options, Request
-    from qwen3vl_ros.engines.llama import LlamaEngine
+    from qwen3vl_ros.engines.llama.engine import LlamaEngine
 
     engine = LlamaEngine(sys.argv[1], n_threads=int(sys.argv[2]))
     print("ready", flush=True)

@@ -10,7 +10,7 @@ from bench import Bench
 from figures import Figure
 from plain_node import TOPIC
 from processes import HERE, resident_bytes, running
-from qwen3vl_ros.engines.llama_files import find_model
+from qwen3vl_ros.engines.llama.files import find_model
 from ros_graph import Listener, picture
 from vlm import vlm
 

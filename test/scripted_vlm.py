@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,7 @@ class ScriptedVlm:
 
     def _execute(self, handle: Any) -> AskImage.Result:
         goal = self._goal(handle)
+        self._wait_for_a_listener()
         result = self.script(goal)
         if result.error_code == AskImage.Result.NONE:
             handle.succeed()
@@ -98,6 +100,13 @@ class ScriptedVlm:
         else:
             handle.abort()
         return result
+
+    def _wait_for_a_listener(self) -> None:
+        """A client's goal may come before its subscription to feedback is known; what is said then is lost."""
+        end = time.monotonic() + WAIT
+        feedback = self.node.resolve_topic_name("~/ask_image") + "/_action/feedback"
+        while not self.node.count_subscribers(feedback) and time.monotonic() < end:
+            time.sleep(0.01)
 
     def vanish(self) -> None:
         """Leave the graph, whatever the script is doing."""

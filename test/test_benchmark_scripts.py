@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from qwen3vl_ros.engines.base import Cancel, Message, Options, Request
-from qwen3vl_ros.engines.llama import LlamaEngine
+from qwen3vl_ros.engines.llama.engine import LlamaEngine
 
 BENCHMARK = Path(__file__).resolve().parent.parent / "benchmark"
 

@@ -23,10 +23,10 @@ from maix_double.board import Answer, Board
 from qwen3vl_ros.engines import registry
 from qwen3vl_ros.engines.base import Chunk, Engine, EngineError, Message, Request
 from qwen3vl_ros.engines.conformance import EngineConformance
-from qwen3vl_ros.engines.llama import LlamaEngine
-from qwen3vl_ros.engines.maix import MaixEngine
-from qwen3vl_ros.engines.maix_http import MaixHttpEngine
-from qwen3vl_ros.engines.openai import OpenaiEngine
+from qwen3vl_ros.engines.llama.engine import LlamaEngine
+from qwen3vl_ros.engines.maix.engine import MaixEngine
+from qwen3vl_ros.engines.maix_http.engine import MaixHttpEngine
+from qwen3vl_ros.engines.openai.engine import OpenaiEngine
 from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, Health, State
 from test_maix_engine import DOUBLE, install
 

@@ -34,8 +34,8 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Unsupported,
 )
-from qwen3vl_ros.engines.llama import LlamaEngine
-from qwen3vl_ros.engines.llama_sampling import INSTRUCT, THINKING
+from qwen3vl_ros.engines.llama.engine import LlamaEngine
+from qwen3vl_ros.engines.llama.sampling import INSTRUCT, THINKING
 from qwen3vl_ros.vision.fit import fit_image
 from tiny_qwen3vl import TinyModel
 from training.tokenizer import SPECIAL_TOKENS

@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 
 from maix_double.board import PATIENCE, Board
-from qwen3vl_ros.engines import maix, maix_process
 from qwen3vl_ros.engines.base import (
     BadImage,
     BadRequest,
@@ -39,7 +38,9 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Unsupported,
 )
-from qwen3vl_ros.engines.maix import MaixEngine
+from qwen3vl_ros.engines.maix import engine as maix_engine
+from qwen3vl_ros.engines.maix import process as maix_process
+from qwen3vl_ros.engines.maix.engine import MaixEngine
 from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, State
 
 DOUBLE = Path(__file__).resolve().parent / "maix_double"
@@ -297,7 +298,7 @@ def test_an_answer_that_does_not_end_costs_the_service_a_restart(
         pass
     cancel.set()
     assert list(chunks)[-1].finish_reason == "cancelled"
-    monkeypatch.setattr(maix, "_END_TIMEOUT", 0.1)
+    monkeypatch.setattr(maix_engine, "_END_TIMEOUT", 0.1)
     assert ask(engine) == "fine"
     assert (board.starts, board.stops) == (2, 1)
     assert held.stopped
@@ -342,8 +343,8 @@ def test_a_service_that_is_gone_is_not_ready(board: Board, start: Callable[..., 
 def test_an_answer_that_maixpy_gave_up_is_an_error(
     board: Board, start: Callable[..., MaixEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shorter = "from maix import nn; from qwen3vl_ros.engines import maix_host; "
-    shorter += "nn.READ_TIMEOUT, maix_host._READ_TIMEOUT = 1.0, 1.5; main(*arguments)"
+    shorter = "from maix import nn; from qwen3vl_ros.engines.maix import host; "
+    shorter += "nn.READ_TIMEOUT, host._READ_TIMEOUT = 1.0, 1.5; main(*arguments)"
     monkeypatch.setattr(maix_process, "_START", maix_process._START.replace("main(*arguments)", shorter))
     engine = start()
     board.will_say("half an ", "answer", hold=1)
@@ -467,7 +468,7 @@ def test_a_model_that_somebody_keeps_is_not_ready(
 ) -> None:
     path = model("Qwen3VL")
     first = start(model=path)
-    sooner = "from qwen3vl_ros.engines import maix_host; maix_host._LOCK_TIMEOUT = 0.1; main(*arguments)"
+    sooner = "from qwen3vl_ros.engines.maix import host; host._LOCK_TIMEOUT = 0.1; main(*arguments)"
     monkeypatch.setattr(maix_process, "_START", maix_process._START.replace("main(*arguments)", sooner))
     with pytest.raises(EngineNotReady, match="Another process uses"):
         start(model=path)
@@ -478,7 +479,7 @@ def test_a_model_that_does_not_load_in_time_is_not_ready(board: Board, start: Ca
     board.ready = False
     said: list[str] = []
     with pytest.raises(EngineNotReady, match="load_timeout"):
-        start(load_timeout=1.0, progress=said.append)
+        start(load_timeout=5.0, progress=said.append)
     assert said
 
 

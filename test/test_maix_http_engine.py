@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from fake_maix_service import DONE, MODEL, FakeMaixService, Script, event
-from qwen3vl_ros.engines import maix_http_service
 from qwen3vl_ros.engines.base import (
     BadImage,
     BadRequest,
@@ -30,8 +29,9 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
 )
 from qwen3vl_ros.engines.conformance import EngineConformance
-from qwen3vl_ros.engines.maix_http import MaixHttpEngine
-from qwen3vl_ros.engines.maix_http_tokens import likely_tokens, most_tokens
+from qwen3vl_ros.engines.maix_http import service as maix_http_service
+from qwen3vl_ros.engines.maix_http.engine import MaixHttpEngine
+from qwen3vl_ros.engines.maix_http.tokens import likely_tokens, most_tokens
 
 PATIENCE = 60.0
 NAMED = "Qwen3-VL-2B-Instruct-GPTQ-Int4-AX630C-P320-CTX448"
@@ -292,7 +292,7 @@ def test_a_prompt_is_measured_with_its_picture_against_both_limits(service: Fake
         ask(new_engine(service, input_size=320, context_length=240), words)
 
 
-# Real counts with Qwen's vocabulary: how, see maix_http_tokens.py.
+# Real counts with Qwen's vocabulary: how, see engines/maix_http/tokens.py.
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [

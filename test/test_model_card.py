@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qwen3vl_ros.engines.llama import LlamaEngine
+from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from training.evaluate import GAZEBO, MODEL, score
 from training.heldout import gazebo_frames, heldout_scenes
 

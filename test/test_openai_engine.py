@@ -28,7 +28,6 @@ import PIL.Image
 import pytest
 
 from fake_openai_server import ONE_MODEL, PATIENCE, Exchange, FakeServer
-from qwen3vl_ros.engines import openai
 from qwen3vl_ros.engines.base import (
     BadImage,
     BadRequest,
@@ -46,9 +45,10 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Unsupported,
 )
-from qwen3vl_ros.engines.openai import OpenaiEngine
-from qwen3vl_ros.engines.openai_errors import retry_after
-from qwen3vl_ros.engines.openai_stream import Patience
+from qwen3vl_ros.engines.openai import engine as openai_engine
+from qwen3vl_ros.engines.openai.engine import OpenaiEngine
+from qwen3vl_ros.engines.openai.errors import retry_after
+from qwen3vl_ros.engines.openai.stream import Patience
 
 KEY = "sk-very-secret-0123456789"
 A_TOKEN = {"choices": [{"delta": {"content": "a"}}]}
@@ -69,7 +69,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "all_proxy",
     ):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(openai, "_BACKOFF", 0.02)
+    monkeypatch.setattr(openai_engine, "_BACKOFF", 0.02)
 
 
 @pytest.fixture
@@ -464,7 +464,7 @@ def test_an_answer_that_is_not_streamed_is_used(server: FakeServer, engine: Open
 def test_a_complete_answer_counts_however_the_connection_ends(
     server: FakeServer, engine: OpenaiEngine, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qwen3vl_ros.engines.openai_stream._USAGE_TIME", 0.1)
+    monkeypatch.setattr("qwen3vl_ros.engines.openai.stream._USAGE_TIME", 0.1)
 
     arrived = threading.Event()
 
@@ -601,7 +601,7 @@ def test_a_cancel_ends_the_wait_before_a_retry(server: FakeServer, engine: Opena
     begin = time.monotonic()
     assert stream(engine, cancel=cancel)[-1].finish_reason == "cancelled"
     thread.join()
-    assert time.monotonic() - begin < openai._RETRY_AFTER_MAX
+    assert time.monotonic() - begin < openai_engine._RETRY_AFTER_MAX
     assert len(server.questions) == 1
 
 
@@ -797,8 +797,8 @@ def test_retry_after_comes_in_seconds_or_as_a_date_by_the_servers_clock() -> Non
 
 
 def test_waits_grow_and_differ_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "_BACKOFF", 0.5)
-    waits = [[openai._backoff(attempt) for _ in range(50)] for attempt in range(12)]
+    monkeypatch.setattr(openai_engine, "_BACKOFF", 0.5)
+    waits = [[openai_engine._backoff(attempt) for _ in range(50)] for attempt in range(12)]
     assert all(0.25 * 2**n <= wait <= 0.5 * 2**n for n in range(5) for wait in waits[n])
     assert all(4.0 <= wait <= 8.0 for wait in waits[11])
     assert len({wait for some in waits for wait in some}) == 600
@@ -987,7 +987,7 @@ def test_a_probe_says_which_server_has_which_model(server: FakeServer) -> None:
 
 
 def test_a_probe_does_not_wait_for_a_server_that_hangs(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "_PROBE_TIME", 0.3)
+    monkeypatch.setattr(openai_engine, "_PROBE_TIME", 0.3)
     server.on_list = lambda e: e.hang()
     with pytest.raises(EngineNotReady, match=r"does not answer within 0.3 s"):
         OpenaiEngine.probe(base_urls=(server.url,))

@@ -37,8 +37,8 @@ from qwen3vl_ros.engines.base import (
     Request,
     Unsupported,
 )
-from qwen3vl_ros.engines.llama import LlamaEngine
-from qwen3vl_ros.engines.openai import OpenaiEngine
+from qwen3vl_ros.engines.llama.engine import LlamaEngine
+from qwen3vl_ros.engines.openai.engine import OpenaiEngine
 from qwen3vl_ros.vision.fit import fit_image
 
 # Not imported here: its llama.cpp and the one of llama-cpp-python do not belong into one process.

@@ -11,7 +11,7 @@ import openvino_export
 import tiny_qwen3vl
 from qwen3vl_ros.engines.base import Engine, Request
 from qwen3vl_ros.engines.conformance import EngineConformance
-from qwen3vl_ros.engines.openvino import OpenvinoEngine
+from qwen3vl_ros.engines.openvino.engine import OpenvinoEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore:start_chat.. / finish_chat:DeprecationWarning")
 

@@ -16,8 +16,6 @@ from openvino_genai import VLMPipeline
 
 import openvino_export
 import tiny_qwen3vl
-from qwen3vl_ros.engines import openvino as module
-from qwen3vl_ros.engines import openvino_files
 from qwen3vl_ros.engines.base import (
     BadImage,
     BadRequest,
@@ -33,8 +31,10 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Unsupported,
 )
-from qwen3vl_ros.engines.openvino import OpenvinoEngine
-from qwen3vl_ros.engines.openvino_files import PictureLimits
+from qwen3vl_ros.engines.openvino import engine as module
+from qwen3vl_ros.engines.openvino import files
+from qwen3vl_ros.engines.openvino.engine import OpenvinoEngine
+from qwen3vl_ros.engines.openvino.files import PictureLimits
 from test_llama_engine import HOSTILE, Reference, fitted, picture, text_of, user
 from tiny_qwen3vl import TinyModel
 from training.tokenizer import SPECIAL_TOKENS
@@ -645,4 +645,4 @@ def test_npu_is_told_the_lengths_that_it_compiles_for(monkeypatch: pytest.Monkey
 
 def test_limits_default_to_those_of_openvino_genai(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text("{}")
-    assert openvino_files.picture_limits(tmp_path) == PictureLimits(3136, 12845056)
+    assert files.picture_limits(tmp_path) == PictureLimits(3136, 12845056)

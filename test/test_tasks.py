@@ -20,7 +20,7 @@ from qwen3vl_ros.dialogue.question import validate_answer
 from qwen3vl_ros.dialogue.task_files import TaskFileError, load_tasks
 from qwen3vl_ros.dialogue.tasks import Task, parse_slots
 from qwen3vl_ros.engines.base import BadRequest, ImageInput
-from qwen3vl_ros.engines.maix_http_tokens import most_tokens
+from qwen3vl_ros.engines.maix_http.tokens import most_tokens
 from qwen3vl_ros.vision.fit import fit_image
 from qwen3vl_ros.vision.grounding import parse_regions
 
@@ -117,7 +117,7 @@ def test_a_question_fits_the_npus_320_tokens_beside_its_picture(name: str) -> No
 
 @each_task("json", "regions", "regions_3d")
 def test_the_cpu_engine_can_follow_every_schema(task: Task) -> None:
-    llama_sampling = pytest.importorskip("qwen3vl_ros.engines.llama_sampling")
+    llama_sampling = pytest.importorskip("qwen3vl_ros.engines.llama.sampling")
     from llama_cpp import LlamaGrammar
 
     schema = wordings(task)[0].response_schema
@@ -200,7 +200,7 @@ def test_fields_become_required_properties() -> None:
     validate_answer('{"店名": "书店", "总计": "8.00", "date": ""}', schema)
     with pytest.raises(ValueError, match="date"):
         validate_answer('{"店名": "书店", "总计": "8.00"}', schema)
-    grammar_of = pytest.importorskip("qwen3vl_ros.engines.llama_sampling").grammar_of
+    grammar_of = pytest.importorskip("qwen3vl_ros.engines.llama.sampling").grammar_of
     assert len(set(re.findall(r'\\"(.*?)\\"', grammar_of(schema)))) >= 3
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qwen3vl_ros.engines.base import Cancel, Message, Options, Request
-from qwen3vl_ros.engines.llama import LlamaEngine
+from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from qwen3vl_ros.vision.fit import fit_image
 from training.heldout import Item, gazebo_frames, goodness, heldout_scenes
 from training.questions import KINDS

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from qwen3vl_ros.engines.base import Cancel, Chunk, Description, Request
-from qwen3vl_ros.engines.llama import LlamaEngine
+from qwen3vl_ros.engines.llama.engine import LlamaEngine
 
 
 class ClockedLlama:

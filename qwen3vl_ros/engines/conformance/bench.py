@@ -1,0 +1,225 @@
+"""Where the conformance tests have an engine: loading it, asking it, and the checks that several of them make."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from qwen3vl_ros.engines.base import (
+    Chunk,
+    Description,
+    Engine,
+    EngineError,
+    Image,
+    Message,
+    Options,
+    PromptTooLong,
+    Request,
+    Stage,
+)
+from qwen3vl_ros.engines.conformance.stream import Answer, has_text, outline, text_of
+from qwen3vl_ros.vision.fit import fit_image
+
+_ANSWER_TOKENS = 64
+"""Enough for every test, and no test waits for an essay."""
+
+_TEXTS_NEEDED = 4
+"""Chunks with text that the long answer has at least: the tests stop in the middle of it."""
+
+
+@dataclass
+class Kept:
+    """What the tests of one class share: an engine, and its long answer."""
+
+    engine: Engine | None = None
+    whole: list[Chunk] | None = None
+
+
+class EngineBench:
+    """What a class of tests sets and replaces, and what its tests share.
+
+    All attributes but ``engine_class`` have defaults.
+
+    ``engine_class``: the class, or ``staticmethod(factory)``; called as the worker does, with ``config`` as keywords.
+    ``question``: what the engine answers with at least four chunks of text when it sees any picture.
+    ``patience``: seconds for one chunk, and for loading and closing, on a busy machine.
+    ``repeatable``: the same question has the same answer, at temperature 0 where the engine has one. False for servers
+    that compute several requests at once.
+    """
+
+    engine_class: ClassVar[Callable[..., Engine]]
+    question: ClassVar[str] = "Describe this picture in detail."
+    patience: ClassVar[float] = 60.0
+    repeatable: ClassVar[bool] = True
+
+    # What an author may replace.
+
+    @pytest.fixture(scope="class")
+    def config(self) -> Mapping[str, Any]:
+        """Keywords for ``engine_class``, without ``progress``. None, unless replaced."""
+        return {}
+
+    def long_request(self, engine: Engine) -> Request:
+        """A request whose answer is as long as ``question`` says."""
+        return self.request(engine, self.question)
+
+    def endless_request(self, engine: Engine) -> Request | None:  # noqa: ARG002
+        """A request whose answer only ends by being cancelled.
+
+        For engines that work ahead of who reads: a server may have sent the whole answer before a test can cancel it.
+        None: :meth:`long_request`, for those that compute the next chunk when it is asked for.
+        """
+        return None
+
+    def non_ascii_request(self, engine: Engine) -> Request | None:  # noqa: ARG002
+        """A request whose answer has characters outside ASCII; None when the engine cannot be made to say any."""
+        return None
+
+    # What the tests share, and tests of the author's own may use.
+
+    @pytest.fixture(scope="class")
+    def kept(self) -> Iterator[Kept]:
+        """The engine that the tests of this class share."""
+        kept = Kept()
+        yield kept
+        if kept.engine is not None:
+            self.close(kept.engine)
+
+    @pytest.fixture
+    def engine(self, kept: Kept, config: Mapping[str, Any], request: pytest.FixtureRequest) -> Iterator[Engine]:
+        """The engine; another one after a test that failed."""
+        if kept.engine is None:
+            kept.engine = self.load(config)
+        failed = request.session.testsfailed
+        yield kept.engine
+        if request.session.testsfailed > failed and kept.engine is not None:
+            broken, kept.engine = kept.engine, None
+            self.close(broken)
+
+    @pytest.fixture
+    def unloaded(self, kept: Kept) -> None:
+        """Nothing is loaded: a test that loads engines of its own takes this, as there may be room for one only."""
+        if kept.engine is not None:
+            shared, kept.engine = kept.engine, None
+            self.close(shared)
+
+    @pytest.fixture
+    def whole(self, kept: Kept, engine: Engine) -> list[Chunk]:
+        """The answer to :meth:`long_request`."""
+        if kept.whole is None:
+            whole = self.ask(engine, self.long_request(engine))
+            assert sum(map(has_text, whole)) >= _TEXTS_NEEDED, (
+                f"the tests need an answer of at least {_TEXTS_NEEDED} chunks with text, and this one has "
+                f"{outline(whole)}. If the engine streams, set `question` or replace `long_request`."
+            )
+            kept.whole = whole
+        return kept.whole
+
+    def load(self, config: Mapping[str, Any], **more: Any) -> Engine:
+        """A new engine, made as the worker makes it."""
+        with within(self.patience, "loading the engine"):
+            return type(self).engine_class(**config, **more)
+
+    def close(self, engine: Engine) -> None:
+        """Close ``engine``, which must not take for ever."""
+        with within(self.patience, "close()"):
+            engine.close()
+
+    def request(
+        self,
+        engine: Engine,
+        text: str = "What is this?",
+        *,
+        images: tuple[Image, ...] | None = None,
+        schema: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Request:
+        """A question that ``engine`` can take: about one picture unless it takes none, and not at random."""
+        description = engine.describe()
+        if images is None:
+            images = () if description.max_images == 0 else (picture(description),)
+        usual = {"temperature": 0.0, "max_tokens": _ANSWER_TOKENS}
+        options = {name: value for name, value in usual.items() if name in description.supports} | options
+        return Request((Message("user", (*images, text)),), Options(**options), schema)
+
+    def asking(self, engine: Engine, request: Request) -> Answer:
+        """A running answer, to be used in ``with``."""
+        return Answer(engine, request, self.patience)
+
+    def ask(self, engine: Engine, request: Request) -> list[Chunk]:
+        """All chunks of an answer."""
+        with self.asking(engine, request) as answer:
+            return answer.rest()
+
+    def assert_refused(self, engine: Engine, request: Request, kind: type[EngineError]) -> str:
+        """That ``request`` is refused with ``kind``, before any work; returns the sentence.
+
+        Only a server that counts tokens itself may have to be sent a prompt that is too long (stage PREFILL).
+        """
+        allowed = [Chunk(Stage.PREFILL)] if kind is PromptTooLong else []
+        try:
+            with self.asking(engine, request) as answer:
+                while (chunk := answer.step()) in allowed:
+                    pass
+        except kind as error:
+            return sentence(error)
+        except Exception as error:  # noqa: BLE001 the assertion shows it
+            pytest.fail(f"the contract says {kind.__name__} here, not {error!r}")
+        pytest.fail(f"the contract says {kind.__name__} here, before any work, and not {chunk}")
+
+    def assert_still_answers(self, engine: Engine, whole: list[Chunk]) -> None:
+        """That the engine answers the next question, and as before: with nothing of another answer in it."""
+        again = self.ask(engine, self.long_request(engine))
+        assert again[-1].finish_reason in ("stop", "length"), f"the next answer is {outline(again)}"
+        if self.repeatable:
+            assert text_of(again) == text_of(whole), (
+                "the next answer is not what it was before: is something of the previous answer left in the engine?"
+            )
+
+    def to_cancel(self, engine: Engine) -> Request:
+        """A request whose answer is long enough to be cancelled in the middle."""
+        return self.endless_request(engine) or self.long_request(engine)
+
+
+def picture(description: Description, side: int = 160) -> Image:
+    """A picture of noise, ``side`` pixels wide before it is fitted for the engine; read-only as the worker's are."""
+    noise = np.random.default_rng(1).integers(0, 256, (side * 3 // 4, side, 3), dtype=np.uint8)
+    image = fit_image(noise, description.image_input)[0]
+    image.setflags(write=False)
+    return image
+
+
+def sentence(error: EngineError) -> str:
+    """The text of ``error``; fails unless it is a sentence that tells people something."""
+    text = str(error)
+    assert len(text.split()) >= 4, f"an error is a sentence that says what happened and what to do, not {error!r}"
+    assert "Traceback" not in text, f"an error is a sentence, not {text!r}"
+    return text
+
+
+def with_options(request: Request, **changes: Any) -> Request:
+    """``request`` with other values of these fields of :class:`Options`."""
+    options = {field.name: getattr(request.options, field.name) for field in fields(Options)}
+    return replace(request, options=Options(**(options | changes)))
+
+
+@contextlib.contextmanager
+def within(seconds: float, what: str) -> Iterator[None]:
+    """Fail when the block takes longer. In this thread, because engines are loaded and closed where the worker is."""
+
+    def late(*_: object) -> None:
+        pytest.fail(f"{what} took more than {seconds:g} s")
+
+    previous = signal.signal(signal.SIGALRM, late)
+    remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, remaining, interval)
+        signal.signal(signal.SIGALRM, previous)

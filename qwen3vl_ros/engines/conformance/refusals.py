@@ -1,0 +1,139 @@
+"""The conformance tests of what an engine has to refuse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qwen3vl_ros.engines.base import (
+    BadImage,
+    BadRequest,
+    Chunk,
+    Engine,
+    Image,
+    Message,
+    PromptTooLong,
+    Request,
+    Unsupported,
+)
+from qwen3vl_ros.engines.conformance.bench import EngineBench, picture, sentence, with_options
+from qwen3vl_ros.engines.conformance.fields import SCHEMA
+from qwen3vl_ros.engines.conformance.stream import text_of
+
+_OPTIONS: Mapping[str, Any] = {
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "top_k": 5,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+    "seed": 7,
+    "max_tokens": 5,
+    "stop": ("zzz",),
+}
+_CHOICES = (("yes", "是"), ("no", "否"))
+
+
+class Refusals(EngineBench):
+    """What it refuses."""
+
+    def test_what_it_does_not_support_is_refused_by_name(self, engine: Engine, whole: list[Chunk]) -> None:
+        """Nothing that ``supports`` does not name is ignored in silence: Unsupported, beginning with the field."""
+        asked = self.request(engine)
+        told = (Message("system", ("Be brief.",)), *asked.messages)
+        requests = {name: with_options(asked, **{name: value}) for name, value in _OPTIONS.items()} | {
+            "json_schema": Request(asked.messages, asked.options, SCHEMA),
+            "system_prompt": Request(told, asked.options),
+            "probabilities": replace(asked, choices=_CHOICES),
+        }
+        for ability in requests.keys() - engine.describe().supports:
+            field = {"json_schema": "response_schema", "probabilities": "choices"}.get(ability, ability)
+            text = self.assert_refused(engine, requests[ability], Unsupported)
+            assert re.match(rf"(options\.)?{field}\b", text), f"the sentence begins with the field, {field}: {text}"
+        self.assert_still_answers(engine, whole)
+
+    def test_missing_picture_is_refused_where_one_is_needed(self, engine: Engine) -> None:
+        """Rather than an answer about a picture that is not there."""
+        if "text_only" in engine.describe().supports:
+            pytest.skip("the engine answers without a picture")
+        self.assert_refused(engine, self.request(engine, images=()), BadRequest)
+
+    def test_more_pictures_than_it_takes_are_refused(self, engine: Engine, whole: list[Chunk]) -> None:
+        """``max_images`` is a promise: no picture is left out in silence."""
+        description = engine.describe()
+        if description.max_images is None:
+            pytest.skip("the engine does not limit the number of pictures")
+        largest = picture(description, 4096)
+        self.assert_refused(engine, self.request(engine, images=(largest,) * (description.max_images + 1)), BadRequest)
+        self.assert_still_answers(engine, whole)
+
+    def test_prompt_that_does_not_fit_is_refused_with_both_numbers(self, engine: Engine, whole: list[Chunk]) -> None:
+        """Before any work: what it has, and what there is room for."""
+        description = engine.describe()
+        limits = {n for n in (description.context_length, description.prompt_limit) if n is not None}
+        if not limits:
+            pytest.skip("the engine knows no limit")
+        words = " ".join(map(str, range(4 * max(limits))))
+        text = self.assert_refused(engine, self.request(engine, words), PromptTooLong)
+        numbers = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", text)}
+        assert numbers & limits, f"the sentence is to have the limit, {sorted(limits)}: {text}"
+        assert max(numbers) > min(limits), f"the sentence is to have the length of the prompt too: {text}"
+        self.assert_still_answers(engine, whole)
+
+    @pytest.mark.parametrize("defect", ["float32", "uint16", "grey", "RGBA", "no rows", "no columns", "flat"])
+    def test_array_that_is_no_picture_is_refused(self, engine: Engine, whole: list[Chunk], defect: str) -> None:
+        """A picture is uint8 [height, width, 3] with pixels; everything else is BadImage, never a crash."""
+        good = self._picture(engine)
+        bad: Mapping[str, Any] = {
+            "float32": good.astype(np.float32),
+            "uint16": good.astype(np.uint16),
+            "grey": good[..., 0].copy(),
+            "RGBA": np.concatenate([good, good[..., :1]], axis=2),
+            "no rows": good[:0],
+            "no columns": good[:, :0].copy(),
+            "flat": good.reshape(-1),
+        }
+        self.assert_refused(engine, self.request(engine, images=(bad[defect],)), BadImage)
+        self.assert_still_answers(engine, whole)
+
+    def test_scattered_picture_is_refused_or_read_in_order(self, engine: Engine, whole: list[Chunk]) -> None:
+        """An array whose bytes do not lie in a row, such as a mirrored view, is not read as if they did."""
+        good = self._picture(engine)
+        request = self.long_request(engine)
+
+        def about(image: Image) -> Request:
+            text = next(part for part in request.messages[-1].content if isinstance(part, str))
+            return Request((Message("user", (image, text)),), request.options, request.response_schema)
+
+        try:
+            mirrored = text_of(self.ask(engine, about(good[:, ::-1])))
+        except BadImage as error:
+            sentence(error)
+        else:
+            copy = np.ascontiguousarray(good[:, ::-1])
+            assert not self.repeatable or mirrored == text_of(self.ask(engine, about(copy)))
+        self.assert_still_answers(engine, whole)
+
+    def test_picture_of_another_size_is_refused_or_answered(self, engine: Engine, whole: list[Chunk]) -> None:
+        """The caller fits pictures; one that is not fitted is no reason to crash."""
+        self._picture(engine)
+        for shape in ((1, 1, 3), (47, 33, 3), (7, 501, 3)):
+            try:
+                self.ask(engine, self.request(engine, images=(np.full(shape, 99, np.uint8),)))
+            except BadImage as error:
+                sentence(error)
+        self.assert_still_answers(engine, whole)
+
+    def test_conversation_without_messages_is_refused(self, engine: Engine) -> None:
+        """There is nothing to answer."""
+        self.assert_refused(engine, Request(()), BadRequest)
+
+    def _picture(self, engine: Engine) -> Image:
+        description = engine.describe()
+        if description.max_images == 0:
+            pytest.skip("the engine takes no pictures")
+        return picture(description)

@@ -1,0 +1,1 @@
+"""The engine ``llama``: llama.cpp in this process, through llama-cpp-python."""

@@ -1,0 +1,108 @@
+"""A conversation to the tokens that the model reads, by the chat template in its GGUF file.
+
+Text of the conversation cannot turn into control tokens: what the user writes as ``<|im_end|>`` reaches the model as
+those letters. In the rendered prompt, control tokens are cut out by their text, and the text of the conversation has
+a random mark inside every beginning of such a text, which is taken out again afterwards. So the text between two
+control tokens is tokenized in one go, as the tokenizers of the original model do.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jinja2
+from llama_cpp import llama_cpp as lib
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+from qwen3vl_ros.engines.base import BadRequest, Image, Message, ModelNotFound, Unsupported
+from qwen3vl_ros.engines.conversation import Conversation, opens_reasoning
+from qwen3vl_ros.engines.llama.context import ImageSpan, LlamaContext, Piece
+from qwen3vl_ros.engines.llama.vision import VisionTower
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """``images`` by the place they have in ``pieces``; ``reasoning``: the prompt ends inside ``<think>``."""
+
+    pieces: list[Piece]
+    images: dict[ImageSpan, Image]
+    reasoning: bool
+
+
+class ChatPrompt:
+    """The chat template of one model."""
+
+    def __init__(self, context: LlamaContext, vision: VisionTower | None) -> None:
+        """Raises :class:`ModelNotFound` when the model has no chat template, or one that is broken."""
+        self._context = context
+        self._vision = vision
+        template = lib.llama_model_chat_template(context.model, None)
+        if not template:
+            raise ModelNotFound("The model's GGUF file has no chat template: use one made from an Instruct model.")
+        self._control = context.control_tokens()
+        texts = {token: text for text, token in self._control.items()}
+        try:
+            self._render = Jinja2ChatFormatter(
+                template.decode(),
+                eos_token=texts.get(lib.llama_vocab_eos(context.vocab), ""),
+                bos_token=texts.get(lib.llama_vocab_bos(context.vocab), ""),
+            )
+        except jinja2.TemplateError as error:
+            raise ModelNotFound(f"The chat template in the model's GGUF file is broken: {error}.") from error
+        try:
+            question = self._rendered([{"role": "user", "content": "?"}])
+        except BadRequest as error:
+            raise ModelNotFound(f"The model is not one that answers questions: {error}") from error
+        self.thinking = opens_reasoning(question)
+        longest_first = sorted(self._control, key=len, reverse=True)
+        self._control_text = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        # Two letters, because one of them, such as "<", may mean something to the template.
+        beginnings = sorted({text[:2] for text in self._control})
+        self._control_beginning = re.compile("|".join(map(re.escape, beginnings)) or r"(?!)")
+
+    def build(self, messages: Sequence[Message]) -> Prompt:
+        """Raises :class:`BadRequest`, :class:`BadImage` for a picture that does not fit."""
+        mark = secrets.token_hex(8)
+
+        def guard(text: str) -> str:
+            return self._control_beginning.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", text)
+
+        conversation = Conversation(messages, guard)
+        rendered = self._rendered(conversation.messages)
+        first, *others = conversation.split(rendered)
+        pieces: list[Piece] = [*self._tokenize(first, mark)]
+        by_span: dict[ImageSpan, Image] = {}
+        for image, text in zip(conversation.images, others, strict=True):
+            before, span, after = self._measure(image)
+            pieces += [*before, span, *after, *self._tokenize(text, mark)]
+            by_span[span] = image
+        return Prompt(pieces, by_span, reasoning=opens_reasoning(rendered))
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
+        try:
+            return self._render(messages=messages).prompt  # type: ignore[arg-type]
+        except (ValueError, TypeError, jinja2.TemplateError) as error:
+            raise BadRequest(f"The model's chat template refuses this conversation: {error}.") from error
+
+    def _measure(self, image: Image) -> tuple[list[int], ImageSpan, list[int]]:
+        if self._vision is None:
+            raise Unsupported(
+                "images: this model has no vision part, it answers text only. Put its mmproj file beside it, or set "
+                "the mmproj path."
+            )
+        return self._vision.measure(image)
+
+    def _tokenize(self, text: str, mark: str) -> list[int]:
+        tokens: list[int] = []
+        end = 0
+        for control in self._control_text.finditer(text):
+            tokens += self._plain(text[end : control.start()], mark)
+            tokens.append(self._control[control[0]])
+            end = control.end()
+        return tokens + self._plain(text[end:], mark)
+
+    def _plain(self, text: str, mark: str) -> list[int]:
+        return self._context.tokenize(text.replace(mark, "")) if text else []

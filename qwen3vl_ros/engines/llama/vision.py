@@ -1,0 +1,180 @@
+"""Qwen3-VL's vision part in llama.cpp (mtmd): pictures to embeddings, kept for the next question about them."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ctypes
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llama_cpp import llama_cpp as lib
+from llama_cpp import mtmd_cpp as mtmd
+from numpy.typing import NDArray
+
+from qwen3vl_ros.engines.base import BadImage, EngineError, Image, ModelNotFound
+from qwen3vl_ros.engines.llama import log
+from qwen3vl_ros.engines.llama.context import CancelledError, ImageSpan, LlamaContext
+from qwen3vl_ros.engines.llama.files import DOWNLOAD_COMMAND, read_numbers
+
+_PATCH, _MERGE, _MAX_PIXELS = "clip.vision.patch_size", "clip.vision.spatial_merge_size", "clip.vision.image_max_pixels"
+
+Embedding = NDArray[np.float32]
+"""A picture as the language model reads it: float32, shape [n_tokens, n_embd_inp], deepstack levels included."""
+
+# The encoder asks whether to go on after every so many nodes of its graph. Each time costs a synchronisation of its
+# threads; a layer has about 30 nodes.
+_NODES_PER_CHECK = 4
+
+
+class VisionTower:
+    """The mmproj file beside a language model. ``multiple`` and ``max_tokens`` as in ImageInput."""
+
+    def __init__(self, path: Path, context: LlamaContext, max_tokens: int, n_threads: int, cache_bytes: int) -> None:
+        """``cache_bytes`` bounds the embeddings kept. Raises :class:`ModelNotFound`."""
+        numbers = read_numbers(path, _PATCH, _MERGE, _MAX_PIXELS)
+        self.multiple = numbers.get(_PATCH, 16) * numbers.get(_MERGE, 2)
+        limit = numbers.get(_MAX_PIXELS, 0) // self.multiple**2
+        self.max_tokens = min(max_tokens, limit) if limit else max_tokens
+
+        self._context = context
+        self._n_embd = lib.llama_model_n_embd_inp(context.model)
+        self._cache: collections.OrderedDict[str, Embedding] = collections.OrderedDict()
+        self._cache_bytes = cache_bytes
+        self._cancelled: Callable[[], bool] = threading.Event().is_set
+        self._nodes = 0
+
+        params = mtmd.mtmd_context_params_default()
+        params.n_threads = n_threads
+        params.print_timings = params.warmup = False
+        # Between these, mtmd takes a picture as it is; outside it would resize a second time.
+        params.image_min_tokens, params.image_max_tokens = 1, self.max_tokens
+        self._keep_going = lib.ggml_backend_sched_eval_callback(self._on_node)  # mtmd keeps the pointer only
+        params.cb_eval = self._keep_going
+        self._mtmd = mtmd.mtmd_init_from_file(str(path).encode(), context.model, params)
+        if not self._mtmd:
+            raise ModelNotFound(
+                f"llama.cpp cannot load the vision part '{path}': {log.last_error() or 'it does not say why'}. "
+                f"It must be the mmproj file of the same model; get both with `{DOWNLOAD_COMMAND}`."
+            )
+
+    def close(self) -> None:
+        """Free everything. Idempotent."""
+        self._cache.clear()
+        if self._mtmd:
+            mtmd.mtmd_free(self._mtmd)
+            self._mtmd = None
+
+    def cancel_with(self, event: threading.Event) -> None:
+        """From now on encoding ends with :class:`CancelledError` soon after ``event`` is set."""
+        self._cancelled = event.is_set
+
+    def measure(self, image: Image) -> tuple[list[int], ImageSpan, list[int]]:
+        """What a picture becomes in a prompt: the tokens before it, its place, the tokens after it.
+
+        Raises :class:`BadImage` for a picture that is not uint8 [height, width, 3] or not of a size that the encoder
+        takes as it is.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise BadImage(f"A picture must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}.")
+        height, width = image.shape[:2]
+        m = self.multiple
+        tokens = (width // m) * (height // m)
+        if width % m or height % m or not 1 <= tokens <= self.max_tokens:
+            raise BadImage(
+                f"A picture of {width}x{height} pixels does not fit this model: width and height must be multiples of "
+                f"{m}, with at most {self.max_tokens} squares of {m}x{m}. Fit it first (qwen3vl_ros.vision.fit)."
+            )
+        pixels = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest()
+        around: tuple[list[int], list[int]] = [], []
+        with self._tokenized(width, height) as chunks:
+            position, span = 0, None
+            for i in range(mtmd.mtmd_input_chunks_size(chunks)):
+                chunk = mtmd.mtmd_input_chunks_get(chunks, i)
+                if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
+                    n = ctypes.c_size_t()
+                    text = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(n))
+                    around[position].extend(text[: n.value])
+                else:
+                    n_tokens = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
+                    n_pos = mtmd.mtmd_input_chunk_get_n_pos(chunk)
+                    span, position = ImageSpan(f"{width}x{height}:{pixels}", width, height, n_tokens, n_pos), 1
+        if span is None or span.n_tokens != tokens:
+            raise BadImage(f"llama.cpp did not take a picture of {width}x{height} pixels as it is.")
+        return around[0], span, around[1]
+
+    def cached(self, span: ImageSpan) -> Embedding | None:
+        """The embedding of a picture seen before, if it is still kept."""
+        embedding = self._cache.get(span.key)
+        if embedding is not None:
+            self._cache.move_to_end(span.key)
+        return embedding
+
+    def encode(self, span: ImageSpan, image: Image) -> Embedding:
+        """Run the encoder: the slow part. Raises :class:`CancelledError` soon after the cancel event is set."""
+        with self._tokenized(span.width, span.height, image) as chunks:
+            status = mtmd.mtmd_encode_chunk(self._mtmd, self._image_chunk(chunks))
+            if self._cancelled():  # the encoder reports success when it was interrupted
+                raise CancelledError
+            if status != 0:
+                raise EngineError(f"llama.cpp could not encode a picture: {log.last_error()}")
+            output: Any = mtmd.mtmd_get_output_embd(self._mtmd)
+            embedding: Embedding = np.ctypeslib.as_array(output, (span.n_tokens, self._n_embd)).copy()
+        self._cache[span.key] = embedding
+        while len(self._cache) > 1 and sum(e.nbytes for e in self._cache.values()) > self._cache_bytes:
+            self._cache.popitem(last=False)
+        return embedding
+
+    def decode(self, span: ImageSpan, embedding: Embedding) -> None:
+        """Append a picture to the language model's context. Raises :class:`CancelledError`."""
+        context = self._context
+        after = lib.llama_pos(0)
+        with self._tokenized(span.width, span.height) as chunks:
+            status = mtmd.mtmd_helper_decode_image_chunk(
+                self._mtmd,
+                context.ctx,
+                self._image_chunk(chunks),
+                embedding.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+                context.position,
+                0,
+                context.n_batch,
+                ctypes.byref(after),
+                mtmd.mtmd_helper_post_decode_callback(),
+                None,
+            )
+        context.check(status)
+        context.append_image(span)
+
+    @contextlib.contextmanager
+    def _tokenized(self, width: int, height: int, image: Image | None = None) -> Iterator[Any]:
+        """Mtmd's chunks for one picture: without pixels good for everything but encoding."""
+        pixels = None if image is None else np.ascontiguousarray(image).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        bitmap = mtmd.mtmd_bitmap_init(width, height, pixels)
+        chunks = mtmd.mtmd_input_chunks_init()
+        try:
+            marker = mtmd.mtmd_default_marker()
+            text = mtmd.mtmd_input_text(marker, len(marker), False, True)
+            bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
+            status = mtmd.mtmd_tokenize(self._mtmd, chunks, ctypes.byref(text), bitmaps, 1)
+            if status != 0:
+                raise BadImage(f"llama.cpp cannot use a picture of {width}x{height} pixels: {log.last_error()}")
+            yield chunks
+        finally:
+            mtmd.mtmd_input_chunks_free(chunks)
+            mtmd.mtmd_bitmap_free(bitmap)
+
+    @staticmethod
+    def _image_chunk(chunks: Any) -> Any:
+        every = (mtmd.mtmd_input_chunks_get(chunks, i) for i in range(mtmd.mtmd_input_chunks_size(chunks)))
+        return next(c for c in every if mtmd.mtmd_input_chunk_get_type(c) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE)
+
+    def _on_node(self, _tensor: Any, ask: bool, _user_data: Any) -> bool:
+        """Ggml's eval callback. Asked: shall it stop to report after this node? Told: may it go on?"""
+        if not ask:
+            return not self._cancelled()
+        self._nodes += 1
+        return self._nodes % _NODES_PER_CHECK == 0

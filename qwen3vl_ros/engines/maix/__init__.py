@@ -1,0 +1,1 @@
+"""The engine ``maix``: MaixPy on the board itself."""

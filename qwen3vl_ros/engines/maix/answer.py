@@ -1,0 +1,78 @@
+"""An answer of the ``maix`` engine as it comes, with its counts and times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from qwen3vl_ros.engines.answer_text import AnswerText
+from qwen3vl_ros.engines.base import Chunk, FinishReason, Options, Stage, Usage
+from qwen3vl_ros.engines.maix.request import Question
+from qwen3vl_ros.engines.maix_http.tokens import likely_tokens
+
+
+class Answer:
+    """An answer as far as it is there, with its counts and times."""
+
+    def __init__(self, question: Question, options: Options, context: int | None, encodes_here: bool) -> None:
+        """``context``: in tokens. ``encodes_here``: MaixPy says when the picture is encoded, a service does not."""
+        self._question = question
+        self._max_tokens = options.max_tokens
+        self._context = context
+        self._text = AnswerText(options.stop)
+        self._encodes_here = encodes_here
+        self._stage = Stage.PREFILL if question.picture is None else Stage.ENCODE
+        self._pieces = 0
+        self._estimate = 0.0
+        self._started = time.monotonic()
+        self._encode_time: float | None = None
+        self._first_token_time: float | None = None
+
+    def chunk(self, text: str = "", reasoning: str = "") -> Chunk:
+        """The state of things, with what is new."""
+        return Chunk(self._stage, text, reasoning, self._tokens)
+
+    def encoded(self) -> Iterator[Chunk]:
+        """The picture is where the model reads it."""
+        if self._stage is Stage.ENCODE:
+            if self._encodes_here:
+                self._encode_time = time.monotonic() - self._started
+            self._stage = Stage.PREFILL
+            yield self.chunk()
+
+    def text(self, text: str) -> Chunk:
+        """``text`` came."""
+        if self._first_token_time is None:
+            self._first_token_time = time.monotonic() - self._started
+        self._stage = Stage.DECODE
+        self._pieces += 1
+        self._estimate += likely_tokens(text)
+        return self.chunk(*self._text.feed(text.encode()))
+
+    def complete(self) -> FinishReason | None:
+        """Why the request wants no more than what came; None when it does."""
+        if self._text.stopped:
+            return "stop"
+        return "length" if self._max_tokens is not None and self._tokens >= self._max_tokens else None
+
+    @property
+    def full(self) -> bool:
+        """Whether the context has no room for more, by estimate."""
+        return self._context is not None and self._question.prompt_tokens + self._tokens >= self._context
+
+    @property
+    def _tokens(self) -> int:
+        return max(self._pieces, round(self._estimate))
+
+    def last(self, finish: FinishReason) -> Chunk:
+        """The chunk that ends the answer."""
+        answer, reasoning = self._text.finish()
+        usage = Usage(
+            prompt_tokens=self._question.prompt_tokens,
+            image_tokens=self._question.image_tokens,
+            completion_tokens=self._tokens,
+            encode_time=self._encode_time,
+            first_token_time=self._first_token_time,
+            total_time=time.monotonic() - self._started,
+        )
+        return Chunk(self._stage, answer, reasoning, self._tokens, finish, usage)

@@ -1,0 +1,125 @@
+"""What the ``maix`` engine makes of a request: one text and one picture, or a refusal before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Options, PromptTooLong, Request, Unsupported
+from qwen3vl_ros.engines.maix.model import MaixModel
+from qwen3vl_ros.engines.maix_http.request import (
+    GREEDY,
+    MOST_TOP_K,
+    PENALTY_OFF,
+    TEMPERATURE,
+    TEMPLATE_TOKENS,
+    TOP_K,
+    TOP_P,
+    TOP_P_OFF,
+)
+from qwen3vl_ros.engines.maix_http.tokens import most_tokens
+
+_SUPPORTS = frozenset({"system_prompt", "stop", "max_tokens", "text_only"})
+_SAMPLING = frozenset({"temperature", "top_p", "top_k", "repetition_penalty"})
+"""What nn.Qwen3VL takes with each question. nn.InternVL takes it from the .mud file, once, while it loads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is sent, and how many tokens it is taken to have, the picture's included."""
+
+    text: str
+    picture: Image | None
+    sampling: dict[str, float | int | bool]
+    prompt_tokens: int
+    image_tokens: int
+
+
+def abilities(model: MaixModel) -> frozenset[str]:
+    """What ``model`` supports, by the names of :data:`qwen3vl_ros.engines.base.ABILITIES`."""
+    return _SUPPORTS | _SAMPLING if model.service_url else _SUPPORTS
+
+
+def question_of(request: Request, model: MaixModel, size: tuple[int, int]) -> Question:
+    """What to send for ``request``, with pictures of ``size`` (width, height) in pixels.
+
+    Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported`.
+    """
+    if request.response_schema is not None:
+        raise Unsupported("response_schema: MaixPy has no grammars; ask for JSON in the question instead.")
+    if request.choices:
+        raise Unsupported("choices: MaixPy tells no probabilities; leave them out.")
+    options = request.options
+    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"):
+        if name not in abilities(model) and getattr(options, name) is not None:
+            raise Unsupported(f"{name}: nn.{model.model_class} of MaixPy has no such setting; leave it unset.")
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
+    if options.repetition_penalty is not None and options.repetition_penalty < 1.0:
+        raise Unsupported("repetition_penalty: the board takes 1, which is off, and more.")
+    text, picture = _one_turn(request, size)
+    if picture is None and model.service_url:
+        # A service that finds no picture looks at the last one that it was asked about.
+        picture = np.full((size[1], size[0], 3), 128, np.uint8)
+    image_tokens = 0 if picture is None else model.image_tokens
+    tokens = TEMPLATE_TOKENS + image_tokens + round(most_tokens(text))
+    limits = model.limits
+    most = min(limits.prompt or tokens, (limits.context or tokens + 1) - 1)
+    if tokens > most:
+        raise PromptTooLong(
+            f"The prompt has about {tokens} tokens, {image_tokens} of them for the picture, and the model reads "
+            f"{most} ({limits.source}). Ask with fewer words, and a shorter system prompt."
+        )
+    return Question(text, picture, _sampling(options) if model.service_url else {}, tokens, image_tokens)
+
+
+def _one_turn(request: Request, size: tuple[int, int]) -> tuple[str, Image | None]:
+    """The text of instruction and question, and the picture."""
+    roles = [message.role for message in request.messages]
+    if roles[-1:] != ["user"] or set(roles[:-1]) - {"system"}:
+        raise Unsupported("sessions: the board remembers nothing; ask one question, with all it needs in it.")
+    pictures = [part for message in request.messages for part in message.content if not isinstance(part, str)]
+    if len(pictures) > 1:
+        raise BadImage(f"This engine takes one picture, not {len(pictures)}: MaixPy has one place for it.")
+    for picture in pictures:
+        if picture.dtype != np.uint8 or picture.shape != (size[1], size[0], 3):
+            raise BadImage(
+                f"A picture of {picture.dtype} {picture.shape} does not fit: this model takes uint8 RGB of "
+                f"{size[0]}x{size[1]} pixels (describe().image_input)."
+            )
+    # MaixPy sends its own system prompt once, and after the question: instructions go with the text instead.
+    texts = ["".join(part for part in m.content if isinstance(part, str)).strip() for m in request.messages]
+    if not texts[-1]:
+        raise BadRequest("There is no question: MaixPy takes a picture only with text.")
+    text = "\n\n".join(filter(None, texts))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadRequest("The question has half a surrogate pair in it, which is no text.") from None
+    return text, pictures[0] if pictures else None
+
+
+def _sampling(options: Options) -> dict[str, float | int | bool]:
+    """Fields of MaixPy's post_config: each that matters, always, as what one question sets the next one finds set.
+
+    Unset ones get what Qwen recommends.
+    Tokens are drawn by top-k, or by top-p where there is no top-k.
+    """
+    temperature = TEMPERATURE if options.temperature is None else options.temperature
+    top_p = TOP_P if options.top_p is None else options.top_p
+    top_k = TOP_K if options.top_k is None else options.top_k
+    by_top_p = options.top_p is not None and options.top_p < 1 if options.top_k is None else options.top_k == 0
+    if temperature < GREEDY:  # 0 is refused in silence
+        temperature, top_k, by_top_p = GREEDY, 1, False
+    penalty = 1.0 if options.repetition_penalty is None else options.repetition_penalty
+    return {
+        "enable_temperature": True,
+        "temperature": temperature,
+        "enable_top_p_sampling": True,
+        "top_p": min(top_p, TOP_P_OFF),
+        "enable_top_k_sampling": not by_top_p,
+        "top_k": min(max(top_k, 1), MOST_TOP_K),
+        "enable_repetition_penalty": True,
+        "repetition_penalty": max(penalty, PENALTY_OFF),
+    }

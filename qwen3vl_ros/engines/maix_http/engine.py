@@ -1,0 +1,254 @@
+"""The ``maix_http`` engine: the NPU of a Sipeed MaixCAM2 or another board with an Axera AX630C or AX650.
+
+Through the board's HTTP service (AXERA's ax-llm, Qwen3-VL variant; qwen3_vl.service, port 12346), from the board itself
+or from another machine. It looks like OpenAI's and is not: this is what a user should know of it.
+
+- A prompt that is too long leaves the service hanging until it is restarted, so it is refused before it is sent. How
+  many tokens it has is an estimate: :mod:`qwen3vl_ros.engines.maix_http.tokens` says how good.
+- It ignores the system role: a system prompt is put in front of the question.
+- It ignores max_tokens and stop: this engine ends the answer itself, and has the service stop. Tokens are counted by
+  estimate (no less than one for each piece of the answer; ax-llm sends about three in a piece), never by what the
+  service says, which is bytes. ``finish_reason`` is "length" also where, by that count, the context is full.
+- Settings stick from one client's request to the next one's, so all are sent every time.
+- Sampling is by top_k or by top_p, never both: top_k where both are asked for, or neither.
+- A question without a picture is sent with a grey one. Without any, the service mixes the previous picture into it.
+- A picture that the service cannot read is left out by it without a word. This engine sends one that it encoded, and
+  decoded again, itself. If the service still leaves it out, nothing tells: there is no count of tokens that is true.
+- Nor does anything tell that the first words are the rest of an answer that *another* client, or this one when it was
+  killed, hung up on: all share one queue of tokens.
+- One question at a time. Other clients' are waited for, ``first_token_timeout`` seconds at most.
+- Encoding the picture and reading the prompt look alike from outside: both are the stage ENCODE.
+- Proxies in the environment are not used.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+
+from qwen3vl_ros.engines.answer_text import AnswerText
+from qwen3vl_ros.engines.base import (
+    Cancel,
+    Chunk,
+    Description,
+    EngineError,
+    EngineNotReady,
+    FinishReason,
+    FitMode,
+    ImageInput,
+    ModelNotFound,
+    Options,
+    Progress,
+    Request,
+    Stage,
+    Usage,
+)
+from qwen3vl_ros.engines.maix_http import request as requests
+from qwen3vl_ros.engines.maix_http.request import Limits, Prompt
+from qwen3vl_ros.engines.maix_http.service import RESTART, NotYetError, Service
+from qwen3vl_ros.engines.maix_http.tokens import likely_tokens
+from qwen3vl_ros.engines.streaming import EventLoop
+
+_INPUT_SIZE = 448
+"""Pixels, of the published models' encoders but for some of 320 and 384; the service does not say."""
+
+_PROBE_TIMEOUT = 1.0
+
+_SUPPORTS = frozenset(
+    {"system_prompt", "stop", "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "text_only"}
+)
+
+
+class MaixHttpEngine:
+    """Asks the board's service. Implements :class:`qwen3vl_ros.engines.base.Engine`."""
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:12346",
+        model: str = "",
+        prompt_limit: int = 0,
+        context_length: int = 0,
+        input_size: int = 0,
+        fit: FitMode = "contain",
+        load_timeout: float = 180.0,
+        first_token_timeout: float = 60.0,
+        token_timeout: float = 15.0,
+        progress: Progress = lambda _: None,
+    ) -> None:
+        """Wait until the service has its model, ``load_timeout`` seconds at most.
+
+        ``model``: the one that the service must run, "" for any. The name may say more than the service does, above all
+        P and CTX, as in Qwen3-VL-2B-Instruct-GPTQ-Int4-AX630C-P320-CTX448. ``prompt_limit``, ``context_length``: in
+        tokens; 0 takes them from the name. ``input_size``: width and height of the encoder's picture in pixels; 0 is
+        448, as the service does not say.
+        ``first_token_timeout`` and ``token_timeout``: seconds that the service gets for the first piece of the answer,
+        picture and prompt included, and for each one after that. Pieces count, not bytes and not empty events.
+
+        Raises :class:`EngineNotReady`, and :class:`ModelNotFound` where something else answers.
+        """
+        self._first_token_timeout = first_token_timeout
+        self._token_timeout = token_timeout
+        self._size = input_size or _INPUT_SIZE
+        self._busy = threading.Lock()
+        self._service = Service(base_url)
+        self._loop = EventLoop()
+        self._closed = False
+        try:
+            self._model = self._loop.run(self._service.wait_ready(load_timeout, progress))
+            _check_model(base_url, self._model, model)
+        except BaseException:
+            self.close()
+            raise
+        names = (model, self._model)
+        self._limits: Limits = requests.limits_of(names, prompt_limit, context_length)
+        self._description = Description(
+            engine="maix_http",
+            model=model or self._model,
+            context_length=self._limits.context,
+            prompt_limit=self._limits.prompt,
+            max_images=1,
+            image_input=ImageInput(size=(self._size, self._size), fit=fit),
+            supports=_SUPPORTS,
+            details={
+                "url": self._service.url,
+                "limits": self._limits.source,
+                "tokens": "counted by estimate",
+                "system_prompt": "put in front of the question",
+                "text_only": "sent with a grey picture",
+                "sampling": "by top_k or by top_p; by top_k where both are asked for, or neither",
+            },
+        )
+
+    @staticmethod
+    def probe(*, base_url: str = "http://127.0.0.1:12346", model: str = "", **_: object) -> str:
+        """What the service lists, asked once. Raises :class:`EngineNotReady`, :class:`ModelNotFound`."""
+        service = Service(base_url)
+        loop = EventLoop()
+        try:
+            listed = loop.run(service.model(_PROBE_TIMEOUT))
+        except NotYetError as reason:
+            raise EngineNotReady(service.not_ready(reason)) from None
+        finally:
+            loop.run(service.close())
+            loop.close()
+        _check_model(base_url, listed, model)
+        return f"{service.url}: {model or listed}"
+
+    def describe(self) -> Description:
+        """What this engine is and can do."""
+        return self._description
+
+    def close(self) -> None:
+        """Leave the service as it should be found, within :data:`.service.STOP_TIME`. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._loop.run(self._service.close())
+            self._loop.close()
+
+    def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
+        """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
+
+        A cancelled answer ends at once; the service has ended it within :data:`.service.STOP_TIME`, which the
+        next question waits for, and a few seconds more where it did not. Then ``first_token_timeout`` runs twice at
+        most: while another client is answered, and until the first piece. Raises :class:`Unsupported`,
+        :class:`BadImage`, :class:`PromptTooLong`, :class:`BadRequest` before anything is sent.
+        """
+        prompt = requests.build(request, self._model, self._limits, self._size)
+        if not self._busy.acquire(blocking=False):
+            raise EngineError("The service answers one question at a time: end or close the running one first.")
+        try:
+            answer = _Answer(self._service, prompt, request.options, self._limits.context)
+            if not cancel.is_set():
+                yield from self._loop.iterate(answer.run(self._first_token_timeout, self._token_timeout), cancel)
+            yield answer.last("cancelled" if answer.finish is None else answer.finish)
+        finally:
+            self._busy.release()
+
+
+def _check_model(url: str, listed: str, wanted: str) -> None:
+    """Raise :class:`ModelNotFound` unless ``wanted``, which may say more or less, is what is ``listed``."""
+    short = listed.rsplit("/", 1)[-1].lower()
+    if short not in wanted.lower() and wanted.lower() not in listed.lower():
+        raise ModelNotFound(
+            f"{url} runs {listed}, not {wanted}: leave maix_http.model empty, or start the other model."
+        )
+
+
+class _Answer:
+    """One question on its way, with its counts and times."""
+
+    def __init__(self, service: Service, prompt: Prompt, options: Options, context: int | None) -> None:
+        self._service = service
+        self._prompt = prompt
+        self._limit = options.max_tokens
+        self._context = context
+        self._text = AnswerText(options.stop)
+        self._started = time.monotonic()
+        self._stage = Stage.ENCODE
+        self._pieces = 0
+        self._estimate = 0.0
+        self._bytes_sent = 0
+        self._first_token_time: float | None = None
+        self.finish: FinishReason | None = None
+
+    async def run(self, first_token_timeout: float, token_timeout: float) -> AsyncIterator[Chunk]:
+        """The stream but for its last chunk; :attr:`finish` is why it ended, None when it was cancelled."""
+        answer = await self._service.ask(self._prompt.body, first_token_timeout)
+        try:
+            self._bytes_sent = answer.bytes_sent
+            yield Chunk(self._stage)
+            late = (
+                f"no token within {first_token_timeout:g} s. If it is slow, raise first_token_timeout; if it hangs, as "
+                f"it does after a picture it could not encode, restart it with {RESTART}"
+            )
+            deadline = time.monotonic() + first_token_timeout
+            while self.finish is None:
+                piece = await answer.next(deadline - time.monotonic(), late)
+                if piece is None:
+                    self.finish = "length" if self._is_full() else "stop"
+                elif piece:
+                    late = f"no further token within {token_timeout:g} s. Ask again, or raise token_timeout"
+                    deadline = time.monotonic() + token_timeout
+                    chunk = self._take(piece)
+                    if chunk.text or chunk.reasoning or self._pieces == 1:
+                        yield chunk
+        finally:
+            self._service.leave(answer)
+        if not self._pieces:
+            raise EngineError(
+                f"{self._service.url} answered without a word, as it does when another client stops it or when a "
+                "prompt is longer than its model reads. Ask again, with fewer words."
+            )
+
+    def _take(self, piece: bytes) -> Chunk:
+        self._pieces += 1
+        if self._first_token_time is None:
+            self._first_token_time = time.monotonic() - self._started
+        self._stage = Stage.DECODE
+        text, reasoning = self._text.feed(piece)
+        self._estimate += likely_tokens(piece.decode("utf-8", "replace"))
+        if self._text.stopped:
+            self.finish = "stop"
+        elif self._limit is not None and self._tokens() >= self._limit:
+            self.finish = "length"
+        return Chunk(self._stage, text, reasoning, self._tokens())
+
+    def last(self, finish: FinishReason) -> Chunk:
+        """The last chunk."""
+        text, reasoning = self._text.finish()
+        usage = Usage(
+            prompt_tokens=self._prompt.tokens,
+            image_tokens=self._prompt.image_tokens,
+            completion_tokens=self._tokens(),
+            bytes_sent=self._bytes_sent,
+            first_token_time=self._first_token_time,
+            total_time=time.monotonic() - self._started,
+        )
+        return Chunk(self._stage, text, reasoning, self._tokens(), finish, usage)
+
+    def _tokens(self) -> int:
+        return max(self._pieces, round(self._estimate))
+
+    def _is_full(self) -> bool:
+        return self._context is not None and self._prompt.tokens + self._tokens() >= self._context

@@ -1,0 +1,354 @@
+"""The ``openai`` engine: any server with OpenAI's chat completions, such as vLLM, llama-server, SGLang or a cloud.
+
+Several addresses are several chances: a question that got no token yet moves on to the next one at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from functools import partial
+from typing import cast
+
+import anyio
+import httpx
+
+from qwen3vl_ros.engines.answer_text import AnswerText
+from qwen3vl_ros.engines.base import (
+    Cancel,
+    Chunk,
+    Description,
+    EngineError,
+    FinishReason,
+    ImageInput,
+    ModelNotFound,
+    Progress,
+    Request,
+    Stage,
+    Usage,
+)
+from qwen3vl_ros.engines.choices import Opening, probabilities
+from qwen3vl_ros.engines.openai.address import find_addresses, find_key
+from qwen3vl_ros.engines.openai.errors import Refused, combined
+from qwen3vl_ros.engines.openai.reply import Counts, Delta, TokenChances
+from qwen3vl_ros.engines.openai.request import FIELDS, Question
+from qwen3vl_ros.engines.openai.server import Listed, Sent, Server
+from qwen3vl_ros.engines.openai.stream import Patience
+from qwen3vl_ros.engines.streaming import EventLoop
+
+_PROBE_TIME = 1.5
+_GREETING_TIME = 5.0
+"""Seconds to list the models: for a probe, and, once connected, for the engine's start."""
+
+_BACKOFF = 0.5
+_BACKOFF_MAX = 8.0
+"""Seconds before a server is asked again: doubled each time, up to a limit, and shortened by chance down to half."""
+
+_RETRY_AFTER_MAX = 30.0
+"""Seconds at most that a server can ask us to wait: a robot's question is stale after that."""
+
+_IDLE_TIME = 4.0
+"""Seconds that an idle connection is kept. uvicorn, under vLLM and many others, closes it after 5: a question that is
+sent in that moment is lost."""
+
+_UTF16 = codecs.getincrementaldecoder("utf-16-le")
+
+_SUPPORTS = frozenset(FIELDS) - {"response_schema"} | {"json_schema", "system_prompt", "text_only", "probabilities"}
+
+
+class OpenaiEngine:
+    """Asks servers, several questions at a time. Implements :class:`qwen3vl_ros.engines.base.Engine`."""
+
+    def __init__(
+        self,
+        base_urls: Sequence[str] = (),
+        model: str = "",
+        api_key_env: str = "OPENAI_API_KEY",
+        api_key_file: str = "",
+        concurrency: int = 4,
+        max_image_tokens: int = 1024,
+        jpeg_quality: int = 90,
+        context_length: int = 0,
+        connect_timeout: float = 3.0,
+        first_token_timeout: float = 60.0,
+        token_timeout: float = 20.0,
+        retries: int = 2,
+        retry_dead_after: float = 30.0,
+        progress: Progress = lambda _: None,
+    ) -> None:
+        """Look which servers answer; one is enough. Raises :class:`ModelNotFound`, :class:`EngineNotReady`.
+
+        ``base_urls``: up to and with ``/v1``, in order of preference; blank ones do not count. ``model``: "" takes the
+        only one that a server lists. ``api_key_env``, ``api_key_file``: where the key is read, once; the file wins.
+        ``concurrency``: questions at a time. ``max_image_tokens``: for one picture, one token per 32x32 pixels.
+        ``jpeg_quality``: 1 to 100. ``context_length``: in tokens; 0 takes what the server says. ``retries``: how often
+        a server is asked again after 429, 5xx or a lost connection. Times in seconds: ``first_token_timeout`` counts
+        from the request, for each attempt; ``retry_dead_after``: for how long other servers are asked first.
+        """
+        self._retries = retries
+        self._retry_dead_after = retry_dead_after
+        self._jpeg_quality = jpeg_quality
+        patience = Patience(first_token_timeout, token_timeout)
+        self._servers = _servers(base_urls, api_key_env, api_key_file, connect_timeout, patience)
+        self._client = self._servers[0].client
+        key = self._servers[0].key
+        self._closed = False
+        self._loop = EventLoop()
+        try:
+            progress(f"asking {', '.join(server.address.url for server in self._servers)} for models")
+            first = self._loop.run(self._greet(model, connect_timeout + _GREETING_TIME))
+        except BaseException:
+            self.close()
+            raise
+        self._description = Description(
+            engine="openai",
+            model=first.model,
+            context_length=context_length or first.context_length,
+            image_input=ImageInput(max_tokens=max_image_tokens),
+            concurrency=concurrency,
+            supports=_SUPPORTS,
+            details={
+                "servers": ", ".join(server.address.url for server in self._servers),
+                "api_key": key.source if key.value else "none",
+                "jpeg_quality": str(jpeg_quality),
+            },
+        )
+
+    @staticmethod
+    def probe(
+        *,
+        base_urls: Sequence[str] = (),
+        model: str = "",
+        api_key_env: str = "OPENAI_API_KEY",
+        api_key_file: str = "",
+        **_: object,
+    ) -> str:
+        """Whether a server answers. Raises :class:`ModelNotFound`, :class:`EngineNotReady`."""
+        servers = _servers(base_urls, api_key_env, api_key_file, _PROBE_TIME, Patience(_PROBE_TIME, _PROBE_TIME))
+        loop = EventLoop()
+        try:
+            greeted = loop.run(_greet_all(servers, model, _PROBE_TIME))
+        finally:
+            loop.run(servers[0].client.aclose())
+            loop.close()
+        sentences = [
+            f"{s.address.url}: {g.model}" for s, g in zip(servers, greeted, strict=True) if isinstance(g, Listed)
+        ]
+        if not sentences:
+            raise combined([refused for refused in greeted if isinstance(refused, Refused)])
+        return "; ".join(sentences + [str(refused) for refused in greeted if isinstance(refused, Refused)])
+
+    async def _greet(self, model: str, seconds: float) -> Listed:
+        """The model of the first server that answers; those that do not are dead."""
+        greeted = await _greet_all(self._servers, model, seconds)
+        for server, result in zip(self._servers, greeted, strict=True):
+            if isinstance(result, Listed):
+                server.model = result.model
+            else:
+                server.model = model
+                server.dead_until = anyio.current_time() + self._retry_dead_after
+        for result in greeted:
+            if isinstance(result, Listed):
+                return result
+        raise combined([refused for refused in greeted if isinstance(refused, Refused)])
+
+    def describe(self) -> Description:
+        """What this engine is and can do."""
+        return self._description
+
+    def close(self) -> None:
+        """Close the connections. Idempotent; no call may follow."""
+        if not self._closed:
+            self._closed = True
+            self._loop.run(self._client.aclose())
+            self._loop.close()
+
+    def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
+        """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`. Several threads may call this.
+
+        ``completion_tokens`` counts the events with text while they come, one per token with most servers; the last
+        chunk has the server's own count if it sends one. The other counts of tokens are the server's, or 0.
+        Probabilities of choices are sums over the likeliest tokens that the server tells (20 are asked for): None where
+        it tells none.
+
+        Raises :class:`BadRequest`, :class:`BadImage` before anything is sent. What the server refuses is
+        :class:`PromptTooLong`, :class:`Unsupported` or :class:`BadRequest`; when no server can be reached or has room,
+        :class:`EngineNotReady`; when key, address or model are wrong, :class:`ModelNotFound`; else
+        :class:`EngineError`.
+        """
+        answer = _Answer(request)
+        question = Question(request, self._jpeg_quality)
+        yield Chunk(Stage.PREFILL)
+        if cancel.is_set():
+            yield answer.last(cancel)
+            return
+        deltas = cast("Generator[Delta, None, None]", self._loop.iterate(self._ask(question, answer.sent), cancel))
+        try:
+            with contextlib.closing(deltas):
+                for delta in deltas:
+                    yield from answer.take(delta)
+                    if answer.stopped:
+                        break
+        except EngineError:
+            if not cancel.is_set():
+                raise
+        yield answer.last(cancel)
+
+    async def _ask(self, question: Question, sent: Sent) -> AsyncIterator[Delta]:
+        """The answer of the first server that gives one. Raises :class:`EngineError`."""
+        refusals: dict[str, Refused] = {}
+        not_before: dict[str, float] = {}
+        now = anyio.current_time()
+        for attempt in range(self._retries + 1):
+            if attempt:
+                again = [not_before[url] for url, refused in refusals.items() if refused.again]
+                if not again:
+                    break
+                await anyio.sleep(max(0.0, min(again) - anyio.current_time()))
+                now = max(anyio.current_time(), min(again))
+            for server in sorted(self._servers, key=lambda server: server.dead_until > now):  # stable: else in order
+                url = server.address.url
+                if url in refusals and not (refusals[url].again and not_before[url] <= now):
+                    continue
+                try:
+                    async for delta in server.answer(question, sent):
+                        yield delta
+                except Refused as refused:
+                    if not refused.elsewhere:
+                        raise refused.error from refused
+                    now = anyio.current_time()
+                    refusals[url] = refused
+                    not_before[url] = now + min(refused.after, _RETRY_AFTER_MAX) + _backoff(attempt)
+                    server.dead_until = now + self._retry_dead_after if refused.dead else server.dead_until
+                except EngineError:  # in the middle of an answer
+                    server.dead_until = anyio.current_time() + self._retry_dead_after
+                    raise
+                else:
+                    server.dead_until = 0.0
+                    return
+        raise combined([refusals[server.address.url] for server in self._servers])
+
+
+class _Answer:
+    """One answer on its way, with its counts and times."""
+
+    def __init__(self, request: Request) -> None:
+        self.sent = Sent()
+        self._started = time.monotonic()
+        # Servers know stop strings too; one that ignores them does not break the promise.
+        self._text = AnswerText(request.options.stop)
+        self._choices = request.choices
+        self._opening = Opening(request.choices)
+        self._answer_decoder, self._reasoning_decoder = _UTF16("replace"), _UTF16("replace")
+        self._stage = Stage.PREFILL
+        self._n_tokens = 0
+        self._first_token_time: float | None = None
+        self._counts: Counts | None = None
+        self._finish = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string ended the answer."""
+        return self._text.stopped
+
+    def take(self, delta: Delta) -> Iterator[Chunk]:
+        """What ``delta`` adds that can be shown."""
+        self._finish = self._finish or delta.finish
+        if delta.counts is not None:
+            self._counts = delta.counts
+        if not delta.has_token:
+            return
+        self._n_tokens += 1
+        thinking = self._text.reasoning or bool(delta.reasoning)
+        text, reasoning = self._text.feed(_whole_characters(self._answer_decoder, delta.text).encode())
+        if self._text.reasoning:
+            self._opening.again()
+        elif not thinking:
+            for token in delta.tokens or (TokenChances(delta.text, ()),):
+                self._opening.take(token.text, partial(self._probabilities, token))
+        reasoning = _whole_characters(self._reasoning_decoder, delta.reasoning) + reasoning
+        first = self._first_token_time is None
+        if first:
+            self._stage = Stage.DECODE
+            self._first_token_time = time.monotonic() - self._started
+        if first or text or reasoning:
+            yield Chunk(self._stage, text, reasoning, self._n_tokens)
+
+    def _probabilities(self, token: TokenChances) -> tuple[float, ...] | None:
+        return probabilities(token.likeliest, self._choices) if token.likeliest else None
+
+    def last(self, cancel: Cancel) -> Chunk:
+        """The end of the stream. Raises :class:`EngineError` when nobody wanted it to end."""
+        finish: FinishReason
+        if self._finish or self.stopped:
+            finish = "length" if self._finish == "length" and not self.stopped else "stop"
+        elif cancel.is_set():
+            finish = "cancelled"
+        else:
+            raise EngineError("The engine was closed in the middle of the answer.")
+        text, reasoning = self._text.finish()
+        counts = self._counts or Counts(prompt=0, completion=self._n_tokens, image=0, cached=0)
+        n_tokens = max(counts.completion, self._n_tokens if self._counts is None else 0)
+        usage = Usage(
+            prompt_tokens=counts.prompt,
+            image_tokens=counts.image,
+            cached_tokens=counts.cached,
+            completion_tokens=n_tokens,
+            bytes_sent=self.sent.n_bytes,
+            first_token_time=self._first_token_time,
+            total_time=time.monotonic() - self._started,
+        )
+        return Chunk(self._stage, text, reasoning, n_tokens, finish, usage, self._opening.probabilities)
+
+
+def _servers(
+    base_urls: Sequence[str], api_key_env: str, api_key_file: str, connect_timeout: float, patience: Patience
+) -> list[Server]:
+    """One for each address, with one client for all. Raises :class:`ModelNotFound`."""
+    key = find_key(api_key_env, api_key_file)
+    addresses = find_addresses(base_urls, key)
+    encrypted = any(address.url.startswith("https:") for address in addresses)
+    try:
+        client = httpx.AsyncClient(
+            # The certificates of all authorities take a while to read. Without https nobody has to be trusted.
+            verify=encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            # Nothing is compressed: an event would wait for the block that it is in.
+            headers={"User-Agent": "qwen3vl_ros", "Accept-Encoding": "identity"},
+            timeout=httpx.Timeout(None, connect=connect_timeout),
+            limits=httpx.Limits(keepalive_expiry=_IDLE_TIME),
+        )
+    except (ImportError, ValueError, OSError) as error:  # a proxy or a certificate file that the environment names
+        raise ModelNotFound(
+            f"The environment variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE are wrong: {error}."
+        ) from error
+    return [Server(address, key, client, connect_timeout, patience) for address in addresses]
+
+
+async def _greet_all(servers: Sequence[Server], model: str, seconds: float) -> list[Listed | Refused]:
+    """What each server has, all asked at the same time."""
+
+    async def greet(server: Server) -> Listed | Refused:
+        try:
+            return await server.choose_model(model, seconds)
+        except Refused as refused:
+            return refused
+
+    return list(await asyncio.gather(*map(greet, servers)))
+
+
+def _whole_characters(decoder: codecs.IncrementalDecoder, text: str) -> str:
+    """``text`` without the half of a character at its end, which the next text gets at its beginning.
+
+    JSON may write a character as two halves, a surrogate pair, and a server may send one half now and one later.
+    """
+    return decoder.decode(text.encode("utf-16-le", "surrogatepass"))
+
+
+def _backoff(attempt: int) -> float:
+    """Seconds to wait after attempt 0, 1, ...; by chance, so that forty robots do not come back together."""
+    return min(_BACKOFF * 2.0**attempt, _BACKOFF_MAX) * random.uniform(0.5, 1.0)

@@ -1,0 +1,265 @@
+"""What goes wrong with a server, as sentences with a way out, and whether asking again or elsewhere can help."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Sequence
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from qwen3vl_ros.engines.base import (
+    BadRequest,
+    EngineError,
+    EngineNotReady,
+    ModelNotFound,
+    PromptTooLong,
+    Unsupported,
+)
+from qwen3vl_ros.engines.openai.address import ApiKey
+from qwen3vl_ros.engines.openai.reply import Complaint, read_complaint
+from qwen3vl_ros.engines.openai.request import FIELDS
+
+CHECK_ADDRESS = "Is the address right? It usually ends with /v1."
+
+_WORDS = 300
+"""Letters of a server's own words that a sentence quotes."""
+
+_NOT_KNOWN = re.compile(
+    r"unknown|unrecogni|unsupported|not support|not permitted|not allowed|unexpected|input should be"
+)
+_NO_PICTURES = re.compile(
+    # llama.cpp; vLLM; others
+    r"image input is not supported|is not a multimodal model|does(n't| not) (support|accept) (image|vision|multimodal)"
+)
+_TOO_LONG = re.compile(
+    # OpenAI, vLLM, llama_cpp.server, SGLang; llama.cpp; vLLM
+    r"context length|context size|context window|maximum model length|max_model_len|exceeds? n_ctx"
+)
+_BROKEN_FINISH = ("abort", "error", "content_filter")
+
+
+class Refused(Exception):
+    """A server did not answer. ``error`` says why.
+
+    ``again``: asking it once more may help, not before ``after`` seconds. ``elsewhere``: another server may do better.
+    ``dead``: it is the server that is broken, not this question.
+    """
+
+    def __init__(
+        self,
+        error: EngineError,
+        *,
+        again: bool = False,
+        elsewhere: bool = True,
+        dead: bool = True,
+        after: float = 0.0,
+    ) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.again = again
+        self.elsewhere = elsewhere
+        self.dead = dead and elsewhere
+        self.after = after
+
+
+def combined(refusals: list[Refused]) -> EngineError:
+    """One error for all servers that were asked: what is worth waiting for wins over what a person must change."""
+    errors = list({str(refused.error): refused.error for refused in refusals}.values())
+    if len(errors) == 1:
+        return errors[0]
+    text = " ".join(map(str, errors))
+    for kind in (EngineNotReady, EngineError):
+        if any(type(error) is kind for error in errors):
+            return kind(text)
+    return type(errors[0])(text)
+
+
+def connection_failed(url: str, error: httpx.RequestError, words: str, seconds: float) -> Refused:
+    """``error`` while connecting or talking; ``words`` is its text, fit to be shown; ``seconds`` to connect."""
+    causes = list(_causes(error))
+    if isinstance(error, httpx.ProxyError):
+        return Refused(
+            EngineNotReady(
+                f"{url} cannot be reached through the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names ({words}): "
+                "if no proxy is needed, put its host into NO_PROXY."
+            ),
+            again=True,
+        )
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return Refused(
+            ModelNotFound(
+                f"{url} shows a certificate that this machine does not trust ({words}): install its authority's "
+                "certificate, or name a file with it in the environment variable SSL_CERT_FILE."
+            )
+        )
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return Refused(ModelNotFound(f"{url} does not speak TLS ({words}): does its address begin with http://?"))
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return Refused(
+            EngineNotReady(f"{url}: the name is not known here ({words}): is it right, and is the network up?"),
+            again=True,
+        )
+    if isinstance(error, httpx.ConnectTimeout):
+        return Refused(
+            EngineNotReady(
+                f"{url} does not answer within {seconds:g} s (openai.connect_timeout): is the machine on, is the "
+                "address right, and does a firewall let this machine in?"
+            ),
+            again=True,
+        )
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return Refused(
+            EngineNotReady(
+                f"{url} refuses the connection: does the server run there, on that port, and does it listen on more "
+                "than its own machine (`--host 0.0.0.0`)?"
+            ),
+            again=True,
+        )
+    if isinstance(error, httpx.ConnectError):
+        return Refused(EngineNotReady(f"{url} cannot be reached ({words}): is the network up?"), again=True)
+    return Refused(
+        EngineError(
+            f"{url} lost the connection before the first token ({words or type(error).__name__}): its log says why."
+        ),
+        again=True,
+    )
+
+
+def answered(
+    url: str,
+    status: int,
+    headers: httpx.Headers,
+    complaint: Complaint,
+    *,
+    fields: Sequence[str],
+    key: ApiKey,
+    n_bytes: int,
+) -> Refused:
+    """The server said no, with an HTTP ``status`` other than 404.
+
+    ``complaint``: in words that are fit to be shown. ``fields``: those of :data:`FIELDS` that were asked for.
+    ``n_bytes``: size of the request.
+    """
+    words = complaint.message
+    said = quoted(words)
+    if 300 <= status < 400:
+        # Not followed: pictures and key would go to whatever address an answer names.
+        return Refused(
+            ModelNotFound(f"{url} redirects elsewhere ({status}){said} Put the right address into openai.base_urls.")
+        )
+    if status == 401 or (status == 403 and not key.value):
+        if key.value:
+            return Refused(ModelNotFound(f"{url} refuses the API key, which is from {key.source} ({status}){said}"))
+        return Refused(ModelNotFound(f"{url} wants an API key ({status}), and there is none in {key.source}{said}"))
+    if status == 403:
+        return Refused(ModelNotFound(f"{url} does not allow this with the API key from {key.source} (403){said}"))
+    if status == 413:
+        return Refused(
+            BadRequest(
+                f"{url} takes no request of {n_bytes} bytes (413): lower openai.max_image_tokens or "
+                f"openai.jpeg_quality, or send fewer pictures{said}"
+            ),
+            elsewhere=False,
+        )
+    lower = words.lower()
+    if _NO_PICTURES.search(lower):  # llama.cpp says that with status 500
+        return Refused(Unsupported(f"images: the model of {url} takes no pictures{said}"), elsewhere=False)
+    if complaint.context_exceeded or (status < 500 and status != 429 and _TOO_LONG.search(lower)):
+        return Refused(
+            PromptTooLong(
+                f"Prompt and answer do not fit the context of {url}{said} Ask with less text, fewer or smaller "
+                "pictures (openai.max_image_tokens), or a lower max_tokens."
+            ),
+            elsewhere=False,
+        )
+    if status == 429:
+        return Refused(
+            EngineNotReady(f"{url} takes no more requests for now (429){said}"),
+            again=True,
+            dead=False,
+            after=retry_after(headers),
+        )
+    if status in (502, 503, 504):
+        return Refused(EngineNotReady(f"{url} is not ready ({status}){said}"), again=True, after=retry_after(headers))
+    field = _field_complained_about(complaint, fields) if status < 500 or "validation error" in lower else ""
+    if field:  # llama_cpp.server says that with status 500
+        return Refused(Unsupported(f"{field}: {url} cannot honour it ({status}){said}"), elsewhere=False)
+    if status >= 500 or status in (408, 425):
+        return Refused(EngineError(f"{url} failed ({status}){said}"), again=True, after=retry_after(headers))
+    return Refused(BadRequest(f"{url} refuses the request ({status}){said}"), elsewhere=False)
+
+
+def quoted(words: str) -> str:
+    """``words`` of a server as the end of a sentence."""
+    return f": {words}" if words.endswith((".", "!", "?")) else f": {words}." if words else "."
+
+
+def finish_problem(finish: str) -> str:
+    """What is wrong when a server ends an answer with this finish reason; "" for nothing."""
+    return f"The server ended the answer with {finish!r}." if finish in _BROKEN_FINISH else ""
+
+
+def complaint_in(text: str, content_type: str) -> Complaint:
+    """The error that the body of an answer tells, however it does."""
+    if "html" in content_type or text.lstrip()[:1] == "<":
+        title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
+        return Complaint(f"a web page{f' titled {one_line(title[1])!r}' if title else ''}")
+    try:
+        complaint = read_complaint(json.loads(text))
+    except ValueError:
+        complaint = None
+    return complaint or Complaint(one_line(text))
+
+
+def one_line(text: str) -> str:
+    """The beginning of ``text`` in one line, to be quoted."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * _WORDS]).split())
+    return text if len(text) <= _WORDS else text[:_WORDS] + " ..."
+
+
+def retry_after(headers: httpx.Headers) -> float:
+    """Seconds that the header Retry-After asks for, given in seconds or as a date; 0 without one.
+
+    A date is compared with the server's own clock, if it sends that: a robot's may be wrong.
+    """
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d*)?", value):  # whole seconds by the standard
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError):
+        return 0.0
+    try:
+        now = parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (TypeError, ValueError):
+        now = time.time()
+    return max(0.0, until - now)
+
+
+def _field_complained_about(complaint: Complaint, fields: Sequence[str]) -> str:
+    """The field of the request that the server does not know; "" for none, or when it only dislikes the value."""
+    text = f"{complaint.message} {complaint.code}".lower()
+    if not _NOT_KNOWN.search(text):
+        return ""
+    param = re.split(r"[.\[]", complaint.param)[0]
+    for field in fields:
+        if param in FIELDS[field]:
+            return field
+    for field in fields:
+        if any(re.search(rf"\b{called}\b", text) for called in FIELDS[field]):
+            return field
+    return ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """``error`` and what it came from; several failed at once where a name has several addresses."""
+    while error is not None:
+        yield error
+        for one in getattr(error, "exceptions", ()):
+            yield from _causes(one)
+        error = error.__cause__ or error.__context__

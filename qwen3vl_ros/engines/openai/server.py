@@ -1,0 +1,264 @@
+"""One server with OpenAI's API: what it lists, and a question put to it once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+import httpx
+
+from qwen3vl_ros.engines.base import EngineNotReady, ModelNotFound
+from qwen3vl_ros.engines.openai.address import Address, ApiKey
+from qwen3vl_ros.engines.openai.errors import (
+    CHECK_ADDRESS,
+    Refused,
+    answered,
+    complaint_in,
+    connection_failed,
+    one_line,
+    quoted,
+)
+from qwen3vl_ros.engines.openai.reply import Complaint, Delta
+from qwen3vl_ros.engines.openai.request import Dialect, Question
+from qwen3vl_ros.engines.openai.stream import Patience, content_of, deltas, late
+
+_MAX_ERROR = 65_536
+_MAX_LIST = 4_000_000
+"""Bytes of an error, and of a list of models, that are read."""
+
+_LISTING_TIME = 5.0
+"""Seconds to find out which models there are, for an error that names them."""
+
+_CONTEXT_KEYS = (
+    "max_model_len",  # vLLM, SGLang
+    "n_ctx",  # llama.cpp
+    "context_length",  # OpenRouter
+    "max_context_length",  # LM Studio, Mistral
+    "context_window",  # Groq
+    "n_ctx_train",  # llama.cpp before it told n_ctx
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model that a server lists. ``context_length`` in tokens, None where it does not say."""
+
+    model: str
+    context_length: int | None
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one answer took. ``n_bytes`` of HTTP bodies, those of failed attempts included."""
+
+    n_bytes: int = 0
+
+
+class _NoList(Refused):
+    """The server answers, but lists no models."""
+
+
+@dataclass(slots=True)
+class Server:
+    """``model``: what to ask for, "" while unknown. ``dead_until``: on anyio's clock."""
+
+    address: Address
+    key: ApiKey
+    client: httpx.AsyncClient
+    connect_timeout: float
+    patience: Patience
+    model: str = ""
+    dead_until: float = 0.0
+    dialect: Dialect = field(default_factory=Dialect)
+
+    async def list_models(self, seconds: float) -> list[Listed]:
+        """Everything it lists. Raises :class:`Refused`."""
+        url = f"{self.address.url}/models"
+        try:
+            with anyio.fail_after(seconds):
+                response = await self._send("GET", url)
+                try:
+                    content = await content_of(response, _MAX_LIST)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise Refused(EngineNotReady(f"{url} does not answer within {seconds:g} s."), again=True) from None
+        except httpx.RequestError as error:
+            raise self._connection_failed(error) from error
+        complaint = self._complaint(response, content)
+        if response.status_code == 404:
+            raise _NoList(ModelNotFound(f"{url} does not exist (404). {CHECK_ADDRESS}"))
+        if not response.is_success:
+            raise self._answered(response, complaint)
+        try:
+            return [Listed(entry["id"], _context_length(entry)) for entry in json.loads(content)["data"]]
+        except (ValueError, LookupError, TypeError):
+            raise Refused(
+                ModelNotFound(f"{url} is no list of models but {complaint.message or 'empty'}. {CHECK_ADDRESS}")
+            ) from None
+
+    async def choose_model(self, wanted: str, seconds: float) -> Listed:
+        """The model ``wanted``, or the only one if that is "". Raises :class:`Refused`.
+
+        That the server does not list ``wanted`` means nothing: gateways take names that they do not list.
+        """
+        try:
+            listed = await self.list_models(seconds)
+        except _NoList:
+            if wanted:
+                return Listed(wanted, None)
+            raise
+        if wanted:
+            return next((one for one in listed if one.model == wanted), Listed(wanted, None))
+        if not listed:
+            raise Refused(EngineNotReady(f"{self.address.url} lists no model: is it still loading?"), again=True)
+        if len(listed) > 1:
+            raise Refused(
+                ModelNotFound(f"{self.address.url} has several models: set openai.model to one of {_names(listed)}.")
+            )
+        return listed[0]
+
+    async def answer(self, question: Question, sent: Sent) -> AsyncIterator[Delta]:
+        """Ask once. Raises :class:`Refused` before the first token, :class:`EngineError` after it."""
+        url, deadline = self.address.url, anyio.current_time() + self.patience.first_token
+        try:
+            with anyio.fail_after(self.patience.first_token):
+                if not self.model:
+                    self.model = (await self.choose_model("", self.patience.first_token)).model
+                response = await self._accepted(question, sent)
+        except TimeoutError:
+            raise late(url, self.patience) from None
+
+        def refusal(complaint: Complaint) -> Refused:
+            return self._answered(response, self._shown_complaint(complaint), question, complaint.status or 500)
+
+        try:
+            async for delta in deltas(response, url, deadline, self.patience, self._shown, refusal):
+                yield delta
+        finally:
+            await response.aclose()
+
+    async def _accepted(self, question: Question, sent: Sent) -> httpx.Response:
+        """A response that has, or will have, an answer of the model in it. Raises :class:`Refused`."""
+        while True:
+            body = question.body(self.model, self.dialect)
+            try:
+                response = await self._send("POST", f"{self.address.url}/chat/completions", body)
+            except httpx.RequestError as error:
+                if not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+                    sent.n_bytes += len(body)
+                raise self._connection_failed(error) from error
+            sent.n_bytes += len(body)
+            if response.is_success and "html" not in response.headers.get("content-type", ""):
+                return response
+            try:
+                content = await content_of(response, _MAX_ERROR)
+            except httpx.RequestError:
+                content = b""  # the status has to do
+            finally:
+                await response.aclose()
+            complaint = self._complaint(response, content)
+            if response.is_success:
+                raise Refused(
+                    ModelNotFound(
+                        f"{self.address.url}/chat/completions answers with {complaint.message}. {CHECK_ADDRESS}"
+                    )
+                )
+            if response.status_code == 404 or complaint.code == "model_not_found":
+                raise await self._not_there(response.status_code, complaint)
+            if response.status_code not in (400, 422) or not self._learn(complaint):
+                raise self._answered(response, complaint, question, n_bytes=len(body))
+
+    def _learn(self, complaint: Complaint) -> bool:
+        """Whether the complaint is about something that can be said in another way, which it will be from now on."""
+        dialect = self.dialect
+        before = replace(dialect)
+        dialect.max_completion_tokens |= "max_completion_tokens" in complaint.message
+        dialect.stream_options &= "stream_options" not in f"{complaint.message} {complaint.param}"
+        dialect.logprobs &= "logprobs" not in f"{complaint.message} {complaint.param}"
+        return dialect != before
+
+    async def _not_there(self, status: int, complaint: Complaint) -> Refused:
+        """Either the model or the address is wrong: the list of models tells which."""
+        try:
+            listed = await self.list_models(_LISTING_TIME)
+        except Refused:
+            listed = []
+        if any(one.model == self.model for one in listed) or not listed:
+            return Refused(
+                ModelNotFound(
+                    f"{self.address.url}/chat/completions does not exist, or has no model {self.model!r} "
+                    f"({status}){quoted(complaint.message)} {CHECK_ADDRESS}"
+                )
+            )
+        return Refused(
+            ModelNotFound(
+                f"{self.address.url} has no model {self.model!r} ({status}): set openai.model to one of "
+                f"{_names(listed)}."
+            )
+        )
+
+    async def _send(self, method: str, url: str, body: bytes | None = None) -> httpx.Response:
+        """The response, its body unread. Redirects are not followed."""
+        headers = dict(self.address.headers)
+        if body is not None:
+            headers |= {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
+        return await self.client.send(
+            self.client.build_request(method, url, content=body, headers=headers), stream=True, follow_redirects=False
+        )
+
+    def _answered(
+        self,
+        response: httpx.Response,
+        complaint: Complaint,
+        question: Question | None = None,
+        status: int = 0,
+        n_bytes: int = 0,
+    ) -> Refused:
+        if response.is_redirect and response.next_request is not None:
+            target = _without_credentials(response.next_request.url)
+            complaint = Complaint(f"to {self._shown(target)}")
+        return answered(
+            self.address.url,
+            status or response.status_code,
+            response.headers,
+            complaint,
+            fields=question.fields if question else (),
+            key=self.key,
+            n_bytes=n_bytes,
+        )
+
+    def _connection_failed(self, error: httpx.RequestError) -> Refused:
+        return connection_failed(self.address.url, error, self._shown(str(error)), self.connect_timeout)
+
+    def _complaint(self, response: httpx.Response, content: bytes) -> Complaint:
+        text = self.address.redacted(content.decode("utf-8", "replace"))
+        return self._shown_complaint(complaint_in(text, response.headers.get("content-type", "")))
+
+    def _shown_complaint(self, complaint: Complaint) -> Complaint:
+        return Complaint(
+            self._shown(complaint.message), complaint.status, complaint.code, complaint.kind, complaint.param
+        )
+
+    def _shown(self, text: str) -> str:
+        # Redacted before it is cut: a part of a key would not be found.
+        return one_line(self.address.redacted(text))
+
+
+def _context_length(entry: dict[str, Any]) -> int | None:
+    meta = entry.get("meta")
+    places = [entry, meta] if isinstance(meta, dict) else [entry]
+    values = (place.get(key) for key in _CONTEXT_KEYS for place in places)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
+def _names(listed: Sequence[Listed]) -> str:
+    names = [repr(one.model) for one in listed]
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _without_credentials(url: httpx.URL) -> str:
+    return str(url.copy_with(username=None, password=None, query=None, fragment=None))

@@ -1,0 +1,151 @@
+"""The body of one answer, from the first byte to the last, watched by the clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio
+import httpx
+
+from qwen3vl_ros.engines.base import EngineError
+from qwen3vl_ros.engines.openai.errors import Refused, finish_problem, quoted
+from qwen3vl_ros.engines.openai.reply import Complaint, Delta, read_complaint, read_delta
+from qwen3vl_ros.engines.streaming import event_data
+
+_USAGE_TIME = 2.0
+"""Seconds that a server has for its token counts and its goodbye once the answer is complete."""
+
+_DRAIN_TIME = 0.25
+"""Seconds for the last bytes after ``[DONE]``. Only a connection that was read to its end is used again."""
+
+_MAX_BODY = 16_000_000
+"""Bytes of an answer that comes in one piece, beyond which the sender is not a language model."""
+
+_DONE = b"[DONE]"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds from the request to the first token, and from one token to the next."""
+
+    first_token: float
+    token: float
+
+
+async def deltas(
+    response: httpx.Response,
+    url: str,
+    deadline: float,
+    patience: Patience,
+    shown: Callable[[str], str],
+    refusal: Callable[[Complaint], Refused],
+) -> AsyncIterator[Delta]:
+    """What the events of ``response`` add, up to the end of the answer.
+
+    ``deadline``: for the first token, on anyio's clock. Bytes and events without text do not count: a server that only
+    keeps the connection alive is late all the same. ``shown``: makes foreign text fit to be shown. ``refusal``: for an
+    error that comes instead of an answer.
+
+    Raises :class:`Refused` before the first token and :class:`EngineError` after it. Once the server has said that the
+    answer is complete, nothing that follows is an error.
+    """
+    whole = "json" in response.headers.get("content-type", "")
+    events = _in_one_piece(response) if whole else event_data(response.aiter_bytes())
+    begun = finished = False
+    problem: Refused | EngineError | None = None
+    try:
+        while (data := await _next(events, deadline)) is not None:
+            if data.strip() == _DONE:
+                finished = True
+                yield Delta(finish="stop")  # for servers that give no reason; a reason that came before counts
+                break
+            complaint, delta = _read(data, shown)
+            if complaint is not None:
+                problem = refusal(complaint)
+                if begun:
+                    problem = EngineError(f"{url} failed in the middle of the answer{quoted(shown(complaint.message))}")
+                break
+            if finish_problem(delta.finish):
+                problem = EngineError(f"{url} did not finish the answer: {finish_problem(delta.finish)}")
+                break
+            begun = begun or delta.has_token
+            finished = finished or bool(delta.finish)
+            if finished:
+                deadline = anyio.current_time() + _USAGE_TIME
+            elif delta.has_token:
+                deadline = anyio.current_time() + patience.token
+            yield delta
+    except TimeoutError:
+        if begun:
+            problem = EngineError(
+                f"{url} stopped in the middle of the answer: no token for {patience.token:g} s (openai.token_timeout)."
+            )
+        else:
+            problem = late(url, patience)
+    except (httpx.RequestError, ValueError) as error:
+        words = shown(str(error)) or type(error).__name__
+        if begun:
+            problem = EngineError(f"{url} broke off in the middle of the answer ({words}): its log says why.")
+        elif isinstance(error, httpx.RequestError):
+            problem = Refused(
+                EngineError(f"{url} lost the connection before the first token ({words}): its log says why."),
+                again=True,
+            )
+        else:
+            problem = Refused(EngineError(f"{url} sends something that is no chat completion: {words}."))
+    if finished:
+        with suppress(httpx.RequestError, ValueError), anyio.move_on_after(_DRAIN_TIME):
+            async for _ in events:
+                pass
+    elif problem is not None:
+        raise problem
+    elif begun:
+        raise EngineError(f"{url} ended the connection in the middle of the answer: its log says why.")
+    else:
+        raise Refused(EngineError(f"{url} took the request and ended without an answer: its log says why."))
+
+
+def late(url: str, patience: Patience) -> Refused:
+    """The first token did not come. Not worth the same again: the server would have twice the work."""
+    return Refused(
+        EngineError(
+            f"{url} took the request and sent no token within {patience.first_token:g} s (openai.first_token_timeout): "
+            "it is overloaded or hangs."
+        )
+    )
+
+
+def _read(data: bytes, shown: Callable[[str], str]) -> tuple[Complaint | None, Delta]:
+    """Raises ValueError with text that is fit to be shown."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        raise ValueError(shown(data.decode("utf-8", "replace")) or "an empty event") from None
+    return read_complaint(value), read_delta(value)
+
+
+async def _next(events: AsyncIterator[bytes], deadline: float) -> bytes | None:
+    """The next event, None at the end. Raises TimeoutError."""
+    with anyio.fail_after(max(0.0, deadline - anyio.current_time())):
+        return await anext(events, None)
+
+
+async def _in_one_piece(response: httpx.Response) -> AsyncIterator[bytes]:
+    """A completion that was not streamed, as if it had been one event."""
+    content = await content_of(response, _MAX_BODY)
+    if content:
+        yield content
+        yield _DONE
+
+
+async def content_of(response: httpx.Response, limit: int) -> bytes:
+    """The body, at most ``limit`` bytes of it."""
+    content = b""
+    async for piece in response.aiter_bytes():
+        content += piece
+        if len(content) >= limit:
+            break
+    return content[:limit]

@@ -1,0 +1,328 @@
+"""The ``openvino`` engine: Qwen3-VL as OpenVINO IR, in this process, on OpenVINO GenAI's VLMPipeline.
+
+For Intel's CPUs, GPUs and NPUs. The model is a directory that optimum-intel exported: docs/openvino.md.
+
+The pipeline answers one prompt at a time and notices that it should stop only when it hands out a token, which reading
+a long prompt or a large picture delays by seconds. So each answer is made on a thread of its own: a cancelled one is
+reported at once, its thread ends when it can, and the next request waits for that.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import openvino
+from openvino_genai import GenerationConfig, GenerationFinishReason, StreamerBase, StreamingStatus, VLMPipeline
+
+from qwen3vl_ros.engines.answer_text import AnswerText
+from qwen3vl_ros.engines.base import (
+    Cancel,
+    Chunk,
+    Description,
+    EngineError,
+    FinishReason,
+    ImageInput,
+    Message,
+    ModelNotFound,
+    Progress,
+    PromptTooLong,
+    Request,
+    Stage,
+    Unsupported,
+    Usage,
+)
+from qwen3vl_ros.engines.openvino.files import EXPORT_COMMAND, TILE, check_device, find_model, picture_limits
+from qwen3vl_ros.engines.openvino.prompt import ChatPrompt, Prompt, reason
+from qwen3vl_ros.engines.openvino.sampling import configure, constraint, schema_error
+
+_SUPPORTS = frozenset(
+    {
+        "system_prompt",
+        "json_schema",
+        "seed",
+        "stop",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "text_only",
+    }
+)
+
+_NPU_ANSWER_SHARE = 0.25
+"""Part of the context that is kept for the answer on an NPU, whose programs have a fixed length."""
+
+
+class OpenvinoEngine:
+    """Answers with an OpenVINO model, one request at a time. Implements :class:`qwen3vl_ros.engines.base.Engine`."""
+
+    def __init__(
+        self,
+        model: str,
+        device: str = "CPU",
+        max_image_tokens: int = 300,
+        context_length: int = 4096,
+        progress: Progress = lambda _: None,
+    ) -> None:
+        """Load the model. Raises :class:`ModelNotFound`.
+
+        ``model``: the directory of an exported model. ``device``: CPU, GPU, NPU, AUTO, ...; compiling for a GPU or an
+        NPU takes up to minutes. ``max_image_tokens``: for one picture; the model's own limit may be lower.
+        ``context_length``: tokens of prompt and answer together.
+        """
+        folder = find_model(model)
+        limits = picture_limits(folder)
+        npu = check_device(device) == "NPU"
+        answer_room = int(context_length * _NPU_ANSWER_SHARE) if npu else 1
+        fixed = {"MAX_PROMPT_LEN": context_length - answer_room, "MIN_RESPONSE_LEN": answer_room} if npu else {}
+        progress(f"compiling {folder.name} for {device}")
+        try:
+            pipeline = VLMPipeline(folder, device, **fixed)
+        except RuntimeError as error:
+            raise ModelNotFound(
+                f"OpenVINO cannot load '{model}' on {device}: {reason(error)} If the files are damaged, export it "
+                f"again: `{EXPORT_COMMAND}`."
+            ) from error
+        self._pipeline: VLMPipeline | None = pipeline
+        self._run: _Run | None = None
+        self._answering = threading.Lock()
+        self._context_length = context_length
+        self._prompt_limit = context_length - answer_room
+        max_image_tokens = min(max_image_tokens, limits.most // TILE**2, self._prompt_limit)
+        tokenizer = pipeline.get_tokenizer()
+        self._prompts = ChatPrompt(tokenizer, limits, max_image_tokens, text_only=not npu)
+        self._pieces = _Pieces(tokenizer)
+        blank = np.zeros((TILE, TILE, 3), np.uint8)
+        thinking = self._prompts.build((Message("user", (blank,)),)).reasoning
+        self._description = Description(
+            engine="openvino",
+            model=folder.resolve().name,
+            context_length=context_length,
+            prompt_limit=self._prompt_limit,
+            # Each picture stands between two tokens.
+            max_images=max(1, self._prompt_limit // (max_image_tokens + 2)),
+            image_input=ImageInput(TILE, max_image_tokens),
+            supports=_SUPPORTS - {"text_only"} if npu else _SUPPORTS,
+            details={
+                "directory": str(folder),
+                "device": f"{device} ({full_name(device)})",
+                "reasoning": "yes" if thinking else "no",
+                "OpenVINO": openvino.get_version(),
+            },
+        )
+
+    @staticmethod
+    def probe(*, model: str, device: str = "CPU", **_: object) -> str:
+        """Whether the files and the device are there; raises :class:`ModelNotFound`."""
+        return f"{find_model(model)}, on {check_device(device)} ({full_name(device)})"
+
+    def describe(self) -> Description:
+        """What this engine is and can do."""
+        return self._description
+
+    def close(self) -> None:
+        """Free the model, which waits for an answer that was cancelled. Idempotent; no call may follow."""
+        if self._run is not None:
+            self._run.stop()
+            self._run.join()
+        self._pipeline = None
+
+    def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
+        """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
+
+        Reading the pictures and reading the prompt is one call: it shows as ENCODE with pictures, else as PREFILL.
+        After a cancelled answer the next one may wait in QUEUED for some seconds: see the top of this file.
+        Completion tokens include the end-of-turn token. Stop strings apply to the answer, not to the reasoning.
+        Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported` before any work,
+        but for a JSON Schema that only OpenVINO cannot follow.
+        """
+        if not self._answering.acquire(blocking=False):
+            raise EngineError("The openvino engine answers one request at a time: end or close the running one first.")
+        try:
+            started = time.monotonic()
+            prompt = self._prompts.build(request.messages)
+            config = self._configure(request, prompt)
+            answer = _Answer(prompt, AnswerText(request.options.stop, prompt.reasoning), self._pieces, started)
+            yield from self._wait_until_free(cancel)
+            if cancel.is_set():
+                yield answer.last("cancelled")
+                return
+            assert self._pipeline is not None
+            self._run = _Run(self._pipeline, prompt, config)
+            try:
+                yield Chunk(answer.stage)
+                yield from answer.follow(self._run, cancel)
+            finally:
+                self._run.stop()
+        finally:
+            self._answering.release()
+
+    def _configure(self, request: Request, prompt: Prompt) -> GenerationConfig:
+        if prompt.tokens > self._prompt_limit:
+            raise PromptTooLong(
+                f"The prompt has {prompt.tokens} tokens, {prompt.image_tokens} of them for pictures, and may have "
+                f"{self._prompt_limit} of the {self._context_length} of the context, which holds the answer too. Ask "
+                "with less text, fewer or smaller pictures, or raise context_length."
+            )
+        if request.choices:
+            raise Unsupported("choices: OpenVINO GenAI tells that of the token it chose alone; leave them out.")
+        assert self._pipeline is not None
+        # A new GenerationConfig would lose all but one of the tokens that end an answer.
+        config = self._pipeline.get_generation_config()
+        # The last token of an answer is never read, so it needs no room.
+        configure(config, request.options, max_tokens=self._context_length - prompt.tokens + 1)
+        if request.response_schema is not None:
+            config.structured_output_config = constraint(request.response_schema, prompt.reasoning)
+        return config
+
+    def _wait_until_free(self, cancel: Cancel) -> Iterator[Chunk]:
+        """Until the pipeline has noticed that the answer before was cancelled, or ``cancel`` is set."""
+        before = self._run
+        if before is None or before.over:
+            return
+        yield Chunk(Stage.QUEUED)
+        with cancel.calling(before.wake):
+            while not (before.over or cancel.is_set()):
+                before.events.get()
+
+
+class _Run(StreamerBase):  # type: ignore[misc]
+    """One call of the pipeline, on its own thread.
+
+    ``events`` gets the tokens as they come, and None whenever there is something else to look at: ``over``, or what
+    :meth:`wake` is called for. Once ``over``, there is either ``result`` or ``error``.
+    """
+
+    def __init__(self, pipeline: VLMPipeline, prompt: Prompt, config: GenerationConfig) -> None:
+        super().__init__()
+        self.events: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self.over = False
+        self.result: Any = None
+        self.error: Exception | None = None
+        self._stopping = False
+        images = [openvino.Tensor(np.ascontiguousarray(image)[np.newaxis]) for image in prompt.images]
+        arguments = (pipeline, prompt.text, images, config)
+        self._thread = threading.Thread(target=self._generate, args=arguments, name="openvino generate", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Let the one who waits for events look around."""
+        self.events.put(None)
+
+    def stop(self) -> None:
+        """Make no more tokens than the one that is being made."""
+        self._stopping = True
+
+    def join(self) -> None:
+        """Wait for the thread."""
+        self._thread.join()
+
+    def write(self, token: Any) -> StreamingStatus:
+        """For the pipeline: a token or several. It swallows exceptions, so nothing is done here that may fail."""
+        for one in token if isinstance(token, list) else [token]:
+            self.events.put(one)
+        return StreamingStatus.CANCEL if self._stopping else StreamingStatus.RUNNING
+
+    def end(self) -> None:
+        """For the pipeline: there are no more tokens. What counts is that its call returns."""
+
+    def _generate(self, pipeline: VLMPipeline, text: str, images: list[Any], config: GenerationConfig) -> None:
+        try:
+            self.result = pipeline.generate(text, images=images, generation_config=config, streamer=self)
+        except Exception as error:  # noqa: BLE001 raised where the answer is awaited
+            self.error = error
+        finally:
+            # Outside a chat too the pipeline remembers the tokens of every prompt, for ever, and trips over them
+            # after a call that failed.
+            pipeline.finish_chat()
+            self.over = True
+            self.wake()
+
+
+class _Pieces:
+    """The bytes of each token; none for control tokens, which are no text."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._bytes: dict[int, bytes] = {token: piece for piece, token in tokenizer.get_vocab().items()}
+        # The pieces of a character are U+FFFD here; only what is to be skipped is "".
+        self._is_text = lru_cache(maxsize=None)(lambda token: tokenizer.decode([token]) != "")
+
+    def __getitem__(self, token: int) -> bytes:
+        return self._bytes.get(token, b"") if self._is_text(token) else b""
+
+
+class _Answer:
+    """One request on its way through the pipeline, with its counts and times."""
+
+    def __init__(self, prompt: Prompt, text: AnswerText, pieces: _Pieces, started: float) -> None:
+        self.stage = Stage.ENCODE if prompt.images else Stage.PREFILL
+        self._prompt = prompt
+        self._text = text
+        self._pieces = pieces
+        self._started = started
+        self._completion_tokens = 0
+        self._encode_time: float | None = None
+        self._first_token_time: float | None = None
+
+    def follow(self, run: _Run, cancel: Cancel) -> Iterator[Chunk]:
+        """The stream from the start of ``run``."""
+        with cancel.calling(run.wake):
+            while True:
+                token = run.events.get()
+                if cancel.is_set():
+                    yield self.last("cancelled")
+                    return
+                if token is not None:
+                    yield from self._read(token)
+                    if self._text.stopped:
+                        run.stop()
+                elif run.over:
+                    break
+        if run.error is not None:
+            raise schema_error(run.error) or EngineError(f"OpenVINO failed: {reason(run.error)}") from run.error
+        if self._prompt.images:
+            # The vision network runs in here, not in what is called vision encoding; the rest takes no time.
+            durations = run.result.perf_metrics.vlm_raw_metrics.prepare_embeddings_durations
+            self._encode_time = sum(durations) / 1e6  # of microseconds
+        length = run.result.finish_reasons == [GenerationFinishReason.LENGTH]
+        yield self.last("length" if length and not self._text.stopped else "stop")
+
+    def _read(self, token: int) -> Iterator[Chunk]:
+        if self._text.stopped:
+            return
+        self._completion_tokens += 1
+        if self._first_token_time is None:
+            self._first_token_time = time.monotonic() - self._started
+            self.stage = Stage.DECODE
+            yield Chunk(self.stage, completion_tokens=1)
+        answer, thought = self._text.feed(self._pieces[token])
+        if answer or thought:
+            yield Chunk(self.stage, answer, thought, self._completion_tokens)
+
+    def last(self, finish: FinishReason) -> Chunk:
+        """The last chunk."""
+        answer, thought = self._text.finish()
+        usage = Usage(
+            prompt_tokens=self._prompt.tokens,
+            image_tokens=self._prompt.image_tokens,
+            completion_tokens=self._completion_tokens,
+            encode_time=self._encode_time,
+            first_token_time=self._first_token_time,
+            total_time=time.monotonic() - self._started,
+        )
+        return Chunk(self.stage, answer, thought, self._completion_tokens, finish, usage)
+
+
+def full_name(device: str) -> str:
+    """The product behind ``device``, such as a CPU's name."""
+    if ":" in device or device == "AUTO":
+        return "whichever OpenVINO chooses"
+    return str(openvino.Core().get_property(device, "FULL_DEVICE_NAME"))

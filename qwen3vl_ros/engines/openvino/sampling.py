@@ -1,0 +1,75 @@
+"""What a request asks for as OpenVINO GenAI's GenerationConfig."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema
+from openvino_genai import GenerationConfig, StructuredOutputConfig
+
+from qwen3vl_ros.engines.base import BadRequest, Options
+from qwen3vl_ros.engines.openvino.prompt import reason
+
+_TOP_K_OFF = 2**64 - 1  # GenerationConfig's default
+_LARGEST_MIN_P = 0.999999  # GenerationConfig.validate wants less than 1
+
+
+def configure(config: GenerationConfig, options: Options, max_tokens: int) -> GenerationConfig:
+    """``config``, the pipeline's own, changed to ``options``. Raises :class:`BadRequest`.
+
+    What ``options`` leave unset stays as the model's generation_config.json has it. ``max_tokens``: what the context
+    has room for.
+    """
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
+    if options.repetition_penalty is not None and not options.repetition_penalty > 0.0:
+        raise BadRequest(f"repetition_penalty: must be more than 0, not {options.repetition_penalty}.")
+    config.apply_chat_template = False
+    config.max_new_tokens = max_tokens if options.max_tokens is None else min(options.max_tokens, max_tokens)
+    # Its default is always the same one.
+    config.rng_seed = secrets.randbits(32) if options.seed is None else options.seed
+    if options.repetition_penalty is not None:
+        config.repetition_penalty = options.repetition_penalty
+    if options.temperature is not None:
+        config.do_sample = options.temperature > 0.0
+        if config.do_sample:
+            config.temperature = options.temperature
+    if config.do_sample:
+        if options.top_p is not None:
+            config.top_p = options.top_p
+        if options.top_k is not None:
+            config.top_k = options.top_k or _TOP_K_OFF
+        if options.min_p is not None:
+            config.min_p = min(options.min_p, _LARGEST_MIN_P)
+    try:
+        config.validate()
+    except RuntimeError as error:
+        raise BadRequest(f"OpenVINO cannot sample like this: {reason(error)}.") from error
+    return config
+
+
+def constraint(schema: Mapping[str, Any], reasoning: bool) -> StructuredOutputConfig:
+    """What makes the answer follow a JSON Schema; with ``reasoning``, what comes up to ``</think>`` is free text.
+
+    Raises :class:`BadRequest`.
+    """
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise BadRequest(f"response_schema: this is not a JSON Schema: {error.message}.") from error
+    text = json.dumps(schema)
+    if not reasoning:
+        return StructuredOutputConfig(json_schema=text)
+    thought = StructuredOutputConfig.Tag("", StructuredOutputConfig.AnyText(), "</think>")
+    answer = StructuredOutputConfig.JSONSchema(text)
+    return StructuredOutputConfig(compound_grammar=StructuredOutputConfig.Concat(thought, answer))
+
+
+def schema_error(error: Exception) -> BadRequest | None:
+    """``error`` as the caller's when it is about the request's JSON Schema."""
+    if "xgrammar" not in str(error):  # the path of its source file
+        return None
+    return BadRequest(f"response_schema: OpenVINO cannot follow this JSON Schema: {reason(error):.300}.")
