@@ -82,8 +82,9 @@ def _figures(seen: Seen, visits: Visits, requests: int, speed: str) -> list[Figu
             percentile(page, 0.95),
             "s",
             limit=2.0,
-            detail=f"median {statistics.median(page):.3f}, worst {max(page):.3f} s of {len(page)}, another process",
+            detail=f"median {statistics.median(page):.3f} s; {len(page)} fetches, as by a browser",
         ),
+        Figure("gateway, page and status meanwhile, worst", max(page), "s", limit=5.0),
         Figure(
             "gateway, first text, median",
             statistics.median(seen.first_text),

@@ -34,7 +34,9 @@ class RosNode:
     def __enter__(self) -> Any:
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
-        self.node = rclpy.create_node(self.name, context=self.context)
+        self.node = rclpy.create_node(
+            self.name, context=self.context, start_parameter_services=False, enable_rosout=False
+        )  # as VlmClient does: what nobody asks for costs time with every message
         self.action = ActionClient(self.node, AskImage, "/vlm/ask_image", feedback_sub_qos_profile=FEEDBACK)
         self._services: dict[str, Any] = {}
         self._executor = SingleThreadedExecutor(context=self.context)
