@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from qwen3vl_ros.asking.answer import Region
 from qwen3vl_ros.asking.own_node import OwnNode
 from qwen3vl_ros.asking.terminal import ask_on_terminal
 from qwen3vl_ros.child import Child
@@ -30,6 +31,9 @@ QUESTIONS = (
     "What shape is the blue object?",
     "Is there a purple ball?",
 )
+LOCATED = "objects"
+"""What the last question asks to be located."""
+
 CAMERA_TOPIC = "/camera/image_raw"
 TOPICS = (f"image:={CAMERA_TOPIC}", "camera_info:=/camera/camera_info", "depth:=/camera/depth/image_raw")
 PAGE_PORT = 8080
@@ -232,7 +236,11 @@ def _ask_about_a_frame(robot: _Robot, output: Path) -> int:
         dialogue.append((question, answer.text.strip()))
         if frame is None:
             frame = robot.frame_of(answer)
-    _save(frame, dialogue, output)
+    _console.print(f"\n[bold]Locate the {LOCATED}.[/bold]")
+    answer, status = ask_on_terminal(robot.client, LOCATED, task="locate", images=[frame], timeout=30.0)
+    if answer is None:
+        return status
+    _save(frame, dialogue, answer.regions, output)
     _console.print(f"\nThe frame with the answers: [bold]{output.resolve()}[/bold]")
     _console.print(
         "Next: `make up` (or `qwen3vl-ros demo --keep`) leaves camera and node running, with a page to look and ask,\n"
@@ -244,15 +252,21 @@ def _ask_about_a_frame(robot: _Robot, output: Path) -> int:
     return 0
 
 
-def _save(frame: Any, dialogue: list[tuple[str, str]], output: Path) -> None:
+def _save(frame: Any, dialogue: list[tuple[str, str]], found: Sequence[Region], output: Path) -> None:
     import PIL.Image
 
+    from qwen3vl_ros.vision import region
     from qwen3vl_ros.vision.annotate import annotate
 
     pixels = np.frombuffer(frame.data, np.uint8).reshape(frame.height, frame.step)[:, : frame.width * 3]
     image = np.ascontiguousarray(pixels).reshape(frame.height, frame.width, 3)
     stamp = f"{frame.header.frame_id}, stamp {frame.header.stamp.sec}.{frame.header.stamp.nanosec:09d}"
-    annotated = annotate(image, stamp, "\n".join(f"{question} {answer}" for question, answer in dialogue))
+    boxes = [
+        region.Region(thing.label, box=(box.x, box.y, box.x + box.width, box.y + box.height))
+        for thing in found
+        if (box := thing.box) is not None
+    ]
+    annotated = annotate(image, stamp, "\n".join(f"{question} {answer}" for question, answer in dialogue), boxes)
     try:
         PIL.Image.fromarray(annotated).save(output)
     except OSError as error:

@@ -88,8 +88,8 @@ def test_the_demo_ends_by_itself_with_answers_and_the_annotated_frame(demo: Demo
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert out.strip()
-    assert err.count("tokens in") == 4
-    assert "reused" in err, "three questions are about a frame that the model has seen already"
+    assert err.count("tokens in") == 5
+    assert "reused" in err, "four questions are about a frame that the model has seen already"
     assert str(tmp_path / "demo.png") in err
     with PIL.Image.open(tmp_path / "demo.png") as picture:
         assert picture.width >= 448
