@@ -19,8 +19,10 @@ from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Region
 from rclpy.action import ActionClient
+from rclpy.action.client import ClientGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -467,6 +469,25 @@ def test_a_cancel_before_the_node_is_there_ends_the_question_at_once(client: Vlm
         question = alone.send("What?")
         question.cancel()
         assert isinstance(question.exception(), Cancelled)
+
+
+def test_a_cancel_that_got_lost_is_sent_again(
+    vlm: ScriptedVlm, client: VlmClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, lost = ClientGoalHandle.cancel_goal_async, []
+
+    def lose_the_first(handle: Any) -> Any:
+        lost.append(handle)
+        return Future() if len(lost) == 1 else send(handle)
+
+    monkeypatch.setattr(ClientGoalHandle, "cancel_goal_async", lose_the_first)
+    vlm.script = until_cancelled
+    question = client.send("What?")
+    assert next(question.deltas()) == "red"
+    question.cancel()
+    with pytest.raises(Cancelled, match=r"^(?!.*did not confirm)"):
+        question.result(WAIT)
+    assert vlm.goals[0].cancelled.is_set()
 
 
 def test_a_cancel_that_nobody_confirms_ends_the_question_all_the_same(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import os
@@ -46,6 +47,9 @@ _ABSENT_LOOKS = 3
 _RESULT_DELAY = 1.0
 """Seconds from the status that a question has ended to asking again for its result, if that has not come."""
 
+_CANCEL_DELAY = 0.5
+"""Seconds after which a cancel that has had no effect is sent again, and that closing waits for confirmations."""
+
 _ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
 
 _REQUESTS = QoSProfile(depth=1000)
@@ -65,6 +69,7 @@ class Link:
         self._open: dict[bytes, tuple[Question, AskImage.Goal | None]] = {}
         self._handles: dict[bytes, Any] = {}
         self._result_due: dict[bytes, float] = {}
+        self._cancel_due: dict[bytes, float] = {}
         self._server_waiters: list[threading.Event] = []
         self._closed = False
         self._absent = 0
@@ -118,14 +123,22 @@ class Link:
     def cancel(self, question: Question) -> None:
         """Ask the node to cancel an accepted goal."""
         with self._lock:
-            handle = next((self._handles.get(key) for key, (asked, _) in self._open.items() if asked is question), None)
-        if handle is not None:
-            self._cancel(handle)
+            key = next((key for key, (asked, _) in self._open.items() if asked is question), None)
+        if key in self._handles:
+            self._cancel(key)
 
-    def _cancel(self, handle: Any) -> None:
-        if self._node.context.ok():
-            with self._client.sending:
-                handle.cancel_goal_async()
+    def _cancel(self, key: bytes) -> Any:
+        """Send the request; its future, None where ROS was shut down. Also for a goal that was not heard to be taken.
+
+        What the node answers before it has discovered our half of the service, or is asked in the moment of closing,
+        gets lost: whoever needs the cancel looks again.
+        """
+        if not self._node.context.ok():
+            return None
+        self._cancel_due[key] = time.monotonic() + _CANCEL_DELAY
+        handle = self._handles.get(key) or self._handle_of(UUID(uuid=list(key)))
+        with self._client.sending:
+            return handle.cancel_goal_async()
 
     # What comes back, on the executor's thread.
 
@@ -168,7 +181,7 @@ class Link:
         question.mark_accepted()
         self._ask_result(key, question)
         if question.cancel_requested or question.done():
-            self._cancel(handle)
+            self._cancel(key)
 
     def _ask_result(self, key: bytes, question: Question) -> None:
         with self._client.sending:
@@ -214,6 +227,8 @@ class Link:
                 self._send(key)
             elif self._absent >= _ABSENT_LOOKS and question.phase is Phase.ACCEPTED:
                 question.end(None, ServerLost(f"The node that serves {self.action} vanished during the answer."))
+            elif question.cancel_requested and time.monotonic() > self._cancel_due.get(key, math.inf):
+                self._cancel(key)
             elif time.monotonic() > self._result_due.get(key, math.inf):
                 self._result_due[key] = time.monotonic() + _RESULT_DELAY
                 self._ask_result(key, question)
@@ -226,6 +241,7 @@ class Link:
             self._open.pop(key, None)
             self._handles.pop(key, None)
             self._result_due.pop(key, None)
+            self._cancel_due.pop(key, None)
 
     # Waiting, and why not.
 
@@ -313,15 +329,25 @@ class Link:
         """End every open question as Cancelled (asking the node to stop) and leave the ROS node as it was."""
         with self._lock:
             self._closed = True
-            asked, handles = list(self._open.items()), dict(self._handles)
-        for key, (_, goal) in asked:
-            if goal is None:  # it was sent; the node may have taken it without our having heard so
-                self._cancel(handles.get(key) or self._handle_of(UUID(uuid=list(key))))
+            asked = list(self._open.items())
+        # Of those that were sent; the node may have taken one without our having heard so.
+        cancels = [self._cancel(key) for key, (_, goal) in asked if goal is None]
         for _, (question, _) in asked:
             question.end(None, Cancelled("The VlmClient was closed before the answer was complete."))
+        self._wait_for([future for future in cancels if future is not None])
         if self._node.context.ok():
             self._node.destroy_timer(self._watch)
             self._client.destroy()
+
+    def _wait_for(self, futures: list[Any]) -> None:
+        """For a moment, where this thread may: a request may get lost when its client is gone at once."""
+        with contextlib.suppress(WouldDeadlock):
+            self.check_may_block()
+            end = time.monotonic() + _CANCEL_DELAY
+            for future in futures:
+                confirmed = threading.Event()
+                future.add_done_callback(lambda _, confirmed=confirmed: confirmed.set())
+                confirmed.wait(max(0.0, end - time.monotonic()))
 
     @property
     def _node_name(self) -> str:
