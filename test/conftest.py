@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ if importlib.util.find_spec("openvino_genai") is None:  # as in Jazzy's environm
     collect_ignore += ["test_openvino_engine.py", "test_openvino_conformance.py"]
 
 ros_domain.isolate()
+# A shell that runs the tests in the background has Ctrl-C ignored, by them and by what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
