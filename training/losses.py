@@ -64,8 +64,8 @@ def seeing_loss(tower: Qwen3VLVisionModel, heads: Heads, batch: Batch) -> Sight:
     loss = _classes(colour, shape, batch, target)
     loss = loss + functional.cross_entropy(centres.flatten(0, 1), target.centres.flatten(), _centre_weight())
     loss = loss + 2 * functional.smooth_l1_loss(box[there], target.box[there], beta=0.05)
-    place = heads.place(patches.unflatten(1, (-1, 4)).flatten(2)).float()[there]
-    true_place = torch.cat([target.place, (target.place[..., :2] + target.place[..., 2:]) / 2], -1)[there]
+    place = heads.place(of_tokens(patches)).float()[there]
+    true_place = true_places(target)[there]
     loss = loss + _PLACE_WEIGHT * functional.smooth_l1_loss(place, true_place, beta=0.003)
     across = batch.boxes[..., 0] + batch.boxes[..., 2]
     for order, guess in ((_order(batch, across), from_left), (_order(batch, batch.distances), from_near)):
@@ -97,6 +97,16 @@ def seeing_loss(tower: Qwen3VLVisionModel, heads: Heads, batch: Batch) -> Sight:
     off = float((place - true_place).detach().abs().mean())
     ordered = right(from_left, _order(batch, across))
     return Sight(loss, right(colour, batch.colours), right(shape, batch.shapes), offset, off, ordered)
+
+
+def of_tokens(patches: Tensor) -> Tensor:
+    """Patches in the tower's order [B, 4N, d] -> each token's four [B, N, 4d]."""
+    return patches.unflatten(1, (-1, 4)).flatten(2)
+
+
+def true_places(target: CellTargets) -> Tensor:
+    """Left, top, right, bottom and the middle across and down [B, cells, 6], as shares of the picture."""
+    return torch.cat([target.place, (target.place[..., :2] + target.place[..., 2:]) / 2], -1)
 
 
 def answer_loss(

@@ -5,7 +5,7 @@
 One process with one thread per core: they share each batch, and wait for each other once a step.
 Stop it at any moment: OUT/state.pt holds the weights as of a few minutes ago, with their average
 over the last steps, and lets `--resume` go on. The learning rate follows the clock, so that it
-has come down when the time is up.
+has come down when the time is up. Then the head that reads places is fitted to the averaged weights.
 """
 
 import argparse
@@ -19,17 +19,21 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn import functional
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from training.dataset import Pictures
-from training.losses import Heads, Sight, seeing_loss
+from training.dataset import LABELS, Pictures, cell_targets
+from training.losses import CELL, Heads, Sight, of_tokens, seeing_loss, true_places
 from training.model import build_model
+from training.places import fit_places
 from training.tokenizer import build_tokenizer
+from training.vision import encode
 
 WARM_UP_STEPS = 60
 MUON_RATE = 2.5  # times AdamW's
 AVERAGING = 0.998  # of the weights, per step
 LOOK_FOR_PICTURES = 250  # steps
+FITTED_TO = 200  # batches of 16 pictures, for the last fit of the places
 
 
 def main() -> None:
@@ -116,8 +120,25 @@ def main() -> None:
             save()
             last_save = time.monotonic()
     if rank == 0:
+        fit_to(averaged, heads, pictures, rng)
         save()
     dist.destroy_process_group()
+
+
+def fit_to(tower: Qwen3VLVisionModel, heads: Heads, pictures: Pictures, rng: np.random.Generator) -> None:
+    """Let the head of the places read this tower as well as it can; each object counts the same."""
+    seen, places, weights = [], [], []
+    with torch.no_grad():
+        for _ in range(FITTED_TO):
+            batch = pictures.batch(rng, rng, 16)
+            _, _, patches = encode(tower, batch.images)
+            target = cell_targets(batch, CELL)
+            there = target.label > 0
+            tokens_of_object = functional.one_hot(target.label, LABELS).sum(1).gather(1, target.label)
+            seen.append(of_tokens(patches)[there])
+            places.append(true_places(target)[there])
+            weights.append(1 / tokens_of_object[there])
+    fit_places(heads.place, torch.cat(seen), torch.cat(places), torch.cat(weights))
 
 
 def rendered(folder: Path) -> list[Path]:
