@@ -18,8 +18,6 @@ import rclpy
 from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Region
-from rclpy.action import ActionClient
-from rclpy.action.client import ClientGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.task import Future
@@ -287,37 +285,22 @@ Lose = Callable[..., list[object]]
 
 @pytest.fixture
 def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
-    """Loses replies of the node to "goal" (do you take this question?) or "result"; the list has those lost so far."""
+    """Loses the node's replies to a request, a method of GoalClient; the list has the replies lost so far."""
 
-    def start(reply: str, at_most: int = 1000) -> list[object]:
-        def take_and_lose(self: Any) -> Any:
-            taken = take_data(self)
-            if len(lost) < at_most and reply in taken:
-                lost.append(taken.pop(reply))
-            return taken
+    def start(request: str, at_most: int = 1000) -> list[object]:
+        def ask_and_lose(*arguments: Any) -> Any:
+            reply = ask(*arguments)
+            if len(lost) == at_most:
+                return reply
+            lost.append(reply)
+            return Future()
 
         lost: list[object] = []
-        take_data = GoalClient.take_data
-        monkeypatch.setattr(GoalClient, "take_data", take_and_lose)
+        ask = getattr(GoalClient, request)
+        monkeypatch.setattr(GoalClient, request, ask_and_lose)
         return lost
 
     return start
-
-
-@pytest.mark.parametrize("other", ["feedback", "goal_response", "result_response"])
-def test_statuses_wait_until_nothing_else_has_arrived(node: Any, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
-    def is_ready(self: Any, _: Any) -> bool:
-        for name in ("feedback", "status", "goal_response", "cancel_response", "result_response"):
-            setattr(self, f"_is_{name}_ready", name in arrived)
-        return bool(arrived)
-
-    monkeypatch.setattr(ActionClient, "is_ready", is_ready)
-    with VlmClient(node) as client, client._link._client as _:
-        goals = client._link._client
-        arrived = {"status", other}
-        assert goals.is_ready(None) and not goals._is_status_ready
-        arrived = {"status"}
-        assert goals.is_ready(None) and goals._is_status_ready
 
 
 @pytest.mark.parametrize("response", ["arrives", "is lost"])
@@ -329,7 +312,7 @@ def test_a_node_that_does_not_accept_in_time_is_unavailable_and_a_late_acceptanc
         cancelled.set()
         return result
 
-    lost = lose("goal") if response == "is lost" else []
+    lost = lose("send") if response == "is lost" else []
     decide, cancelled = threading.Event(), threading.Event()
     server = ScriptedVlm(note_the_cancel, namespace="slow")
     server.accept = lambda request: decide.wait(WAIT)
@@ -349,7 +332,7 @@ def test_a_node_that_does_not_accept_in_time_is_unavailable_and_a_late_acceptanc
 def test_an_acceptance_that_was_lost_on_the_way_does_not_matter(
     vlm: ScriptedVlm, client: VlmClient, lose: Lose
 ) -> None:
-    lost = lose("goal")
+    lost = lose("send")
     assert client.ask("What?").text == "yes"
     vlm.script = until_cancelled
     question = client.send("What?")
@@ -361,13 +344,13 @@ def test_an_acceptance_that_was_lost_on_the_way_does_not_matter(
 
 
 def test_a_result_that_was_lost_on_the_way_is_asked_for_again(vlm: ScriptedVlm, client: VlmClient, lose: Lose) -> None:
-    lost = lose("result", at_most=2)
+    lost = lose("ask_result", at_most=2)
     assert client.ask("What?").text == "yes"
     assert len(lost) == 2
 
 
 def test_a_result_that_the_node_has_forgotten_is_an_error_and_no_empty_answer(lose: Lose) -> None:
-    lost = lose("result", at_most=1)
+    lost = lose("ask_result", at_most=1)
     server = ScriptedVlm(namespace="forgetful", result_timeout=0)
     try:
         with VlmClient(namespace="forgetful", server_timeout=WAIT) as client:
@@ -474,13 +457,13 @@ def test_a_cancel_before_the_node_is_there_ends_the_question_at_once(client: Vlm
 def test_a_cancel_that_got_lost_is_sent_again(
     vlm: ScriptedVlm, client: VlmClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send, lost = ClientGoalHandle.cancel_goal_async, []
+    cancel, lost = GoalClient.cancel, []
 
-    def lose_the_first(handle: Any) -> Any:
-        lost.append(handle)
-        return Future() if len(lost) == 1 else send(handle)
+    def lose_the_first(goals: GoalClient, key: bytes) -> Any:
+        lost.append(key)
+        return Future() if len(lost) == 1 else cancel(goals, key)
 
-    monkeypatch.setattr(ClientGoalHandle, "cancel_goal_async", lose_the_first)
+    monkeypatch.setattr(GoalClient, "cancel", lose_the_first)
     vlm.script = until_cancelled
     question = client.send("What?")
     assert next(question.deltas()) == "red"
@@ -535,10 +518,10 @@ def test_closing_the_client_ends_its_questions_and_cancels_them_on_the_node(vlm:
 
 
 def test_closing_the_client_cancels_what_the_node_took_without_its_knowing(vlm: ScriptedVlm, lose: Lose) -> None:
-    lose("goal")
+    lose("send")
     vlm.script = until_cancelled
     client = VlmClient(server_timeout=WAIT)
-    client._link._client.on_status = lambda statuses: None  # late
+    client._link._client.new_statuses = dict  # they are late
     question = client.send("What?")
     assert next(question.deltas()) == "red"
     client.close()

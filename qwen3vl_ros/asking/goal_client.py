@@ -1,78 +1,110 @@
-"""rclpy's action client, made safe to send goals from any thread."""
+"""A client of the action AskImage, on what a ROS action is made of: three services and two topics.
+
+rclpy's ActionClient is not used: in both rclpy 7.1 and 9.1 a quick answer to a goal that another thread sends finds
+nobody waiting for it, feedback that is handled after the result is dropped, an executor that comes upon a client which
+another thread has just destroyed raises, and every status, which lists the goals of all clients, is made into Python
+objects. Names and types: https://design.ros2.org/articles/actions.html
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rclpy.action import ActionClient
-from rclpy.exceptions import InvalidHandle
+from action_msgs.srv import CancelGoal
+from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
+from unique_identifier_msgs.msg import UUID
+
+from qwen3vl_ros.action import AskImage
 
 if TYPE_CHECKING:
-    _ActionClient = ActionClient[Any, Any, Any]
-else:
-    _ActionClient = ActionClient  # not subscriptable on Jazzy
+    from rclpy.node import Node
+
+_REQUESTS = QoSProfile(depth=1000)
+"""Replies that wait for a busy executor; of more than ten, ROS's default, the middleware drops the oldest."""
+
+_FEEDBACK = QoSProfile(depth=200)
+"""Feedback messages that wait for a busy executor; beyond that some are lost, which a question survives."""
+
+_STATUS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+_NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
+"""Each would be one more thing that the executor looks at with every message."""
 
 
-class GoalClient(_ActionClient):
-    """An action client whose goals may be sent from any thread, and which any thread may destroy.
+class GoalClient:
+    """Requests about goals, each known by its 16 bytes. Any thread may call any method; nothing blocks.
 
-    rclpy registers a goal only after it was sent: on Jazzy, and in another way in rclpy 9.1, a quick answer finds
-    nobody waiting for it and the goal's future never completes. Here the executor handles nothing that arrived
-    before a send is complete. Futures are kept from the executor, so their callbacks run where the message is
-    handled, and rclpy 9.1 does not keep one of them for ever per goal, which slows every feedback message down.
-
-    An executor of rclpy that comes upon a client that another thread has just destroyed, or in rclpy 9.1 not yet
-    completed, raises, which ends whoever spins it. Here it sees one that has nothing to do.
+    ``action`` is the action's full name. ``on_feedback`` gets what comes of any client's goals, on the executor's
+    thread. A request's answer completes its future there.
     """
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        self.sending = threading.Lock()
-        self.on_status: Callable[[Any], None] = lambda _: None
-        self._is_complete = self._is_held = False
-        super().__init__(*arguments, **named)
-        self._is_complete = True
+    def __init__(
+        self, node: Node, action: str, on_feedback: Callable[[bytes, AskImage.Feedback], None], group: CallbackGroup
+    ) -> None:
+        def client(kind: Any, name: str) -> Any:
+            return node.create_client(kind, f"{action}/_action/{name}", qos_profile=_REQUESTS, callback_group=group)
 
-    def __enter__(self) -> None:
-        """The executor keeps the client from being destroyed while it waits; InvalidHandle: too early, or too late."""
-        self._is_held = False
-        if not self._is_complete:
-            raise InvalidHandle("the client is not complete yet")
-        super().__enter__()
-        self._is_held = True
+        def subscription(kind: Any, name: str, callback: Any, qos: QoSProfile, *, raw: bool = False) -> Any:
+            topic = f"{action}/_action/{name}"
+            return node.create_subscription(
+                kind, topic, callback, qos, callback_group=group, event_callbacks=_NO_EVENTS, raw=raw
+            )
 
-    def add_to_wait_set(self, wait_set: Any) -> None:
-        """Wait for what arrives here."""
-        if self._is_held:
-            super().add_to_wait_set(wait_set)
+        self._node = node
+        self._on_feedback = on_feedback
+        self._newest_status: bytes | None = None
+        kinds = AskImage.Impl
+        self._goals = client(kinds.SendGoalService, "send_goal")
+        self._cancels = client(kinds.CancelGoalService, "cancel_goal")
+        self._results = client(kinds.GetResultService, "get_result")
+        self._feedback = subscription(kinds.FeedbackMessage, "feedback", self._take_feedback, _FEEDBACK)
+        self._status = subscription(kinds.GoalStatusMessage, "status", self._take_status, _STATUS, raw=True)
 
-    def is_ready(self, wait_set: Any) -> bool:
-        """Whether anything has arrived. Statuses, which list all goals of all clients, wait until nothing else does."""
-        if not (self._is_held and super().is_ready(wait_set)):
-            return False
-        if self._is_feedback_ready or self._is_result_response_ready or self._is_goal_response_ready:
-            self._is_status_ready = False  # the newest one stays where it is
-        return True
+    def server_is_ready(self) -> bool:
+        """Whether a node serves the action, as far as the graph tells."""
+        return all(service.service_is_ready() for service in (self._goals, self._cancels, self._results)) and all(
+            topic.get_publisher_count() for topic in (self._feedback, self._status)
+        )
 
-    def take_data(self) -> Any:
-        """What has arrived; nothing any more once it is destroyed."""
-        try:
-            with self._client_handle:
-                return super().take_data()
-        except InvalidHandle:
+    def send(self, key: bytes, goal: AskImage.Goal) -> Any:
+        """Send a goal; a future of its AskImage.Impl.SendGoalService.Response."""
+        return self._goals.call_async(AskImage.Impl.SendGoalService.Request(goal_id=_uuid(key), goal=goal))
+
+    def cancel(self, key: bytes) -> Any:
+        """Ask for a goal to be cancelled; a future of the CancelGoal.Response."""
+        request = CancelGoal.Request()
+        request.goal_info.goal_id = _uuid(key)
+        return self._cancels.call_async(request)
+
+    def ask_result(self, key: bytes) -> Any:
+        """Ask for a goal's result, sent when it has ended; a future of its AskImage.Impl.GetResultService.Response."""
+        return self._results.call_async(AskImage.Impl.GetResultService.Request(goal_id=_uuid(key)))
+
+    def new_statuses(self) -> Mapping[bytes, int]:
+        """The statuses of all clients' goals, GoalStatus constants; empty if none came since they were asked for."""
+        newest, self._newest_status = self._newest_status, None
+        if newest is None:
             return {}
+        message: Any = deserialize_message(newest, AskImage.Impl.GoalStatusMessage)
+        return {bytes(status.goal_info.goal_id.uuid): status.status for status in message.status_list}
 
-    async def execute(self, taken_data: Any) -> None:
-        """Handle what arrived, after any send that is under way; then pass statuses on."""
-        with self.sending:
-            pass
-        await super().execute(taken_data)
-        if "status" in taken_data:
-            self.on_status(taken_data["status"].status_list)
+    def destroy(self) -> None:
+        """Leave the ROS node as it was."""
+        for client in (self._goals, self._cancels, self._results):
+            self._node.destroy_client(client)
+        for subscription in (self._feedback, self._status):
+            self._node.destroy_subscription(subscription)
 
-    def add_future(self, future: Any) -> None:
-        """Not for the executor, see above."""
+    def _take_feedback(self, message: Any) -> None:
+        self._on_feedback(bytes(message.goal_id.uuid), message.feedback)
 
-    def remove_future(self, future: Any) -> None:
-        """Not for the executor, see above."""
+    def _take_status(self, message: bytes) -> None:
+        self._newest_status = message
+
+
+def _uuid(key: bytes) -> UUID:
+    return UUID(uuid=list(key))

@@ -1,4 +1,4 @@
-"""The link between questions and the node: one action client, driven by whoever spins the ROS node it lives in."""
+"""The link between questions and the node: a client of the action, driven by whoever spins the ROS node it lives in."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from action_msgs.msg import GoalStatus
-from rclpy.action.client import ClientGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor, MultiThreadedExecutor
-from rclpy.qos import QoSProfile
-from unique_identifier_msgs.msg import UUID
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.asking.answer import Answer, answer_of_result
@@ -52,12 +49,6 @@ _CANCEL_DELAY = 0.5
 
 _ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
 
-_REQUESTS = QoSProfile(depth=1000)
-"""Replies that wait for a busy executor; of more than ten, ROS's default, the middleware drops the oldest."""
-
-_FEEDBACK_DEPTH = 200
-"""Feedback messages that wait for a busy executor; beyond that some are lost, which a question survives."""
-
 
 class Link:
     """Carries questions to the node and their answers back. It never spins and never blocks."""
@@ -67,7 +58,7 @@ class Link:
         self._server_timeout = server_timeout
         self._lock = threading.RLock()
         self._open: dict[bytes, tuple[Question, AskImage.Goal | None]] = {}
-        self._handles: dict[bytes, Any] = {}
+        self._accepted: set[bytes] = set()
         self._result_due: dict[bytes, float] = {}
         self._cancel_due: dict[bytes, float] = {}
         self._server_waiters: list[threading.Event] = []
@@ -75,18 +66,8 @@ class Link:
         self._absent = 0
         self._ran_at = 0.0
         group = MutuallyExclusiveCallbackGroup()
-        self._client = GoalClient(
-            node,
-            AskImage,
-            action,
-            callback_group=group,
-            goal_service_qos_profile=_REQUESTS,
-            result_service_qos_profile=_REQUESTS,
-            cancel_service_qos_profile=_REQUESTS,
-            feedback_sub_qos_profile=QoSProfile(depth=_FEEDBACK_DEPTH),
-        )
-        self._client.on_status = self._on_status
         self.action = node.resolve_service_name(action)
+        self._client = GoalClient(node, self.action, self._on_feedback, group)
         # Steady: a simulated clock that stands still must not stop it.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._watch = node.create_timer(_WATCH_PERIOD, self._look, callback_group=group, clock=clock)
@@ -114,17 +95,15 @@ class Link:
                 return
             self._open[key] = (question, None)  # it may hold pictures
         question.mark_sent()
-        with self._client.sending:
-            future = self._client.send_goal_async(
-                goal, feedback_callback=self._on_feedback, goal_uuid=UUID(uuid=list(key))
-            )
-        future.add_done_callback(lambda response: self._on_response(key, question, response.result()))
+        self._client.send(key, goal).add_done_callback(
+            lambda response: self._on_response(key, question, accepted=response.result().accepted)
+        )
 
     def cancel(self, question: Question) -> None:
         """Ask the node to cancel an accepted goal."""
         with self._lock:
             key = next((key for key, (asked, _) in self._open.items() if asked is question), None)
-        if key in self._handles:
+        if key in self._accepted:
             self._cancel(key)
 
     def _cancel(self, key: bytes) -> Any:
@@ -136,37 +115,13 @@ class Link:
         if not self._node.context.ok():
             return None
         self._cancel_due[key] = time.monotonic() + _CANCEL_DELAY
-        handle = self._handles.get(key) or self._handle_of(UUID(uuid=list(key)))
-        with self._client.sending:
-            return handle.cancel_goal_async()
+        return self._client.cancel(key)
 
     # What comes back, on the executor's thread.
 
-    def _on_status(self, statuses: Any) -> None:
-        """Take a goal as accepted that the node lists, though nobody told us; ask again for a result that is overdue.
-
-        A node that has not discovered our half of a service yet when it answers drops that answer (rclpy warns
-        "client will not receive response"). Its status, which is latched, comes all the same.
-        """
-        for status in statuses:
-            goal_id = status.goal_info.goal_id
-            asked = self._open.get(key := bytes(goal_id.uuid))
-            if asked is None:
-                continue
-            if status.status in _ENDED:
-                self._result_due.setdefault(key, time.monotonic() + _RESULT_DELAY)
-            if key not in self._handles:
-                self._on_response(key, asked[0], self._handle_of(goal_id))
-
-    def _handle_of(self, goal_id: UUID) -> ClientGoalHandle[Any, Any, Any]:
-        """For a goal of which the node's acceptance did not arrive."""
-        return ClientGoalHandle(self._client, goal_id, AskImage.Impl.SendGoalService.Response(accepted=True))
-
-    def _on_response(self, key: bytes, question: Question, handle: Any) -> None:
+    def _on_response(self, key: bytes, question: Question, *, accepted: bool) -> None:
         self._ran()
-        if key in self._handles:
-            return
-        if not handle.accepted:
+        if not accepted:
             self._forget(key)
             question.end(
                 None,
@@ -177,22 +132,23 @@ class Link:
             )
             return
         with self._lock:
-            self._handles[key] = handle
+            if key in self._accepted or key not in self._open:
+                return
+            self._accepted.add(key)
         question.mark_accepted()
         self._ask_result(key, question)
         if question.cancel_requested or question.done():
             self._cancel(key)
 
     def _ask_result(self, key: bytes, question: Question) -> None:
-        with self._client.sending:
-            result = self._handles[key].get_result_async()
+        result = self._client.ask_result(key)
         result.add_done_callback(lambda response: self._on_result(key, question, response.result()))
 
-    def _on_feedback(self, message: Any) -> None:
+    def _on_feedback(self, key: bytes, feedback: AskImage.Feedback) -> None:
         self._ran()
-        asked = self._open.get(bytes(message.goal_id.uuid))
+        asked = self._open.get(key)
         if asked is not None:
-            asked[0].add_feedback(message.feedback)
+            asked[0].add_feedback(feedback)
 
     def _on_result(self, key: bytes, question: Question, response: Any) -> None:
         self._ran()
@@ -218,10 +174,11 @@ class Link:
             if ready:
                 for waiter in self._server_waiters:
                     waiter.set()
+        self._look_at_statuses()
         for key, (question, goal) in asked:
             if question.done():
                 # A node that has not said yet whether it takes the question is told to stop when it does.
-                if goal is not None or key in self._handles or self._absent >= _ABSENT_LOOKS:
+                if goal is not None or key in self._accepted or self._absent >= _ABSENT_LOOKS:
                     self._forget(key)
             elif ready and question.phase is Phase.WAITING_SERVER:
                 self._send(key)
@@ -236,10 +193,24 @@ class Link:
             if not self._open and not self._server_waiters:
                 self._watch.cancel()
 
+    def _look_at_statuses(self) -> None:
+        """Take a goal as accepted that the node lists, though nobody told us; ask again for a result that is overdue.
+
+        A node that has not discovered our half of a service yet when it answers drops that answer (rclpy warns
+        "client will not receive response"). Its status, which is latched, comes all the same.
+        """
+        for key, status in self._client.new_statuses().items():
+            asked = self._open.get(key)
+            if asked is None:
+                continue
+            if status in _ENDED:
+                self._result_due.setdefault(key, time.monotonic() + _RESULT_DELAY)
+            self._on_response(key, asked[0], accepted=True)
+
     def _forget(self, key: bytes) -> None:
         with self._lock:
             self._open.pop(key, None)
-            self._handles.pop(key, None)
+            self._accepted.discard(key)
             self._result_due.pop(key, None)
             self._cancel_due.pop(key, None)
 
