@@ -20,11 +20,11 @@ from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Region
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
-from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 import qwen3vl_ros.client as client_module
+from qwen3vl_ros.asking import link as link_module
 from qwen3vl_ros.asking import question as question_module
 from qwen3vl_ros.asking.exceptions import error_of_code
 from qwen3vl_ros.asking.goal_client import GoalClient
@@ -288,12 +288,9 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
     """Loses the node's replies to a request, a method of GoalClient; the list has the replies lost so far."""
 
     def start(request: str, at_most: int = 1000) -> list[object]:
-        def ask_and_lose(*arguments: Any) -> Any:
-            reply = ask(*arguments)
-            if len(lost) == at_most:
-                return reply
-            lost.append(reply)
-            return Future()
+        def ask_and_lose(*arguments: Any) -> None:
+            *others, then = arguments
+            ask(*others, lambda reply: then(reply) if len(lost) == at_most else lost.append(reply))
 
         lost: list[object] = []
         ask = getattr(GoalClient, request)
@@ -347,6 +344,34 @@ def test_a_result_that_was_lost_on_the_way_is_asked_for_again(vlm: ScriptedVlm, 
     lost = lose("ask_result", at_most=2)
     assert client.ask("What?").text == "yes"
     assert len(lost) == 2
+    goals = client._link._client
+    assert goals._awaited == {}, "each would be kept for ever"
+
+
+def test_a_refusal_that_was_lost_on_the_way_is_not_waited_for_for_ever(
+    lose: Lose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def note(*arguments: Any) -> None:
+        forget(*arguments)
+        forgotten.set()
+
+    lost = lose("send")
+    forgotten, forget = threading.Event(), GoalClient.forget
+    monkeypatch.setattr(link_module, "_LATE", 0.0)
+    monkeypatch.setattr(GoalClient, "forget", note)
+    server = ScriptedVlm(namespace="inactive")
+    server.accept = lambda request: False
+    try:
+        with VlmClient(namespace="inactive", server_timeout=WAIT) as client:
+            client.wait_for_server()
+            client._server_timeout = client._link._server_timeout = 0.2
+            with pytest.raises(ServerUnavailable, match="did not say within"):
+                client.ask("What?")
+            assert forgotten.wait(WAIT)
+            assert len(lost) == 1
+            assert client._link._open == {}
+    finally:
+        server.close()
 
 
 def test_a_result_that_the_node_has_forgotten_is_an_error_and_no_empty_answer(lose: Lose) -> None:
@@ -459,9 +484,10 @@ def test_a_cancel_that_got_lost_is_sent_again(
 ) -> None:
     cancel, lost = GoalClient.cancel, []
 
-    def lose_the_first(goals: GoalClient, key: bytes) -> Any:
-        lost.append(key)
-        return Future() if len(lost) == 1 else cancel(goals, key)
+    def lose_the_first(*arguments: Any) -> None:
+        lost.append(arguments)
+        if len(lost) > 1:
+            cancel(*arguments)
 
     monkeypatch.setattr(GoalClient, "cancel", lose_the_first)
     vlm.script = until_cancelled
@@ -609,6 +635,35 @@ def test_clients_that_come_and_go_do_not_end_whoever_spins_their_node(node: Any,
             assert spinning.in_callback(lambda: "alive") == "alive"
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_closing_between_a_reply_and_what_follows_it_does_not_end_whoever_spins(vlm: ScriptedVlm, node: Any) -> None:
+    vlm.script = until_cancelled
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    client = VlmClient(node, server_timeout=WAIT)
+    question = client.send("What?")
+    goals = client._link._client
+    while not any(reply.done() for [(_, reply)] in goals._awaited.values()):  # its callback is the executor's next task
+        executor.spin_once(WAIT)
+    client.close()
+    for _ in range(10):
+        executor.spin_once(0.01)
+    assert isinstance(question.exception(), Cancelled)
+    executor.remove_node(node)
+    executor.shutdown()
+
+
+def test_a_question_to_a_ros_node_that_was_destroyed_ends_all_the_same(vlm: ScriptedVlm, node: Any) -> None:
+    vlm.script = until_cancelled
+    with Spinning(SingleThreadedExecutor(context=node.context), node):
+        client = VlmClient(node, server_timeout=WAIT)
+        question = client.send("What?")
+        assert next(question.deltas()) == "red"
+        node.destroy_node()
+        question.cancel()
+        client.close()
+    assert isinstance(question.exception(), Cancelled)
 
 
 def test_it_asks_the_node_of_its_own_namespace() -> None:

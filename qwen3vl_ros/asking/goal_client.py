@@ -8,12 +8,14 @@ objects. Names and types: https://design.ros2.org/articles/actions.html
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from action_msgs.srv import CancelGoal
 from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidHandle
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from unique_identifier_msgs.msg import UUID
@@ -39,7 +41,8 @@ class GoalClient:
     """Requests about goals, each known by its 16 bytes. Any thread may call any method; nothing blocks.
 
     ``action`` is the action's full name. ``on_feedback`` gets what comes of any client's goals, on the executor's
-    thread. A request's answer completes its future there.
+    thread, in callback group ``group``. What a request is to be followed by runs on the executor's thread, too, but as
+    a task of its own, which belongs to no group. Once the ROS node is destroyed, requests have no reply.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class GoalClient:
         self._node = node
         self._on_feedback = on_feedback
         self._newest_status: bytes | None = None
+        self._lock = threading.Lock()
+        self._awaited: dict[bytes, list[tuple[Any, Any]]] = {}
         kinds = AskImage.Impl
         self._goals = client(kinds.SendGoalService, "send_goal")
         self._cancels = client(kinds.CancelGoalService, "cancel_goal")
@@ -66,23 +71,35 @@ class GoalClient:
 
     def server_is_ready(self) -> bool:
         """Whether a node serves the action, as far as the graph tells."""
-        return all(service.service_is_ready() for service in (self._goals, self._cancels, self._results)) and all(
-            topic.get_publisher_count() for topic in (self._feedback, self._status)
-        )
+        try:
+            return all(service.service_is_ready() for service in (self._goals, self._cancels, self._results)) and all(
+                topic.get_publisher_count() for topic in (self._feedback, self._status)
+            )
+        except InvalidHandle:
+            return False
 
-    def send(self, key: bytes, goal: AskImage.Goal) -> Any:
-        """Send a goal; a future of its AskImage.Impl.SendGoalService.Response."""
-        return self._goals.call_async(AskImage.Impl.SendGoalService.Request(goal_id=_uuid(key), goal=goal))
+    def send(self, key: bytes, goal: AskImage.Goal, then: Callable[[Any], object]) -> None:
+        """Send a goal; ``then`` gets the AskImage.Impl.SendGoalService.Response."""
+        request = AskImage.Impl.SendGoalService.Request(goal_id=_uuid(key), goal=goal)
+        self._call(self._goals, key, request, then)
 
-    def cancel(self, key: bytes) -> Any:
-        """Ask for a goal to be cancelled; a future of the CancelGoal.Response."""
+    def cancel(self, key: bytes, then: Callable[[Any], object]) -> None:
+        """Ask for a goal to be cancelled; ``then`` gets the CancelGoal.Response."""
         request = CancelGoal.Request()
         request.goal_info.goal_id = _uuid(key)
-        return self._cancels.call_async(request)
+        self._call(self._cancels, key, request, then)
 
-    def ask_result(self, key: bytes) -> Any:
-        """Ask for a goal's result, sent when it has ended; a future of its AskImage.Impl.GetResultService.Response."""
-        return self._results.call_async(AskImage.Impl.GetResultService.Request(goal_id=_uuid(key)))
+    def ask_result(self, key: bytes, then: Callable[[Any], object]) -> None:
+        """Ask for a goal's result; when it has ended ``then`` gets the AskImage.Impl.GetResultService.Response."""
+        request = AskImage.Impl.GetResultService.Request(goal_id=_uuid(key))
+        self._call(self._results, key, request, then)
+
+    def forget(self, key: bytes) -> None:
+        """Wait for no more replies about a goal."""
+        with self._lock:
+            awaited = self._awaited.pop(key, [])
+        for service, reply in awaited:
+            service.remove_pending_request(reply)
 
     def new_statuses(self) -> Mapping[bytes, int]:
         """The statuses of all clients' goals, GoalStatus constants; empty if none came since they were asked for."""
@@ -98,6 +115,15 @@ class GoalClient:
             self._node.destroy_client(client)
         for subscription in (self._feedback, self._status):
             self._node.destroy_subscription(subscription)
+
+    def _call(self, service: Any, key: bytes, request: Any, then: Callable[[Any], object]) -> None:
+        try:
+            reply = service.call_async(request)
+        except InvalidHandle:
+            return
+        with self._lock:
+            self._awaited.setdefault(key, []).append((service, reply))
+        reply.add_done_callback(lambda reply: then(reply.result()))
 
     def _take_feedback(self, message: Any) -> None:
         self._on_feedback(bytes(message.goal_id.uuid), message.feedback)

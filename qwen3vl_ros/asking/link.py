@@ -9,11 +9,13 @@ import os
 import threading
 import time
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from action_msgs.msg import GoalStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, MultiThreadedExecutor
 
 from qwen3vl_ros.action import AskImage
@@ -47,7 +49,22 @@ _RESULT_DELAY = 1.0
 _CANCEL_DELAY = 0.5
 """Seconds after which a cancel that has had no effect is sent again, and that closing waits for confirmations."""
 
+_LATE = 60.0
+"""Seconds after the end of a question in which the node may still say that it takes it, and is told to stop."""
+
 _ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A question on its way. ``goal`` until it is sent; times are time.monotonic() seconds."""
+
+    question: Question
+    goal: AskImage.Goal | None
+    accepted: bool = False
+    cancel_due: float = math.inf
+    result_due: float = math.inf
+    forget_at: float = math.inf
 
 
 class Link:
@@ -57,10 +74,7 @@ class Link:
         self._node = node
         self._server_timeout = server_timeout
         self._lock = threading.RLock()
-        self._open: dict[bytes, tuple[Question, AskImage.Goal | None]] = {}
-        self._accepted: set[bytes] = set()
-        self._result_due: dict[bytes, float] = {}
-        self._cancel_due: dict[bytes, float] = {}
+        self._open: dict[bytes, _Open] = {}
         self._server_waiters: list[threading.Event] = []
         self._closed = False
         self._absent = 0
@@ -82,45 +96,56 @@ class Link:
         with self._lock:
             if self._closed:
                 raise ServerUnavailable("The VlmClient is closed; make a new one.")
-            self._open[key] = (question, goal)
-            if self.explain_stopped() is None:
-                self._start_watch()
-        if self.explain_stopped() is None and self._client.server_is_ready():
-            self._send(key)
-
-    def _send(self, key: bytes) -> None:
-        with self._lock:
-            question, goal = self._open.get(key, (None, None))
-            if question is None or goal is None or question.done():
+            asked = self._open[key] = _Open(question, goal)
+            if self.explain_stopped() is not None:
                 return
-            self._open[key] = (question, None)  # it may hold pictures
-        question.mark_sent()
-        self._client.send(key, goal).add_done_callback(
-            lambda response: self._on_response(key, question, accepted=response.result().accepted)
-        )
+            self._start_watch()
+        if self._client.server_is_ready():
+            self._send(key, asked)
+
+    def _send(self, key: bytes, asked: _Open) -> None:
+        if asked.question.done():
+            return
+        with self._lock:
+            goal, asked.goal = asked.goal, None  # it may hold pictures
+        if goal is not None:
+            asked.question.mark_sent()
+            self._client.send(key, goal, lambda response: self._on_response(key, accepted=response.accepted))
 
     def cancel(self, question: Question) -> None:
         """Ask the node to cancel an accepted goal."""
         with self._lock:
-            key = next((key for key, (asked, _) in self._open.items() if asked is question), None)
-        if key in self._accepted:
+            key = next(
+                (key for key, asked in self._open.items() if asked.question is question and asked.accepted), None
+            )
+        if key is not None:
             self._cancel(key)
 
-    def _cancel(self, key: bytes) -> Any:
-        """Send the request; its future, None where ROS was shut down. Also for a goal that was not heard to be taken.
+    def _cancel(self, key: bytes) -> threading.Event:
+        """Also for a goal that was not heard to be taken; the event is set once the node has confirmed it.
 
         What the node answers before it has discovered our half of the service, or is asked in the moment of closing,
         gets lost: whoever needs the cancel looks again.
         """
-        if not self._node.context.ok():
-            return None
-        self._cancel_due[key] = time.monotonic() + _CANCEL_DELAY
-        return self._client.cancel(key)
+        confirmed = threading.Event()
+        asked = self._open.get(key)
+        if asked is None or not self._node.context.ok():
+            confirmed.set()  # there is nothing to wait for
+        else:
+            asked.cancel_due = time.monotonic() + _CANCEL_DELAY
+            self._client.cancel(key, lambda _: confirmed.set())
+        return confirmed
 
-    # What comes back, on the executor's thread.
+    # What comes back, on the executor's thread; with several of them, at the same time.
 
-    def _on_response(self, key: bytes, question: Question, *, accepted: bool) -> None:
+    def _on_response(self, key: bytes, *, accepted: bool) -> None:
         self._ran()
+        with self._lock:
+            asked = self._open.get(key)
+            if asked is None or asked.accepted:
+                return
+            asked.accepted = accepted
+        question = asked.question
         if not accepted:
             self._forget(key)
             question.end(
@@ -131,30 +156,24 @@ class Link:
                 ),
             )
             return
-        with self._lock:
-            if key in self._accepted or key not in self._open:
-                return
-            self._accepted.add(key)
         question.mark_accepted()
-        self._ask_result(key, question)
+        self._client.ask_result(key, lambda response: self._on_result(key, response))
         if question.cancel_requested or question.done():
             self._cancel(key)
-
-    def _ask_result(self, key: bytes, question: Question) -> None:
-        result = self._client.ask_result(key)
-        result.add_done_callback(lambda response: self._on_result(key, question, response.result()))
 
     def _on_feedback(self, key: bytes, feedback: AskImage.Feedback) -> None:
         self._ran()
         asked = self._open.get(key)
         if asked is not None:
-            asked[0].add_feedback(feedback)
+            asked.question.add_feedback(feedback)
 
-    def _on_result(self, key: bytes, question: Question, response: Any) -> None:
+    def _on_result(self, key: bytes, response: Any) -> None:
         self._ran()
-        self._forget(key)
+        asked = self._forget(key)
+        if asked is None:
+            return
         if response.status == GoalStatus.STATUS_UNKNOWN:
-            question.end(
+            asked.question.end(
                 None,
                 ServerLost(
                     f"The node that serves {self.action} does not know the question: it was started anew, or has "
@@ -162,7 +181,7 @@ class Link:
                 ),
             )
         else:
-            question.end(*_outcome(response.result))
+            asked.question.end(*_outcome(response.result))
 
     def _look(self) -> None:
         """What the timer does while a question is open."""
@@ -170,28 +189,34 @@ class Link:
         ready = self._client.server_is_ready()
         self._absent = 0 if ready else self._absent + 1
         with self._lock:
-            asked = list(self._open.items())
+            everything = list(self._open.items())
             if ready:
                 for waiter in self._server_waiters:
                     waiter.set()
         self._look_at_statuses()
-        for key, (question, goal) in asked:
-            if question.done():
-                # A node that has not said yet whether it takes the question is told to stop when it does.
-                if goal is not None or key in self._accepted or self._absent >= _ABSENT_LOOKS:
-                    self._forget(key)
-            elif ready and question.phase is Phase.WAITING_SERVER:
-                self._send(key)
-            elif self._absent >= _ABSENT_LOOKS and question.phase is Phase.ACCEPTED:
-                question.end(None, ServerLost(f"The node that serves {self.action} vanished during the answer."))
-            elif question.cancel_requested and time.monotonic() > self._cancel_due.get(key, math.inf):
-                self._cancel(key)
-            elif time.monotonic() > self._result_due.get(key, math.inf):
-                self._result_due[key] = time.monotonic() + _RESULT_DELAY
-                self._ask_result(key, question)
-        with self._lock:
+        for key, asked in everything:
+            self._look_at(key, asked, ready=ready)
+        with self._lock, contextlib.suppress(InvalidHandle):  # closed meanwhile
             if not self._open and not self._server_waiters:
                 self._watch.cancel()
+
+    def _look_at(self, key: bytes, asked: _Open, *, ready: bool) -> None:
+        question, now = asked.question, time.monotonic()
+        gone = self._absent >= _ABSENT_LOOKS
+        if question.done():
+            # A node that has not said yet whether it takes the question is told to stop when it does.
+            asked.forget_at = min(asked.forget_at, now + _LATE)
+            if asked.goal is not None or asked.accepted or gone or now > asked.forget_at:
+                self._forget(key)
+        elif ready and question.phase is Phase.WAITING_SERVER:
+            self._send(key, asked)
+        elif gone and question.phase is Phase.ACCEPTED:
+            question.end(None, ServerLost(f"The node that serves {self.action} vanished during the answer."))
+        elif question.cancel_requested and now > asked.cancel_due:
+            self._cancel(key)
+        elif now > asked.result_due:
+            asked.result_due = now + _RESULT_DELAY
+            self._client.ask_result(key, lambda response: self._on_result(key, response))
 
     def _look_at_statuses(self) -> None:
         """Take a goal as accepted that the node lists, though nobody told us; ask again for a result that is overdue.
@@ -204,15 +229,14 @@ class Link:
             if asked is None:
                 continue
             if status in _ENDED:
-                self._result_due.setdefault(key, time.monotonic() + _RESULT_DELAY)
-            self._on_response(key, asked[0], accepted=True)
+                asked.result_due = min(asked.result_due, time.monotonic() + _RESULT_DELAY)
+            self._on_response(key, accepted=True)
 
-    def _forget(self, key: bytes) -> None:
+    def _forget(self, key: bytes) -> _Open | None:
         with self._lock:
-            self._open.pop(key, None)
-            self._accepted.discard(key)
-            self._result_due.pop(key, None)
-            self._cancel_due.pop(key, None)
+            asked = self._open.pop(key, None)
+        self._client.forget(key)
+        return asked
 
     # Waiting, and why not.
 
@@ -300,24 +324,24 @@ class Link:
         """End every open question as Cancelled (asking the node to stop) and leave the ROS node as it was."""
         with self._lock:
             self._closed = True
-            asked = list(self._open.items())
+            everything = list(self._open.items())
+        for _, asked in everything:
+            asked.question.end(None, Cancelled("The VlmClient was closed before the answer was complete."))
         # Of those that were sent; the node may have taken one without our having heard so.
-        cancels = [self._cancel(key) for key, (_, goal) in asked if goal is None]
-        for _, (question, _) in asked:
-            question.end(None, Cancelled("The VlmClient was closed before the answer was complete."))
-        self._wait_for([future for future in cancels if future is not None])
+        confirmations = [self._cancel(key) for key, asked in everything if asked.goal is None]
+        self._wait_for(confirmations)
+        for key, _ in everything:
+            self._forget(key)
         if self._node.context.ok():
             self._node.destroy_timer(self._watch)
             self._client.destroy()
 
-    def _wait_for(self, futures: list[Any]) -> None:
+    def _wait_for(self, confirmations: list[threading.Event]) -> None:
         """For a moment, where this thread may: a request may get lost when its client is gone at once."""
         with contextlib.suppress(WouldDeadlock):
             self.check_may_block()
             end = time.monotonic() + _CANCEL_DELAY
-            for future in futures:
-                confirmed = threading.Event()
-                future.add_done_callback(lambda _, confirmed=confirmed: confirmed.set())
+            for confirmed in confirmations:
                 confirmed.wait(max(0.0, end - time.monotonic()))
 
     @property
