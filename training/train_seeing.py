@@ -120,6 +120,7 @@ def main() -> None:
             save()
             last_save = time.monotonic()
     if rank == 0:
+        print("fitting the head of the places: some minutes", flush=True)
         fit_to(averaged, heads, pictures, rng)
         save()
     dist.destroy_process_group()
