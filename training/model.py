@@ -9,7 +9,7 @@ from training.places import line_up
 from training.tokenizer import NUMBERS
 
 # One token per 32x32 pixels; more than this many pixels it has never seen.
-MAX_PIXELS = 100 * 32 * 32
+MAX_PIXELS = 144 * 32 * 32
 MIN_PIXELS = 16 * 32 * 32
 
 

@@ -33,13 +33,13 @@ from pydrake.systems.sensors import CameraInfo, ImageLabel16I, ImageRgba8U
 from training.scenes import MAX_OBJECTS, Light, Scene, Split, Thing, hull_points, orientation, sample_scene
 from training.textures import texture_file
 
-# What a camera's picture becomes before the model sees it (100 tokens at most): the camera's
+# What a camera's picture becomes before the model sees it (144 tokens at most): the camera's
 # size in pixels when rendering, then the size the model sees.
 FORMATS = (
-    ((512, 512), (320, 320)),  # square cameras
-    ((576, 432), (352, 288)),  # 640x480 cameras
-    ((640, 360), (416, 224)),  # 1280x720 cameras
-    ((576, 432), (288, 224)),  # 640x480 cameras, fitted more tightly
+    ((512, 512), (384, 384)),  # square cameras
+    ((576, 432), (448, 320)),  # 640x480 cameras
+    ((640, 360), (512, 288)),  # 1280x720 cameras
+    ((576, 432), (352, 288)),  # 640x480 cameras, fitted more tightly
 )
 MIN_VISIBLE = 0.3  # share of an object's outline that must be seen
 MIN_AREA = 0.0007  # share of the picture that an object must cover

@@ -33,7 +33,7 @@ WARM_UP_STEPS = 60
 MUON_RATE = 2.5  # times AdamW's
 AVERAGING = 0.998  # of the weights, per step
 LOOK_FOR_PICTURES = 250  # steps
-FITTED_TO = 200  # batches of 16 pictures, for the last fit of the places
+FITTED_TO = 120  # batches of 16 pictures, for the last fit of the places
 
 
 def main() -> None:
