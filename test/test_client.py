@@ -309,7 +309,8 @@ def test_a_node_that_does_not_accept_in_time_is_unavailable_and_a_late_acceptanc
         cancelled.set()
         return result
 
-    lost = lose("send") if response == "is lost" else []
+    if response == "is lost":
+        lose("send")
     decide, cancelled = threading.Event(), threading.Event()
     server = ScriptedVlm(note_the_cancel, namespace="slow")
     server.accept = lambda request: decide.wait(WAIT)
@@ -321,7 +322,6 @@ def test_a_node_that_does_not_accept_in_time_is_unavailable_and_a_late_acceptanc
                 client.ask("Well?")
             decide.set()
             assert cancelled.wait(WAIT)
-            assert len(lost) == (response == "is lost")
     finally:
         server.close()
 
@@ -329,7 +329,7 @@ def test_a_node_that_does_not_accept_in_time_is_unavailable_and_a_late_acceptanc
 def test_an_acceptance_that_was_lost_on_the_way_does_not_matter(
     vlm: ScriptedVlm, client: VlmClient, lose: Lose
 ) -> None:
-    lost = lose("send")
+    lose("send")
     assert client.ask("What?").text == "yes"
     vlm.script = until_cancelled
     question = client.send("What?")
@@ -337,7 +337,6 @@ def test_an_acceptance_that_was_lost_on_the_way_does_not_matter(
     question.cancel()
     with pytest.raises(Cancelled):
         question.result(WAIT)
-    assert len(lost) == 2
 
 
 def test_a_result_that_was_lost_on_the_way_is_asked_for_again(vlm: ScriptedVlm, client: VlmClient, lose: Lose) -> None:
@@ -355,7 +354,7 @@ def test_a_refusal_that_was_lost_on_the_way_is_not_waited_for_for_ever(
         forget(*arguments)
         forgotten.set()
 
-    lost = lose("send")
+    lose("send")
     forgotten, forget = threading.Event(), GoalClient.forget
     monkeypatch.setattr(link_module, "_LATE", 0.0)
     monkeypatch.setattr(GoalClient, "forget", note)
@@ -368,7 +367,6 @@ def test_a_refusal_that_was_lost_on_the_way_is_not_waited_for_for_ever(
             with pytest.raises(ServerUnavailable, match="did not say within"):
                 client.ask("What?")
             assert forgotten.wait(WAIT)
-            assert len(lost) == 1
             assert client._link._open == {}
     finally:
         server.close()
