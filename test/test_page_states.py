@@ -132,7 +132,7 @@ def test_the_first_useful_picture_comes_fast(robot: Robot, tabs: Tabs) -> None:
     paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     status = page.evaluate("performance.getEntriesByName('status shown')[0].startTime")
     print(f"first contentful paint {paint:.0f} ms, status of the robot {status:.0f} ms")
-    assert paint <= status < 5000
+    assert max(paint, status) < 5000  # a status that is quick is in the very first paint
 
 
 def check_accessibility(page: Page) -> None:
