@@ -300,6 +300,14 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
     return start
 
 
+def ask_and_hear_nothing(client: VlmClient) -> None:
+    """Ask a node that is there and does not say in time whether it takes the question."""
+    client.wait_for_server()
+    client._server_timeout = client._link._server_timeout = 0.4
+    with pytest.raises(ServerUnavailable, match="did not say within"):
+        client.ask("What?")
+
+
 @pytest.mark.parametrize("response", ["arrives", "is lost"])
 def test_a_node_that_does_not_accept_in_time_is_unavailable_and_a_late_acceptance_is_cancelled(
     response: str, lose: Lose
@@ -316,10 +324,7 @@ def test_a_node_that_does_not_accept_in_time_is_unavailable_and_a_late_acceptanc
     server.accept = lambda request: decide.wait(WAIT)
     try:
         with VlmClient(namespace="slow", server_timeout=WAIT) as client:
-            client.wait_for_server()
-            client._server_timeout = client._link._server_timeout = 0.4
-            with pytest.raises(ServerUnavailable, match="did not say within"):
-                client.ask("Well?")
+            ask_and_hear_nothing(client)
             decide.set()
             assert cancelled.wait(WAIT)
     finally:
@@ -362,10 +367,7 @@ def test_a_refusal_that_was_lost_on_the_way_is_not_waited_for_for_ever(
     server.accept = lambda request: False
     try:
         with VlmClient(namespace="inactive", server_timeout=WAIT) as client:
-            client.wait_for_server()
-            client._server_timeout = client._link._server_timeout = 0.2
-            with pytest.raises(ServerUnavailable, match="did not say within"):
-                client.ask("What?")
+            ask_and_hear_nothing(client)
             assert forgotten.wait(WAIT)
             assert client._link._open == {}
     finally:
