@@ -61,11 +61,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL, help="folder with the GGUF pair")
     parser.add_argument("--scenes", type=int, default=300, help="how many held-out scenes")
+    parser.add_argument("--first", type=int, default=0, help="which is the first of them")
     parser.add_argument("--show-wrong", action="store_true")
     args = parser.parse_args()
     engine = LlamaEngine(str(args.model))
     sets = {
-        f"{args.scenes} held-out scenes (Drake)": heldout_scenes(args.scenes, TEXTURES),
+        f"{args.scenes} held-out scenes (Drake)": heldout_scenes(args.scenes, TEXTURES, args.first),
         "12 frames of Gazebo": gazebo_frames(GAZEBO),
     }
     results = {}

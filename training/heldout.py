@@ -29,14 +29,14 @@ class Item:
     questions: tuple[Question, ...]
 
 
-def heldout_scenes(count: int, textures: Path) -> Iterator[Item]:
+def heldout_scenes(count: int, textures: Path, first: int = 0) -> Iterator[Item]:
     """Scenes of the held-out split as cameras would see them; the same ones every time.
 
     Needs Drake. One question of each kind that the scene allows, each in one of the two languages.
     """
     from training.render import take_picture
 
-    for index in range(count):
+    for index in range(first, first + count):
         picture = take_picture("heldout", index, CAMERAS[index // 6 % len(CAMERAS)], textures)
         places = zip(picture.scene.objects, picture.boxes().tolist(), picture.distances().tolist(), strict=True)
         things = [Seen(o.colour, o.shape, tuple(box), distance) for o, box, distance in places]
