@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# llama.cpp's threads meet hundreds of times per token. OpenMP makes them spin while they wait, and where another
-# program needs a core too they spin away the time of the one they wait for: a token of the 2B model took 2 to 9 s on
-# two busy cores, and 0.1 to 0.2 s when waiting threads sleep. OpenMP reads this once, when it is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# llama.cpp's threads meet hundreds of times per token. Waiting for each other they spin, for milliseconds by OpenMP's
+# default, and where another program needs a core too they spin away the time of the one they wait for; asleep at
+# once, they lose the time it takes to wake up. docs/performance.md has figures. OpenMP reads this when it is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from llama_cpp import llama_cpp as lib
 
