@@ -96,7 +96,7 @@ class VlmClient:
         self._link = Link(node or self._own_node, f"{node_name}/ask_image", server_timeout)
         if self._own is not None:
             self._own.start()
-            atexit.register(self.close)
+        atexit.register(self.close)  # no thread may wait in the middleware while the interpreter takes that down
 
     @property
     def _own_node(self) -> Node:
@@ -181,9 +181,9 @@ class VlmClient:
 
     def close(self) -> None:
         """Cancel what is open and free everything. Idempotent."""
+        atexit.unregister(self.close)
         self._link.close()
         if self._own is not None:
-            atexit.unregister(self.close)
             self._own.stop()
         elif self._task_list is not None and self._node is not None and self._node.context.ok():
             task_list, self._task_list = self._task_list, None

@@ -3,13 +3,13 @@
 rclpy's ActionClient is not used: in both rclpy 7.1 and 9.1 a quick answer to a goal that another thread sends finds
 nobody waiting for it, feedback that is handled after the result is dropped, an executor that comes upon a client which
 another thread has just destroyed raises, and every status, which lists the goals of all clients, is made into Python
-objects. Names and types: https://design.ros2.org/articles/actions.html
+objects. Feedback, a message per token, is not left to the executor either: whoever wants it takes it. Names and types: https://design.ros2.org/articles/actions.html
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from action_msgs.srv import CancelGoal
@@ -21,6 +21,7 @@ from rclpy.serialization import deserialize_message
 from unique_identifier_msgs.msg import UUID
 
 from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.unspun import UnspunSubscription
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -29,7 +30,7 @@ _REQUESTS = QoSProfile(depth=1000)
 """Replies that wait for a busy executor; of more than ten, ROS's default, the middleware drops the oldest."""
 
 _FEEDBACK = QoSProfile(depth=200)
-"""Feedback messages that wait for a busy executor; beyond that some are lost, which a question survives."""
+"""Feedback messages that wait to be taken; beyond that some are lost, which a question survives."""
 
 _STATUS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -38,27 +39,17 @@ _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 class GoalClient:
-    """Requests about goals, each known by its 16 bytes. Any thread may call any method; nothing blocks.
+    """Requests about goals, each known by its 16 bytes. Any thread may call any method; only :meth:`wait` blocks.
 
-    ``action`` is the action's full name. ``on_feedback`` gets what comes of any client's goals, on the executor's
-    thread, in callback group ``group``. What a request is to be followed by runs on the executor's thread, too, but as
-    a task of its own, which belongs to no group. Once the ROS node is destroyed, requests have no reply.
+    ``action`` is the action's full name. What a request is to be followed by runs on the executor's thread, as a task
+    of its own, which belongs to no callback group. Once the ROS node is destroyed, requests have no reply.
     """
 
-    def __init__(
-        self, node: Node, action: str, on_feedback: Callable[[bytes, AskImage.Feedback], None], group: CallbackGroup
-    ) -> None:
+    def __init__(self, node: Node, action: str, group: CallbackGroup) -> None:
         def client(kind: Any, name: str) -> Any:
             return node.create_client(kind, f"{action}/_action/{name}", qos_profile=_REQUESTS, callback_group=group)
 
-        def subscription(kind: Any, name: str, callback: Any, qos: QoSProfile, *, raw: bool = False) -> Any:
-            topic = f"{action}/_action/{name}"
-            return node.create_subscription(
-                kind, topic, callback, qos, callback_group=group, event_callbacks=_NO_EVENTS, raw=raw
-            )
-
         self._node = node
-        self._on_feedback = on_feedback
         self._newest_status: bytes | None = None
         self._lock = threading.Lock()
         self._awaited: dict[bytes, list[tuple[Any, Any]]] = {}
@@ -66,14 +57,22 @@ class GoalClient:
         self._goals = client(kinds.SendGoalService, "send_goal")
         self._cancels = client(kinds.CancelGoalService, "cancel_goal")
         self._results = client(kinds.GetResultService, "get_result")
-        self._feedback = subscription(kinds.FeedbackMessage, "feedback", self._take_feedback, _FEEDBACK)
-        self._status = subscription(kinds.GoalStatusMessage, "status", self._take_status, _STATUS, raw=True)
+        self._status = node.create_subscription(
+            kinds.GoalStatusMessage,
+            f"{action}/_action/status",
+            self._take_status,
+            _STATUS,
+            callback_group=group,
+            event_callbacks=_NO_EVENTS,
+            raw=True,
+        )
+        self._feedback = UnspunSubscription(node, kinds.FeedbackMessage, f"{action}/_action/feedback", _FEEDBACK)
 
     def server_is_ready(self) -> bool:
         """Whether a node serves the action, as far as the graph tells."""
         try:
             return all(service.service_is_ready() for service in (self._goals, self._cancels, self._results)) and all(
-                topic.get_publisher_count() for topic in (self._feedback, self._status)
+                self._node.count_publishers(topic) for topic in (self._feedback.topic, self._status.topic_name)
             )
         except InvalidHandle:
             return False
@@ -101,6 +100,19 @@ class GoalClient:
         for service, reply in awaited:
             service.remove_pending_request(reply)
 
+    def wait(self, timeout: float) -> None:
+        """Wait for feedback until :meth:`wake`, for at most ``timeout`` seconds. One thread at a time."""
+        self._feedback.wait(timeout)
+
+    def wake(self) -> None:
+        """End a running :meth:`wait`, or else the next one."""
+        self._feedback.interrupt()
+
+    def new_feedback(self) -> Iterator[tuple[bytes, AskImage.Feedback]]:
+        """The feedback of any client's goals that came since it was taken last, each with its goal."""
+        while (taken := self._feedback.take()) is not None:
+            yield bytes(taken[0].goal_id.uuid), taken[0].feedback
+
     def new_statuses(self) -> Mapping[bytes, int]:
         """The statuses of all clients' goals, GoalStatus constants; empty if none came since they were asked for."""
         newest, self._newest_status = self._newest_status, None
@@ -113,8 +125,8 @@ class GoalClient:
         """Leave the ROS node as it was."""
         for client in (self._goals, self._cancels, self._results):
             self._node.destroy_client(client)
-        for subscription in (self._feedback, self._status):
-            self._node.destroy_subscription(subscription)
+        self._node.destroy_subscription(self._status)
+        self._feedback.close()
 
     def _call(self, service: Any, key: bytes, request: Any, then: Callable[[Any], object]) -> None:
         try:
@@ -124,9 +136,6 @@ class GoalClient:
         with self._lock:
             self._awaited.setdefault(key, []).append((service, reply))
         reply.add_done_callback(lambda reply: then(reply.result()))
-
-    def _take_feedback(self, message: Any) -> None:
-        self._on_feedback(bytes(message.goal_id.uuid), message.feedback)
 
     def _take_status(self, message: bytes) -> None:
         self._newest_status = message

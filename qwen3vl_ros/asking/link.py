@@ -1,4 +1,8 @@
-"""The link between questions and the node: a client of the action, driven by whoever spins the ROS node it lives in."""
+"""The link between questions and the node: a client of the action.
+
+Whoever spins the ROS node it lives in brings the replies; a thread of its own brings the tokens, and looks after what
+nobody brings: a node that comes or goes, a reply that was lost.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from action_msgs.msg import GoalStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, MultiThreadedExecutor
 
@@ -37,8 +40,11 @@ from qwen3vl_ros.asking.question import Phase, Question
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-_WATCH_PERIOD = 0.1
-"""Seconds between looks at the graph, while a question is open: rclpy has no event for a server that comes or goes."""
+_LOOK_PERIOD = 0.1
+"""Seconds between looks at the graph, while something is awaited: rclpy has no event for a server that comes or goes."""
+
+_CALM_PERIOD = 0.5
+"""The same while all is well: every question is being answered, and the server is there."""
 
 _ABSENT_LOOKS = 3
 """Looks in a row without a server before it counts as gone: its last result may be on the way when it leaves."""
@@ -51,6 +57,9 @@ _CANCEL_DELAY = 0.5
 
 _LATE = 60.0
 """Seconds after the end of a question in which the node may still say that it takes it, and is told to stop."""
+
+_SHUTDOWN_CHECK = 1.0
+"""Seconds between looks whether ROS was shut down."""
 
 _ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
 
@@ -66,6 +75,12 @@ class _Open:
     result_due: float = math.inf
     forget_at: float = math.inf
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether it is being answered, and nothing about it is awaited but the answer."""
+        waits = min(self.cancel_due, self.result_due, self.forget_at) < math.inf
+        return self.question.phase is Phase.ACCEPTED and not waits and not self.question.cancel_requested
+
 
 class Link:
     """Carries questions to the node and their answers back. It never spins and never blocks."""
@@ -77,15 +92,15 @@ class Link:
         self._open: dict[bytes, _Open] = {}
         self._server_waiters: list[threading.Event] = []
         self._closed = False
+        self._look_due = math.inf
         self._absent = 0
         self._ran_at = 0.0
         group = MutuallyExclusiveCallbackGroup()
         self.action = node.resolve_service_name(action)
-        self._client = GoalClient(node, self.action, self._on_feedback, group)
-        # Steady: a simulated clock that stands still must not stop it.
-        clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._watch = node.create_timer(_WATCH_PERIOD, self._look, callback_group=group, clock=clock)
-        self._watch.cancel()
+        self._client = GoalClient(node, self.action, group)
+        self._spun = node.create_guard_condition(self._ran, callback_group=group)
+        self._thread = threading.Thread(target=self._attend, name="vlm_client", daemon=True)
+        self._thread.start()
 
     # Questions on their way out.
 
@@ -99,7 +114,7 @@ class Link:
             asked = self._open[key] = _Open(question, goal)
             if self.explain_stopped() is not None:
                 return
-            self._start_watch()
+            self._look_now()
         if self._client.server_is_ready():
             self._send(key, asked)
 
@@ -118,6 +133,7 @@ class Link:
             key = next(
                 (key for key, asked in self._open.items() if asked.question is question and asked.accepted), None
             )
+            self._look_now()
         if key is not None:
             self._cancel(key)
 
@@ -136,7 +152,7 @@ class Link:
             self._client.cancel(key, lambda _: confirmed.set())
         return confirmed
 
-    # What comes back, on the executor's thread; with several of them, at the same time.
+    # What comes back: replies on the executor's thread, with several of them at the same time; the rest on our own.
 
     def _on_response(self, key: bytes, *, accepted: bool) -> None:
         self._ran()
@@ -161,12 +177,6 @@ class Link:
         if question.cancel_requested or question.done():
             self._cancel(key)
 
-    def _on_feedback(self, key: bytes, feedback: AskImage.Feedback) -> None:
-        self._ran()
-        asked = self._open.get(key)
-        if asked is not None:
-            asked.question.add_feedback(feedback)
-
     def _on_result(self, key: bytes, response: Any) -> None:
         self._ran()
         asked = self._forget(key)
@@ -183,9 +193,20 @@ class Link:
         else:
             asked.question.end(*_outcome(response.result))
 
+    def _attend(self) -> None:
+        """Our own thread: bring feedback as it comes, and look around when that is due."""
+        with contextlib.suppress(InvalidHandle):  # the ROS node was destroyed
+            while not self._closed and self._node.context.ok():
+                # Nobody wakes us when ROS is shut down.
+                self._client.wait(max(0.0, min(_SHUTDOWN_CHECK, self._look_due - time.monotonic())))
+                for key, feedback in self._client.new_feedback():
+                    asked = self._open.get(key)
+                    if asked is not None:
+                        asked.question.add_feedback(feedback)
+                if time.monotonic() >= self._look_due:
+                    self._look()
+
     def _look(self) -> None:
-        """What the timer does while a question is open."""
-        self._ran()
         ready = self._client.server_is_ready()
         self._absent = 0 if ready else self._absent + 1
         with self._lock:
@@ -196,9 +217,13 @@ class Link:
         self._look_at_statuses()
         for key, asked in everything:
             self._look_at(key, asked, ready=ready)
-        with self._lock, contextlib.suppress(InvalidHandle):  # closed meanwhile
-            if not self._open and not self._server_waiters:
-                self._watch.cancel()
+        with self._lock:
+            calm = ready and not self._server_waiters and all(asked.is_calm for asked in self._open.values())
+            if not calm:
+                self._spun.trigger()  # is there an executor that would bring a reply?
+                self._look_due = time.monotonic() + _LOOK_PERIOD
+            else:
+                self._look_due = time.monotonic() + _CALM_PERIOD if self._open else math.inf
 
     def _look_at(self, key: bytes, asked: _Open, *, ready: bool) -> None:
         question, now = asked.question, time.monotonic()
@@ -249,7 +274,7 @@ class Link:
         waiter = threading.Event()
         with self._lock:
             self._server_waiters.append(waiter)
-            self._start_watch()
+            self._look_now()
         since = time.monotonic()
         try:
             if not waiter.wait(timeout):
@@ -332,8 +357,9 @@ class Link:
         self._wait_for(confirmations)
         for key, _ in everything:
             self._forget(key)
+        self._end_thread()
         if self._node.context.ok():
-            self._node.destroy_timer(self._watch)
+            self._node.destroy_guard_condition(self._spun)
             self._client.destroy()
 
     def _wait_for(self, confirmations: list[threading.Event]) -> None:
@@ -348,12 +374,15 @@ class Link:
     def _node_name(self) -> str:
         return self.action.rsplit("/", 1)[0]
 
-    def _start_watch(self) -> None:
-        if not self._watch.is_canceled():
-            return
-        self._watch.reset()
-        if (executor := self._node.executor) is not None:
-            executor.wake()
+    def _look_now(self) -> None:
+        with self._lock:
+            self._look_due = 0.0
+        self._client.wake()
+
+    def _end_thread(self) -> None:
+        self._client.wake()
+        if self._thread is not threading.current_thread():  # a callback of on_change() may close the client
+            self._thread.join()
 
     def _ran(self) -> None:
         self._ran_at = time.monotonic()

@@ -14,8 +14,9 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
 from qwen3vl_ros.engines.base import BadRequest, FitMode
-from qwen3vl_ros.nodes.frame_source import CameraHealth, Closed, Frame, FrameSource, Samples
+from qwen3vl_ros.nodes.frame_source import CameraHealth, Frame, FrameSource, Samples
 from qwen3vl_ros.nodes.parameters import CameraSettings, Settings, declare_camera
+from qwen3vl_ros.unspun import Closed
 from qwen3vl_ros.vision.fit import Rotation
 
 _DEPTH_HISTORY = 10

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock
-from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
+
+from qwen3vl_ros.unspun import Closed, UnspunSubscription
 
 
 def _newest(depth: int) -> QoSProfile:
@@ -30,24 +30,8 @@ def _newest(depth: int) -> QoSProfile:
 NEWEST_ONLY = _newest(1)
 """Never an old frame."""
 
-Closed = _rclpy.InvalidHandle
-"""Raised where a source is used after it was closed."""
-
 LOOK_PERIOD = 5.0
 """Seconds between two frames taken for diagnostics alone: at 1080p each costs an idle node some 15 ms."""
-
-
-class _NeverSpun(CallbackGroup):
-    """A callback group whose entities no executor waits for."""
-
-    def can_execute(self, entity: Any) -> bool:  # noqa: ARG002
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:  # noqa: ARG002
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        """Never called: nothing begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +67,8 @@ class Samples:
 
     def __init__(self, node: Node, topic: str, message_type: type, depth: int) -> None:
         self._node = node
-        self._type = message_type
-        self._subscription = node.create_subscription(
-            message_type, topic, _ignore, _newest(depth), callback_group=_NeverSpun(), raw=True
-        )
-        self.topic: str = self._subscription.topic_name
-        self._interrupt = node.create_guard_condition(_ignore, callback_group=_NeverSpun())
+        self._subscription = UnspunSubscription(node, message_type, topic, _newest(depth), raw=True)
+        self.topic = self._subscription.topic
 
     @property
     def publishers(self) -> int:
@@ -98,21 +78,17 @@ class Samples:
     def take(self) -> list[Frame]:
         """The messages that arrived since the last call, oldest first."""
         frames = []
-        with self._subscription.handle:
-            while (sample := self._subscription.handle.take_message(self._type, True)) is not None:
-                frames.append(Frame(header_stamp(sample[0]), sample[0], self._type))
+        while (sample := self._subscription.take()) is not None:
+            frames.append(Frame(header_stamp(sample[0]), sample[0], self._subscription.message_type))
         return frames
 
     def wait(self, timeout: float) -> bool:
-        """Wait until there is one; False after ``timeout`` seconds, or once interrupted."""
-        if timeout <= 0:
-            return False
-        return _wait_for_sample(self._node, self._subscription, self._interrupt, timeout)
+        """Wait until there is one; False after ``timeout`` seconds."""
+        return timeout > 0 and self._subscription.wait(timeout)
 
     def close(self) -> None:
         """Drop the subscription."""
-        self._node.destroy_subscription(self._subscription)
-        self._node.destroy_guard_condition(self._interrupt)
+        self._subscription.close()
 
 
 class FrameSource:
@@ -126,16 +102,9 @@ class FrameSource:
         self._node = node
         self._clock: Clock = node.get_clock()
         self._type = CompressedImage if transport == "compressed" else Image
-        self._subscription = node.create_subscription(
-            self._type,
-            f"{topic}/compressed" if transport == "compressed" else topic,
-            _ignore,
-            NEWEST_ONLY,
-            callback_group=_NeverSpun(),
-            raw=True,
-        )
-        self.topic: str = self._subscription.topic_name
-        self._interrupt = node.create_guard_condition(_ignore, callback_group=_NeverSpun())
+        topic = f"{topic}/compressed" if transport == "compressed" else topic
+        self._subscription = UnspunSubscription(node, self._type, topic, NEWEST_ONLY, raw=True)
+        self.topic = self._subscription.topic
         self._lock = threading.Lock()
         self._newest: Frame | None = None
         self._taken = 0
@@ -147,13 +116,12 @@ class FrameSource:
 
     def close(self) -> None:
         """Drop the subscription and whatever frame is held."""
-        self._node.destroy_subscription(self._subscription)
-        self._node.destroy_guard_condition(self._interrupt)
+        self._subscription.close()
         self._newest = None
 
     def interrupt(self) -> None:
         """Make a running :meth:`wait` look at its ``cancelled`` at once."""
-        self._interrupt.trigger()
+        self._subscription.interrupt()
 
     def wait(
         self, not_before: int, max_age: float, deadline: float, cancelled: Callable[[], bool] = lambda: False
@@ -175,7 +143,7 @@ class FrameSource:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     raise NoFrame(self._why_not(frame, not_before, max_age, begin, self._taken - taken_before))
-                _wait_for_sample(self._node, self._subscription, self._interrupt, remaining)
+                self._subscription.wait(remaining)
         except Closed:
             return None  # closed meanwhile
         return None
@@ -188,7 +156,7 @@ class FrameSource:
         now = time.monotonic()
         if self._looked is None or now - self._looked >= LOOK_PERIOD or self._frame_age is None:
             frame = self._take()
-            self._interrupt.trigger()  # the frame just taken may be the one that a running wait() waits for
+            self._subscription.interrupt()  # the frame just taken may be the one that a running wait() waits for
             self._frame_age = None if frame is None else self._age(frame)
             if self._looked is not None:
                 self._rate = max(0, self._published - self._published_then) / (now - self._looked)
@@ -199,8 +167,8 @@ class FrameSource:
 
     def _take(self) -> Frame | None:
         """The newest frame there is: the one waiting in the middleware, else the one taken last."""
-        with self._lock, self._subscription.handle:
-            sample = self._subscription.handle.take_message(self._type, True)
+        with self._lock:
+            sample = self._subscription.take()
             if sample is not None:
                 serialized, info = sample
                 stamp = header_stamp(serialized) or self._clock.now().nanoseconds
@@ -264,20 +232,6 @@ class FrameSource:
         )
 
 
-def _wait_for_sample(node: Node, subscription: Any, interrupt: Any, timeout: float) -> bool:
-    """Whether a sample arrived within ``timeout`` seconds, before ``interrupt`` was triggered."""
-    context = node.context.handle
-    assert context is not None
-    # Entering a handle keeps close() in another thread from freeing it while the wait set points to it.
-    with subscription.handle, interrupt.handle:
-        wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, context)
-        wait_set.clear_entities()
-        wait_set.add_subscription(subscription.handle)
-        wait_set.add_guard_condition(interrupt.handle)
-        wait_set.wait(int(timeout * 1e9))
-        return bool(wait_set.is_ready("subscription", 0))
-
-
 def header_stamp(serialized: bytes) -> int:
     """Stamp of a serialized message that begins with a std_msgs/Header, nanoseconds.
 
@@ -287,7 +241,3 @@ def header_stamp(serialized: bytes) -> int:
     order = "<" if serialized[1] & 1 else ">"
     seconds, nanoseconds = struct.unpack_from(f"{order}iI", serialized, 4)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
-
-
-def _ignore(*_: Any) -> None:
-    """A callback for entities that are never spun."""
