@@ -61,6 +61,12 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
 
 
+def trimmed_mean(values: Sequence[float]) -> float:
+    """The mean without the least and the greatest tenth: what a neighbour on the machine did is in those."""
+    tenth = len(values) // 10
+    return statistics.mean(sorted(values)[tenth : len(values) - tenth])
+
+
 def median_and_worst(values: Sequence[float], unit: str) -> str:
     """Both in words, with how many there were."""
     return f"median {_number(statistics.median(values))}, worst {_number(max(values))} {unit} of {len(values)}"

@@ -2,45 +2,62 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+import time
 from pathlib import Path
 
-from bare_engine import bare_engine
+from asker import asker
 from bench import Bench
-from figures import Figure, percentile
+from engine.alternating_llama import SILENCE
+from figures import Figure, percentile, trimmed_mean
+from processes import cpu_seconds
 from vlm import vlm
 
 PROMPT = "What is on the table?"
 TOKENS = 64
-PAIRS = 24  # of runs: one is several percent off on a machine with neighbours, and what is looked for is less
+_ANSWERS = 30
+_SILENCES = 3
+_SILENCE_TOKENS = 256  # long: what begins and ends an answer is not what is looked for
 
 
 def throughput(bench: Bench) -> list[Figure]:
-    """Runs in turn, each pair in the opposite order of the one before; the median of the pairs' ratios."""
-    pairs = bench.times(PAIRS)
-    ratios, speeds = [], []
-    bench.say("loading the 2B-shaped model, twice")
-    with vlm(bench, bench.large), bare_engine(bench.large, bench.threads) as ask_bare:
+    """Of one engine: tokens that are passed on against those before and after, which are not; see performance.md.
 
-        def ask_action() -> float:
-            goal = bench.graph.ask(PROMPT, TOKENS, text_only=True)
-            first = goal.wait_for_token()
-            ended, result = goal.result()
-            return (result.usage.completion_tokens - 1) / (ended - first)
-
-        ask_bare(PROMPT, 4), bench.graph.ask(PROMPT, 4, text_only=True).result()  # the prompt is in both KV caches now
-        for pair in range(pairs):
-            bench.say(f"pair {pair + 1} of {pairs}")
-            if pair % 2:
-                action, bare = ask_action(), ask_bare(PROMPT, TOKENS)
-            else:
-                bare, action = ask_bare(PROMPT, TOKENS), ask_action()
-            ratios.append(action / bare)
-            speeds.append((action, bare))
-    action, bare = (statistics.median(column) for column in zip(*speeds, strict=True))
-    low, _, high = statistics.quantiles(ratios, n=4) if pairs > 1 else ratios * 3
-    detail = f"{action:.1f} / {bare:.1f} tokens/s, 2B-shaped, {pairs} pairs, half of them from {low:.3f} to {high:.3f}"
-    return [Figure("tokens/s, action / engine", statistics.median(ratios), limit=0.98, at_least=True, detail=detail)]
+    What node and client do besides, with the clock and not with the tokens, is measured in answers of which nothing is
+    passed on: a second of theirs counts as a second that the engine does not get.
+    """
+    answers, silences = bench.times(_ANSWERS), bench.times(_SILENCES)
+    loud: list[float] = []
+    quiet: list[float] = []
+    busy = silent = 0.0
+    bench.say("loading the 2B-shaped model")
+    namespace = "/streaming"  # apart from the benchmark's own client, which would have to listen as well
+    running = vlm(bench, bench.large, engine="alternating_llama", namespace=namespace)
+    with running as node, asker(namespace) as (pid, ask):
+        ask(PROMPT, 4), ask(SILENCE, 4)
+        for answer in range(answers):
+            bench.say(f"answer {answer + 1} of {answers}")
+            seconds = json.loads(ask(PROMPT, TOKENS))
+            for before, now, after in zip(seconds[::2], seconds[1::2], seconds[2::2], strict=False):
+                if None not in (before, now, after):
+                    loud.append(now)
+                    quiet.append((before + after) / 2)
+        for silence in range(silences):
+            bench.say(f"silent answer {silence + 1} of {silences}")
+            begin, used = time.monotonic(), cpu_seconds(node.pid) + cpu_seconds(pid)
+            ask(SILENCE, _SILENCE_TOKENS)
+            silent += time.monotonic() - begin
+            busy += cpu_seconds(node.pid) + cpu_seconds(pid) - used
+    alone = statistics.median(quiet)
+    message = trimmed_mean([now - around for now, around in zip(loud, quiet, strict=True)])
+    besides = busy / silent
+    ratio = alone / (alone + message) * (1 - besides)
+    detail = (
+        f"2B-shaped, {1 / alone:.1f} tokens/s; of {alone * 1e3:.1f} ms a message takes {message * 1e3:.2f} ms "
+        f"({len(loud)} tokens), node and client besides {besides:.1%}"
+    )
+    return [Figure("tokens/s, action / engine", ratio, limit=0.98, at_least=True, detail=detail)]
 
 
 def delay(bench: Bench) -> list[Figure]:

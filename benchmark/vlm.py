@@ -26,20 +26,33 @@ class Vlm:
 
 
 @contextlib.contextmanager
-def vlm(bench: Bench, model: Path, *, engine: str = "llama", remap: Mapping[str, str] | None = None) -> Iterator[Vlm]:
-    """Run the node with ``model``, ready to be asked. ``remap``: topics under other names."""
+def vlm(
+    bench: Bench,
+    model: Path,
+    *,
+    engine: str = "llama",
+    namespace: str = "",
+    remap: Mapping[str, str] | None = None,
+) -> Iterator[Vlm]:
+    """Run the node with ``model``, ready to be asked. ``remap``: topics under other names.
+
+    The benchmark's own client asks the node without a namespace and hears nothing of another one.
+    """
     arguments = ["-m", "qwen3vl_ros.nodes.vlm", "--ros-args", "-p", f"engine:={engine}"]
     arguments += ["-p", f'{engine}.model:="{model}"', "-p", f"{engine}.n_threads:={bench.threads}"]
+    if namespace:
+        arguments += ["-r", f"__ns:={namespace}"]
     for name, other in (remap or {}).items():
         arguments += ["-r", f"{name}:={other}"]
-    with Listener(bench.graph, VlmStatus, "/vlm/status") as status:
+    with Listener(bench.graph, VlmStatus, f"{namespace}/vlm/status") as status:
         begin = time.monotonic()
         with running(arguments, {"PYTHONPATH": str(HERE / "engine")}) as process:
             # A failed load shows as UNCONFIGURED with a message; so does the moment before the load, without one.
             when, ready = status.wait_for(lambda s: s.state == VlmStatus.READY or _has_failed(s))
             if ready.state != VlmStatus.READY:
                 raise RuntimeError(f"the node cannot load {model}: {ready.message}")
-            bench.graph.connect()
+            if not namespace:
+                bench.graph.connect()
             yield Vlm(process.pid, ready.engine_pid, when - begin, ready.load_time)
 
 

@@ -1,7 +1,7 @@
 """A subscription that no executor spins: its messages are taken by whoever wants them, when they want them.
 
-rclpy's executor makes a wait set of everything a node has, twice for each message: about a millisecond of Python where a
-model keeps the caches cold, and as much for a message that nobody needs. The calls below are those of rclpy's own
+rclpy's executor makes a wait set of everything a node has, twice for each message: about a millisecond of Python where
+a model keeps the caches cold, and as much for a message that nobody needs. The calls below are those of rclpy's own
 wait_for_message(), which has no public counterpart that keeps its subscription.
 """
 
@@ -48,6 +48,9 @@ class UnspunSubscription:
             message_type, topic, _ignore, qos, callback_group=_NeverSpun(), event_callbacks=_NO_EVENTS, raw=raw
         )
         self._interrupt = node.create_guard_condition(_ignore, callback_group=_NeverSpun())
+        context = node.context.handle
+        assert context is not None
+        self._wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, context)
         self.message_type = message_type
         self.topic: str = self._subscription.topic_name
 
@@ -59,18 +62,15 @@ class UnspunSubscription:
         return taken
 
     def wait(self, timeout: float) -> bool:
-        """Wait until there is a message; False after ``timeout`` seconds, once interrupted, or when ROS was shut down."""
-        context = self._node.context.handle
-        assert context is not None
+        """Wait until there is a message; False after ``timeout`` seconds, once interrupted, or without ROS."""
         # Entering a handle keeps close() in another thread from freeing it while the wait set points to it.
         with self._subscription.handle, self._interrupt.handle:
             try:
-                wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, context)
-                wait_set.clear_entities()
-                wait_set.add_subscription(self._subscription.handle)
-                wait_set.add_guard_condition(self._interrupt.handle)
-                wait_set.wait(int(timeout * 1e9))
-                return bool(wait_set.is_ready("subscription", 0))
+                self._wait_set.clear_entities()
+                self._wait_set.add_subscription(self._subscription.handle)
+                self._wait_set.add_guard_condition(self._interrupt.handle)
+                self._wait_set.wait(int(timeout * 1e9))
+                return bool(self._wait_set.is_ready("subscription", 0))
             except _rclpy.RCLError:
                 if self._node.context.ok():
                     raise

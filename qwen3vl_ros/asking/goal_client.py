@@ -100,9 +100,9 @@ class GoalClient:
         for service, reply in awaited:
             service.remove_pending_request(reply)
 
-    def wait(self, timeout: float) -> None:
-        """Wait for feedback until :meth:`wake`, for at most ``timeout`` seconds. One thread at a time."""
-        self._feedback.wait(timeout)
+    def wait(self, timeout: float) -> bool:
+        """Whether feedback came, waited for until :meth:`wake` or ``timeout`` seconds have passed; by one thread."""
+        return self._feedback.wait(timeout)
 
     def wake(self) -> None:
         """End a running :meth:`wait`, or else the next one."""

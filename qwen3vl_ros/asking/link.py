@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 _LOOK_PERIOD = 0.1
-"""Seconds between looks at the graph, while something is awaited: rclpy has no event for a server that comes or goes."""
+"""Seconds between looks at the graph, while something is awaited: rclpy has no event for servers that come or go."""
 
 _CALM_PERIOD = 0.5
 """The same while all is well: every question is being answered, and the server is there."""
@@ -196,9 +196,11 @@ class Link:
     def _attend(self) -> None:
         """Our own thread: bring feedback as it comes, and look around when that is due."""
         with contextlib.suppress(InvalidHandle):  # the ROS node was destroyed
-            while not self._closed and self._node.context.ok():
+            while not self._closed:
                 # Nobody wakes us when ROS is shut down.
-                self._client.wait(max(0.0, min(_SHUTDOWN_CHECK, self._look_due - time.monotonic())))
+                news = self._client.wait(max(0.0, min(_SHUTDOWN_CHECK, self._look_due - time.monotonic())))
+                if not news and not self._node.context.ok():
+                    return
                 for key, feedback in self._client.new_feedback():
                     asked = self._open.get(key)
                     if asked is not None:

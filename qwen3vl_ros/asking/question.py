@@ -162,10 +162,10 @@ class Question:
         Ends when the question ends; raises its error then. Blocks like :meth:`result`.
         """
         index = 0
+        if not self.done():
+            self._carrier.check_may_block()
         while True:
-            if len(self._deltas) <= index and not self.done():
-                self._carrier.check_may_block()
-                self._wait(functools.partial(self._has_more_than, index), None)
+            self._wait(functools.partial(self._has_more_than, index), None)
             # The list only grows, and a question adds nothing after its end.
             ended = self._phase is Phase.DONE
             yield from (new := self._deltas[index:])
@@ -289,10 +289,12 @@ class Question:
         give_up = float("inf") if timeout is None else time.monotonic() + timeout
         while not condition() and time.monotonic() < give_up:
             with self._changed:
-                if not condition():
-                    until = min(self._deadline, give_up, time.monotonic() + _STOP_CHECK)
-                    self._changed.wait(max(0.0, until - time.monotonic()))
-            self._expire()
+                if condition():
+                    return
+                until = min(self._deadline, give_up, time.monotonic() + _STOP_CHECK)
+                told = self._changed.wait(max(0.0, until - time.monotonic()))
+            if not told:
+                self._expire()
 
 
 class AnswerStream:

@@ -30,6 +30,7 @@ from qwen3vl_ros.engines.base import (
     EngineNotReady,
     ModelNotFound,
     Request,
+    Stage,
 )
 from qwen3vl_ros.engines.worker import pack
 
@@ -259,7 +260,9 @@ class EngineProcess:
             last_sign = time.monotonic()
             kind = message[0]
             if kind == "chunk":
-                self._deliver(message[1], message[2], last=message[2].finish_reason is not None)
+                _, identifier, (stage, *others) = message
+                chunk = Chunk(Stage(stage), *others)
+                self._deliver(identifier, chunk, last=chunk.finish_reason is not None)
             elif kind == "error":
                 self._deliver(message[1], message[2], last=True)
             elif kind == "alive":

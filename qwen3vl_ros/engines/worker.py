@@ -7,7 +7,8 @@ left in /dev/shm whoever dies when.
 
 To the worker: ``("generate", id, sizes)`` + a descriptor, ``("cancel", id)``, ``("close",)``.
 From the worker: ``("alive", rss_bytes)``, ``("loading", sentence)``, ``("ready", description, load_seconds)``,
-``("failed", error)``, ``("chunk", id, chunk)``, ``("error", id, error)``.
+``("failed", error)``, ``("chunk", id, fields)``, ``("error", id, error)``. A chunk's fields come in their order, the
+stage as its number: a pickle of a class takes several times as long to make and to read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import mmap
+import operator
 import os
 import pickle
 import signal
@@ -31,6 +33,8 @@ from qwen3vl_ros.engines.base import Cancel, Chunk, Engine, EngineError, Request
 
 HEARTBEAT_PERIOD = 1.0
 """Seconds between two ``alive`` messages."""
+
+_chunk_fields = operator.attrgetter(*Chunk.__slots__)
 
 _log = logging.getLogger(__name__)
 
@@ -90,9 +94,13 @@ class _Worker:
     def send(self, *message: Any) -> None:
         with self._send_lock:
             try:
-                self._connection.send(message)
+                self._connection.send_bytes(pickle.dumps(message))
             except OSError:  # the node is gone, and this process with it
                 os._exit(0)
+
+    def _send_chunk(self, identifier: int, chunk: Chunk) -> None:
+        stage, *others = _chunk_fields(chunk)
+        self.send("chunk", identifier, (int(stage), *others))
 
     def beat(self) -> None:
         """Say that this process is alive and how much memory it holds, for ever."""
@@ -111,14 +119,14 @@ class _Worker:
             last: Chunk | None = None
             for chunk in engine.generate(request, cancel):
                 if chunk.finish_reason is None:
-                    self.send("chunk", identifier, chunk)
+                    self._send_chunk(identifier, chunk)
                 else:
                     last = chunk
             # Only now is the engine free: the node sends the next request as soon as it has the last chunk.
             del self._cancels[identifier]
             if last is None:
                 raise EngineError("the engine ended an answer without a finish reason; it breaks its contract")
-            self.send("chunk", identifier, last)
+            self._send_chunk(identifier, last)
         except EngineError as error:
             self._cancels.pop(identifier, None)
             self.send("error", identifier, as_contract(error))

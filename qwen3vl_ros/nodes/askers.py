@@ -6,26 +6,34 @@ import threading
 import uuid
 from typing import Any
 
-from rclpy.action.server import ServerGoalHandle
+from rclpy.action.server import ActionServer, ServerGoalHandle
 from rclpy.executors import Executor
 from rclpy.task import Future
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.engines.base import Stage
 from qwen3vl_ros.nodes.job import Code, Outcome, Progress
-from qwen3vl_ros.nodes.messages import feedback_message, fill_result
+from qwen3vl_ros.nodes.messages import fill_feedback, fill_result
 from qwen3vl_ros.srv import Ask
 
 
 class ActionAsker:
     """A goal of the action: feedback goes straight out from the thread that has it, the result through the executor."""
 
-    def __init__(self, goal_handle: ServerGoalHandle[Any, Any, Any], executor: Executor) -> None:
+    def __init__(
+        self,
+        goal_handle: ServerGoalHandle[Any, Any, Any],
+        server: ActionServer[Any, Any, Any],
+        executor: Executor,
+    ) -> None:
         self._goal_handle = goal_handle
+        self._server = server
         self._executor = executor
+        self._message = AskImage.Impl.FeedbackMessage(goal_id=goal_handle.goal_id)
         self._sequence = 0
         self._lock = threading.Lock()
         self._started = False
+        self._over = False
         self._outcome: Future[Outcome] = Future(executor=executor)
 
     @property
@@ -43,13 +51,17 @@ class ActionAsker:
     def progress(self, progress: Progress) -> None:
         """Publish it as feedback."""
         with self._lock:
-            if self._started and progress.stage is Stage.QUEUED:
-                return  # somebody counted the queue just before this goal left it
-            self._goal_handle.publish_feedback(feedback_message(progress, self._sequence))
+            if self._over or (self._started and progress.stage is Stage.QUEUED):
+                return  # somebody counted the queue just before this goal left it, or had one more token
+            fill_feedback(self._message.feedback, progress, self._sequence)
+            # As ServerGoalHandle.publish_feedback(), which makes three new messages for each: between two tokens of a
+            # large model that takes a third of a millisecond from it.
+            self._server._handle.publish_feedback(self._message)
             self._sequence += 1
 
     def finished(self, outcome: Outcome) -> None:
         """The goal's result: status, then the message."""
+        self._over = True
         self.started()
         self._outcome.set_result(outcome)
         self._executor.wake()

@@ -54,8 +54,7 @@ class Display:
 
     def writing(self, question: str, text: str, pictures: Sequence[Picture]) -> None:
         """An answer grew. Returns at once; pictures that come too fast are left out."""
-        now = time.monotonic()
-        if not pictures or now < self._next_look:
+        if not pictures or (now := time.monotonic()) < self._next_look:
             return
         # Not for each token: a model leaves the caches cold, and then asking the middleware takes 50 microseconds.
         self._next_look = now + _PERIOD

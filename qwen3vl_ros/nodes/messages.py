@@ -143,17 +143,15 @@ def usage_message(outcome: Outcome) -> Usage:
     )
 
 
-def feedback_message(progress: Progress, sequence: int) -> AskImage.Feedback:
-    """One feedback message."""
-    return AskImage.Feedback(
-        stage=int(progress.stage),
-        queue_position=progress.queue_position,
-        sequence=sequence,
-        delta=progress.delta,
-        text=progress.text or "",
-        reasoning_delta=progress.reasoning_delta,
-        completion_tokens=progress.completion_tokens,
-    )
+def fill_feedback(feedback: AskImage.Feedback, progress: Progress, sequence: int) -> None:
+    """Make it say what happened."""
+    feedback.stage = int(progress.stage)
+    feedback.queue_position = progress.queue_position
+    feedback.sequence = sequence
+    feedback.delta = progress.delta
+    feedback.text = progress.text or ""
+    feedback.reasoning_delta = progress.reasoning_delta
+    feedback.completion_tokens = progress.completion_tokens
 
 
 def answer_message(question: Question | None, goal_id: str, outcome: Outcome) -> Answer:

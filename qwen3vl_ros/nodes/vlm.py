@@ -351,7 +351,7 @@ class VlmNode(LifecycleNode):
         return GoalResponse.REJECT if self._conductor is None else GoalResponse.ACCEPT
 
     def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
-        self._accept(goal_handle.request, ActionAsker(goal_handle, self._executor))
+        self._accept(goal_handle.request, ActionAsker(goal_handle, self._action_server, self._executor))
 
     def _on_cancel(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> CancelResponse:
         conductor = self._conductor
