@@ -9,7 +9,7 @@ objects. Feedback, a message per token, is not left to the executor either: whoe
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from action_msgs.srv import CancelGoal
@@ -39,7 +39,7 @@ _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 class GoalClient:
-    """Requests about goals, each known by its 16 bytes. Any thread may call any method; only :meth:`wait` blocks.
+    """Requests about goals, each known by its 16 bytes. Any thread may call anything; only :meth:`next_feedback` blocks.
 
     ``action`` is the action's full name. What a request is to be followed by runs on the executor's thread, as a task
     of its own, which belongs to no callback group. Once the ROS node is destroyed, requests have no reply.
@@ -100,18 +100,18 @@ class GoalClient:
         for service, reply in awaited:
             service.remove_pending_request(reply)
 
-    def wait(self, timeout: float) -> bool:
-        """Whether feedback came, waited for until :meth:`wake` or ``timeout`` seconds have passed; by one thread."""
-        return self._feedback.wait(timeout)
+    def next_feedback(self, timeout: float) -> tuple[bytes, AskImage.Feedback] | None:
+        """A goal, of whichever client, and the next feedback of it; None after ``timeout`` seconds, or :meth:`wake`.
+
+        One thread at a time may call it.
+        """
+        if not self._feedback.wait(timeout) or (taken := self._feedback.take()) is None:
+            return None
+        return bytes(taken[0].goal_id.uuid), taken[0].feedback
 
     def wake(self) -> None:
-        """End a running :meth:`wait`, or else the next one."""
+        """End a running :meth:`next_feedback`, or else the next one."""
         self._feedback.interrupt()
-
-    def new_feedback(self) -> Iterator[tuple[bytes, AskImage.Feedback]]:
-        """The feedback of any client's goals that came since it was taken last, each with its goal."""
-        while (taken := self._feedback.take()) is not None:
-            yield bytes(taken[0].goal_id.uuid), taken[0].feedback
 
     def new_statuses(self) -> Mapping[bytes, int]:
         """The statuses of all clients' goals, GoalStatus constants; empty if none came since they were asked for."""

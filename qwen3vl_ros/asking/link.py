@@ -198,13 +198,13 @@ class Link:
         with contextlib.suppress(InvalidHandle):  # the ROS node was destroyed
             while not self._closed:
                 # Nobody wakes us when ROS is shut down.
-                news = self._client.wait(max(0.0, min(_SHUTDOWN_CHECK, self._look_due - time.monotonic())))
-                if not news and not self._node.context.ok():
-                    return
-                for key, feedback in self._client.new_feedback():
-                    asked = self._open.get(key)
-                    if asked is not None:
+                wait = min(_SHUTDOWN_CHECK, max(0.0, self._look_due - time.monotonic()))
+                if (news := self._client.next_feedback(wait)) is not None:
+                    key, feedback = news
+                    if (asked := self._open.get(key)) is not None:
                         asked.question.add_feedback(feedback)
+                elif not self._node.context.ok():
+                    return
                 if time.monotonic() >= self._look_due:
                     self._look()
 

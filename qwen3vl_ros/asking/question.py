@@ -166,6 +166,8 @@ class Question:
             self._carrier.check_may_block()
         while True:
             self._wait(functools.partial(self._has_more_than, index), None)
+            if time.monotonic() > self._deadline:
+                self._expire()
             # The list only grows, and a question adds nothing after its end.
             ended = self._phase is Phase.DONE
             yield from (new := self._deltas[index:])

@@ -1,4 +1,4 @@
-"""Deadlines of many questions, watched by one thread."""
+"""Deadlines of many questions, and whatever else is due at some moment, watched by one thread."""
 
 from __future__ import annotations
 

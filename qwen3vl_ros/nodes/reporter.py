@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +19,11 @@ from qwen3vl_ros.engines.process import Health, State
 from qwen3vl_ros.msg import Answer, VlmStatus
 from qwen3vl_ros.nodes import diagnostics
 from qwen3vl_ros.nodes.conductor import Conductor
+from qwen3vl_ros.nodes.deadlines import Deadlines
 from qwen3vl_ros.nodes.job import Code, Outcome, first_frame_id
 from qwen3vl_ros.nodes.messages import answer_message
 from qwen3vl_ros.nodes.parameters import Settings, described
+from qwen3vl_ros.unspun import Closed
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -43,20 +47,26 @@ class View:
 class Reporter:
     """Publishes what ``look`` shows. Every method may be called from any thread."""
 
-    def __init__(self, node: Node, look: Callable[[], View]) -> None:
+    def __init__(self, node: Node, look: Callable[[], View], deadlines: Deadlines) -> None:
         self.last_error = ""
         self._node = node
         self._look = look
+        self._deadlines = deadlines
         self._totals: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._status = node.create_publisher(VlmStatus, "~/status", _LATCHED)
         self._answers = node.create_publisher(Answer, "~/answers", 10)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = node.create_timer(look().settings.diagnostics_period, self._publish_diagnostics)
+        self.set_period(look().settings.diagnostics_period)
 
     def set_period(self, seconds: float) -> None:
-        """Publish diagnostics that often."""
-        self._timer.timer_period_ns = int(seconds * 1e9)
+        """Publish diagnostics that often from now on, by the clock on the wall, whatever simulated time does.
+
+        Not with a timer of the node: for each call its executor looks at all that the node has, which takes longer.
+        """
+        with self._lock:
+            self._period = seconds
+            self._due = self._deadlines.add(time.monotonic() + seconds, self._diagnose)
 
     def count_accepted(self) -> None:
         """A question was accepted."""
@@ -117,6 +127,15 @@ class Reporter:
             status.prompt_tokens = self._totals["prompt_tokens"]
             status.completion_tokens = self._totals["completion_tokens"]
             self._status.publish(status)
+
+    def _diagnose(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if now < self._due.when:
+                return  # planned anew meanwhile
+            self._due = self._deadlines.add(now + self._period, self._diagnose)
+        with contextlib.suppress(Closed):  # a camera, this very moment
+            self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
         view, name = self._look(), self._node.get_fully_qualified_name()

@@ -69,9 +69,9 @@ class VlmNode(LifecycleNode):
         self._adopting = False
         self._finalized = False
         self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
-        self._reporter = Reporter(self, self._view)
-        self._display = Display(self, self._log_error)
         self._deadlines = Deadlines(self._log_error)
+        self._reporter = Reporter(self, self._view, self._deadlines)
+        self._display = Display(self, self._log_error)
         group = ReentrantCallbackGroup()
         self._action_server = ActionServer(
             self,
