@@ -39,7 +39,7 @@ _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 class GoalClient:
-    """Requests about goals, each known by its 16 bytes. Any thread may call anything; only :meth:`next_feedback` blocks.
+    """Requests about goals, each known by its 16 bytes. Any thread may call any method; :meth:`next_feedback` blocks.
 
     ``action`` is the action's full name. What a request is to be followed by runs on the executor's thread, as a task
     of its own, which belongs to no callback group. Once the ROS node is destroyed, requests have no reply.
@@ -66,7 +66,9 @@ class GoalClient:
             event_callbacks=_NO_EVENTS,
             raw=True,
         )
-        self._feedback = UnspunSubscription(node, kinds.FeedbackMessage, f"{action}/_action/feedback", _FEEDBACK)
+        self._feedback = UnspunSubscription(
+            node, kinds.FeedbackMessage, f"{action}/_action/feedback", _FEEDBACK, raw=True
+        )
 
     def server_is_ready(self) -> bool:
         """Whether a node serves the action, as far as the graph tells."""
@@ -100,14 +102,18 @@ class GoalClient:
         for service, reply in awaited:
             service.remove_pending_request(reply)
 
-    def next_feedback(self, timeout: float) -> tuple[bytes, AskImage.Feedback] | None:
-        """A goal, of whichever client, and the next feedback of it; None after ``timeout`` seconds, or :meth:`wake`.
+    def next_feedback(self, timeout: float) -> tuple[bytes, bytes] | None:
+        """A goal, of whichever client, and the next feedback on it, for :func:`feedback_of`; by one thread at a time.
 
-        One thread at a time may call it.
+        None after ``timeout`` seconds, or :meth:`wake`.
+
+        A serialized FeedbackMessage is (CDR, OMG DDS-RTPS 10.2) an encapsulation header of 4 bytes, the goal's 16 and
+        those of the Feedback, which are aligned the same without them.
         """
         if not self._feedback.wait(timeout) or (taken := self._feedback.take()) is None:
             return None
-        return bytes(taken[0].goal_id.uuid), taken[0].feedback
+        serialized: bytes = taken[0]
+        return serialized[4:20], serialized[:4] + serialized[20:]
 
     def wake(self) -> None:
         """End a running :meth:`next_feedback`, or else the next one."""
@@ -139,6 +145,12 @@ class GoalClient:
 
     def _take_status(self, message: bytes) -> None:
         self._newest_status = message
+
+
+def feedback_of(serialized: bytes) -> AskImage.Feedback:
+    """What :meth:`GoalClient.next_feedback` brought."""
+    feedback: AskImage.Feedback = deserialize_message(serialized, AskImage.Feedback)
+    return feedback
 
 
 def _uuid(key: bytes) -> UUID:

@@ -34,7 +34,7 @@ from qwen3vl_ros.asking.exceptions import (
     WouldDeadlock,
     error_of_code,
 )
-from qwen3vl_ros.asking.goal_client import GoalClient
+from qwen3vl_ros.asking.goal_client import GoalClient, feedback_of
 from qwen3vl_ros.asking.question import Phase, Question
 
 if TYPE_CHECKING:
@@ -200,9 +200,9 @@ class Link:
                 # Nobody wakes us when ROS is shut down.
                 wait = min(_SHUTDOWN_CHECK, max(0.0, self._look_due - time.monotonic()))
                 if (news := self._client.next_feedback(wait)) is not None:
-                    key, feedback = news
+                    key, serialized = news
                     if (asked := self._open.get(key)) is not None:
-                        asked.question.add_feedback(feedback)
+                        asked.question.add_feedback(feedback_of(serialized))
                 elif not self._node.context.ok():
                     return
                 if time.monotonic() >= self._look_due:
