@@ -17,8 +17,8 @@ from vlm import vlm
 PROMPT = "What is on the table?"
 TOKENS = 64
 _ANSWERS = 30
-_SILENCES = 3
-_SILENCE_TOKENS = 256  # long: what begins and ends an answer is not what is looked for
+_SILENCES = 2
+_SILENCE_TOKENS = 512  # long: what begins and ends an answer is not what is looked for
 
 
 def throughput(bench: Bench) -> list[Figure]:

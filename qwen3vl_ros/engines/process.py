@@ -36,6 +36,8 @@ from qwen3vl_ros.engines.worker import pack
 
 Deliver: TypeAlias = Callable[[Chunk | EngineError], None]
 
+_STAGES = tuple(Stage)
+
 _BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before the first start and before the n-th restart in a row; an answered request begins the row anew."""
 
@@ -261,7 +263,7 @@ class EngineProcess:
             kind = message[0]
             if kind == "chunk":
                 _, identifier, (stage, *others) = message
-                chunk = Chunk(Stage(stage), *others)
+                chunk = Chunk(_STAGES[stage], *others)
                 self._deliver(identifier, chunk, last=chunk.finish_reason is not None)
             elif kind == "error":
                 self._deliver(message[1], message[2], last=True)

@@ -51,7 +51,7 @@ class Outcome:
     model: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
     """One feedback message. ``text`` None = thinned out."""
 
