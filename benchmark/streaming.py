@@ -22,7 +22,7 @@ _SILENCE_TOKENS = 512  # long: what begins and ends an answer is not what is loo
 
 
 def throughput(bench: Bench) -> list[Figure]:
-    """Of one engine: tokens that are passed on against those before and after, which are not; see performance.md.
+    """Of one engine: tokens that are passed on against those before and after, which are not; see docs/performance.md.
 
     What node and client do besides, with the clock and not with the tokens, is measured in answers of which nothing is
     passed on: a second of theirs counts as a second that the engine does not get.
