@@ -19,6 +19,9 @@ from rclpy.qos import QoSProfile
 Closed = _rclpy.InvalidHandle
 """Raised where a subscription is used after it was closed."""
 
+RclError = _rclpy.RCLError
+"""Raised by whatever a node is asked when a signal has shut ROS down, and where the middleware fails."""
+
 _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 """They would be the executor's to look at."""
 
@@ -71,7 +74,7 @@ class UnspunSubscription:
                 self._wait_set.add_guard_condition(self._interrupt.handle)
                 self._wait_set.wait(int(timeout * 1e9))
                 return bool(self._wait_set.is_ready("subscription", 0))
-            except _rclpy.RCLError:
+            except RclError:
                 if self._node.context.ok():
                     raise
                 return False

@@ -21,7 +21,7 @@ from rclpy.serialization import deserialize_message
 from unique_identifier_msgs.msg import UUID
 
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.unspun import UnspunSubscription
+from qwen3vl_ros.unspun import RclError, UnspunSubscription
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -77,6 +77,10 @@ class GoalClient:
                 self._node.count_publishers(topic) for topic in (self._feedback.topic, self._status.topic_name)
             )
         except InvalidHandle:
+            return False
+        except RclError:
+            if self._node.context.ok():
+                raise
             return False
 
     def send(self, key: bytes, goal: AskImage.Goal, then: Callable[[Any], object]) -> None:
