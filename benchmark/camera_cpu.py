@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import statistics
 import time
-from collections.abc import Callable
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -17,15 +18,15 @@ from ros_graph import Listener
 from vlm import vlm
 
 WINDOW = 8.0
-WINDOWS = 2
+ROUNDS = 2
+SUBSCRIBERS = 3
+"""Plain subscribers per round, each a new process: what one costs depends on how its heap happens to lie."""
 
 
 def camera_cpu(bench: Bench) -> list[Figure]:
-    """In turn: the node active and no other subscriber; the node inactive, so without subscription, and a plain one."""
-    window, windows = (2.0, 1) if bench.quick else (WINDOW, WINDOWS)
-    node_cpu = plain_cpu = 0.0
-    received = 0
-    rates = []
+    """In turn: the node active and no other subscriber; the node inactive, so without subscription, and plain ones."""
+    window, rounds, subscribers = (2.0, 1, 1) if bench.quick else (WINDOW, ROUNDS, SUBSCRIBERS)
+    node_shares, plain_shares, node_rates, plain_rates = [], [], [], []
     bench.say("starting camera and node")
     with running([str(HERE / "camera_publisher.py")]), vlm(bench, bench.small, remap={"image": TOPIC}) as node:
 
@@ -35,34 +36,35 @@ def camera_cpu(bench: Bench) -> list[Figure]:
                 raise RuntimeError("the node refused a change of its lifecycle state")
 
         with Listener(bench.graph, DiagnosticArray, "/diagnostics", 10) as diagnostics:
-            for number in range(windows):
-                bench.say(f"window {2 * number + 1} of {2 * windows}: the node")
+            for number in range(rounds):
+                bench.say(f"round {number + 1} of {rounds}: the node")
                 diagnostics.wait_for(lambda message: _rate(message) > 0)  # frames arrive
-                node_cpu += _cpu_in(window, lambda: cpu_seconds(node.pid) + cpu_seconds(node.worker_pid))
+                node_shares.append(_cores(window, node.pid, node.worker_pid))
                 while diagnostics.waiting:
-                    rates.append(_rate(diagnostics.wait_for()[1]))
+                    node_rates.append(_rate(diagnostics.wait_for()[1]))
                 change(Transition.TRANSITION_DEACTIVATE)
-                bench.say(f"window {2 * number + 2} of {2 * windows}: a plain subscriber")
-                with running([str(HERE / "plain_subscriber.py")]) as plain:
-                    read_line(plain)
-                    begin, pid = time.monotonic(), plain.pid
-                    plain_cpu += _cpu_in(window, lambda pid=pid: cpu_seconds(pid))
-                    plain.send_signal(2)
-                    received += int(read_line(plain))
-                    seconds = time.monotonic() - begin
+                for plain_number in range(subscribers):
+                    bench.say(f"round {number + 1} of {rounds}: plain subscriber {plain_number + 1} of {subscribers}")
+                    with running([str(HERE / "plain_subscriber.py")]) as plain:
+                        read_line(plain)
+                        begin = time.monotonic()
+                        plain_shares.append(_cores(window / subscribers, plain.pid))
+                        plain.send_signal(signal.SIGINT)
+                        plain_rates.append(int(read_line(plain)) / (time.monotonic() - begin))
                 change(Transition.TRANSITION_ACTIVATE)
-    total = window * windows
+    node_share, plain_share = statistics.mean(node_shares), statistics.mean(plain_shares)
     detail = (
-        f"{node_cpu / total:.3f} / {plain_cpu / total:.3f} cores; the node saw {max(rates, default=0):.0f} Hz, "
-        f"the subscriber {received / windows / seconds:.0f} Hz"
+        f"{node_share:.3f} / {plain_share:.3f} cores ({min(plain_shares):.2f} to {max(plain_shares):.2f}); "
+        f"the node saw {max(node_rates, default=0):.0f} Hz, the subscribers {min(plain_rates):.0f} Hz or more"
     )
-    return [Figure("CPU, idle node / plain subscriber, 1080p30", node_cpu / plain_cpu, limit=0.15, detail=detail)]
+    return [Figure("CPU, idle node / plain subscriber, 1080p30", node_share / plain_share, limit=0.15, detail=detail)]
 
 
-def _cpu_in(seconds: float, cpu: Callable[[], float]) -> float:
-    begin = cpu()
+def _cores(seconds: float, *pids: int) -> float:
+    """How many cores these processes use together."""
+    begin, cpu = time.monotonic(), sum(map(cpu_seconds, pids))
     time.sleep(seconds)
-    return cpu() - begin
+    return (sum(map(cpu_seconds, pids)) - cpu) / (time.monotonic() - begin)
 
 
 def _rate(diagnostics: DiagnosticArray) -> float:

@@ -1,12 +1,12 @@
-"""What a node usually does with a camera: rclpy.spin and a callback, which here only counts.
+"""What a node usually does with a camera: a spinning executor and a callback, which here only counts.
 
 Prints "ready" at the first picture and, when interrupted, how many came.
 """
 
 from __future__ import annotations
 
-import os
 import signal
+import threading
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -32,14 +32,12 @@ def main() -> None:
     node.create_subscription(Image, TOPIC, on_image, qos_profile_sensor_data)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-
-    def stop(*_: object) -> None:
-        """Shutting the executor down from within one of its callbacks raises in rclpy; nothing here needs order."""
-        print(received, flush=True)
-        os._exit(0)
-
-    signal.signal(signal.SIGINT, stop)
-    executor.spin()
+    interrupted = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    while not interrupted.is_set():
+        executor.spin_once()
+    print(received, flush=True)
+    rclpy.shutdown()  # takes leave of the camera, which would go on sending to a reader that only disappeared
 
 
 if __name__ == "__main__":

@@ -108,9 +108,9 @@ class FrameSource:
         self._lock = threading.Lock()
         self._newest: Frame | None = None
         self._taken = 0
-        self._published = 0
+        self._published: int | None = None
         self._looked: float | None = None
-        self._published_then = 0
+        self._published_then: int | None = None
         self._rate: float | None = None
         self._frame_age: float | None = None
 
@@ -158,8 +158,11 @@ class FrameSource:
             frame = self._take()
             self._subscription.interrupt()  # the frame just taken may be the one that a running wait() waits for
             self._frame_age = None if frame is None else self._age(frame)
-            if self._looked is not None:
-                self._rate = max(0, self._published - self._published_then) / (now - self._looked)
+            self._rate = None
+            if self._looked is not None and self._published is not None and self._published_then is not None:
+                published = self._published - self._published_then
+                # Fewer than before: another publisher, or the same one started anew.
+                self._rate = published / (now - self._looked) if published >= 0 else None
             self._looked, self._published_then = now, self._published
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         problem = self._mismatch() or ("" if publishers else f"nobody publishes {self.topic}")
@@ -174,7 +177,7 @@ class FrameSource:
                 stamp = header_stamp(serialized) or self._clock.now().nanoseconds
                 self._newest = Frame(stamp, serialized, self._type)
                 self._taken += 1
-                self._published = info["publication_sequence_number"] or 0
+                self._published = info["publication_sequence_number"]
             return self._newest
 
     def _age(self, frame: Frame) -> float:
