@@ -5,22 +5,28 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from processes import PATIENCE, read_line, running
 
 
 @contextlib.contextmanager
-def asker(namespace: str) -> Iterator[tuple[int, Callable[[str, int], str]]]:
-    """The program's pid, and a function from prompt and max_tokens to the whole answer of the node in ``namespace``."""
+def asker(namespace: str) -> Iterator[tuple[int, Callable[..., list[tuple[int, str]]]]]:
+    """The program's pid, and ``ask(prompt, max_tokens, picture=None)``, which asks the node in ``namespace``.
+
+    It returns the pieces of the answer, each with the time.monotonic_ns() when the program had it. ``picture``: a file.
+    """
     with running([__file__, namespace]) as process:
         read_line(process)
 
-        def ask(prompt: str, max_tokens: int) -> str:
+        def ask(prompt: str, max_tokens: int, picture: Path | None = None) -> list[tuple[int, str]]:
             assert process.stdin is not None
-            process.stdin.write(json.dumps([prompt, max_tokens]) + "\n")
+            images = [] if picture is None else [str(picture)]
+            process.stdin.write(json.dumps([prompt, max_tokens, images]) + "\n")
             process.stdin.flush()
-            return str(json.loads(read_line(process)))
+            return [(when, text) for when, text in json.loads(read_line(process))]
 
         yield process.pid, ask
 
@@ -33,11 +39,16 @@ def main() -> int:
         client.wait_for_server(PATIENCE)
         print("ready", flush=True)
         for line in sys.stdin:
-            prompt, max_tokens = json.loads(line)
-            stream = client.stream(prompt, text_only=True, temperature=0.0, max_tokens=max_tokens, timeout=PATIENCE)
-            for _ in stream:
-                pass
-            print(json.dumps(stream.answer.text), flush=True)
+            prompt, max_tokens, images = json.loads(line)
+            stream = client.stream(
+                prompt,
+                images=images,
+                text_only=not images,
+                temperature=0.0,
+                max_tokens=max_tokens,
+                timeout=PATIENCE,
+            )
+            print(json.dumps([(time.monotonic_ns(), text) for text in stream]), flush=True)
     return 0
 
 

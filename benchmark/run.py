@@ -28,6 +28,7 @@ from memory import memory
 from openvino_llama import openvino_llama
 from ros_graph import RosGraph, isolate
 from same_frame import same_frame
+from spinning import spinning
 from start_up import start_up
 from streaming import delay, throughput
 
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "start_up": start_up,
     "memory": memory,
     "gateway_load": gateway_load,
+    "spinning": spinning,
     "openvino": openvino_llama,
 }
 

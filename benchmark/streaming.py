@@ -9,16 +9,19 @@ from pathlib import Path
 
 from asker import asker
 from bench import Bench
-from engine.alternating_llama import SILENCE
+from engine.clocked_llama import EVERY_SECOND, NONE
 from figures import Figure, percentile, trimmed_mean
-from processes import cpu_seconds
+from processes import HERE, cpu_seconds
 from vlm import vlm
 
-PROMPT = "What is on the table?"
-TOKENS = 64
+_PROMPT = "Describe the picture."
+_PICTURE = HERE.parent / "test" / "data" / "gazebo_frames" / "0000.jpg"
+_TOKENS = 64
 _ANSWERS = 30
+_DELAYS = 300
 _SILENCES = 2
 _SILENCE_TOKENS = 512  # long: what begins and ends an answer is not what is looked for
+_NAMESPACE = "/streaming"  # apart from the benchmark's own client, which would have to listen as well
 
 
 def throughput(bench: Bench) -> list[Figure]:
@@ -32,13 +35,11 @@ def throughput(bench: Bench) -> list[Figure]:
     quiet: list[float] = []
     busy = silent = 0.0
     bench.say("loading the 2B-shaped model")
-    namespace = "/streaming"  # apart from the benchmark's own client, which would have to listen as well
-    running = vlm(bench, bench.large, engine="alternating_llama", namespace=namespace)
-    with running as node, asker(namespace) as (pid, ask):
-        ask(PROMPT, 4), ask(SILENCE, 4)
+    with vlm(bench, bench.large, engine="clocked_llama", namespace=_NAMESPACE) as node, asker(_NAMESPACE) as (pid, ask):
+        ask(EVERY_SECOND, 4), ask(NONE, 4)
         for answer in range(answers):
             bench.say(f"answer {answer + 1} of {answers}")
-            seconds = json.loads(ask(PROMPT, TOKENS))
+            _, seconds = _clocks(ask(EVERY_SECOND, _TOKENS))
             for before, now, after in zip(seconds[::2], seconds[1::2], seconds[2::2], strict=False):
                 if None not in (before, now, after):
                     loud.append(now)
@@ -46,7 +47,7 @@ def throughput(bench: Bench) -> list[Figure]:
         for silence in range(silences):
             bench.say(f"silent answer {silence + 1} of {silences}")
             begin, used = time.monotonic(), cpu_seconds(node.pid) + cpu_seconds(pid)
-            ask(SILENCE, _SILENCE_TOKENS)
+            ask(NONE, _SILENCE_TOKENS)
             silent += time.monotonic() - begin
             busy += cpu_seconds(node.pid) + cpu_seconds(pid) - used
     alone = statistics.median(quiet)
@@ -61,31 +62,35 @@ def throughput(bench: Bench) -> list[Figure]:
 
 
 def delay(bench: Bench) -> list[Figure]:
-    """From the moment an engine yields a chunk to the client's feedback callback (engine ``clocked_llama``).
+    """From the moment an engine yields a token to the moment a program's loop over ``client.stream()`` has it.
 
     With the small model, and with the 2B-shaped one, which keeps every core busy and the caches empty between tokens.
     """
     return [
-        *_delay(bench, bench.small, "shipped model", limit=1.0),
-        *_delay(bench, bench.large, "2B-shaped, all cores busy", limit=None),
+        *_delay(bench, bench.small, _PICTURE, "shipped model", limit=1.0),
+        *_delay(bench, bench.large, None, "2B-shaped, all cores busy", limit=None),
     ]
 
 
-def _delay(bench: Bench, model: Path, name: str, limit: float | None) -> list[Figure]:
-    goals = bench.times(5)
+def _delay(bench: Bench, model: Path, picture: Path | None, name: str, limit: float | None) -> list[Figure]:
+    wanted = bench.times(_DELAYS)
     delays: list[float] = []
     bench.say(f"loading the {name}")
-    with vlm(bench, model, engine="clocked_llama"):
-        for number in range(goals):
-            bench.say(f"goal {number + 1} of {goals}")
-            goal = bench.graph.ask(PROMPT, TOKENS, text_only=True)
-            goal.wait_for_token()
-            goal.result()  # rclpy drops feedback that it handles after the result: a fast model's last tokens
-            delays += [
-                (when - int(message.delta) / 1e9) * 1e3 for when, message in goal.feedback if message.completion_tokens
-            ]
+    with vlm(bench, model, engine="clocked_llama", namespace=_NAMESPACE), asker(_NAMESPACE) as (_, ask):
+        ask(_PROMPT, _TOKENS, picture)
+        while len(delays) < wanted:
+            bench.say(f"{len(delays)} of {wanted} tokens")
+            left, _ = _clocks(pieces := ask(_PROMPT, _TOKENS, picture))
+            arrived = [when for when, text in pieces for _ in text.split("[")[0].split()]
+            delays += [(there - here) / 1e6 for here, there in zip(left, arrived, strict=True)]
     detail = f"{len(delays)} tokens, {name}, worst {max(delays):.2f} ms"
     return [
-        Figure("feedback delay per token, median", statistics.median(delays), "ms", limit=limit, detail=detail),
-        Figure("feedback delay per token, p99", percentile(delays, 0.99), "ms", detail=name),
+        Figure("delay per token, median", statistics.median(delays), "ms", limit=limit, detail=detail),
+        Figure("delay per token, p99", percentile(delays, 0.99), "ms", detail=name),
     ]
+
+
+def _clocks(pieces: list[tuple[int, str]]) -> tuple[list[int], list[float | None]]:
+    """What the answer of ``clocked_llama`` says: when tokens left, in ns, and the seconds from each to the next."""
+    left, seconds = "".join(text for _, text in pieces).split("[")
+    return [int(clock) for clock in left.split()], json.loads("[" + seconds)

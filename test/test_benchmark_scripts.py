@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -85,23 +86,35 @@ def test_the_engine_answers_with_a_random_model(model: Path) -> None:
     assert sum(bool(chunk.text) for chunk in chunks) >= 18  # nearly every token streams
 
 
-def test_a_chunk_of_the_clocked_engine_says_when_it_left(model: Path) -> None:
+@pytest.mark.parametrize(
+    ("question", "passed_on"),
+    [("hi", {1, 2, 3, 4, 5}), ("Pass on every second token.", {2, 4}), ("Pass on no token.", set())],
+)
+def test_the_clocked_engine_passes_on_the_tokens_it_is_asked_for_and_says_when_they_left(
+    model: Path, question: str, passed_on: set[int]
+) -> None:
     script = (
         "import sys, time\n"
         "from qwen3vl_ros.engines import base, registry\n"
         "engine = registry.load('clocked_llama')(model=sys.argv[1], n_ctx=512)\n"
-        "request = base.Request((base.Message('user', ('hi',)),), base.Options(temperature=0.0, max_tokens=3))\n"
+        "request = base.Request((base.Message('user', (sys.argv[2],)),), base.Options(temperature=0.0, max_tokens=5))\n"
         "for chunk in engine.generate(request, base.Cancel()):\n"
-        "    print(time.monotonic_ns() - int(chunk.text or 0), chunk.completion_tokens, chunk.finish_reason)\n"
+        "    print(time.monotonic_ns(), chunk.completion_tokens, chunk.text)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARK / "engine")}
-    begin = time.monotonic()
+    begin = time.monotonic_ns()
     output = subprocess.run(
-        [sys.executable, "-c", script, str(model)], env=environment, cwd="/", check=True, capture_output=True, text=True
-    ).stdout
-    *chunks, last = (line.split() for line in output.splitlines())
-    assert all(0 <= int(delay) < (time.monotonic() - begin) * 1e9 for delay, _, _ in chunks)
-    assert last[1:] == ["3", "length"]
+        [sys.executable, "-c", script, str(model), question],
+        env=environment, cwd="/", check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    *chunks, last = (line.split(maxsplit=2) for line in output.splitlines())
+    clocks = {int(token): int(text) for _, token, text in (chunk for chunk in chunks if len(chunk) == 3)}
+    times = [begin, *clocks.values(), int(last[0])]
+    assert set(clocks) <= passed_on and bool(clocks) == bool(passed_on)  # not every token of noise is a text
+    assert times == sorted(times)
+    seconds = json.loads(last[2])
+    assert last[1] == "5" and len(seconds) == 4
+    assert sum(value or 0 for value in seconds) < (int(last[0]) - begin) / 1e9
 
 
 def test_a_figure_knows_whether_its_target_is_met() -> None:
@@ -127,7 +140,7 @@ def test_benchmarks_run_and_show_every_figure(model: Path) -> None:
     command = [sys.executable, BENCHMARK / "run.py", "--quick", "--large", model, "--small", model, "delay", "start_up"]
     done = subprocess.run(command, capture_output=True, text=True, cwd="/")
     assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: a target is not met on this machine
-    for figure in ("feedback delay per token, median", "feedback delay per token, p99", "start-up, node / plain"):
+    for figure in ("delay per token, median", "delay per token, p99", "start-up, node / plain"):
         assert figure in done.stdout
 
 

@@ -15,6 +15,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from llama_cpp import llama_cpp as lib
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen3VLForConditionalGeneration
 
 import tiny_qwen3vl
@@ -696,3 +697,15 @@ def test_mmproj_that_is_ambiguous_or_missing_is_named(tiny: TinyModel, tmp_path:
 def test_empty_conversation_is_refused(engine: LlamaEngine) -> None:
     with pytest.raises(BadRequest, match="no messages"):
         stream(engine)
+
+
+def test_one_thread_makes_a_small_models_tokens_and_all_of_them_those_of_a_large_one(
+    tiny: TinyModel, new_engine: Callable[..., LlamaEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads(engine: LlamaEngine) -> tuple[int, int]:
+        context = engine._context.ctx
+        return lib.llama_n_threads(context), lib.llama_n_threads_batch(context)
+
+    assert threads(new_engine(tiny, n_threads=2)) == (1, 2)
+    monkeypatch.setattr("qwen3vl_ros.engines.llama.context._ONE_THREADS_MODEL", tiny.model.stat().st_size // 2)
+    assert threads(new_engine(tiny, n_threads=2)) == (2, 2)

@@ -97,7 +97,9 @@ class Llama:
     mmproj: str = text("", "Multimodal projector file. Empty: the one beside the model.")
     n_ctx: int = number(4096, 256, 262144, "Tokens that pictures, prompt and answer may have together.")
     n_batch: int = number(256, 32, 4096, "Prompt tokens processed at a time; a cancel waits for one.")
-    n_threads: int = number(0, 0, 1024, "CPU threads. 0: one per physical core.")
+    n_threads: int = number(
+        0, 0, 1024, "CPU threads. 0: one per physical core. Tokens of a model under 16 MB take one."
+    )
     max_image_tokens: int = number(
         300, 1, 16384, "Tokens a picture may take, one per 32x32 pixels; encoding time grows faster than this."
     )

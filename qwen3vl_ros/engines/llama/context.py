@@ -38,6 +38,10 @@ class ImageSpan:
     n_pos: int
 
 
+_ONE_THREADS_MODEL = 16_000_000
+"""Bytes of weights below which a token takes one thread less than a millisecond: several would not be sooner done, and
+many times later where another program takes one of their cores. docs/performance.md has figures."""
+
 Piece: TypeAlias = int | ImageSpan
 """What a prompt is made of: the id of a token, or a picture."""
 
@@ -55,7 +59,10 @@ class LlamaContext:
     """
 
     def __init__(self, path: Path, n_ctx: int, n_batch: int, n_threads: int, progress: Progress) -> None:
-        """Raises :class:`ModelNotFound`. ``n_ctx`` is lowered to what the model was trained for."""
+        """Raises :class:`ModelNotFound`. ``n_ctx`` is lowered to what the model was trained for.
+
+        A small model's tokens are made by one thread, whatever ``n_threads``; prompts and pictures never are.
+        """
         self._frees = contextlib.ExitStack()
         try:
             self._load(path, n_ctx, n_batch, n_threads, progress)
@@ -87,7 +94,8 @@ class LlamaContext:
         params = lib.llama_context_default_params()
         params.n_ctx = min(n_ctx, lib.llama_model_n_ctx_train(self.model))
         params.n_batch = params.n_ubatch = min(n_batch, params.n_ctx)
-        params.n_threads = params.n_threads_batch = n_threads
+        params.n_threads_batch = n_threads
+        params.n_threads = 1 if lib.llama_model_size(self.model) < _ONE_THREADS_MODEL else n_threads
         # The context keeps pointers to these: keep them alive.
         self._cancelled: Callable[[], bool] = threading.Event().is_set
         self._abort = lib.ggml_abort_callback(lambda _: self._cancelled())

@@ -83,8 +83,9 @@ class LlamaEngine:
         ``model``: a GGUF file, or a folder with one. ``mmproj``: its vision part; "" takes the one beside it, and
         makes a text-only engine if there is none. ``n_ctx``: tokens of prompt and answer together, at most what the
         model was trained for. ``n_batch``: prompt tokens decoded at once; smaller cancels sooner, larger is not
-        faster on a CPU. ``n_threads``: 0 = one per physical core. ``max_image_tokens``: for one picture; the model's
-        own limit may be lower. ``image_cache_mb``: memory for the embeddings of recent pictures, in MB (10^6 bytes).
+        faster on a CPU. ``n_threads``: 0 = one per physical core; the tokens of a small model are made by one all the
+        same. ``max_image_tokens``: for one picture; the model's own limit may be lower. ``image_cache_mb``: memory for
+        the embeddings of recent pictures, in MB (10^6 bytes).
         """
         log.install()
         model_path, mmproj_path = find_model(model, mmproj)
