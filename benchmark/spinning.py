@@ -13,6 +13,7 @@ SPINS = (0, 300, 1000, 10000)
 BUSY_LOOPS = (0, 1)
 _TOKENS = 32
 _RUNS = 3
+_BUSY = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\nwhile True: pass"
 
 
 def spinning(bench: Bench) -> list[Figure]:
@@ -25,7 +26,7 @@ def spinning(bench: Bench) -> list[Figure]:
                 bench.say(f"run {run + 1} of {runs}, {loops} busy loops, {spins} spins")
                 with contextlib.ExitStack() as processes:
                     for _ in range(loops):
-                        processes.enter_context(running(["-c", "while True: pass"]))
+                        processes.enter_context(running(["-c", _BUSY]))
                     arguments = [str(HERE / "bare_engine.py"), str(bench.large), str(bench.threads), str(_TOKENS)]
                     engine = processes.enter_context(running(arguments, {"GOMP_SPINCOUNT": str(spins)}))
                     times[spins, loops].append(float(read_line(engine)))

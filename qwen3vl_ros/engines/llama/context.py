@@ -61,7 +61,7 @@ class LlamaContext:
     def __init__(self, path: Path, n_ctx: int, n_batch: int, n_threads: int, progress: Progress) -> None:
         """Raises :class:`ModelNotFound`. ``n_ctx`` is lowered to what the model was trained for.
 
-        A small model's tokens are made by one thread, whatever ``n_threads``; prompts and pictures never are.
+        ``n_threads`` take in prompts, and make the tokens of a model that is not too small for that.
         """
         self._frees = contextlib.ExitStack()
         try:
