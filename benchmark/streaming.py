@@ -17,10 +17,10 @@ from vlm import vlm
 _PROMPT = "Describe the picture."
 _PICTURE = HERE.parent / "test" / "data" / "gazebo_frames" / "0000.jpg"
 _TOKENS = 64
-_ANSWERS = 30
+_STARTS = 4  # what a message costs differs by half from one start of the processes to the next
+_ANSWERS = 15
 _DELAYS = 300
-_SILENCES = 2
-_SILENCE_TOKENS = 512  # long: what begins and ends an answer is not what is looked for
+_SILENCE_TOKENS = 256  # long: what begins and ends an answer is not what is looked for
 _NAMESPACE = "/streaming"  # apart from the benchmark's own client, which would have to listen as well
 
 
@@ -30,22 +30,24 @@ def throughput(bench: Bench) -> list[Figure]:
     What node and client do besides, with the clock and not with the tokens, is measured in answers of which nothing is
     passed on: a second of theirs counts as a second that the engine does not get.
     """
-    answers, silences = bench.times(_ANSWERS), bench.times(_SILENCES)
+    starts, answers = bench.times(_STARTS), bench.times(_ANSWERS)
     loud: list[float] = []
     quiet: list[float] = []
     busy = silent = 0.0
-    bench.say("loading the 2B-shaped model")
-    with vlm(bench, bench.large, engine="clocked_llama", namespace=_NAMESPACE) as node, asker(_NAMESPACE) as (pid, ask):
-        ask(EVERY_SECOND, 4), ask(NONE, 4)
-        for answer in range(answers):
-            bench.say(f"answer {answer + 1} of {answers}")
-            _, seconds = _clocks(ask(EVERY_SECOND, _TOKENS))
-            for before, now, after in zip(seconds[::2], seconds[1::2], seconds[2::2], strict=False):
-                if None not in (before, now, after):
-                    loud.append(now)
-                    quiet.append((before + after) / 2)
-        for silence in range(silences):
-            bench.say(f"silent answer {silence + 1} of {silences}")
+    for start in range(starts):
+        this = f"start {start + 1} of {starts}"
+        bench.say(f"{this}: loading the 2B-shaped model")
+        running = vlm(bench, bench.large, engine="clocked_llama", namespace=_NAMESPACE)
+        with running as node, asker(_NAMESPACE) as (pid, ask):
+            ask(EVERY_SECOND, 4), ask(NONE, 4)
+            for answer in range(answers):
+                bench.say(f"{this}: answer {answer + 1} of {answers}")
+                _, seconds = _clocks(ask(EVERY_SECOND, _TOKENS))
+                for before, now, after in zip(seconds[::2], seconds[1::2], seconds[2::2], strict=False):
+                    if None not in (before, now, after):
+                        loud.append(now)
+                        quiet.append((before + after) / 2)
+            bench.say(f"{this}: a silent answer")
             begin, used = time.monotonic(), cpu_seconds(node.pid) + cpu_seconds(pid)
             ask(NONE, _SILENCE_TOKENS)
             silent += time.monotonic() - begin
