@@ -208,7 +208,9 @@ def test_a_client_that_goes_away_cancels_its_goal_within_a_token(
     assert answer.usage.completion_tokens == 1
 
 
-def test_a_stream_shows_its_stage_or_its_place_in_the_queue_and_a_full_queue_is_503(parrot: VlmProcess, http: httpx.Client) -> None:
+def test_a_stream_shows_its_stage_or_its_place_in_the_queue_and_a_full_queue_is_503(
+    parrot: VlmProcess, http: httpx.Client
+) -> None:
     with http.stream("POST", CHAT, json=question("Please wait.", stream=True)) as first:
         running = events(first)  # kept: a generator that is dropped closes its stream
         assert wait_for_tick(running)[-1] == "decode"

@@ -72,10 +72,20 @@ class GoalClient:
 
     def server_is_ready(self) -> bool:
         """Whether a node serves the action, as far as the graph tells."""
-        try:
-            return all(service.service_is_ready() for service in (self._goals, self._cancels, self._results)) and all(
-                self._node.count_publishers(topic) for topic in (self._feedback.topic, self._status.topic_name)
+        return self.server_is_there() and self._of_the_graph(
+            lambda: (
+                all(service.service_is_ready() for service in (self._cancels, self._results))
+                and all(self._node.count_publishers(topic) for topic in (self._feedback.topic, self._status.topic_name))
             )
+        )
+
+    def server_is_there(self) -> bool:
+        """Whether a node serves a part of the action, which takes a fifth of the time to find out."""
+        return self._of_the_graph(self._goals.service_is_ready)
+
+    def _of_the_graph(self, look: Callable[[], bool]) -> bool:
+        try:
+            return look()
         except InvalidHandle:
             return False
         except RclError:

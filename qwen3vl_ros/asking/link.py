@@ -1,7 +1,7 @@
 """The link between questions and the node: a client of the action.
 
-Whoever spins the ROS node it lives in brings the replies; a thread of its own brings the tokens, and looks after what
-nobody brings: a node that comes or goes, a reply that was lost.
+Whoever spins the ROS node it lives in brings the replies. Tokens are brought by who waits for them, or else by a thread
+of its own, which also looks after what nobody brings: a node that comes or goes, a reply that was lost.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from action_msgs.msg import GoalStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import InvalidHandle
-from rclpy.executors import Executor, MultiThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.asking.answer import Answer, answer_of_result
+from qwen3vl_ros.asking.attendance import Attendance
 from qwen3vl_ros.asking.exceptions import (
     Cancelled,
     InternalError,
@@ -83,7 +85,7 @@ class _Open:
 
 
 class Link:
-    """Carries questions to the node and their answers back. It never spins and never blocks."""
+    """Carries questions to the node and their answers back. It never spins, and blocks in :meth:`read` alone."""
 
     def __init__(self, node: Node, action: str, server_timeout: float) -> None:
         self._node = node
@@ -98,6 +100,7 @@ class Link:
         group = MutuallyExclusiveCallbackGroup()
         self.action = node.resolve_service_name(action)
         self._client = GoalClient(node, self.action, group)
+        self._attendance = Attendance(self._take_feedback, self._client.wake, self._is_crowded)
         self._spun = node.create_guard_condition(self._ran, callback_group=group)
         self._thread = threading.Thread(target=self._attend, name="vlm_client", daemon=True)
         self._thread.start()
@@ -195,21 +198,41 @@ class Link:
 
     def _attend(self) -> None:
         """Our own thread: bring feedback as it comes, and look around when that is due."""
-        with contextlib.suppress(InvalidHandle):  # the ROS node was destroyed
+        with contextlib.suppress(InvalidHandle, ExternalShutdownException):
             while not self._closed:
                 # Nobody wakes us when ROS is shut down.
-                wait = min(_SHUTDOWN_CHECK, max(0.0, self._look_due - time.monotonic()))
-                if (news := self._client.next_feedback(wait)) is not None:
-                    key, serialized = news
-                    if (asked := self._open.get(key)) is not None:
-                        asked.question.add_feedback(feedback_of(serialized))
-                elif not self._node.context.ok():
-                    return
+                self._attendance.attend(min(_SHUTDOWN_CHECK, max(0.0, self._look_due - time.monotonic())))
                 if time.monotonic() >= self._look_due:
                     self._look()
 
+    def read(self, enough: Callable[[], bool], until: float) -> bool:
+        """Bring feedback on the calling thread, which would only wait; see :meth:`Attendance.read`."""
+        try:
+            return self._attendance.read(enough, until)
+        except (InvalidHandle, ExternalShutdownException):
+            return False
+
+    def wake(self) -> None:
+        """Have a running :meth:`read`, or else the next one, look whether it is enough; wait for no reader."""
+        self._attendance.call()
+
+    def _take_feedback(self, timeout: float) -> None:
+        """Raises InvalidHandle once the ROS node was destroyed, ExternalShutdownException once ROS was shut down."""
+        if (news := self._client.next_feedback(timeout)) is not None:
+            key, serialized = news
+            if (asked := self._open.get(key)) is not None:
+                asked.question.add_feedback(feedback_of(serialized))
+        elif not self._node.context.ok():
+            raise ExternalShutdownException
+
+    def _is_crowded(self) -> bool:
+        asked = list(self._open.values())
+        return len(asked) > 1 and sum(each.question.phase is not Phase.DONE for each in asked) > 1
+
     def _look(self) -> None:
-        ready = self._client.server_is_ready()
+        with self._lock:
+            asked_for = self._server_waiters or any(asked.goal is not None for asked in self._open.values())
+        ready = self._client.server_is_ready() if asked_for else self._client.server_is_there()
         self._absent = 0 if ready else self._absent + 1
         with self._lock:
             everything = list(self._open.items())
@@ -379,10 +402,10 @@ class Link:
     def _look_now(self) -> None:
         with self._lock:
             self._look_due = 0.0
-        self._client.wake()
+        self._attendance.call()
 
     def _end_thread(self) -> None:
-        self._client.wake()
+        self._attendance.call()
         if self._thread is not threading.current_thread():  # a callback of on_change() may close the client
             self._thread.join()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ CANCEL_GRACE = 5.0
 """Seconds that a node gets to confirm a cancel, with the text so far, before the question ends without it."""
 
 
+_FLOW = 0.25
+"""Seconds from one message to the next within which a waiting thread brings it itself; signals wait as long."""
+
 _STOP_CHECK = 1.0
 """Seconds after which a waiting thread looks whether ROS was shut down: a signal does that without telling anyone."""
 
@@ -33,13 +37,22 @@ class Phase(enum.Enum):
 
 
 class Carrier(Protocol):
-    """What a question needs from the link that carries it; nothing here blocks."""
+    """What a question needs from the link that carries it; nothing here but :meth:`read` blocks."""
 
     def cancel(self, question: Question) -> None:
         """Ask the node to cancel an accepted goal."""
 
     def check_may_block(self) -> None:
         """Raise WouldDeadlock where waiting on this thread would stop what is waited for."""
+
+    def read(self, enough: Callable[[], bool], until: float) -> bool:
+        """Bring what comes on the calling thread until ``enough()`` or ``until``; False where another thread does.
+
+        ``until``: time.monotonic() seconds.
+        """
+
+    def wake(self) -> None:
+        """Have a running :meth:`read` look whether it is enough."""
 
     def explain_stopped(self) -> VlmError | None:
         """Why nothing can come any more; None while it can."""
@@ -67,6 +80,7 @@ class Question:
         self._text = ""
         self._reasoning: list[str] = []
         self._next_sequence = 0
+        self._news_at = -math.inf
         self._gap = False
         self._stage = 0
         self._queue_position = 0
@@ -210,6 +224,7 @@ class Question:
             if feedback.sequence > self._next_sequence:
                 self._gap = True
             self._next_sequence = feedback.sequence + 1
+            self._news_at = time.monotonic()
             moved = (feedback.stage, feedback.queue_position) != (self._stage, self._queue_position)
             self._stage = feedback.stage
             self._queue_position = feedback.queue_position
@@ -259,6 +274,7 @@ class Question:
         self._answer = answer
         self._error = error
         self._phase = Phase.DONE
+        self._carrier.wake()
         self._tell()
 
     def _tell(self) -> None:
@@ -289,14 +305,24 @@ class Question:
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
         """Wait until ``condition`` or ``timeout``; the question's own deadline, which may move, always ends it."""
         give_up = float("inf") if timeout is None else time.monotonic() + timeout
-        while not condition() and time.monotonic() < give_up:
-            with self._changed:
-                if condition():
-                    return
-                until = min(self._deadline, give_up, time.monotonic() + _STOP_CHECK)
-                told = self._changed.wait(max(0.0, until - time.monotonic()))
-            if not told:
+        while not condition() and (now := time.monotonic()) < give_up:
+            until = min(self._deadline, give_up, now + _STOP_CHECK)
+            if not self._read(condition, until):
+                with self._changed:
+                    if not condition():
+                        self._changed.wait(max(0.0, until - time.monotonic()))
+            if time.monotonic() >= until:
                 self._expire()
+
+    def _read(self, enough: Callable[[], bool], until: float) -> bool:
+        """Bring what comes on this thread, which would only wait; False, at once, where that is for another one."""
+        if self._on_change is not None:
+            return False  # it may not have to wait until this thread comes back
+        flows = self._news_at + _FLOW
+        if time.monotonic() > flows:
+            self._carrier.wake()
+            return False
+        return self._carrier.read(enough, min(until, flows))
 
 
 class AnswerStream:

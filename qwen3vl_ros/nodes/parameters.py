@@ -122,7 +122,9 @@ class Settings:
         "Least seconds between two feedback messages that carry the full text; deltas always come.",
         live=True,
     )
-    diagnostics_period: float = number(1.0, 0.1, 60.0, "Seconds between two messages on /diagnostics.")
+    diagnostics_period: float = number(
+        1.0, 0.1, 60.0, "Seconds between two messages on /diagnostics; 5 at least while nobody listens."
+    )
     task_files: tuple[str, ...] = texts(
         ("",), "Files of tasks of your own, beside the package's config/tasks.yaml; later ones win."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from qwen3vl_ros.msg import Answer, VlmStatus
 from qwen3vl_ros.nodes import diagnostics
 from qwen3vl_ros.nodes.conductor import Conductor
 from qwen3vl_ros.nodes.deadlines import Deadlines
+from qwen3vl_ros.nodes.frame_source import LOOK_PERIOD
 from qwen3vl_ros.nodes.job import Code, Outcome, first_frame_id
 from qwen3vl_ros.nodes.messages import answer_message
 from qwen3vl_ros.nodes.parameters import Settings, described
@@ -54,6 +56,7 @@ class Reporter:
         self._deadlines = deadlines
         self._totals: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._diagnosed = -math.inf
         self._status = node.create_publisher(VlmStatus, "~/status", _LATCHED)
         self._answers = node.create_publisher(Answer, "~/answers", 10)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -62,6 +65,7 @@ class Reporter:
     def set_period(self, seconds: float) -> None:
         """Publish diagnostics that often from now on, by the clock on the wall, whatever simulated time does.
 
+        While nobody listens as often as cameras are looked at, so that whoever comes is told a camera's rate at once.
         Not with a timer of the node: for each call its executor looks at all that the node has, which takes longer.
         """
         with self._lock:
@@ -134,8 +138,11 @@ class Reporter:
             if now < self._due.when:
                 return  # planned anew meanwhile
             self._due = self._deadlines.add(now + self._period, self._diagnose)
-        with contextlib.suppress(Closed):  # a camera, this very moment
-            self._publish_diagnostics()
+            unheard = now - self._diagnosed < LOOK_PERIOD and not self._diagnostics.get_subscription_count()
+            self._diagnosed = self._diagnosed if unheard else now
+        if not unheard:  # it takes a millisecond from an engine that uses every core
+            with contextlib.suppress(Closed):  # a camera, this very moment
+                self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
         view, name = self._look(), self._node.get_fully_qualified_name()
