@@ -167,6 +167,58 @@ def test_pieces_arrive_while_the_model_is_still_talking(vlm: ScriptedVlm, client
     assert stream.answer.text == "a red box"
 
 
+@pytest.mark.parametrize(
+    ("how", "who"),
+    [("it waits", "reader"), ("it has a callback", "vlm_client"), ("another question is open", "vlm_client")],
+)
+def test_the_thread_that_waits_for_a_stream_brings_it_unless_others_need_it(
+    vlm: ScriptedVlm, client: VlmClient, monkeypatch: pytest.MonkeyPatch, how: str, who: str
+) -> None:
+    monkeypatch.setattr(question_module, "_FLOW", WAIT)
+    pieces: list[str] = []
+    bringing: list[str] = []
+    attended = {count: threading.Event() for count in (1, 2, 3)}
+    next_feedback, add_feedback = GoalClient.next_feedback, question_module.Question.add_feedback
+
+    def note_attending(client: GoalClient, timeout: float) -> Any:
+        if pieces and threading.current_thread().name == who:
+            attended[len(pieces)].set()
+        return next_feedback(client, timeout)
+
+    def note_bringing(question: question_module.Question, feedback: Any) -> None:
+        bringing.append(threading.current_thread().name)
+        add_feedback(question, feedback)
+
+    monkeypatch.setattr(GoalClient, "next_feedback", note_attending)
+    monkeypatch.setattr(question_module.Question, "add_feedback", note_bringing)
+    end = threading.Event()
+
+    def script(goal: Goal) -> AskImage.Result:
+        if goal.request.prompt == "Wait.":
+            assert end.wait(WAIT)
+        else:
+            for count, piece in enumerate(("one", "two", "three")):
+                assert count == 0 or attended[count].wait(WAIT)
+                goal.say(piece)
+            assert attended[3].wait(WAIT)
+        return goal.result()
+
+    vlm.script = script
+    other = client.send("Wait.") if how == "another question is open" else None
+    question = client.send("Count.")
+    if how == "it has a callback":
+        question.on_change(lambda: None)
+    begin = time.monotonic()
+    reader = threading.Thread(target=lambda: pieces.extend(question.deltas()), name="reader")
+    reader.start()
+    reader.join(WAIT)
+    assert time.monotonic() - begin < WAIT / 2  # the end of a question calls whoever reads
+    assert pieces == ["one", "two", "three"]
+    assert bringing[1:] == [who, who]  # a reader begins once it is told of the first one
+    end.set()
+    assert other is None or other.result(WAIT).text == ""
+
+
 @pytest.mark.parametrize("recovery", ["by a later message", "by the result", "after thinned messages"])
 def test_pieces_add_up_to_the_final_text_when_feedback_is_lost(
     vlm: ScriptedVlm, client: VlmClient, recovery: str

@@ -155,7 +155,7 @@ class Link:
             self._client.cancel(key, lambda _: confirmed.set())
         return confirmed
 
-    # What comes back: replies on the executor's thread, with several of them at the same time; the rest on our own.
+    # What comes back: replies on the executor's thread, with several of them at the same time; the rest elsewhere.
 
     def _on_response(self, key: bytes, *, accepted: bool) -> None:
         self._ran()
@@ -207,23 +207,27 @@ class Link:
 
     def read(self, enough: Callable[[], bool], until: float) -> bool:
         """Bring feedback on the calling thread, which would only wait; see :meth:`Attendance.read`."""
+        if threading.current_thread() is self._thread:
+            return False  # a callback of on_change()
         try:
             return self._attendance.read(enough, until)
         except (InvalidHandle, ExternalShutdownException):
             return False
 
     def wake(self) -> None:
-        """Have a running :meth:`read`, or else the next one, look whether it is enough; wait for no reader."""
+        """Have a running :meth:`read` look whether it is enough; our own thread takes over when it ends."""
         self._attendance.call()
 
-    def _take_feedback(self, timeout: float) -> None:
+    def _take_feedback(self, timeout: float) -> bool:
         """Raises InvalidHandle once the ROS node was destroyed, ExternalShutdownException once ROS was shut down."""
-        if (news := self._client.next_feedback(timeout)) is not None:
-            key, serialized = news
-            if (asked := self._open.get(key)) is not None:
-                asked.question.add_feedback(feedback_of(serialized))
-        elif not self._node.context.ok():
-            raise ExternalShutdownException
+        if (news := self._client.next_feedback(timeout)) is None:
+            if not self._node.context.ok():
+                raise ExternalShutdownException
+            return False
+        key, serialized = news
+        if (asked := self._open.get(key)) is not None:
+            asked.question.add_feedback(feedback_of(serialized))
+        return True
 
     def _is_crowded(self) -> bool:
         asked = list(self._open.values())
@@ -231,14 +235,12 @@ class Link:
 
     def _look(self) -> None:
         with self._lock:
-            asked_for = self._server_waiters or any(asked.goal is not None for asked in self._open.values())
-        ready = self._client.server_is_ready() if asked_for else self._client.server_is_there()
+            everything, waiters = list(self._open.items()), list(self._server_waiters)
+        wanted = bool(waiters) or any(asked.goal is not None for _, asked in everything)
+        ready = self._client.server_is_ready() if wanted else self._client.server_is_there()
         self._absent = 0 if ready else self._absent + 1
-        with self._lock:
-            everything = list(self._open.items())
-            if ready:
-                for waiter in self._server_waiters:
-                    waiter.set()
+        for waiter in waiters if ready else ():
+            waiter.set()
         self._look_at_statuses()
         for key, asked in everything:
             self._look_at(key, asked, ready=ready)
@@ -408,6 +410,7 @@ class Link:
         self._attendance.call()
         if self._thread is not threading.current_thread():  # a callback of on_change() may close the client
             self._thread.join()
+            self._attendance.wait_left(_CANCEL_DELAY)  # nor may a reader be in the middleware when Python ends
 
     def _ran(self) -> None:
         self._ran_at = time.monotonic()

@@ -21,7 +21,7 @@ CANCEL_GRACE = 5.0
 
 
 _FLOW = 0.25
-"""Seconds from one message to the next within which a waiting thread brings it itself; signals wait as long."""
+"""Seconds after a message for which a waiting thread brings the next one itself; Ctrl-C may have to wait as long."""
 
 _STOP_CHECK = 1.0
 """Seconds after which a waiting thread looks whether ROS was shut down: a signal does that without telling anyone."""
@@ -46,13 +46,13 @@ class Carrier(Protocol):
         """Raise WouldDeadlock where waiting on this thread would stop what is waited for."""
 
     def read(self, enough: Callable[[], bool], until: float) -> bool:
-        """Bring what comes on the calling thread until ``enough()`` or ``until``; False where another thread does.
+        """Bring what comes on the calling thread until ``enough()`` or ``until``, time.monotonic() seconds.
 
-        ``until``: time.monotonic() seconds.
+        False, at once, where it has to wait for another thread to do so, or for the end.
         """
 
     def wake(self) -> None:
-        """Have a running :meth:`read` look whether it is enough."""
+        """Have a running :meth:`read` look whether it is enough; otherwise another thread brings what comes."""
 
     def explain_stopped(self) -> VlmError | None:
         """Why nothing can come any more; None while it can."""
@@ -153,6 +153,7 @@ class Question:
         """
         with self._changed:
             self._on_change = callback
+        self._carrier.wake()
 
     def cancel(self) -> None:
         """Ask the node to stop. Returns at once; the question then ends as Cancelled, with the text so far."""
@@ -196,7 +197,7 @@ class Question:
                 text=final, answer=self._answer,
             )  # fmt: skip
 
-    # What the link calls, on the executor's thread.
+    # What the link calls, on the thread that brings it.
 
     @property
     def phase(self) -> Phase:
@@ -221,10 +222,9 @@ class Question:
         with self._changed:
             if self._phase is Phase.DONE or feedback.sequence < self._next_sequence:
                 return
+            self._news_at = time.monotonic()
             if feedback.sequence > self._next_sequence:
                 self._gap = True
-            self._next_sequence = feedback.sequence + 1
-            self._news_at = time.monotonic()
             moved = (feedback.stage, feedback.queue_position) != (self._stage, self._queue_position)
             self._stage = feedback.stage
             self._queue_position = feedback.queue_position
@@ -237,6 +237,8 @@ class Question:
                 # Lost messages are made good by the next one that carries all the text, or by the result.
                 self._gap = False
                 self._add_text(feedback.text[len(self._text) :])
+            # Last: with Ctrl-C on the way here, this message counts as lost.
+            self._next_sequence = feedback.sequence + 1
             if moved or feedback.reasoning_delta:
                 self._tell()
 

@@ -65,7 +65,7 @@ class Reporter:
     def set_period(self, seconds: float) -> None:
         """Publish diagnostics that often from now on, by the clock on the wall, whatever simulated time does.
 
-        While nobody listens as often as cameras are looked at, so that whoever comes is told a camera's rate at once.
+        While nobody listens, every 5 s at most: then cameras are looked at, whose rate is told to whoever comes.
         Not with a timer of the node: for each call its executor looks at all that the node has, which takes longer.
         """
         with self._lock:
@@ -138,11 +138,12 @@ class Reporter:
             if now < self._due.when:
                 return  # planned anew meanwhile
             self._due = self._deadlines.add(now + self._period, self._diagnose)
-            unheard = now - self._diagnosed < LOOK_PERIOD and not self._diagnostics.get_subscription_count()
-            self._diagnosed = self._diagnosed if unheard else now
-        if not unheard:  # it takes a millisecond from an engine that uses every core
-            with contextlib.suppress(Closed):  # a camera, this very moment
-                self._publish_diagnostics()
+            # It takes a millisecond from an engine that uses every core.
+            if now - self._diagnosed < LOOK_PERIOD and not self._diagnostics.get_subscription_count():
+                return
+            self._diagnosed = now
+        with contextlib.suppress(Closed):  # a camera, this very moment
+            self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
         view, name = self._look(), self._node.get_fully_qualified_name()
