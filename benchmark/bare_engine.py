@@ -6,6 +6,7 @@ python benchmark/bare_engine.py MODEL THREADS TOKENS
 from __future__ import annotations
 
 import itertools
+import signal
 import statistics
 import sys
 import time
@@ -28,4 +29,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever started it ends it so: without a traceback
     main()
