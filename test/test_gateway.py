@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 
 from gateway_server import Server, data_url, events, picture, question, serving, stays_open
 from qwen3vl_ros.asking.answer import Box, Position, Region
+from qwen3vl_ros.asking.question import Question
 from qwen3vl_ros.web.replies import STAGES
 
 CHAT = "/v1/chat/completions"
@@ -136,6 +137,31 @@ def test_a_stream_says_how_far_the_question_is(server: Server, http: httpx.Clien
             *({"stage": stage, "queue_position": 0} for stage in ("frame", "encode", "prefill", "decode")),
         ]
         assert text_of(list(coming)[:-1]) == "done"
+
+
+def test_text_does_not_overtake_its_stage(server: Server, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.robot.script = stays_open
+    with http.stream("POST", CHAT, json=question(stream=True)) as response:
+        asked = server.robot.next_asked()
+        coming = events(response)
+        asked.say(stage=2)
+        assert next(c["qwen3vl_ros"]["stage"] for c in coming if "qwen3vl_ros" in c) == "encode"
+        stage, tokens = Question.stage.fget, ["red"]
+
+        def look(question: Question) -> int:
+            seen: int = stage(question)
+            if seen == 3 and tokens:
+                asked.say(tokens.pop(), stage=4)  # it comes while the stream looks
+            return seen
+
+        monkeypatch.setattr(Question, "stage", property(look))
+        asked.say(stage=3)
+        shown = []
+        while not text_of([chunk := next(coming)]):
+            shown += [chunk["qwen3vl_ros"]["stage"]] if "qwen3vl_ros" in chunk else []
+        assert shown == ["prefill", "decode"]
+        asked.answer()
+        list(coming)
 
 
 def test_a_queued_stream_has_comments_that_keep_it_alive(server: Server, http: httpx.Client) -> None:

@@ -77,7 +77,8 @@ class EventStream(Response):
         shown, text, reasoning = (0, 0), "", ""
         yield self._event({"role": "assistant", "content": ""})
         async for came in self._following.news(_KEEP_ALIVE):
-            done = question.done()
+            # In this order: the stage is that of the text, or a later one.
+            done, so_far, thought = question.done(), question.text, question.reasoning
             stage = (question.stage, question.queue_position)
             if not done and stage != shown:
                 shown = stage
@@ -86,10 +87,9 @@ class EventStream(Response):
                 yield self._event({}, qwen3vl_ros=stage_of(*stage))
             elif not came:
                 yield comment(STAGES[stage[0]])
-            if new := question.reasoning[len(reasoning) :]:
+            if new := thought[len(reasoning) :]:
                 reasoning += new
                 yield self._event({"reasoning_content": new})
-            so_far = question.text
             if self._json is not None:
                 so_far = self._json.streamable(so_far)
             if (new := so_far[len(text) :]) and not done:
