@@ -17,7 +17,7 @@ import pytest
 import rclpy
 from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.msg import Region
+from qwen3vl_ros.msg import ChatMessage, Region
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage, Image
@@ -487,6 +487,17 @@ def test_a_node_that_vanishes_ends_the_question_long_before_its_time(client: Vlm
         ({"priority": 256}, "priority"),
         ({"cameras": "front"}, "cameras is a list of strings"),
         ({"system_prompt": None}, "system_prompt is a string"),
+        ({"system_prompt": "a\0b"}, "system_prompt: it holds a NUL"),
+        ({"task": "\0"}, "task: it holds a NUL"),
+        ({"session": "\0"}, "session: it holds a NUL"),
+        ({"cameras": ["front", "\0"]}, "cameras: it holds a NUL"),
+        ({"stop": ["\0"]}, "stop: it holds a NUL"),
+        ({"slots": {"what": ["cup", "\0"]}}, "slots: it holds a NUL"),
+        ({"slots": {"\0": 1}}, "slots: it holds a NUL"),
+        ({"slots": {"what": {1, 2}}}, "slots is not JSON"),
+        ({"response_schema": '{"const": "\0"}'}, "response_schema: it holds a NUL"),
+        ({"history": [ChatMessage(role="user", content=["\0"])]}, r"history\[0\].content: it holds a NUL"),
+        ({"images": [Image(header=Header(frame_id="\0"))]}, "frame_id: it holds a NUL"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_before_anything_is_sent(
@@ -494,6 +505,35 @@ def test_arguments_that_make_no_sense_are_refused_before_anything_is_sent(
 ) -> None:
     with pytest.raises(BadRequest, match=sentence):
         client.send("What?", **arguments)
+
+
+def test_half_a_character_in_the_first_question_is_asked_as_the_replacement_character(vlm: ScriptedVlm) -> None:
+    """It comes from command lines that are not UTF-8, and from strings that were cut in the middle of an emoji."""
+    with VlmClient() as client:
+        client.ask(
+            "Hello \ud83d",
+            system_prompt="\udcfc",
+            cameras=["\ud83d\ude00"],
+            stop=["\ude00"],
+            slots={"what\ud83d": "\ud83d"},
+            task="\ud83d",
+            history=[ChatMessage(role="user", content=["\ud83d"])],
+        )
+    sent = vlm.goals[-1].request
+    assert (sent.prompt, sent.system_prompt, sent.task) == ("Hello \ufffd", "\ufffd", "\ufffd")
+    assert (list(sent.cameras), list(sent.options.stop)) == (["😀"], ["\ufffd"])
+    assert sent.slots == '{"what\ufffd": "\ufffd"}'
+    assert list(sent.history[0].content) == ["\ufffd"]
+
+
+def test_a_message_that_cannot_be_sent_ends_its_question_and_no_later_one(vlm: ScriptedVlm) -> None:
+    image = Image(height=1, width=1, encoding="mono8", step=1, data=b"1", header=Header(frame_id="\ud83d"))
+    with VlmClient() as client:
+        for _ in range(2):  # as the first question it is sent by the client's thread, later by the caller's
+            with pytest.raises(BadRequest, match="cannot be sent"):
+                client.ask("?", images=[image])
+        assert client.ask("?").finish_reason == "stop"
+        assert client.stream("?").answer.finish_reason == "stop"
 
 
 def test_an_argument_that_does_not_exist_is_refused(client: VlmClient) -> None:

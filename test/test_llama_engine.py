@@ -397,7 +397,7 @@ def test_most_constrained_answers_end_by_themselves(engine: LlamaEngine) -> None
 
 
 @pytest.mark.parametrize(
-    "schema", [{"type": "banana"}, {"$ref": "#/nowhere"}, {"type": "object", "properties": 3}, {"maxLength": 10**9}]
+    "schema", [{"type": "banana"}, {"$ref": "#/nowhere"}, {"type": "object", "properties": 3}, {"pattern": "("}]
 )
 def test_schema_that_cannot_be_followed_is_refused(engine: LlamaEngine, schema: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match=r"^response_schema: .+\.$"):

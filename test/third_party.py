@@ -154,3 +154,29 @@ RECITER = """
             pass
 """
 """Source of an engine ``Reciter(says, heard)``: a model whose answers a test chooses, letter by letter."""
+
+
+DEADLY = """
+    import os
+    from qwen3vl_ros.engines.base import *
+    from qwen3vl_ros.engines.base import Usage
+
+    class Deadly:
+        '''Aborts, before it has said anything, where it is asked to.'''
+
+        def __init__(self, progress):
+            pass
+
+        def describe(self):
+            return Description("deadly", "none", max_images=4, supports=frozenset({"max_tokens", "temperature"}))
+
+        def generate(self, request, cancel):
+            if "Die." in request.messages[-1].content:
+                os.abort()
+            yield Chunk(Stage.DECODE, "Alive.", completion_tokens=1)
+            yield Chunk(Stage.DECODE, "", "", 1, "stop", Usage(prompt_tokens=1, completion_tokens=1))
+
+        def close(self):
+            pass
+"""
+"""Source of an engine ``Deadly()``, whose process aborts where the prompt tells it to."""

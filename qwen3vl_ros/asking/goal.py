@@ -18,6 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.asking.exceptions import BadImage, BadRequest
+from qwen3vl_ros.engines.plain_text import input_json, input_text
 from qwen3vl_ros.msg import ChatMessage
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def build_goal(
     """An AskImage goal; see :meth:`qwen3vl_ros.client.VlmClient.ask` for the arguments. Raises BadRequest."""
     goal = AskImage.Goal(prompt=_text("prompt", prompt), task=_text("task", task))
     if slots:
-        goal.slots = json.dumps(slots, ensure_ascii=False)
+        goal.slots = _slots(slots)
     goal.system_prompt = _text("system_prompt", system_prompt)
     goal.session = _text("session", session)
     goal.history = [_turn(number, turn) for number, turn in enumerate(history)]
@@ -130,21 +131,30 @@ def build_goal(
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise BadRequest(f"{name} is a string, got {type(value).__name__}.")
-    return value
+    try:
+        return input_text(name, value)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
 
 
 def _texts(name: str, values: Sequence[str]) -> list[str]:
     if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise BadRequest(f"{name} is a list of strings, got {values!r}: write {name}=['...'].")
-    return list(values)
+        raise BadRequest(f"{name} is a list of strings, got {values!r:.200}: write {name}=['...'].")
+    return [_text(name, value) for value in values]
+
+
+def _slots(slots: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(input_json("slots", dict(slots)), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"{error}" if str(error).startswith("slots") else f"slots is not JSON: {error}.") from error
 
 
 def _turn(number: int, turn: ChatMessage) -> ChatMessage:
     if not isinstance(turn, ChatMessage):
         raise BadRequest(f"history[{number}] is a qwen3vl_ros.msg.ChatMessage, got {type(turn).__name__}.")
-    _text(f"history[{number}].role", turn.role)
-    _texts(f"history[{number}].content", turn.content)
-    return turn
+    role = _text(f"history[{number}].role", turn.role)
+    return ChatMessage(role=role, content=_texts(f"history[{number}].content", turn.content))
 
 
 def _integer(name: str, value: int, limit: int) -> int:
@@ -183,6 +193,7 @@ def _put_images(goal: AskImage.Goal, images: Sequence[ImageLike] | ImageLike) ->
 
 def _message(image: Any) -> Image | CompressedImage:
     if isinstance(image, (Image, CompressedImage)):
+        _text("images: header.frame_id", image.header.frame_id)
         return image
     if isinstance(image, np.ndarray):
         return _image_of_array(image)

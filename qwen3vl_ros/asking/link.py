@@ -26,6 +26,7 @@ from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.asking.answer import Answer, answer_of_result
 from qwen3vl_ros.asking.attendance import Attendance
 from qwen3vl_ros.asking.exceptions import (
+    BadRequest,
     Cancelled,
     InternalError,
     NotSpinning,
@@ -128,7 +129,17 @@ class Link:
             goal, asked.goal = asked.goal, None  # it may hold pictures
         if goal is not None:
             asked.question.mark_sent()
-            self._client.send(key, goal, lambda response: self._on_response(key, accepted=response.accepted))
+            try:
+                self._client.send(key, goal, lambda response: self._on_response(key, accepted=response.accepted))
+            except (UnicodeError, TypeError, ValueError, AttributeError, AssertionError) as error:
+                self._forget(key)
+                asked.question.end(
+                    None,
+                    BadRequest(
+                        f"The question cannot be sent: a field of a message in it (image, header) has a wrong value "
+                        f"({type(error).__name__}: {error})."
+                    ),
+                )
 
     def cancel(self, question: Question) -> None:
         """Ask the node to cancel an accepted goal."""
@@ -203,7 +214,19 @@ class Link:
                 # Nobody wakes us when ROS is shut down.
                 self._attendance.attend(min(_SHUTDOWN_CHECK, max(0.0, self._look_due - time.monotonic())))
                 if time.monotonic() >= self._look_due:
-                    self._look()
+                    self._look_safely()
+
+    def _look_safely(self) -> None:
+        """Look around; an error there ends the open questions, and not the thread that looks after all later ones."""
+        try:
+            self._look()
+        except (InvalidHandle, ExternalShutdownException):
+            raise
+        except Exception as error:  # noqa: BLE001 nobody else would notice
+            defect = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
+            for key in list(self._open):
+                if (asked := self._forget(key)) is not None:
+                    asked.question.end(None, InternalError(defect))
 
     def read(self, enough: Callable[[], bool], until: float) -> bool:
         """Bring feedback on the calling thread, which would only wait; see :meth:`Attendance.read`."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
-
-import jsonschema
 
 from qwen3vl_ros.dialogue.camera_view import CameraView
 from qwen3vl_ros.engines.base import BadRequest, Description, Image, Message, Options, Unsupported
@@ -29,8 +25,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_tokens": (1, 10_000_000),
 }
 """Inclusive ranges of the sampling options (GenerationOptions.msg)."""
-
-_FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 
 _ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
 
@@ -54,7 +48,7 @@ class Question:
     ``choices``: groups of words that its answer begins with, of whose first one the probability is wanted;
     ``prompt_through``: its prompt when the camera is known, None where that makes no difference.
     ``asked``: names of the options that the question itself sets; the others in ``options`` are the node's defaults.
-    ``timeout`` and ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
+    ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
     """
 
     prompt: str
@@ -73,8 +67,6 @@ class Question:
     prompt_through: Callable[[CameraView], str] | None = None
     options: Options = field(default_factory=Options)
     asked: frozenset[str] = frozenset()
-    priority: int = 0
-    timeout: float = 60.0
 
     @property
     def looks(self) -> bool:
@@ -142,24 +134,6 @@ def check_option(name: str, value: float) -> None:
         )
 
 
-def parse_schema(text: str) -> Mapping[str, Any] | None:
-    """The JSON Schema in ``text``, None for "". Raises :class:`BadRequest` when it is not one."""
-    if not text:
-        return None
-    try:
-        schema = json.loads(text)
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise BadRequest(f"response_schema is not a JSON Schema: {error.message}") from error
-    except (ValueError, RecursionError) as error:  # ValueError: not JSON, or numbers of thousands of digits
-        raise BadRequest(f"response_schema is not JSON: {error}") from error
-    if not isinstance(schema, dict):
-        raise BadRequest(
-            'response_schema: a JSON Schema that constrains anything is an object such as {"type": "object"}'
-        )
-    return schema
-
-
 def check_supported(question: Question, description: Description) -> None:
     """Raise :class:`Unsupported`, naming the field, when the engine cannot honour something the question sets."""
     used = {
@@ -176,33 +150,3 @@ def supported_options(question: Question, description: Description) -> Options:
     """The question's options without those defaults of the node that the engine has no use for."""
     unknown: dict[str, Any] = {name: None for name in _RANGES if name not in description.supports}
     return replace(question.options, **unknown)
-
-
-def again_prompt(answer: str, problem: str) -> str:
-    """What to add to the prompt when the model did not give the JSON that it was asked for."""
-    return (
-        f"You answered before:\n{answer}\n\nThat cannot be used: {problem}.\nAnswer again, with nothing but the JSON."
-    )
-
-
-def schema_prompt(schema: Mapping[str, Any]) -> str:
-    """What to add to the prompt where nothing else makes the model's answer satisfy ``schema``."""
-    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
-    return f"Answer with nothing but JSON that satisfies this JSON Schema: {text}"
-
-
-def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
-    """The answer as compact JSON text. Raises ValueError with a sentence when it does not satisfy ``schema``.
-
-    A code fence around it, in which models that are not constrained write JSON, does not count.
-    """
-    try:
-        value = json.loads(_FENCE.sub(r"\1", text))
-        jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"the answer is not JSON ({error}); a larger max_tokens may help if it was cut off") from error
-    except jsonschema.ValidationError as error:
-        raise ValueError(
-            f"the answer does not satisfy response_schema at {error.json_path}: {error.message}"
-        ) from error
-    return json.dumps(value, ensure_ascii=False)

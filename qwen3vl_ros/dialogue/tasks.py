@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 import jinja2
-import jsonschema
 
 from qwen3vl_ros.dialogue.camera_view import CameraView
 from qwen3vl_ros.dialogue.question import Parser
+from qwen3vl_ros.dialogue.schema import SchemaError, check_schema
 from qwen3vl_ros.dialogue.spelling import nearest, short
 from qwen3vl_ros.engines.base import BadRequest, Options
+from qwen3vl_ros.engines.plain_text import input_json
 
 SlotType: TypeAlias = Literal["text", "number", "boolean", "texts"]
 
@@ -207,12 +208,10 @@ class Task:
             return None
         schema: Mapping[str, Any] = _filled(self.schema, values)
         try:
-            jsonschema.Draft202012Validator.check_schema(schema)
-        except jsonschema.SchemaError as error:
+            check_schema(schema)
+        except SchemaError as error:
             raise BrokenTask(
-                "schema",
-                f"task {self.name!r}: with these slots its schema in {self.source} is no JSON Schema: "
-                f"{error.json_path}: {error.message:.200}",
+                "schema", f"task {self.name!r}: with these slots its schema in {self.source} cannot be used: {error}"
             ) from error
         return schema
 
@@ -245,14 +244,14 @@ def parse_slots(text: str) -> Mapping[str, Any]:
         return {}
     try:
         slots = json.loads(text, object_pairs_hook=_unrepeated)
-        json.dumps(slots, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise BadRequest(f"slots: the JSON has half a character: {error.object[error.start]!a}") from error
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"slots: this is not JSON: {error}") from error
     if not isinstance(slots, dict):
         raise BadRequest('slots: this is JSON, but not an object such as {"what": "red cup"}')
-    return slots
+    try:
+        return input_json("slots", slots)  # type: ignore[no-any-return]
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(str(error)) from error
 
 
 def _filled(schema: Any, values: Mapping[str, Any]) -> Any:

@@ -1,7 +1,7 @@
-"""What text is, wherever it comes from: Unicode that UTF-8 and a C string can carry.
+r"""What text is, wherever it comes from: Unicode that UTF-8 and a C string can carry.
 
 ROS strings are C strings in UTF-8: a NUL ends them, and half a surrogate pair cannot be encoded. Both reach Python from
-JSON (``"\\u0000"``, ``"\\ud83d"``), from command lines that are not UTF-8, and from models.
+JSON (``"\u0000"``, ``"\ud83d"``), from command lines that are not UTF-8, and from models.
 """
 
 from __future__ import annotations

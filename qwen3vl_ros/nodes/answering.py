@@ -7,21 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 from qwen3vl_ros.dialogue.probability import Certainty, certainty, wanted_choices
-from qwen3vl_ros.dialogue.question import (
-    Question,
-    again_prompt,
-    check_supported,
-    conversation,
-    schema_prompt,
-    supported_options,
-    validate_answer,
-)
+from qwen3vl_ros.dialogue.question import Question, check_supported, conversation, supported_options
+from qwen3vl_ros.dialogue.sandbox import Killed, Sandbox
+from qwen3vl_ros.dialogue.schema import again_prompt, schema_prompt, validate_answer
 from qwen3vl_ros.dialogue.several_pictures import naming_prompt, naming_schema
-from qwen3vl_ros.engines.base import Chunk, Description, EngineError, EngineNotReady, Request, Stage, Usage
+from qwen3vl_ros.engines.base import BadRequest, Chunk, Description, EngineError, EngineNotReady, Request, Stage, Usage
 from qwen3vl_ros.engines.chain import EngineChain
+from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.process import State
 from qwen3vl_ros.nodes.cameras import DEPTH_PATIENCE, Camera
 from qwen3vl_ros.nodes.display import Display
@@ -39,6 +34,9 @@ RESULT_GRACE = 0.25
 
 STOP_GRACE = 2.0
 """Seconds after which an engine that was told to stop and did not is killed."""
+
+VALIDATION_TIME = 3.0
+"""Seconds that holding an answer against its schema may take; without a malicious schema it is a millisecond."""
 
 
 @dataclass(slots=True)
@@ -97,7 +95,8 @@ class Answering:
     """Has questions answered, each on the thread that asks for it.
 
     ``engine`` gives the engine of this moment, and ``asking`` the one that a job is put to, for as long as it is.
-    ``give_up`` ends a job whose engine has no last words. ``log`` takes sentences about answers.
+    ``sandbox`` is where answers are held against their schemas. ``give_up`` ends a job whose engine has no last words.
+    ``log`` takes sentences about answers.
     """
 
     def __init__(
@@ -107,6 +106,7 @@ class Answering:
         cameras: Mapping[str, Camera],
         display: Display,
         settings: Callable[[], Settings],
+        sandbox: Sandbox,
         give_up: Callable[[Job, Outcome], None],
         log: Callable[[str], None],
     ) -> None:
@@ -115,6 +115,7 @@ class Answering:
         self._cameras = cameras
         self._display = display
         self._settings = settings
+        self._sandbox = sandbox
         self._give_up = give_up
         self._log = log
 
@@ -204,9 +205,9 @@ class Answering:
             return ""
         draft.certainty = certainty(question, description, draft.probabilities)
         draft.notes += [draft.certainty.note] if draft.certainty.note else []
-        return self._read(question, draft)
+        return self._read(job, question, draft)
 
-    def _read(self, question: Question, draft: Draft) -> str:
+    def _read(self, job: Job, question: Question, draft: Draft) -> str:
         """Take what a complete answer says, the JSON and what it points at; returns what is wrong with it, or ""."""
 
         def report(sentence: str) -> None:
@@ -218,15 +219,34 @@ class Answering:
             if question.parser in ("regions", "regions_3d"):
                 draft.regions = regions_of(draft.text, draft.seen, scale, report)
                 with suppress(ValueError):  # regions are read even from JSON that is cut off
-                    draft.json = validate_answer(draft.text, question.response_schema or {})
+                    draft.json = self._validated(job, draft.text, question.response_schema or {})
             elif question.response_schema is not None:
-                draft.json = validate_answer(draft.text, question.response_schema)
+                draft.json = self._validated(job, draft.text, question.response_schema)
             elif draft.seen.pictures and points_at_something(draft.text):
                 with suppress(GroundingError):  # nobody asked for regions
                     draft.regions = regions_of(draft.text, draft.seen, scale, report)
         except ValueError as error:
             return str(error)
         return ""
+
+    def _validated(self, job: Job, text: str, schema: Mapping[str, Any]) -> str:
+        """The JSON of an answer, "" when the job ended before it was checked. Raises ValueError, BadRequest."""
+
+        def interrupted_by(interrupt: Callable[[], None]) -> None:
+            job.interrupt = interrupt
+            if job.ending is not None:
+                interrupt()
+
+        timeout = max(0.0, min(VALIDATION_TIME, job.deadline - time.monotonic()))
+        try:
+            return self._sandbox.run(validate_answer, text, schema, timeout=timeout, interrupted_by=interrupted_by)
+        except Killed as error:
+            if job.ending is not None or time.monotonic() >= job.deadline:
+                return ""
+            raise BadRequest(
+                f"response_schema: the answer could not be held against it, {error}: simplify its patterns and "
+                "references"
+            ) from error
 
     def _stream(self, job: Job, draft: Draft, request: Request, description: Description, engine: EngineChain) -> None:
         """Send the request and pass on what comes, until it is complete or the job ended."""
@@ -284,6 +304,9 @@ class Answering:
         return max(0.0, (RESULT_GRACE if since < RESULT_GRACE else STOP_GRACE) - since)
 
     def _take_chunk(self, job: Job, draft: Draft, chunk: Chunk, full_text: bool) -> None:
+        text, reasoning = output_text(chunk.text), output_text(chunk.reasoning)
+        if (text, reasoning) != (chunk.text, chunk.reasoning):
+            chunk = replace(chunk, text=text, reasoning=reasoning)
         draft.begun = draft.begun or chunk.finish_reason != "cancelled"
         draft.text += chunk.text
         draft.reasoning += chunk.reasoning

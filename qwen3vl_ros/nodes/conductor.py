@@ -1,7 +1,8 @@
 """Leads each question from the queue through camera and engine to its result.
 
-A conductor thread per question that the engine can take at once; callbacks of the node only ever put jobs in the queue
-or end them, so accepting, cancelling and status never wait for a model.
+A conductor thread per question that the engine can take at once, and one that checks goals before they are queued;
+callbacks of the node only ever hand jobs over or end them, so accepting, cancelling and status never wait for a model,
+nor for a goal that takes long to check.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from qwen3vl_ros.dialogue.question import Question
+from qwen3vl_ros.dialogue.sandbox import Sandbox
 from qwen3vl_ros.engines.base import (
     BadImage,
     BadRequest,
@@ -45,12 +49,16 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 """Error code of every exception a question can meet, most special first."""
 
+_MOST_UNCHECKED = 64
+"""Goals that may wait to be checked, which takes a tenth of a millisecond, or a second for the worst of schemas."""
+
 
 class Conductor:
     """Answers jobs with ``engine``, looking through ``cameras``, until it is closed; ``display`` shows them.
 
-    ``settings`` gives the parameters as they are now. ``on_finish`` gets every job with its outcome, ``log_exception``
-    a sentence when a defect of this package ended a question.
+    ``settings`` gives the parameters as they are now. ``on_change`` is called when a job was queued or has its turn.
+    ``on_finish`` gets every job with its outcome, ``log_exception`` a sentence when a defect of this package ended a
+    question.
     """
 
     def __init__(
@@ -59,17 +67,28 @@ class Conductor:
         cameras: dict[str, Camera],
         display: Display,
         settings: Callable[[], Settings],
-        on_start: Callable[[], None],
+        on_change: Callable[[], None],
         on_finish: Callable[[Job, Outcome], None],
         log_exception: Callable[[str], None],
     ) -> None:
         self._jobs: GoalQueue[Job] = GoalQueue(settings().queue_size)
         self._engine = engine
         self._cameras = cameras
+        self._settings = settings
+        self._sandbox = Sandbox()
         self._answers = Answering(
-            lambda: self._engine, self._being_asked, cameras, display, settings, self.finish, log_exception
+            lambda: self._engine,
+            self._being_asked,
+            cameras,
+            display,
+            settings,
+            self._sandbox,
+            self.finish,
+            log_exception,
         )
-        self._on_start = on_start
+        self._checker = ThreadPoolExecutor(1, "check-goals")  # one: goals are queued in the order of their acceptance
+        self._unchecked: set[Job] = set()
+        self._on_change = on_change
         self._on_finish = on_finish
         self._log_exception = log_exception
         self._lock = threading.Lock()
@@ -99,21 +118,68 @@ class Conductor:
     def running(self) -> list[Job]:
         """Those of them that are out of the queue."""
         waiting = self._jobs.waiting()
-        return [job for job in self.live if job not in waiting]
-
-    def accept(self, job: Job, queue_size: int) -> bool:
-        """Queue ``job``; False when ``queue_size`` goals wait already."""
         with self._lock:
-            self._live[job.asker.goal_id] = job
+            return [job for job in self._live.values() if job not in waiting and job not in self._unchecked]
+
+    def accept(self, job: Job, check: Callable[[], Question]) -> None:
+        """Have the goal of ``job`` checked and queued, off this thread, or finished with the reason why it is not.
+
+        ``check`` returns what the goal asks, or raises :class:`BadRequest`.
+        """
         with self._idle:
             self._unfinished += 1
-        self._jobs.capacity = queue_size + max(0, self._slots - (len(self._live) - 1 - len(self._jobs)))
-        if self._jobs.put(job):
-            self.show_positions()
-            if job.ending is not None:  # its time was up before it stood in the queue
-                self.ended(job)
-            return True
-        return False
+        with self._lock:
+            self._live[job.asker.goal_id] = job
+            crowded = len(self._unchecked) >= _MOST_UNCHECKED
+            if not crowded:
+                self._unchecked.add(job)
+        if crowded:
+            self.finish(
+                job, Outcome(Ending(Code.BUSY, f"{_MOST_UNCHECKED} goals wait to be looked at: try again later"))
+            )
+        else:
+            self._checker.submit(self._check, job, check)
+
+    def _check(self, job: Job, check: Callable[[], Question]) -> None:
+        """On the checking thread: queue ``job``, unless it is over already."""
+        try:
+            job.checked = check()
+            refusal = self._apply_busy_policy(job)
+        except Exception as error:  # noqa: BLE001 no goal, however strange, ends the thread that checks them all
+            refusal = self._ending_of(error)
+        with self._lock:
+            if job not in self._unchecked:
+                return  # it ended meanwhile, and has its result
+            self._unchecked.remove(job)
+            free = self._slots - (len(self._live) - 1 - len(self._jobs) - len(self._unchecked))
+        if refusal is None:
+            assert job.checked is not None
+            if job.checked.response_schema is not None:
+                self._sandbox.warm_up()
+            queue_size = self._settings().queue_size
+            self._jobs.capacity = queue_size + max(0, free)
+            if self._jobs.put(job):
+                self.show_positions()
+                self._on_change()
+                if job.ending is not None:  # it ended before it stood in the queue
+                    self.ended(job)
+                return
+            refusal = Ending(
+                Code.BUSY, f"the queue is full ({self.waiting} goals wait): try again later, or raise queue_size"
+            )
+        self.finish(job, Outcome(job.ending or refusal))
+
+    def _apply_busy_policy(self, job: Job) -> Ending | None:
+        """What the parameter ``busy_policy`` says about ``job`` and those that were accepted before it."""
+        policy = self._settings().busy_policy
+        others = [other for other in self.live if other is not job and other.accepted <= job.accepted]
+        if policy == "reject" and others:
+            return Ending(Code.BUSY, "another goal is running and busy_policy is reject: try again later")
+        if policy == "preempt":
+            for other in others:
+                if other.priority <= job.priority:
+                    other.end(Code.PREEMPTED, "a newer goal of the same or a higher priority took its place")
+        return None
 
     def find(self, goal_id: str) -> Job | None:
         """The live question of that goal."""
@@ -142,10 +208,13 @@ class Conductor:
             job.inbox.put(None)
 
     def ended(self, job: Job) -> None:
-        """``job`` was told to end early: one that still waits in the queue is finished here and now."""
+        """``job`` was told to end early: one that still waits, in the queue or before it, is finished here and now."""
         with self._place:
             self._place.notify_all()
-        if self._jobs.withdraw(job):
+        with self._lock:
+            unchecked = job in self._unchecked
+            self._unchecked.discard(job)
+        if unchecked or self._jobs.withdraw(job):
             self.finish(job, Outcome(job.ending, queue_time=time.monotonic() - job.accepted))
             self.show_positions()
 
@@ -175,6 +244,8 @@ class Conductor:
         """Take no more questions, end every live one with this error, and close the camera."""
         self._jobs.close()
         self.end_all(code, message)
+        self._checker.shutdown(wait=False)
+        self._sandbox.close()
         for camera in self._cameras.values():
             camera.close()
 
@@ -187,7 +258,7 @@ class Conductor:
         """Tell everybody who waits how many are before them, where that has changed."""
         with self._positions:  # whoever counts last tells last
             waiting = self._jobs.waiting()
-            ahead = max(0, len(self.live) - len(waiting))
+            ahead = len(self.running)
             for position, job in enumerate(waiting, ahead):
                 if job.position != position:
                     job.position = position
@@ -207,27 +278,30 @@ class Conductor:
         try:
             self.show_positions()
             job.asker.started()
-            self._on_start()
+            self._on_change()
             self._answer(job, draft)
         except Exception as error:  # noqa: BLE001 whatever happened, the goal gets a result
-            code = next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL_ERROR)
-            message = str(error)
-            if code == Code.INTERNAL_ERROR:
-                message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
-                self._log_exception(message)
-            ending = Ending(code, message)
+            ending = self._ending_of(error)
         self.finish(job, draft.outcome(job, ending))
+
+    def _ending_of(self, error: Exception) -> Ending:
+        code = next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL_ERROR)
+        message = str(error)
+        if code == Code.INTERNAL_ERROR:
+            message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
+            self._log_exception(message)
+        return Ending(code, message)
 
     def _answer(self, job: Job, draft: Draft) -> None:
         """Fill ``draft``, as far as it goes before the job ends or something raises.
 
-        A question that an engine had not even begun when its process went away is asked again, once: it was not at
-        fault, and whoever asked never noticed.
+        A question that its engine gave back, because it was left for another one or is loading anew, is asked again,
+        once: whoever asked never notices. One during which the engine's process died is not: it may be the reason.
         """
         with self._a_place(job):  # before looking: the picture is of the moment when the engine takes it
             try:
                 self._answers.answer(job, draft)
-            except (EngineCrashed, EngineNotReady):
+            except EngineNotReady:
                 if draft.begun or self._engine.health.state in (State.FAILED, State.CLOSED):
                     raise
                 self._answers.answer(job, draft)

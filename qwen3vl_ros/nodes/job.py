@@ -87,26 +87,32 @@ class Job:
     Cancel, time-out, preemption and shutdown all call :meth:`end`; the first one wins, whatever stage the question is
     in. ``on_end`` then runs once, in that caller's thread, to interrupt the stage. Everything the job waits for arrives
     in ``inbox``. ``position``: how many are before it, as whoever asked was told last; None = not yet.
+    ``priority``: higher is served first. ``timeout`` in seconds from now.
     """
 
-    def __init__(self, question: Question, asker: Asker, on_end: Callable[[Job], None], deadlines: Deadlines) -> None:
-        self.question = question
+    def __init__(
+        self, asker: Asker, priority: int, timeout: float, on_end: Callable[[Job], None], deadlines: Deadlines
+    ) -> None:
         self.asker = asker
+        self.priority = priority
         self.accepted = time.monotonic()
         self.inbox: queue.SimpleQueue[Chunk | Exception | None] = queue.SimpleQueue()
         self.interrupt: Callable[[], None] = lambda: None
         self.done = threading.Event()
         self.position: int | None = None
+        self.checked: Question | None = None
         self._on_end = on_end
         self._lock = threading.Lock()
         self._ending: Ending | None = None
         self._finished = False
-        self._deadline = deadlines.add(self.accepted + question.timeout, self._expire)
+        self._timeout = timeout
+        self._deadline = deadlines.add(self.accepted + timeout, self._expire)
 
     @property
-    def priority(self) -> int:
-        """Higher is served first."""
-        return self.question.priority
+    def question(self) -> Question:
+        """What is asked, which is known once the goal was checked: ``checked``."""
+        assert self.checked is not None
+        return self.checked
 
     @property
     def deadline(self) -> float:
@@ -141,7 +147,7 @@ class Job:
         return outcome
 
     def _expire(self) -> None:
-        self.end(Code.TIMEOUT, f"the answer was not complete {self.question.timeout:g} s after the goal was accepted")
+        self.end(Code.TIMEOUT, f"the answer was not complete {self._timeout:g} s after the goal was accepted")
 
 
 def first_frame_id(headers: Sequence[Any]) -> str:

@@ -11,9 +11,11 @@ from geometry_msgs.msg import Point32
 from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.dialogue.question import Question, Turn, merge_options, parse_schema, pictures_in
+from qwen3vl_ros.dialogue.question import Question, Turn, merge_options, pictures_in
+from qwen3vl_ros.dialogue.schema import parse_schema
 from qwen3vl_ros.dialogue.tasks import Task, Tasks, parse_slots
 from qwen3vl_ros.engines.base import BadRequest, Unsupported
+from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.msg import Answer, TaskSlot, Usage
 from qwen3vl_ros.msg import Region as RegionMessage
 from qwen3vl_ros.msg import Task as TaskMessage
@@ -23,6 +25,11 @@ from qwen3vl_ros.vision.region import Region
 
 _OPTION_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
 _NOT_YET = ("session", "clip_frames")
+
+
+def timeout_of(goal: Any, settings: Settings) -> float:
+    """Seconds that the goal may take. Raises :class:`BadRequest`."""
+    return _seconds(goal, "timeout") or settings.timeout
 
 
 def question_from(goal: Any, settings: Settings, tasks: Tasks) -> Question:
@@ -76,8 +83,6 @@ def question_from(goal: Any, settings: Settings, tasks: Tasks) -> Question:
             | {"stop": tuple(goal.options.stop) or (asked.options.stop if asked else ())},
             default,
         ),
-        priority=goal.priority,
-        timeout=_seconds(goal, "timeout") or settings.timeout,
     )
 
 
@@ -85,18 +90,18 @@ def fill_result(result: Any, outcome: Outcome) -> Any:
     """Write ``outcome`` into an AskImage result, an Ask response or an Answer; returns it."""
     if outcome.ending is not None:
         result.error_code = outcome.ending.code
-        result.error_msg = outcome.ending.message
+        result.error_msg = output_text(outcome.ending.message)
     result.text = outcome.text
     result.finish_reason = outcome.finish_reason
-    result.json = outcome.json
+    result.json = output_text(outcome.json)  # JSON can spell out half a surrogate pair
     result.image_headers = list(outcome.headers)
     result.regions = [region_message(region, outcome.headers[region.image_index]) for region in outcome.regions]
     result.probability = _or_unknown(outcome.certainty.probability)
     result.probability_mass = _or_unknown(outcome.certainty.mass)
-    result.notes = list(outcome.notes)
+    result.notes = list(map(output_text, outcome.notes))
     result.usage = usage_message(outcome)
-    result.engine = outcome.engine
-    result.model = outcome.model
+    result.engine = output_text(outcome.engine)
+    result.model = output_text(outcome.model)
     if hasattr(result, "reasoning"):
         result.reasoning = outcome.reasoning
     return result
@@ -104,7 +109,8 @@ def fill_result(result: Any, outcome: Outcome) -> Any:
 
 def region_message(region: Region, header: Header) -> RegionMessage:
     """A thing in the picture with that header."""
-    message = RegionMessage(label=region.label, image_index=region.image_index, position_error=region.position_error)
+    message = RegionMessage(label=region.label, image_index=region.image_index)
+    message.position_error = output_text(region.position_error)
     if region.box is not None:
         left, top, right, bottom = region.box
         message.roi.x_offset, message.roi.y_offset = math.floor(left), math.floor(top)

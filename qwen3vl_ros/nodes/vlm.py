@@ -25,7 +25,7 @@ from rclpy.task import Future
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.dialogue.task_files import TaskFileError, load_tasks
 from qwen3vl_ros.dialogue.tasks import Tasks
-from qwen3vl_ros.engines.base import BadRequest, Unsupported
+from qwen3vl_ros.engines.base import BadRequest
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import Health, State
 from qwen3vl_ros.nodes import parameters
@@ -38,7 +38,7 @@ from qwen3vl_ros.nodes.engine_change import Newcomer, retire
 from qwen3vl_ros.nodes.engine_parameters import ENGINES
 from qwen3vl_ros.nodes.engine_settings import engine_specs, policy, task_files
 from qwen3vl_ros.nodes.job import Asker, Code, Ending, Job, Outcome
-from qwen3vl_ros.nodes.messages import fill_result, question_from, task_message
+from qwen3vl_ros.nodes.messages import fill_result, question_from, task_message, timeout_of
 from qwen3vl_ros.nodes.reporter import Reporter, View
 from qwen3vl_ros.nodes.stop_signal import StopSignal
 from qwen3vl_ros.srv import Ask, ListTasks, SetEngine
@@ -370,39 +370,21 @@ class VlmNode(LifecycleNode):
         return response
 
     def _accept(self, goal: Any, asker: Asker) -> None:
-        """Queue a question, or finish it at once with the reason why it cannot be."""
+        """Hand a question over to be checked and queued, or finish it at once with the reason why it cannot be."""
         conductor = self._conductor
         self._reporter.count_accepted()
         if conductor is None:
             message = f"the node is not active: {self._message or 'activate it first'}"
             self._refuse(asker, Ending(Code.ENGINE_NOT_READY, message))
             return
+        settings, tasks = self._settings, self._tasks
         try:
-            question = question_from(goal, self._settings, self._tasks)
+            timeout = timeout_of(goal, settings)
         except BadRequest as error:
-            code = Code.UNSUPPORTED if isinstance(error, Unsupported) else Code.BAD_REQUEST
-            self._refuse(asker, Ending(code, str(error)))
+            self._refuse(asker, Ending(Code.BAD_REQUEST, str(error)))
             return
-        except Exception as error:  # noqa: BLE001 no goal, however strange, ends the thread that serves them all
-            message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
-            self._log_error(message)
-            self._refuse(asker, Ending(Code.INTERNAL_ERROR, message))
-            return
-        others = conductor.live
-        if self._settings.busy_policy == "reject" and others:
-            message = "another goal is running and busy_policy is reject: try again later"
-            self._refuse(asker, Ending(Code.BUSY, message))
-            return
-        if self._settings.busy_policy == "preempt":
-            for other in others:
-                if other.priority <= question.priority:
-                    other.end(Code.PREEMPTED, "a newer goal of the same or a higher priority took its place")
-        job = Job(question, asker, conductor.ended, self._deadlines)
-        if conductor.accept(job, self._settings.queue_size):
-            self._reporter.publish_status()
-        else:
-            message = f"the queue is full ({conductor.waiting} goals wait): try again later, or raise queue_size"
-            conductor.finish(job, Outcome(Ending(Code.BUSY, message)))
+        job = Job(asker, goal.priority, timeout, conductor.ended, self._deadlines)
+        conductor.accept(job, lambda: question_from(goal, settings, tasks))
 
     def _refuse(self, asker: Asker, ending: Ending) -> None:
         outcome = Outcome(ending)
@@ -416,7 +398,7 @@ class VlmNode(LifecycleNode):
         self.get_logger().error(message)
 
     def _on_finish(self, job: Job, outcome: Outcome) -> None:
-        self._reporter.finished(job.question, job.asker.goal_id, outcome)
+        self._reporter.finished(job.checked, job.asker.goal_id, outcome)
 
     # --- parameters --------------------------------------------------------------------------------------------------
 

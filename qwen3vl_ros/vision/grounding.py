@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.vision.fit import Fit
 from qwen3vl_ros.vision.loose_json import NUMBER, Kind, Node, Tag, Value, numbers, read
 from qwen3vl_ros.vision.placement import Row, Scale, Unusable, pairs, with_shape
@@ -348,5 +349,4 @@ class _Answer:
 
 
 def _clean(label: str) -> str:
-    """``label`` as text that any encoder and any C string takes: no lone surrogates, no NUL."""
-    return label.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "").strip()
+    return output_text(label).strip()

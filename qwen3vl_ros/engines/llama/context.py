@@ -7,6 +7,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -143,6 +144,11 @@ class LlamaContext:
         if n < 0:
             raise EngineError(f"llama.cpp could not tokenize a text of {len(data)} bytes ({n}).")
         return tokens[:n]
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest text that a single token can stand for."""
+        return max(len(lib.llama_vocab_get_text(self.vocab, token) or b"") for token in range(self.n_vocab))
 
     def token_bytes(self, token: int) -> bytes:
         """What ``token`` writes; b"" for a control token."""

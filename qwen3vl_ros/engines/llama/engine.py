@@ -41,8 +41,9 @@ from qwen3vl_ros.engines.choices import Opening
 from qwen3vl_ros.engines.llama import log
 from qwen3vl_ros.engines.llama.context import CancelledError, ImageSpan, LlamaContext, n_cells
 from qwen3vl_ros.engines.llama.files import find_model
+from qwen3vl_ros.engines.llama.grammar import Grammar, GrammarTokenizer
 from qwen3vl_ros.engines.llama.prompt import ChatPrompt, Prompt
-from qwen3vl_ros.engines.llama.sampling import Recommended, Sampler, grammar_of, recommended
+from qwen3vl_ros.engines.llama.sampling import Recommended, Sampler, recommended
 from qwen3vl_ros.engines.llama.vision import Embedding, VisionTower
 from qwen3vl_ros.engines.llama.vocabulary import Vocabulary
 
@@ -101,6 +102,7 @@ class LlamaEngine:
                 frees.callback(self._vision.close)
             self._prompts = ChatPrompt(self._context, self._vision)
             self._vocabulary = Vocabulary(self._context)
+            self._grammars = GrammarTokenizer(self._context)
             self._close = frees.pop_all().close  # in reverse: mtmd before the model it points to
         thinking = self._prompts.thinking
         self._recommended: Recommended = recommended(self._context, thinking)
@@ -156,7 +158,9 @@ class LlamaEngine:
             started = time.monotonic()
             prompt = self._prompts.build(request.messages)
             answer = _Answer(self._context, self._vision, prompt, self._vocabulary, started)
-            yield from answer.run(request, self._recommended)
+            schema = request.response_schema
+            grammar = None if schema is None else self._grammars.grammar(schema)
+            yield from answer.run(request, self._recommended, grammar)
         finally:
             self._busy.release()
 
@@ -183,7 +187,7 @@ class _Answer:
         self._encode_time: float | None = None
         self._first_token_time: float | None = None
 
-    def run(self, request: Request, unset: Recommended) -> Iterator[Chunk]:
+    def run(self, request: Request, unset: Recommended, grammar: Grammar | None) -> Iterator[Chunk]:
         """The whole stream."""
         prompt, options = self._prompt, request.options
         size, room = n_cells(prompt.pieces), self._context.n_ctx
@@ -194,12 +198,11 @@ class _Answer:
             )
         if options.max_tokens is not None and options.max_tokens < 1:
             raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
-        grammar = "" if request.response_schema is None else grammar_of(request.response_schema)
         text = AnswerText(options.stop, prompt.reasoning)
         limit = min(room - size + 1, room if options.max_tokens is None else options.max_tokens)
         with contextlib.ExitStack() as frees:
 
-            def sampler(grammar: str) -> Sampler:
+            def sampler(grammar: Grammar | None) -> Sampler:
                 seen = (p for p in prompt.pieces if isinstance(p, int))
                 new = Sampler(self._context, options, unset, grammar, seen)
                 frees.callback(new.close)
@@ -207,7 +210,7 @@ class _Answer:
 
             answering = sampler(grammar)
             # Reasoning is free text: the grammar begins with the answer.
-            reasoning = sampler("") if grammar and prompt.reasoning else answering
+            reasoning = sampler(None) if grammar and prompt.reasoning else answering
             finish: FinishReason
             opening = Opening(request.choices)
 

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
-import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from llama_cpp import llama_cpp as lib
-from llama_cpp.llama_grammar import json_schema_to_gbnf
 from numpy.typing import NDArray
 
 from qwen3vl_ros.engines.base import BadRequest, Options
-from qwen3vl_ros.engines.llama import log
 from qwen3vl_ros.engines.llama.context import LlamaContext
-
-# A bounded string or list becomes a grammar of that size: an absurd bound would never end.
-_MAX_LENGTH = 1000
-_LENGTHS = re.compile(r'"(?:min|max)(?:Length|Items|Properties)": (\d+)')
-_SURROGATES = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
+from qwen3vl_ros.engines.llama.grammar import Grammar
 
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED
 
@@ -62,26 +53,6 @@ def recommended(context: LlamaContext, thinking: bool) -> Recommended:
     )
 
 
-def grammar_of(schema: Mapping[str, Any]) -> str:
-    """A JSON Schema as llama.cpp's grammar (GBNF). Raises :class:`BadRequest`."""
-    text = json.dumps(schema)
-    longest = max((int(n) for n in _LENGTHS.findall(text)), default=0)
-    if longest > _MAX_LENGTH:
-        raise BadRequest(f"response_schema: lengths and counts may be at most {_MAX_LENGTH}, not {longest}.")
-    try:
-        grammar = str(json_schema_to_gbnf(text))
-    except Exception as error:  # the converter raises whatever its assertions and look-ups do
-        raise BadRequest(f"response_schema: llama.cpp cannot follow this JSON Schema: {error!s:.300}.") from error
-    # The converter lets strings hold line breaks and other control characters, which is not JSON (RFC 8259, 7).
-    grammar = grammar.replace(r'char ::= [^"\\] |', r'char ::= [^"\\\x7F\x00-\x1F] |')
-    # It writes constants with JSON's escapes. GBNF has the same but for surrogate pairs: there it is \U and 8 digits.
-    return _SURROGATES.sub(lambda pair: rf"\U{_code_point(pair[0]):08X}", grammar)
-
-
-def _code_point(escaped: str) -> int:
-    return ord(json.loads(f'"{escaped}"'))
-
-
 class Sampler:
     """A chain of samplers with its own state: penalties, grammar, random numbers. Free it with :meth:`close`."""
 
@@ -90,25 +61,20 @@ class Sampler:
         context: LlamaContext,
         options: Options,
         unset: Recommended,
-        grammar: str = "",
+        grammar: Grammar | None = None,
         seen: Iterable[int] = (),
     ) -> None:
         """Raises :class:`BadRequest`.
 
-        ``grammar``: see :func:`grammar_of`. ``seen``: tokens that the repetition penalty counts besides the answer's.
+        ``grammar``: what every token must satisfy. ``seen``: tokens that the repetition penalty counts besides the
+        answer's.
         """
         if options.repetition_penalty is not None and not options.repetition_penalty > 0.0:
             raise BadRequest(f"repetition_penalty: must be more than 0, not {options.repetition_penalty}.")
         self._context = context
         self._frees = contextlib.ExitStack()
-        self._grammar: Any = None
-        self._candidates: _Candidates | None = None
-        if grammar:
-            self._grammar = lib.llama_sampler_init_grammar(context.vocab, grammar.encode(), b"root")
-            if not self._grammar:
-                raise BadRequest(f"response_schema: llama.cpp cannot parse its grammar: {log.last_error()}")
-            self._frees.callback(lib.llama_sampler_free, self._grammar)
-            self._candidates = _Candidates(context.n_vocab)
+        self._grammar = grammar
+        self._candidates = None if grammar is None else _Candidates(context.n_vocab)
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._frees.callback(lib.llama_sampler_free, self._chain)  # and all that is in it
         self._fill(options, unset, seen)
@@ -136,18 +102,17 @@ class Sampler:
 
     def sample(self) -> int:
         """The next token, from the logits of the last decode."""
-        if self._candidates is None:
+        if self._grammar is None or self._candidates is None:
             return int(lib.llama_sampler_sample(self._chain, self._context.ctx, -1))
         # Holding all of the vocabulary against the grammar takes longer than a small model takes for a token, and
         # the token that would be chosen without mostly fits: llama.cpp's own server tries that first as well.
-        candidates = self._candidates
-        candidates.fill(self._context.logits())
+        candidates, logits = self._candidates, self._context.logits()
+        candidates.fill(logits)
         token = candidates.choose(self._chain)
-        if not candidates.fits(self._grammar, token):
-            candidates.fill(self._context.logits())
-            lib.llama_sampler_apply(self._grammar, candidates.array)
+        if not self._grammar.allows(token):
+            candidates.fill(np.where(self._grammar.mask(), logits, -np.inf))
             token = candidates.choose(self._chain)
-        lib.llama_sampler_accept(self._grammar, token)
+        self._grammar.take(token)
         lib.llama_sampler_accept(self._chain, token)
         return token
 
@@ -178,13 +143,6 @@ class _Candidates:
     def choose(self, chain: Any) -> int:
         lib.llama_sampler_apply(chain, self.array)
         return int(self.array.data[self.array.selected].id)
-
-    @staticmethod
-    def fits(grammar: Any, token: int) -> bool:
-        one = (lib.llama_token_data * 1)(lib.llama_token_data(token, 1.0, 0.0))
-        array = lib.llama_token_data_array(one, 1, -1, False)
-        lib.llama_sampler_apply(grammar, array)
-        return not math.isinf(one[0].logit)
 
 
 def _pick(value: float | None, unset: float) -> float:
