@@ -171,7 +171,7 @@ DEADLY = """
             return Description("deadly", "none", max_images=4, supports=frozenset({"max_tokens", "temperature"}))
 
         def generate(self, request, cancel):
-            if "Die." in request.messages[-1].content:
+            if request.messages[-1].content[-1] == "Die.":
                 os.abort()
             yield Chunk(Stage.DECODE, "Alive.", completion_tokens=1)
             yield Chunk(Stage.DECODE, "", "", 1, "stop", Usage(prompt_tokens=1, completion_tokens=1))
