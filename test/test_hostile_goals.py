@@ -188,6 +188,15 @@ def test_accepting_cancelling_and_status_wait_for_no_heavy_goal(
     assert is_well(ros)
 
 
+def test_status_is_told_while_a_huge_image_is_decoded(ros: RosClient, vlm: VlmProcess) -> None:
+    goal = ask(ros, images=[], compressed_images=[huge_png()])
+    assert ros.call(ListTasks, "/vlm/list_tasks", ListTasks.Request()).tasks
+    assert not goal.done
+    assert goal.cancel()
+    assert goal.result().error_code == Code.CANCELLED
+    assert is_well(ros)
+
+
 @pytest.fixture
 def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Parameters of a node whose engine aborts where the prompt tells it to."""

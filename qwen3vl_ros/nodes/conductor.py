@@ -76,6 +76,7 @@ class Conductor:
         self._cameras = cameras
         self._settings = settings
         self._sandbox = Sandbox()
+        self._sandbox.warm_up()  # it boots for as long as a small model answers
         self._answers = Answering(
             lambda: self._engine,
             self._being_asked,
