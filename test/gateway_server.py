@@ -120,7 +120,7 @@ class ScriptedRobot:
             raise Unavailable("no frame on /dark/image for 3.0 s: is the camera running?")
         if name != "front":
             raise UnknownCamera(f"there is no camera {name!r}; there are 'front', 'dark'")
-        return Snapshot(picture(width or 64, 48, "JPEG"), (12, 34), 64, 48)
+        return Snapshot(picture(width or 64, 48, "JPEG"), (12, 34), 0.056, 64, 48)
 
     def tasks(self) -> list[Task]:
         return [Task("locate", "Where things are.", "what", (), "regions", 1, (), "/robot/tasks.yaml")]

@@ -412,6 +412,7 @@ def test_a_frame_is_a_jpeg_that_says_when_it_was_taken(http: httpx.Client) -> No
     assert frame.headers["content-type"] == "image/jpeg"
     assert frame.content.startswith(b"\xff\xd8")
     assert frame.headers["x-frame-stamp"] == "12.000000034"
+    assert frame.headers["x-frame-age"] == "0.056"
     assert frame.headers["x-frame-size"] == "64x48"
     assert frame.headers["cache-control"] == "no-store"
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +16,11 @@ from typing import Any
 import httpx
 import PIL.Image
 import pytest
+from builtin_interfaces.msg import Time
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Answer
+from rclpy.duration import Duration
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
 import third_party
@@ -242,18 +246,30 @@ def test_what_the_node_refuses_is_400_with_its_sentence(
     assert words in response.json()["error"]["message"]
 
 
-class Publisher:
-    """A camera's picture on ``topic``, ten times a second."""
+def moment(ros: RosClient, offset: float = 0.0) -> Time:
+    """``offset`` seconds from now."""
+    return (ros.node.get_clock().now() + Duration(seconds=offset)).to_msg()
 
-    def __init__(self, ros: RosClient, topic: str) -> None:
+
+class Publisher:
+    """A camera's picture on ``topic``, ten times a second. ``stamp``: gives each its stamp, without it the time."""
+
+    def __init__(
+        self, ros: RosClient, topic: str, stamp: Callable[[], Time] | None = None, size: tuple[int, int] = (96, 64)
+    ) -> None:
         self._ros = ros
-        self._message = picture(96, 64)
+        self._message = picture(*size)
+        self._stamp = stamp or (lambda: moment(ros))
         self._publisher = ros.node.create_publisher(type(self._message), topic, SENSOR_DATA)
         self._timer = ros.node.create_timer(0.1, self._publish)
 
     def _publish(self) -> None:
-        self._message.header.stamp = self._ros.node.get_clock().now().to_msg()
+        self._message.header.stamp = self._stamp()
         self._publisher.publish(self._message)
+
+    def stop(self) -> None:
+        """Nothing comes any more."""
+        self._timer.cancel()
 
     def __enter__(self) -> Publisher:
         return self
@@ -277,10 +293,69 @@ def test_a_live_camera_is_seen_and_asked_about(
         assert frame.status_code == 200, frame.text
         assert frame.headers["x-frame-size"] == "96x64"
         assert float(frame.headers["x-frame-stamp"]) > 1e9
+        assert 0.0 <= float(frame.headers["x-frame-age"]) < 2.0
         assert PIL.Image.open(io.BytesIO(frame.content)).size == (48, 32)
         reply = http.post(CHAT, json=question("What?", camera=name))
         assert json.loads(content_of(reply)) == [["user", [[64, 96, 3], "What?"]]]
         assert reply.json()["qwen3vl_ros"]["image_headers"][0]["stamp"]["sec"] > 1e9
+
+
+def front(http: httpx.Client) -> httpx.Headers:
+    """What the gateway says about the newest frame of the camera "front"."""
+    frame = http.get("/api/cameras/front/frame.jpg")
+    assert frame.status_code == 200, frame.text
+    return frame.headers
+
+
+def age_of(http: httpx.Client) -> float:
+    return float(front(http)["x-frame-age"])
+
+
+STAMPS = {
+    "now": (moment, 0.0, 16),
+    "old": (lambda ros: moment(ros, -1.0), 1.0, 24),
+    "ahead": (lambda ros: moment(ros, 1.9), 0.0, 32),
+    "none": (lambda ros: Time(), 0.0, 40),
+}
+
+
+@pytest.mark.parametrize(("stamp", "least", "size"), STAMPS.values(), ids=STAMPS)
+def test_the_frame_of_a_camera_that_stops_gets_older_whatever_its_stamps(
+    ros: RosClient, parrot: VlmProcess, http: httpx.Client, stamp: Callable[[RosClient], Time], least: float, size: int
+) -> None:
+    wait_status(http, lambda status: status["cameras"])
+    with Publisher(ros, "/front/image", lambda: stamp(ros), (size, size)) as camera:
+        while (seen := front(http))["x-frame-size"] != f"{size}x{size}":
+            """The gateway still has a frame of the test before."""
+        assert float(seen["x-frame-stamp"]) > 1e9  # without one, the time of its arrival
+        camera.stop()
+        age_of(http)  # its last frame is taken
+        times, ages = [], []
+        for _ in range(5):
+            begun = time.monotonic()
+            ages.append(age_of(http))
+            times.append((begun, time.monotonic()))
+    assert least <= ages[0] < 2.0
+    assert times[-1][0] - times[0][1] - 0.001 <= ages[-1] - ages[0] <= times[-1][1] - times[0][0] + 0.001
+
+
+def test_in_simulated_time_a_frames_age_is_simulated_but_grows_when_the_simulation_ends(
+    ros: RosClient, parrot: VlmProcess, start_web: Start
+) -> None:
+    publisher = ros.node.create_publisher(Clock, "/clock", SENSOR_DATA)
+    clock = ros.node.create_timer(0.05, lambda: publisher.publish(Clock(clock=Time(sec=100))))
+    web = start_web(use_sim_time=True)
+    try:
+        with web.client() as http, Publisher(ros, "/front/image", lambda: Time(sec=99)) as camera:
+            wait_status(http, lambda status: status["cameras"])
+            assert age_of(http) == pytest.approx(1.0, abs=0.5)
+            camera.stop()
+            give_up = time.monotonic() + PATIENCE
+            while age_of(http) < 1.6:
+                assert time.monotonic() < give_up
+    finally:
+        ros.node.destroy_timer(clock)
+        ros.node.destroy_publisher(publisher)
 
 
 def test_a_camera_that_shows_nothing_says_why(parrot: VlmProcess, http: httpx.Client) -> None:

@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.clock import Clock
@@ -36,11 +36,15 @@ LOOK_PERIOD = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture as it arrived. ``stamp`` in nanoseconds of the camera's clock; ``message`` is deserialized on use."""
+    """One picture as it arrived. ``stamp`` in nanoseconds of the camera's clock; ``message`` is deserialized on use.
+
+    ``taken``: time.monotonic() seconds when it was taken from the middleware.
+    """
 
     stamp: int
     serialized: bytes
     message_type: type
+    taken: float = field(default_factory=time.monotonic)
 
     def message(self) -> Any:
         """The sensor_msgs Image or CompressedImage."""
@@ -147,6 +151,13 @@ class FrameSource:
         except Closed:
             return None  # closed meanwhile
         return None
+
+    def age(self, frame: Frame) -> float:
+        """Seconds since the frame was stamped, by the node's clock, and no less than since it was taken.
+
+        The second is the true one where the stamp is ahead of the node's clock, and where simulated time stands still.
+        """
+        return max(self._age(frame), time.monotonic() - frame.taken)
 
     def health(self) -> CameraHealth:
         """What can be said about the camera: rate and age as of the latest look, at most LOOK_PERIOD ago.

@@ -188,8 +188,8 @@ class _View:
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
         bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
         jpeg = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))[1].tobytes()
-        stamp = message.header.stamp
-        return Snapshot(jpeg, (stamp.sec, stamp.nanosec), full_width, height)
+        # The frame's stamp, not the message's: a camera that does not stamp gets the time of arrival.
+        return Snapshot(jpeg, divmod(frame.stamp, 1_000_000_000), self._frames.age(frame), full_width, height)
 
     def close(self) -> None:
         self._frames.close()

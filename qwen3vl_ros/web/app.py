@@ -161,6 +161,7 @@ def _serve_page(app: FastAPI, robot: Robot, *, token_required: bool) -> None:
         seconds, nanoseconds = snapshot.stamp
         headers = {
             "X-Frame-Stamp": f"{seconds}.{nanoseconds:09d}",
+            "X-Frame-Age": f"{snapshot.age:.3f}",
             "X-Frame-Size": f"{snapshot.width}x{snapshot.height}",
             "Cache-Control": "no-store",
         }

@@ -170,7 +170,8 @@ CHAT_ANSWER: Final = {
 """An answer, whole or as it comes."""
 
 FRAME: Final = {
-    "description": "The frame. X-Frame-Stamp: seconds.nanoseconds; X-Frame-Size: WIDTHxHEIGHT as it came.",
+    "description": "The frame. X-Frame-Stamp: seconds.nanoseconds of the camera's clock; X-Frame-Age: seconds since "
+    "then; X-Frame-Size: WIDTHxHEIGHT as it came.",
     "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
 }
 """A picture of a camera."""

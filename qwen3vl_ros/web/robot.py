@@ -56,11 +56,13 @@ class CameraStatus:
 class Snapshot:
     """The newest frame of a camera. ``stamp``: seconds and nanoseconds of the camera's clock.
 
-    ``width`` and ``height`` in pixels are those of the frame as it came; the JPEG may be smaller.
+    ``age``: seconds by the robot's clock when the snapshot was ready. ``width`` and ``height`` in pixels are those of
+    the frame as it came; the JPEG may be smaller.
     """
 
     jpeg: bytes
     stamp: tuple[int, int]
+    age: float
     width: int
     height: int
 
