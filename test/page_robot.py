@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -120,7 +121,10 @@ class Story:
 
 
 class Camera:
-    """Ten pictures a second of a file, and depth that is the same everywhere, on the node's own topics."""
+    """Ten pictures a second of a file, and depth that is the same everywhere, on the node's own topics.
+
+    No two pictures are the same: eight pixels in the last row, at the right, change.
+    """
 
     def __init__(self, ros: RosClient, picture: Path) -> None:
         self._ros, self._node = ros, ros.node
@@ -137,13 +141,20 @@ class Camera:
             name: ros.node.create_publisher(type(message), f"/{name}", SENSOR_DATA)
             for name, message in self._messages.items()
         }
+        self._count = 0
         self._timer = ros.node.create_timer(0.1, self._publish)
 
     def _publish(self) -> None:
         stamp = self._node.get_clock().now().to_msg()
+        self._count += 1
+        self._messages["image"].data[-24:] = array("B", [60 + 7 * self._count % 64] * 24)
         for name, message in self._messages.items():
             message.header.stamp, message.header.frame_id = stamp, "lens"
             self._publishers[name].publish(message)
+
+    def set_period(self, seconds: float) -> None:
+        """A picture every so many seconds."""
+        self._timer.timer_period_ns = int(seconds * 1e9)
 
     def stop(self) -> None:
         """Nothing comes any more."""

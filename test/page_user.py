@@ -9,6 +9,7 @@ from pathlib import Path
 
 import PIL.Image
 import PIL.ImageDraw
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from browser import PATIENCE
@@ -33,6 +34,12 @@ def ask(page: Page, text: str) -> Locator:
     page.get_by_role("textbox", name="Question").fill(text)
     page.get_by_role("textbox", name="Question").press("Enter")
     return page.locator(".turn").last
+
+
+def freeze(page: Page) -> None:
+    """Stay at the image on the screen."""
+    page.get_by_role("button", name="Freeze").click()
+    expect(page.locator("#caption")).to_contain_text("frozen: questions are about this image")
 
 
 def wait_answer(turn: Locator) -> Locator:
@@ -65,6 +72,12 @@ def drawing(size: tuple[int, int] = (400, 600), box: tuple[int, int, int, int] =
     picture = PIL.Image.new("RGB", size, (90, 90, 90))
     PIL.ImageDraw.Draw(picture).rectangle(box, fill=(255, 0, 255))
     return png(picture)
+
+
+def check_accessibility(page: Page) -> None:
+    """What axe-core, the checker that browsers' own tools use, has to say."""
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
 
 
 def keep_for_the_documentation(page: Page, name: str) -> None:

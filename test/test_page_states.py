@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from qwen3vl_ros.srv import SetEngine
 
@@ -19,6 +18,7 @@ from page_user import (
     DESK,
     PHONE,
     ask,
+    check_accessibility,
     drawing,
     keep_for_the_documentation,
     locate,
@@ -44,11 +44,7 @@ def test_a_camera_that_stops_is_told_instead_of_an_old_picture(robot: Robot, pag
         expect(page.locator("#frame")).to_be_hidden()
         expect(page.locator("#health-camera")).to_have_attribute("data-level", "bad")
         expect(page.locator("#problems")).to_contain_text("Camera")
-        ask_button = page.get_by_role("button", name="Ask")
-        page.get_by_role("textbox", name="Question").fill("What is it?")
-        ask_button.click()
-        expect(page.get_by_role("alert")).to_contain_text("no frame")
-        expect(page.locator(".turn")).to_have_count(0)
+        expect(page.locator("#age")).to_be_hidden()
     finally:
         robot.camera.go_on()
     wait_live(page)
@@ -133,12 +129,6 @@ def test_the_first_useful_picture_comes_fast(robot: Robot, tabs: Tabs) -> None:
     status = page.evaluate("performance.getEntriesByName('status shown')[0].startTime")
     print(f"first contentful paint {paint:.0f} ms, status of the robot {status:.0f} ms")
     assert max(paint, status) < 5000  # a status that is quick is in the very first paint
-
-
-def check_accessibility(page: Page) -> None:
-    """What axe-core, the checker that browsers' own tools use, has to say."""
-    results = Axe().run(page)
-    assert results.violations_count == 0, results.generate_report()
 
 
 def test_everything_has_a_name_and_a_role_and_enough_contrast(robot: Robot, tabs: Tabs) -> None:

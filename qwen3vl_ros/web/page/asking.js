@@ -1,16 +1,17 @@
 // A turn: one question of a conversation, its request to the gateway, and what its answer brings.
 //
-// A conversation is {id, camera, pictures, turns}; `camera` is "" where the pictures here are sent, else the name of
-// the robot's own that the node looks through. A turn is
-// {title, task, text, parser, first, answer, stage, problem, stopped}: `first` is the index of its first picture,
-// `stage` null once it is over. Its answer is {text, reasoning, regions, json, facts}; `regions` are those of the
-// gateway's answer in pixels of the original picture.
+// A conversation is {id, camera, pictures, turns}: each question sends its `pictures`, or, where it has a `camera`, has
+// the node look through that one anew. A turn is {title, task, text, parser, picture, answer, stage, problem, stopped}:
+// `picture` is the frame that is shown beside the answer about a camera, null for none, `stage` null once it is over.
+// Its answer is {text, reasoning, regions, json, facts}; `regions` are those of the gateway's answer in pixels of the
+// original picture.
+
+const WAITING = ["queued", "frame"]; // the stages before the node has its frame
 
 /** The turn that begins with what QuestionForm.question gives. */
-export function newTurn({ title, text, task, parser }, { camera, pictures }) {
-  const first = camera ? pictures.length : 0;
+export function newTurn({ title, text, task, parser }) {
   const answer = { text: "", reasoning: "", regions: [], json: null, facts: "" };
-  return { title, text, task, parser, first, answer, stage: {}, problem: "", stopped: false };
+  return { title, text, task, parser, picture: null, answer, stage: {}, problem: "", stopped: false };
 }
 
 /**
@@ -24,14 +25,14 @@ export function requestOf({ camera, pictures, turns }, turn, { task, slots }) {
     { role: "assistant", content: answer.text },
   ]);
   messages.push({ role: "user", content: [{ type: "text", text: turn.text }] });
-  const images = camera ? [] : pictures.map(({ url }) => ({ type: "image_url", image_url: { url } }));
+  const images = pictures.map(({ url }) => ({ type: "image_url", image_url: { url } }));
   messages[0].content.unshift(...images);
   return { messages, ...(camera && { camera }), ...(task && { task, slots }) };
 }
 
 /**
- * Take in the steps of Server.ask until the answer is complete, with `onStep(delta)` after each.
- * Returns the headers of the answer's frames. Throws what they throw.
+ * Take in the steps of Server.ask until the answer is complete, with `onStep(delta, waiting)` after each; `waiting`:
+ * the node has no frame yet. Returns the headers of the answer's frames. Throws what they throw.
  */
 export async function follow(steps, turn, { camera, pictures }, onStep) {
   const begun = performance.now();
@@ -41,14 +42,20 @@ export async function follow(steps, turn, { camera, pictures }, onStep) {
     if (stage) turn.stage = step.value;
     turn.answer.text += delta;
     turn.answer.reasoning += reasoning;
-    onStep(delta);
+    onStep(delta, WAITING.includes(stage));
   }
   const { extra, usage, finishReason } = step.value;
   turn.answer.facts = facts(turn.task, extra, usage, finishReason, (performance.now() - begun) / 1000);
   turn.answer.json = extra.json ?? null;
-  // What the node saw through the camera itself is in the camera's pixels already.
-  const scaled = (region) => (camera ? region : inOriginal(region, pictures[turn.first + region.image]));
-  turn.answer.regions = (extra.regions ?? []).map(scaled);
+  const regions = extra.regions ?? [];
+  if (!camera) turn.answer.regions = regions.map((region) => inOriginal(region, pictures[region.image]));
+  else if (regions.some(({ position }) => position)) turn.answer.regions = regions;
+  else {
+    // Nothing was measured, most likely since the camera has no depth: said once and not for every region.
+    turn.answer.regions = regions.map((region) => ({ ...region, problem: "" }));
+    const problems = new Set(regions.map(({ problem }) => problem).filter(Boolean));
+    turn.answer.facts = [turn.answer.facts, ...problems].join("\n");
+  }
   return extra.image_headers;
 }
 

@@ -36,7 +36,10 @@ export class History {
   #store() {
     let text = JSON.stringify(this.#conversations);
     while (this.#conversations.length > MOST || (text.length > ROOM && this.#conversations.length)) {
-      this.#conversations.pop();
+      // A long conversation about a camera has many pictures: rather lose its oldest ones than all of it.
+      const oldest = this.#conversations.length === 1 && this.#conversations[0].turns.find(({ picture }) => picture);
+      if (oldest) oldest.picture = null;
+      else this.#conversations.pop();
       text = JSON.stringify(this.#conversations);
     }
     sessionStorage.setItem(KEY, text);
@@ -54,10 +57,11 @@ export class History {
   #entry(conversation) {
     const { pictures, turns } = conversation;
     const last = turns.at(-1);
+    const picture = last.picture ?? pictures.at(-1);
     const button = element(
       "button",
       { type: "button" },
-      element("img", pictures.length ? { src: pictures.at(-1).url, alt: "" } : { alt: "" }),
+      element("img", picture ? { src: picture.url, alt: "" } : { alt: "" }),
       element("span", { className: "question" }, turns[0].title),
       element("span", { className: "answer" }, last.answer.text || last.problem || "Stopped."),
     );

@@ -18,7 +18,7 @@ const form = new QuestionForm(ask, () => running?.abort());
 const history = new History(reopen);
 const health = new Health(server, announcer, (status) => {
   panel.setCameras(status.cameras.map(({ name }) => name));
-  byId("depth-choice").hidden = !depthOffered();
+  saySubject();
   offerTasks(["ready", "busy", "inactive"].includes(status.state));
 });
 
@@ -61,9 +61,17 @@ async function offerTasks(loaded) {
   }
 }
 
-/** The robot's own camera can be asked in the live view, and in a conversation that began so. */
-function depthOffered() {
-  return panel.isLive ? Boolean(panel.camera) : Boolean(conversation?.camera);
+/** The camera that the next question looks through; "" where it sends the pictures that are shown. */
+function askedCamera() {
+  return conversation ? conversation.camera : panel.isLive ? panel.camera : "";
+}
+
+/** Say what the next question is about. */
+function saySubject() {
+  const looks = `Each question looks through the camera ${askedCamera()} anew. Freeze to ask on about one image.`;
+  const sends = panel.pictures.length > 1 ? "Questions are about these images." : "Questions are about this image.";
+  const words = askedCamera() ? looks : panel.isLive ? "Open, drop or paste an image to ask about it." : sends;
+  if (byId("subject").textContent !== words) byId("subject").textContent = words;
 }
 
 function startOver() {
@@ -71,7 +79,6 @@ function startOver() {
 }
 
 function reopen(earlier) {
-  byId("depth").checked = Boolean(earlier.camera);
   show(earlier);
   showTurn(earlier.turns.at(-1));
 }
@@ -87,25 +94,23 @@ function show(other) {
 /** Show what depends on the conversation and on whether an answer is being written. */
 function update() {
   const begun = conversation !== null;
-  byId("invitation").hidden = begun;
   byId("new").hidden = !begun || running !== null;
   byId("ask").textContent = begun ? "Follow up" : "Ask";
-  byId("depth").disabled = begun;
-  byId("depth-choice").hidden = !depthOffered();
   byId("past").inert = running !== null;
   panel.locked = running !== null;
   form.busy = running !== null;
   history.setCurrent(conversation);
+  saySubject();
 }
 
-/** Show the picture of a turn with what was found there. */
-function showTurn(turn) {
-  if (!conversation.pictures[turn.first]) {
-    say("There is no picture of this answer: none came from the camera after it.");
+/** Show the pictures of a turn with what was found there. */
+function showTurn({ picture, answer }) {
+  const pictures = picture ? [picture] : conversation.pictures;
+  if (!pictures.length) {
+    say("There is no picture of this answer.");
     return;
   }
-  const regions = turn.answer.regions.map((region) => ({ ...region, image: region.image + turn.first }));
-  panel.showPictures(conversation.pictures, regions, regions[0]?.image ?? turn.first);
+  panel.showPictures(pictures, answer.regions, answer.regions[0]?.image ?? 0);
   byId("stage").scrollIntoView({ block: "nearest" }); // on a phone it is above the conversation
 }
 
@@ -131,7 +136,7 @@ async function ask() {
   const question = form.question();
   running = new AbortController();
   try {
-    const turn = await saying(() => begin(question));
+    const turn = await saying(async () => begin(question));
     if (!turn) return;
     form.clear();
     await answer(turn, requestOf(conversation, turn, question));
@@ -142,17 +147,19 @@ async function ask() {
 }
 
 /** The turn of a question, in the conversation or a new one. Throws Problem. */
-async function begin(question) {
-  const { task, pictures, depth } = question;
-  if (!depth && panel.count < pictures) {
-    const way = "keep a frame of the live view first, or open several files";
+function begin(question) {
+  const { task, pictures } = question;
+  const camera = askedCamera();
+  if (panel.isLive && panel.pictures.length) {
+    throw new Problem("A frame is kept: freeze the live view to ask about both, or press Live to drop the kept one.");
+  }
+  if ((camera ? 1 : panel.pictures.length) < pictures) {
+    const way = "keep a frame and freeze the live view, or open several files";
     throw new Problem(pictures === 1 ? panel.reason : `${task} needs ${pictures} pictures: ${way}.`);
   }
-  if (!conversation) {
-    const shown = depth ? [] : await panel.freeze();
-    conversation = { id: Date.now(), camera: depth ? panel.camera : "", pictures: shown, turns: [] };
-  }
-  return newTurn(question, conversation);
+  conversation ??= { id: Date.now(), camera, pictures: camera ? [] : panel.pictures, turns: [] };
+  if (camera) panel.look(camera);
+  return newTurn(question);
 }
 
 async function answer(turn, request) {
@@ -162,11 +169,12 @@ async function answer(turn, request) {
   byId("turns").append(view.root);
   view.root.scrollIntoView({ block: "nearest" });
   try {
-    const headers = await follow(server.ask(request, running.signal), turn, conversation, (delta) => {
+    const headers = await follow(server.ask(request, running.signal), turn, conversation, (delta, waiting) => {
+      if (!waiting) panel.pauseAtNextFrame(); // the node has its frame, and the processor is the model's now
       if (turn.parser === "text") announcer.add(delta);
       keepingEnd(byId("turns"), () => view.update());
     });
-    if (conversation.camera) await addNewerPicture(turn, headers[0].stamp);
+    if (conversation.camera) await addPicture(turn, headers[0].stamp);
     if (conversation.camera || turn.answer.regions.length) showTurn(turn);
   } catch (problem) {
     if (running.signal.aborted) turn.stopped = true;
@@ -187,16 +195,13 @@ function keepingEnd(list, change) {
   if (atEnd) list.scrollTop = list.scrollHeight;
 }
 
-/** The picture for an answer about the robot's own camera: a frame that came after it, and says so. */
-async function addNewerPicture(turn, stamp) {
+/** The picture for an answer about a camera. */
+async function addPicture(turn, stamp) {
   try {
-    const picture = await panel.newestPicture(conversation.camera);
-    const later = Number(picture.stamp) - (stamp.sec + stamp.nanosec / 1e9);
-    picture.note = later ? `a newer frame, ${later.toFixed(1)} s after the one asked about` : "the frame asked about";
-    conversation.pictures.push(picture);
+    turn.picture = await panel.pictureAt(stamp, conversation.camera);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
-    turn.answer.facts += `\nThere is no newer frame to show: ${problem.message}`;
+    turn.answer.facts += `\nThere is no frame to show: ${problem.message}`;
   }
 }
 

@@ -1,6 +1,7 @@
 // Pictures to ask about. A picture is {url, width, height, sentWidth, sentHeight, name}: `url` is the JPEG that is
 // sent and shown, `width` and `height` are those of the original, in whose pixels boxes are drawn and written. A
-// camera's has its `stamp` (seconds), and a `note` where there is more to say about it.
+// camera's has its `stamp` (seconds) and a `note` where there is more to say about it; `ofAnswer` is true where it is
+// shown beside an answer and was not sent.
 
 import { Problem } from "./server.js";
 

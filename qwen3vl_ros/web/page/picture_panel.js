@@ -1,6 +1,7 @@
 // What is looked at: a camera's live view, or the pictures of a question with what was found in them.
 
 import { byId, element } from "./elements.js";
+import { FrameAge } from "./frame_age.js";
 import { LiveView } from "./live_view.js";
 import { Overlay } from "./overlay.js";
 import { pictureOfFile, pictureOfFrame } from "./picture.js";
@@ -13,7 +14,9 @@ export class PicturePanel {
   #onOther;
   #view;
   #overlay = new Overlay(byId("overlay"), byId("regions"));
+  #age = new FrameAge(byId("age"), byId("seeing"));
   #live = true;
+  #pausing = false; // at the next frame
   #looking = ""; // through this camera
   #frame = null; // the live frame on the screen, its URL included
   #pictures = [];
@@ -27,10 +30,11 @@ export class PicturePanel {
     this.#onOther = onOther;
     this.#view = new LiveView(
       server,
-      (frame) => this.#showFrame(frame),
+      (frame, isNew) => this.#showFrame(frame, isNew),
       (sentence) => this.#showReason(sentence),
     );
     byId("live").addEventListener("click", () => this.goLive());
+    byId("freeze").addEventListener("click", () => this.#freeze());
     byId("keep").addEventListener("click", () => this.#keep());
     byId("camera").addEventListener("change", () => this.goLive());
   }
@@ -42,6 +46,11 @@ export class PicturePanel {
 
   get isLive() {
     return this.#live;
+  }
+
+  /** The pictures that were opened, frozen or kept. */
+  get pictures() {
+    return this.#pictures;
   }
 
   /** Names of the cameras that there are. */
@@ -59,20 +68,26 @@ export class PicturePanel {
 
   /** Back to what the camera sees now. */
   goLive() {
+    this.#goLive();
     this.#onOther();
-    this.#pictures = [];
-    this.#live = true;
-    this.#looking = "";
-    this.#showRegions([]);
-    this.#showTray();
-    this.#look();
+  }
+
+  /** Look through this camera, unless that is done already: a question of a conversation looks anew. */
+  look(camera) {
+    byId("camera").value = camera;
+    if (this.#live) this.#look();
+    else this.#goLive();
+  }
+
+  /** Stop the live view at its next frame, until it is unlocked or pictures are shown. */
+  pauseAtNextFrame() {
+    this.#pausing = this.#live;
   }
 
   /** Look at these files instead. Throws Problem. */
   async open(files) {
-    const pictures = await Promise.all(files.map(pictureOfFile));
+    this.showPictures(await Promise.all(files.map(pictureOfFile)), [], 0);
     this.#onOther();
-    this.showPictures(pictures, [], 0);
   }
 
   /** Look at pictures and at the regions in them; `region.image` is the index of its picture. */
@@ -85,39 +100,39 @@ export class PicturePanel {
     this.#showTray();
   }
 
-  /** How many pictures a question would be about now. */
-  get count() {
-    return this.#pictures.length + (this.#live && this.#frame ? 1 : 0);
-  }
-
   /** Why there is no picture, where there is none. */
   get reason() {
     return byId("no-picture").textContent;
   }
 
-  /** The pictures that a question is about now, `count` of them; the live view stops at its frame. */
-  async freeze() {
-    if (!this.#live) return this.#pictures;
-    const frame = this.#frame;
-    this.#stopLooking();
-    if (frame) {
-      const picture = await pictureOfFrame(frame, `Camera ${this.#looking}`);
-      this.#pictures.push({ ...picture, note: "the frame that is asked about" });
-    }
-    this.showPictures(this.#pictures, [], this.#pictures.length - 1);
-    return this.#pictures;
+  /**
+   * The frame of `camera` with this stamp ({sec, nanosec}) as a picture, or the nearest one that was seen here; its
+   * note says which. Throws Problem.
+   */
+  async pictureAt({ sec, nanosec }, camera) {
+    const stamp = `${sec}.${String(nanosec).padStart(9, "0")}`;
+    const time = Number(stamp) || Infinity; // of a camera without stamps the newest: the view paused at it
+    const frame = this.#view.nearest(time) ?? (await this.#server.frame(camera, this.#width()));
+    const picture = await pictureOfFrame(frame, `Camera ${camera}`);
+    return { ...picture, ofAnswer: true, note: frame.stamp === stamp ? "the frame asked about" : apart(frame, time) };
   }
 
-  /** The picture of `camera` now, at full size. */
-  async newestPicture(camera) {
-    return pictureOfFrame(await this.#server.frame(camera, WIDEST_FRAME), `Camera ${camera}`);
-  }
-
-  /** Whether the user may turn to other pictures. */
+  /** Whether the user may turn to other pictures; a live view that was paused goes on when they may. */
   set locked(locked) {
     this.#locked = locked;
     for (const id of ["keep", "open", "camera"]) byId(id).disabled = locked;
+    this.#offerFreezing();
     byId("live").disabled = locked || !this.camera;
+    if (!locked && this.#live && this.#pausing) this.#start();
+  }
+
+  #goLive() {
+    this.#pictures = [];
+    this.#live = true;
+    this.#looking = "";
+    this.#showRegions([]);
+    this.#showTray();
+    this.#look();
   }
 
   #look() {
@@ -129,12 +144,19 @@ export class PicturePanel {
     } else if (this.#looking !== this.camera) {
       this.#looking = this.camera;
       this.#showReason(`Waiting for a frame of ${this.camera}…`);
-      this.#view.start(this.camera, () => this.#width());
+      this.#start();
     }
+  }
+
+  #start() {
+    this.#pausing = false;
+    if (this.#frame) this.#age.show(this.#frame);
+    this.#view.start(this.#looking, () => this.#width());
   }
 
   #stopLooking() {
     this.#view.stop();
+    this.#age.clear();
     this.#live = false;
   }
 
@@ -144,7 +166,11 @@ export class PicturePanel {
     return Math.min(WIDEST_FRAME, Math.ceil(wanted / 320) * 320);
   }
 
-  async #showFrame(frame) {
+  async #showFrame(frame, isNew) {
+    if (!isNew) {
+      this.#age.show(frame);
+      return;
+    }
     const url = URL.createObjectURL(frame.jpeg);
     const image = byId("frame");
     const before = this.#frame?.url;
@@ -153,13 +179,23 @@ export class PicturePanel {
     if (before) URL.revokeObjectURL(before);
     if (!this.#live) return;
     this.#frame = { ...frame, url };
+    this.#age.show(frame);
     this.#caption(`Camera ${this.#looking}, live · ${frame.width} × ${frame.height}`);
-    this.#showImage(`What the camera ${this.#looking} sees now`);
+    this.#showImage(`What the camera ${this.#looking} sees`);
+    if (this.#pausing) this.#pause();
+  }
+
+  #pause() {
+    this.#view.stop();
+    this.#age.clear();
+    this.#caption(`Camera ${this.#looking} · the live view pauses for the answer`);
+    byId("live").setAttribute("aria-pressed", "false");
   }
 
   #showReason(sentence) {
     URL.revokeObjectURL(this.#frame?.url);
     this.#frame = null;
+    this.#age.clear();
     byId("frame").hidden = true;
     byId("no-picture").hidden = false;
     byId("no-picture").textContent = sentence;
@@ -178,7 +214,8 @@ export class PicturePanel {
     const picture = this.#pictures[this.#shown];
     byId("frame").src = picture.url;
     this.#showImage(`The picture of the question: ${picture.name}`);
-    const shrunk = picture.sentWidth === picture.width ? "" : `, sent as ${picture.sentWidth} × ${picture.sentHeight}`;
+    const asItCame = picture.ofAnswer || picture.sentWidth === picture.width;
+    const shrunk = asItCame ? "" : `, sent as ${picture.sentWidth} × ${picture.sentHeight}`;
     const note = picture.note ? ` · ${picture.note}` : "";
     this.#caption(`${picture.name} · ${picture.width} × ${picture.height}${shrunk}${note}`);
     this.#showRegions(this.#regions);
@@ -194,8 +231,24 @@ export class PicturePanel {
   }
 
   async #keep() {
-    this.#pictures.push(await pictureOfFrame(this.#frame, `Camera ${this.#looking}`));
+    this.#pictures.push(await this.#picture("kept"));
     this.#showTray();
+  }
+
+  /** Stay at the camera's frame on the screen: questions are about it, and about those that were kept before. */
+  async #freeze() {
+    const kept = this.#live ? this.#pictures : [];
+    const picture = await this.#picture("frozen: questions are about this image");
+    this.showPictures([...kept, picture], [], kept.length);
+    this.#onOther();
+  }
+
+  /** The camera's frame on the screen as a picture to ask about. */
+  async #picture(note) {
+    const picture = this.#live
+      ? await pictureOfFrame(this.#frame, `Camera ${this.#looking}`)
+      : this.#pictures[this.#shown];
+    return { ...picture, note, ofAnswer: false };
   }
 
   #caption(text) {
@@ -206,7 +259,16 @@ export class PicturePanel {
   #shownNow() {
     byId("live").setAttribute("aria-pressed", String(this.#live));
     byId("keep").hidden = !this.#live || !this.#frame;
+    this.#offerFreezing();
     if (!performance.getEntriesByName(FIRST_PICTURE).length) performance.mark(FIRST_PICTURE);
+  }
+
+  /** A camera's frame can be frozen once: the live one, or that of an answer. */
+  #offerFreezing() {
+    const frame = this.#live ? this.#frame : this.#pictures[this.#shown].ofAnswer;
+    const hadFocus = document.activeElement === byId("freeze");
+    byId("freeze").disabled = this.#locked || !frame;
+    if (hadFocus && byId("freeze").disabled) byId("live").focus(); // which undoes it
   }
 
   #showTray() {
@@ -228,4 +290,10 @@ export class PicturePanel {
     });
     return element("li", {}, button);
   }
+}
+
+function apart({ stamp }, time) {
+  if (time === Infinity) return "seen when it was asked about: the camera's frames have no stamp";
+  const seconds = Number(stamp) - time;
+  return `a frame ${Math.abs(seconds).toFixed(2)} s ${seconds > 0 ? "after" : "before"} the one asked about`;
 }

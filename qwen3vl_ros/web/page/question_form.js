@@ -37,12 +37,11 @@ export class QuestionForm {
     this.#showTask();
   }
 
-  /** What is asked now: {text, title, task, parser, slots, pictures, depth}; `pictures`: how many it needs. */
+  /** What is asked now: {text, title, task, parser, slots, pictures}; `pictures`: how many it needs. */
   question() {
     const text = byId("main-slot").hidden ? "" : byId("prompt").value.trim();
     const task = this.#tasks.get(byId("task").value);
-    const depth = byId("depth").checked && !byId("depth-choice").hidden;
-    if (!task) return { text, title: text, task: "", parser: "text", slots: {}, pictures: 1, depth };
+    if (!task) return { text, title: text, task: "", parser: "text", slots: {}, pictures: 1 };
     const { name, parser, pictures } = task;
     return {
       text,
@@ -51,7 +50,6 @@ export class QuestionForm {
       parser,
       slots: this.#slots(task),
       pictures,
-      depth,
     };
   }
 

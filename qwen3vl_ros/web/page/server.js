@@ -27,14 +27,20 @@ export class Server {
     return this.#json("api/tasks");
   }
 
-  /** The newest frame: JPEG at most `width` wide, its stamp in seconds and its size on the camera. */
+  /**
+   * The newest frame: JPEG at most `width` wide, its stamp in seconds (text, to compare), its size on the camera, and
+   * its `age` in seconds when it was `received` (performance.now()). The age is the robot's: clocks may differ.
+   */
   async frame(camera, width, signal) {
     const path = `api/cameras/${encodeURIComponent(camera)}/frame.jpg?width=${width}`;
     const response = await this.#request(path, { signal });
+    const received = performance.now();
     const [originalWidth, originalHeight] = response.headers.get("X-Frame-Size").split("x").map(Number);
     return {
       jpeg: await response.blob(),
       stamp: response.headers.get("X-Frame-Stamp"),
+      age: Number(response.headers.get("X-Frame-Age")),
+      received,
       width: originalWidth,
       height: originalHeight,
     };

@@ -35,7 +35,7 @@ export class TurnView {
 
   /** The turn has changed. */
   update() {
-    const { answer, stage, problem, stopped } = this.#turn;
+    const { answer, picture, stage, problem, stopped } = this.#turn;
     const running = stage !== null;
     this.#reasoning.hidden = !answer.reasoning;
     this.#reasoning.lastChild.textContent = answer.reasoning;
@@ -46,7 +46,7 @@ export class TurnView {
     const words = running ? (STAGES[stage.stage]?.(stage.queue_position) ?? "Asking…") : problem || answer.facts;
     this.#state.textContent = stopped ? "Stopped." : words;
     this.#tools.hidden = running || !answer.text;
-    this.#tools.querySelector(".show").hidden = !answer.regions.length;
+    this.#tools.querySelector(".show").hidden = !answer.regions.length && !picture;
   }
 
   /** The finished answer, or why there is none, to be read out; "" where it was read out while it came. */
