@@ -128,9 +128,11 @@ def test_the_image_beside_an_answer_is_the_frame_that_was_asked_about(robot: Rob
             return response;
         };
     }""")
-    robot.story.tell({"": "Green."})
-    robot.camera.set_period(0.8)  # so slow that the page sees every frame
+    robot.story.tell({"": "Green, " * 300})  # long enough for a newer frame to come
+    robot.camera.set_period(1.5)  # so slow that the page sees every frame
     try:
+        known = page.evaluate("Object.keys(window.seen)")
+        page.wait_for_function("known => Object.keys(window.seen).length > known.length", arg=known)
         with ros.listen(Answer, "/vlm/answers") as answers:
             wait_answer(ask(page, "What colour is the box?"))
             stamp = answers.wait_for(lambda answer: answer.prompt == "What colour is the box?").image_headers[0].stamp
