@@ -442,7 +442,7 @@ class Link:
 def _outcome(result: AskImage.Result) -> tuple[Answer | None, VlmError | None]:
     try:
         answer = answer_of_result(result)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return None, InternalError(f"the node's result has JSON that is none: {error}. Please report it.")
     if result.error_code == AskImage.Result.NONE:
         return answer, None

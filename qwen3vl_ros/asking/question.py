@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qwen3vl_ros.asking.exceptions import Cancelled, InternalError, VlmError
+from qwen3vl_ros.engines.text_buffer import TextBuffer
 
 if TYPE_CHECKING:
     from qwen3vl_ros.asking.answer import Answer
@@ -76,9 +77,8 @@ class Question:
         self._changed = threading.Condition()
         self._phase = Phase.WAITING_SERVER
         self._deadline = time.monotonic() + server_timeout
-        self._deltas: list[str] = []
-        self._text = ""
-        self._reasoning: list[str] = []
+        self._streamed = TextBuffer()
+        self._reasoning = TextBuffer()
         self._next_sequence = 0
         self._news_at = -math.inf
         self._gap = False
@@ -89,6 +89,7 @@ class Question:
         self._on_change: Callable[[], None] | None = None
         self._answer: Answer | None = None
         self._error: VlmError | None = None
+        self._report: Answer | None = None  # what the node said last, also of a question that failed
 
     # What a behaviour uses.
 
@@ -101,13 +102,23 @@ class Question:
     def text(self) -> str:
         """The answer so far."""
         with self._changed:
-            return self._text
+            return self._so_far()
+
+    def text_since(self, start: int) -> str:
+        """``text[start:]``, in time that does not grow with ``start``: for whoever follows the answer as it comes."""
+        with self._changed:
+            return self._streamed.since(start) if self._report is None else self._report.text[start:]
 
     @property
     def reasoning(self) -> str:
         """A thinking model's reasoning so far."""
         with self._changed:
-            return "".join(self._reasoning)
+            return str(self._reasoning) if self._report is None else self._report.reasoning
+
+    def reasoning_since(self, start: int) -> str:
+        """``reasoning[start:]``, as :meth:`text_since`."""
+        with self._changed:
+            return self._reasoning.since(start) if self._report is None else self._report.reasoning[start:]
 
     @property
     def stage(self) -> int:
@@ -185,14 +196,14 @@ class Question:
                 self._expire()
             # The list only grows, and a question adds nothing after its end.
             ended = self._phase is Phase.DONE
-            yield from (new := self._deltas[index:])
+            yield from (new := self._streamed.pieces[index:])
             index += len(new)
-            if ended and index == len(self._deltas):
+            if ended and index == len(self._streamed.pieces):
                 break
-        final = self.result().text
-        if "".join(self._deltas) != final:
+        final, streamed = self.result().text, str(self._streamed)
+        if streamed != final:
             raise InternalError(
-                f"the node's final text {final[:80]!r} is not what it streamed ({''.join(self._deltas)[:80]!r}). "
+                f"the node's final text {final[:80]!r} is not what it streamed ({streamed[:80]!r}). "
                 "Please report it.",
                 text=final, answer=self._answer,
             )  # fmt: skip
@@ -229,14 +240,13 @@ class Question:
             self._stage = feedback.stage
             self._queue_position = feedback.queue_position
             self._completion_tokens = feedback.completion_tokens
-            if feedback.reasoning_delta:
-                self._reasoning.append(feedback.reasoning_delta)
+            self._reasoning.append(feedback.reasoning_delta)
             if not self._gap:
                 self._add_text(feedback.delta)
-            elif feedback.text.startswith(self._text) and (feedback.text or not feedback.completion_tokens):
+            elif (feedback.text or not feedback.completion_tokens) and feedback.text.startswith(str(self._streamed)):
                 # Lost messages are made good by the next one that carries all the text, or by the result.
                 self._gap = False
-                self._add_text(feedback.text[len(self._text) :])
+                self._add_text(feedback.text[len(self._streamed) :])
             # Last: with Ctrl-C on the way here, this message counts as lost.
             self._next_sequence = feedback.sequence + 1
             if moved or feedback.reasoning_delta:
@@ -258,21 +268,18 @@ class Question:
 
     def _add_text(self, delta: str) -> None:
         if delta:
-            self._deltas.append(delta)
-            self._text += delta
+            self._streamed.append(delta)
             self._tell()
 
     def _finish(self, answer: Answer | None, error: VlmError | None) -> None:
         if self._phase is Phase.DONE:
             return
         report = error.answer if error is not None else answer
-        if report is not None:
-            if report.text.startswith(self._text):
-                self._add_text(report.text[len(self._text) :])
-            self._text = report.text
-            self._reasoning = [report.reasoning]
+        if report is not None and report.text.startswith(str(self._streamed)):
+            self._add_text(report.text[len(self._streamed) :])
+        self._report = report
         if error is not None and not error.text:
-            error.text = self._text
+            error.text = self._so_far()
         self._answer = answer
         self._error = error
         self._phase = Phase.DONE
@@ -301,8 +308,11 @@ class Question:
         if phase is Phase.ACCEPTED:
             self._carrier.cancel(self)
 
+    def _so_far(self) -> str:
+        return str(self._streamed) if self._report is None else self._report.text
+
     def _has_more_than(self, pieces: int) -> bool:
-        return len(self._deltas) > pieces or self._phase is Phase.DONE
+        return len(self._streamed.pieces) > pieces or self._phase is Phase.DONE
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
         """Wait until ``condition`` or ``timeout``; the question's own deadline, which may move, always ends it."""

@@ -54,7 +54,7 @@ def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Argument
     prints what came; a second one gives up waiting for that.
     """
     as_json = arguments.get("response_schema") is not None
-    shown = ""
+    shown = 0  # letters of the answer
     try:
         stream = client.stream(prompt, **arguments)
         try:
@@ -62,16 +62,16 @@ def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Argument
                 for piece in stream:
                     stop_waiting()
                     if not as_json:
-                        shown += piece
+                        shown += len(piece)
                         _show(piece)
             answer = stream.answer
         except KeyboardInterrupt:
             answer = _after_cancel(stream)
-        _show(json.dumps(answer.json, indent=2, ensure_ascii=False) if as_json else answer.text[len(shown) :])
+        _show(json.dumps(answer.json, indent=2, ensure_ascii=False) if as_json else answer.text[shown:])
         _show("" if answer.text.endswith("\n") and not as_json else "\n")
     except VlmError as error:
         if not as_json:
-            _show(error.text[len(shown) :] + ("\n" if error.text else ""))
+            _show(error.text[shown:] + ("\n" if error.text else ""))
         elif error.text:
             print(error.text, file=sys.stderr)
         print(f"{error.name}: {error}", file=sys.stderr)

@@ -127,6 +127,21 @@ def again_prompt(answer: str, problem: str) -> str:
     )
 
 
+def without_fence(text: str) -> str:
+    """Return what a code fence (three backticks, perhaps ``json``, a line break) holds; ``text`` where there is none.
+
+    Without regular expressions: one that allows white space on both sides of a line break tries every way to share a
+    run of it, in quadratic or cubic time, and models that go astray write thousands of line breaks.
+    """
+    fenced = text.strip()
+    if len(fenced) < 6 or not (fenced.startswith("```") and fenced.endswith("```")):
+        return text
+    inside = fenced[3:-3].removeprefix("json")
+    blank = inside[: len(inside) - len(inside.lstrip())]
+    _, line_break, indent = blank.rpartition("\n")
+    return (indent + inside[len(blank) :]).rstrip() if line_break else text
+
+
 def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
     """Return the answer as compact JSON text.
 
@@ -137,7 +152,7 @@ def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
         ValueError: it does not satisfy ``schema``, which must have passed :func:`check_schema`; the text says where.
     """
     try:
-        value = json.loads(_FENCE.sub(r"\1", text), parse_constant=_refuse_constant)
+        value = json.loads(without_fence(text), parse_constant=_refuse_constant)
         compact = json.dumps(value, ensure_ascii=False, allow_nan=False)  # a number may be too large for any float
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the answer is not JSON ({error}); a larger max_tokens may help if it was cut off") from error
@@ -149,9 +164,6 @@ def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
         message = output_text(broken.message)
         raise ValueError(f"the answer does not satisfy response_schema at {broken.json_path}: {message:.{_MESSAGE}}")
     return compact
-
-
-_FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 
 
 def _refuse_constant(name: str) -> Any:

@@ -268,7 +268,9 @@ def _filled(schema: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    repeated = next((name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i])), None)
-    if repeated is not None:
-        raise ValueError(f"{short(repeated)} is there twice")
-    return dict(pairs)
+    slots: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in slots:
+            raise ValueError(f"{short(name)} is there twice")
+        slots[name] = value
+    return slots

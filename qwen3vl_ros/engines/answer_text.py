@@ -14,36 +14,80 @@ _OPEN, _CLOSE = "<think>", "</think>"
 class StopFilter:
     """Ends a text as soon as one of the stop strings is complete; nothing of that string comes out.
 
-    Text that may be the beginning of a stop string is held back until it is known not to be.
+    Text that may be the beginning of a stop string is held back until it is known not to be. Every letter is looked at
+    once, however many stop strings there are.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = tuple(s for s in stop if s)
+        self._automaton = _StopAutomaton([s for s in stop if s])
+        self._active = any(stop)
+        self._state = 0
         self._held = ""
         self.stopped = False
 
     def feed(self, text: str) -> str:
         """The text that can be shown now. "" for ever once ``stopped``."""
-        if not self._stop or not text:
+        if not self._active or not text:
             return text
         if self.stopped:
             return ""
-        text = self._held + text
-        found = [(start + len(s), start) for s in self._stop if (start := text.find(s)) >= 0]
-        if found:
-            # The first to be complete, as it would have been had the text come letter by letter.
-            _, start = min(found)
-            self.stopped = True
-            self._held = ""
-            return text[:start]
-        keep = max(_overlap(text, s) for s in self._stop)
-        shown, self._held = text[: len(text) - keep], text[len(text) - keep :]
-        return shown
+        automaton, state = self._automaton, self._state
+        for index, letter in enumerate(text):
+            state = automaton.after(state, letter)
+            if automaton.complete[state]:
+                self.stopped = True
+                shown = self._held + text[: index + 1]
+                self._held = ""
+                return shown[: -automaton.complete[state]]
+        self._state, text = state, self._held + text
+        end = len(text) - automaton.depth[state]
+        self._held = text[end:]
+        return text[:end]
 
     def finish(self) -> str:
         """What was held back: the text ended, so it was no stop string."""
-        held, self._held = self._held, ""
+        held, self._held, self._state = self._held, "", 0
         return held
+
+
+class _StopAutomaton:
+    """Finds any of several strings in one pass (Aho and Corasick, "Efficient string matching", CACM 18(6), 1975).
+
+    A state stands for the longest end of the text so far that a string begins with; 0 is none. ``depth``: its length.
+    ``complete``: the length of the longest string that the text ends with in this state, 0 for none.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._next: list[dict[str, int]] = [{}]
+        self._shorter = [0]  # the state to go on from where no string goes on with the letter that comes
+        self.depth = [0]
+        self.complete = [0]
+        for string in strings:
+            self._add(string)
+        states = list(self._next[0].values())
+        for state in states:  # grows, from the shortest on
+            for letter, longer in self._next[state].items():
+                shorter = self._shorter[longer] = self.after(self._shorter[state], letter)
+                self.complete[longer] = self.complete[longer] or self.complete[shorter]
+                states.append(longer)
+
+    def _add(self, string: str) -> None:
+        state = 0
+        for letter in string:
+            if letter not in self._next[state]:
+                self._next[state][letter] = len(self._next)
+                self._next.append({})
+                self._shorter.append(0)
+                self.depth.append(self.depth[state] + 1)
+                self.complete.append(0)
+            state = self._next[state][letter]
+        self.complete[state] = len(string)
+
+    def after(self, state: int, letter: str) -> int:
+        """The state once ``letter`` came in ``state``."""
+        while state and letter not in self._next[state]:
+            state = self._shorter[state]
+        return self._next[state].get(letter, 0)
 
 
 class ReasoningSplitter:
@@ -55,8 +99,9 @@ class ReasoningSplitter:
 
     def __init__(self, inside: bool = False) -> None:
         self._state = "reasoning" if inside else "start"
-        self._held = ""
-        self._leading = True  # white space at the beginning of the reasoning, or after it, is dropped
+        self._blank: list[str] = []  # white space that waits for what follows it, in pieces: there may be much of it
+        self._held = ""  # after that: what may be the beginning of a marker
+        self._leading = True  # white space at the beginning of the reasoning is dropped
 
     @property
     def reasoning(self) -> bool:
@@ -67,41 +112,56 @@ class ReasoningSplitter:
         """(answer, reasoning) that are certain now."""
         if self._state == "answer":
             return text, ""
-        self._held += text
         reasoning = ""
         if self._state == "start":
-            begun = self._held.lstrip()
-            if begun.startswith(_OPEN):
-                self._state, self._held = "reasoning", begun[len(_OPEN) :]
-            elif _OPEN.startswith(begun):
-                return "", ""
-            else:
+            if not self._held:
+                begun = text.lstrip()
+                self._blank.append(text[: len(text) - len(begun)])
+                text = begun
+            text = self._held + text
+            if not text.startswith(_OPEN):
+                self._held = text
+                if _OPEN.startswith(text):
+                    return "", ""
                 self._state = "answer"
                 return self._take(), ""
+            self._take()
+            self._state, text = "reasoning", text[len(_OPEN) :]
         if self._state == "reasoning":
-            if self._leading:
-                self._held = self._held.lstrip()
-            end = self._held.find(_CLOSE)
+            text = self._held + text
+            end = text.find(_CLOSE)
+            inside = text[: end if end >= 0 else len(text) - _overlap(text, _CLOSE)]
+            reasoning = self._without_blanks(inside)
             if end < 0:
-                # White space is held too: it may be what stands before the closing marker.
-                sure = self._held[: len(self._held) - _overlap(self._held, _CLOSE)].rstrip()
-                self._held = self._held[len(sure) :]
-                self._leading = self._leading and not sure
-                return "", sure
-            reasoning = self._held[:end].rstrip()
-            self._state, self._held = "gap", self._held[end + len(_CLOSE) :]
-        self._held = self._held.lstrip()
-        if self._held:
+                self._held = text[len(inside) :]
+                return "", reasoning
+            self._take()
+            self._state, text = "gap", text[end + len(_CLOSE) :]
+        text = text.lstrip()
+        if text:
             self._state = "answer"
-        return self._take(), reasoning
+        return text, reasoning
 
     def finish(self) -> tuple[str, str]:
         """(answer, reasoning) that were held back when the stream ended."""
         held = self._take()
         return ("", held.rstrip()) if self._state == "reasoning" else (held, "")
 
+    def _without_blanks(self, reasoning: str) -> str:
+        """``reasoning`` with what waited before it; white space at its end may be what stands before the marker."""
+        if self._leading:
+            reasoning = reasoning.lstrip()
+        sure = reasoning.rstrip()
+        if sure:
+            self._leading = False
+            waited, self._blank = self._blank, [reasoning[len(sure) :]]
+            return "".join((*waited, sure))
+        self._blank.append(reasoning)
+        return ""
+
     def _take(self) -> str:
-        held, self._held = self._held, ""
+        held = "".join((*self._blank, self._held))
+        self._blank, self._held = [], ""
         return held
 
 

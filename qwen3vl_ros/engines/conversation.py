@@ -22,14 +22,9 @@ class Conversation:
         self.images: list[Image] = []
         self._mark = f"image{secrets.token_hex(8)}"
         for message in messages:
-            text = ""
-            for part in message.content:
-                if isinstance(part, str):
-                    text += part
-                else:
-                    self.images.append(part)
-                    text += self._mark
-            self.messages.append({"role": message.role, "content": guard(text)})
+            texts = [part if isinstance(part, str) else self._mark for part in message.content]
+            self.images += [part for part in message.content if not isinstance(part, str)]
+            self.messages.append({"role": message.role, "content": guard("".join(texts))})
 
     def split(self, rendered: str) -> list[str]:
         """The text before, between and after the pictures in what the template made of it.

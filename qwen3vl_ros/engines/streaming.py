@@ -100,13 +100,15 @@ async def event_data(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
     """
     data: list[bytes] = []
+    size = 0  # each line counts one more: empty ones take memory, too
     async for line in _lines(pieces):
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
+            size += len(data[-1]) + 1
         elif not line and data:
             yield b"\n".join(data)
-            data = []
-        if sum(map(len, data)) > _MAX_EVENT:
+            data, size = [], 0
+        if size > _MAX_EVENT:
             raise ValueError(f"an event of more than {_MAX_EVENT // 10**6} MB")
     if data:
         yield b"\n".join(data)
@@ -114,14 +116,14 @@ async def event_data(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Lines that end in LF or CR LF, without these; a last one without an end counts."""
-    held = b""
+    line = bytearray()  # appended to in place: a line may come a byte at a time
     async for piece in pieces:
-        # A CR at the end may be the first half of CR LF: it waits for what follows.
-        lines = (held + piece).replace(b"\r\n", b"\n").split(b"\n")
-        held = lines.pop()
-        if len(held) > _MAX_EVENT:
+        first, *others = piece.split(b"\n")
+        line += first
+        for other in others:
+            yield bytes(line.removesuffix(b"\r"))
+            line = bytearray(other)
+        if len(line) > _MAX_EVENT:
             raise ValueError(f"an event of more than {_MAX_EVENT // 10**6} MB")
-        for line in lines:
-            yield line
-    if held:
-        yield held.removesuffix(b"\r")
+    if line:
+        yield bytes(line.removesuffix(b"\r"))

@@ -18,6 +18,7 @@ from qwen3vl_ros.engines.base import BadRequest, Chunk, Description, EngineError
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.process import State
+from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.nodes.cameras import DEPTH_PATIENCE, Camera
 from qwen3vl_ros.nodes.display import Display
 from qwen3vl_ros.nodes.job import Code, Ending, Job, Outcome, Progress
@@ -43,8 +44,8 @@ VALIDATION_TIME = 3.0
 class Draft:
     """What is known of an answer while it is made."""
 
-    text: str = ""
-    reasoning: str = ""
+    text: TextBuffer = field(default_factory=TextBuffer)
+    reasoning: TextBuffer = field(default_factory=TextBuffer)
     finish_reason: str = ""
     json: str = ""
     seen: Seen = field(default_factory=Seen)
@@ -75,8 +76,8 @@ class Draft:
             usage = Usage(completion_tokens=self.completion_tokens)
         return Outcome(
             ending=ending,
-            text=self.text,
-            reasoning=self.reasoning,
+            text=str(self.text),
+            reasoning=str(self.reasoning),
             finish_reason=finish_reason,
             json=self.json,
             headers=tuple(picture.header for picture in self.seen.pictures),
@@ -145,8 +146,8 @@ class Answering:
         problem = self._ask(job, question, draft, description, prompt)
         if problem and not constrained and job.ending is None:
             first, draft.notes = replace(draft), notes
-            draft.text = draft.reasoning = draft.finish_reason = ""
-            again = f"{prompt}\n\n{again_prompt(first.text, problem)}"
+            draft.text, draft.reasoning, draft.finish_reason = TextBuffer(), TextBuffer(), ""
+            again = f"{prompt}\n\n{again_prompt(str(first.text), problem)}"
             try:
                 problem = self._ask(job, question, draft, description, again)
             except EngineError as error:  # such as PromptTooLong: the first answer is what there is
@@ -154,10 +155,10 @@ class Answering:
                 draft.notes = first.notes
                 problem = f"{problem}; asking again failed: {error}"
         if draft.withheld and draft.text:
-            self._show(job, draft, Chunk(Stage.DECODE, draft.text, "", draft.completion_tokens), True)
+            self._show(job, draft, Chunk(Stage.DECODE, str(draft.text), "", draft.completion_tokens), True)
         if problem:
             job.end(Code.BAD_RESPONSE, problem)
-        self._display.answered(question.prompt, draft.text, seen.pictures, draft.regions)
+        self._display.answered(question.prompt, str(draft.text), seen.pictures, draft.regions)
 
     def _ready(self, job: Job) -> Description | None:
         """What the engine is, once it is loaded; None when the job ended before."""
@@ -214,17 +215,17 @@ class Answering:
             draft.notes.append(sentence)
             self._log(sentence)
 
-        scale = cast("Scale", self._settings().coordinates)
+        text, scale = str(draft.text), cast("Scale", self._settings().coordinates)
         try:
             if question.parser in ("regions", "regions_3d"):
-                draft.regions = regions_of(draft.text, draft.seen, scale, report)
+                draft.regions = regions_of(text, draft.seen, scale, report)
                 with suppress(ValueError):  # regions are read even from JSON that is cut off
-                    draft.json = self._validated(job, draft.text, question.response_schema or {})
+                    draft.json = self._validated(job, text, question.response_schema or {})
             elif question.response_schema is not None:
-                draft.json = self._validated(job, draft.text, question.response_schema)
-            elif draft.seen.pictures and points_at_something(draft.text):
+                draft.json = self._validated(job, text, question.response_schema)
+            elif draft.seen.pictures and points_at_something(text):
                 with suppress(GroundingError):  # nobody asked for regions
-                    draft.regions = regions_of(draft.text, draft.seen, scale, report)
+                    draft.regions = regions_of(text, draft.seen, scale, report)
         except ValueError as error:
             return str(error)
         return ""
@@ -308,8 +309,8 @@ class Answering:
         if (text, reasoning) != (chunk.text, chunk.reasoning):
             chunk = replace(chunk, text=text, reasoning=reasoning)
         draft.begun = draft.begun or chunk.finish_reason != "cancelled"
-        draft.text += chunk.text
-        draft.reasoning += chunk.reasoning
+        draft.text.append(chunk.text)
+        draft.reasoning.append(chunk.reasoning)
         draft.completion_tokens = chunk.completion_tokens
         if chunk.finish_reason is not None:
             draft.finish_reason = chunk.finish_reason
@@ -328,7 +329,7 @@ class Answering:
                 Progress(
                     chunk.stage,
                     delta=chunk.text,
-                    text=draft.text if full_text else None,
+                    text=str(draft.text) if full_text else None,
                     reasoning_delta=chunk.reasoning,
                     completion_tokens=chunk.completion_tokens,
                 )

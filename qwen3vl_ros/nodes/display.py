@@ -14,6 +14,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.nodes.pictures import Picture
 from qwen3vl_ros.vision.annotate import annotate
 from qwen3vl_ros.vision.region import Region
@@ -52,14 +53,14 @@ class Display:
         """Whether somebody looks at annotated pictures."""
         return self._annotated.get_subscription_count() > 0
 
-    def writing(self, question: str, text: str, pictures: Sequence[Picture]) -> None:
+    def writing(self, question: str, text: TextBuffer, pictures: Sequence[Picture]) -> None:
         """An answer grew. Returns at once; pictures that come too fast are left out."""
         if not pictures or (now := time.monotonic()) < self._next_look:
             return
         # Not for each token: a model leaves the caches cold, and then asking the middleware takes 50 microseconds.
         self._next_look = now + _PERIOD
         if self.watched:
-            self._writing = lambda: self._annotate(question, text, pictures[:1], ())
+            self._writing = lambda: self._annotate(question, str(text), pictures[:1], ())
             self._wanted.set()
 
     def answered(self, question: str, text: str, pictures: Sequence[Picture], regions: Sequence[Region]) -> None:

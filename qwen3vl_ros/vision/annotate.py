@@ -144,10 +144,10 @@ def _enlarged(image: Image) -> Image:
 
 def _wrapped(text: str, size: int, room: int, max_lines: int) -> tuple[list[str], FreeTypeFont]:
     """``text`` in at most ``max_lines`` lines of at most ``room`` pixels in the font that comes with them."""
-    text = text.encode("utf-8", "replace").decode().strip()
+    text = text.strip()
     # A character is hardly ever narrower than a fifth of the font's size: more than these would not fit.
     longest = max_lines * room * 5 // size
-    too_long, text = len(text) > longest, text[:longest]
+    too_long, text = len(text) > longest, text[:longest].encode("utf-8", "replace").decode()
     font = _font(size, bool(_CJK.search(text)))
     lines: list[str] = []
     for paragraph in text.splitlines():

@@ -47,6 +47,7 @@ def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "thousandths") 
       is the sizes as they are, along the thing's own axes: the cookbook's text and code disagree about the order and
       the unit of the angles (QwenLM/Qwen3-VL#2044), so that they are not used.
     - A region that is repeated to the letter, as small models do, counts once.
+    - Of a label, the first 1,000 characters are kept.
 
     Raises :class:`GroundingError` if no region is left and ``text`` does not say that there is none.
     """
@@ -80,8 +81,8 @@ def _name(label: str) -> str:
     return _short(label) if label else "a region without a label"
 
 
-def _short(value: object) -> str:
-    text = repr(value)
+def _short(value: str | Row) -> str:
+    text = repr(value[:61])  # cut first: the same label may be told with each of thousands of regions
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -103,6 +104,9 @@ _LABELS: Final = (
 )
 _PICTURES: Final = {"image": 1, "picture": 1, "image_id": 1, "image_index": 0, "picture_index": 0}
 """The keys that say which picture, and from what they count."""
+
+_LONGEST_LABEL: Final = 1000
+"""Characters that are kept of a label. One label may be that of thousands of points, each of which carries it."""
 
 _PICTURE_NAME: Final = re.compile(
     r"(?:(?P<word>image|picture|img|图片|图像|图)[\s_#-]*)?(?P<number>\d{1,6})", re.IGNORECASE
@@ -349,4 +353,4 @@ class _Answer:
 
 
 def _clean(label: str) -> str:
-    return output_text(label).strip()
+    return output_text(label.strip()[:_LONGEST_LABEL]).strip()

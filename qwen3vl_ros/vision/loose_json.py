@@ -14,7 +14,9 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 Kind: TypeAlias = Literal["box", "point", "polygon", "space"]
 """What numbers are the coordinates of."""
 
-NUMBER: Final = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+NUMBER: Final = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
+r"""One way only to match digits: in ``\d+\.?\d*``, both sides of the optional point would share them in any way."""
+
 _OUTSIDE: Final = re.compile(
     r"""(?P<open>[\[{])
       | <(?:ref|\|object_ref_start\|)> (?P<label>[^<]*) <
@@ -95,7 +97,7 @@ def read(text: str) -> Iterator[Node | Tag]:
             node, position = _read_structure(text, at)
             yield node
         elif match["label"] is not None:
-            label, position = match["label"], position - 1
+            label, position = match["label"].strip(), position - 1
         elif match["shape"]:
             position -= 1
             row = numbers(match["corners"]) or []

@@ -15,6 +15,9 @@ OVERLAP: Final = 0.2
 _SAME: Final = 0.5
 """Least overlap (intersection over union) of the boxes of one thing, in what both parts show."""
 
+_MOST_COMPARED: Final = 500
+"""Regions beyond which none are made one: each is compared with each. No camera sees as many things."""
+
 _SAME_POINT: Final = 0.02
 """Greatest distance of the points on one thing, as a share of the longer side of what a part shows."""
 
@@ -43,7 +46,10 @@ def merged(regions: Sequence[Region], fits: Sequence[Fit]) -> list[Region]:
 
     Two regions of two parts are one thing when they have the same label and, in what both parts show, the same box
     (the thing is then what both boxes hold together: each may be cut at its part's edge), or nearly the same point.
+    More than :data:`_MOST_COMPARED` regions, from a model that repeats itself for ever, stay as they are.
     """
+    if len(regions) > _MOST_COMPARED:
+        return list(regions)
     things: list[tuple[Region, list[int]]] = []
     for region in regions:
         for number, (thing, seen_in) in enumerate(things):

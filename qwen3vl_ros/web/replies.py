@@ -58,12 +58,16 @@ class JsonText:
 
     def __init__(self) -> None:
         self._fenced: bool | None = None
+        self._blank: list[str] = []
 
-    def streamable(self, text: str) -> str:
-        """How much of ``text``, the answer so far, is certain to be part of the JSON."""
-        if self._fenced is None and (start := text.lstrip()[:1]):
-            self._fenced = start == "`"
-        return "" if self._fenced is not False else text
+    def streamable(self, delta: str) -> str:
+        """What can be streamed once ``delta`` came: all that is certain to be part of the JSON."""
+        if self._fenced is None:
+            self._blank.append(delta)
+            if start := delta.lstrip()[:1]:
+                self._fenced = start == "`"
+                delta = "".join(self._blank)
+        return "" if self._fenced is not False else delta
 
     def final(self, answer: Answer) -> str:
         """All of it, at the end."""

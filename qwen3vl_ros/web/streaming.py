@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from qwen3vl_ros.asking.exceptions import InternalError
 from qwen3vl_ros.asking.question import Phase
+from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.web.chat_request import ChatRequest
 from qwen3vl_ros.web.errors import of_vlm
 from qwen3vl_ros.web.following import ClientGone, Following
@@ -74,11 +75,11 @@ class EventStream(Response):
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         question = self._following.question
-        shown, text, reasoning = (0, 0), "", ""
+        shown, sent, n_text, n_reasoning = (0, 0), TextBuffer(), 0, 0
         yield self._event({"role": "assistant", "content": ""})
         async for came in self._following.news(_KEEP_ALIVE):
             # In this order: the stage is that of the text, or a later one.
-            done, so_far, thought = question.done(), question.text, question.reasoning
+            done, text, thought = question.done(), question.text_since(n_text), question.reasoning_since(n_reasoning)
             stage = (question.stage, question.queue_position)
             if not done and stage != shown:
                 shown = stage
@@ -87,15 +88,16 @@ class EventStream(Response):
                 yield self._event({}, qwen3vl_ros=stage_of(*stage))
             elif not came:
                 yield comment(STAGES[stage[0]])
-            if new := thought[len(reasoning) :]:
-                reasoning += new
-                yield self._event({"reasoning_content": new})
+            n_text += len(text)
+            n_reasoning += len(thought)
+            if thought:
+                yield self._event({"reasoning_content": thought})
             if self._json is not None:
-                so_far = self._json.streamable(so_far)
-            if (new := so_far[len(text) :]) and not done:
-                text += new
-                yield self._event({"content": new})
-        for data in self._end(text):
+                text = self._json.streamable(text)
+            if text and not done:
+                sent.append(text)
+                yield self._event({"content": text})
+        for data in self._end(str(sent)):
             yield data
         yield b"data: [DONE]\n\n"
 

@@ -18,6 +18,9 @@ from qwen3vl_ros.engines.streaming import event_data
 LOADING = ("model initing", "model not init")
 """What the service says, in lower case, while it has no model yet."""
 
+_MOST_WORDS = 300
+"""Letters of the service's own words that a sentence quotes."""
+
 
 class RefusedError(EngineError):
     """The service answered with another status than 200. ``message``: its words."""
@@ -160,7 +163,7 @@ class Answer:
             content = delta.get("content") or ""
             self.finished = self.finished or bool(choice.get("finish_reason") or delta.get("finish_reason"))
             return str(content).encode("utf-8", "surrogateescape")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise EngineError(
                 f"{self._url} sent what is no piece of an answer ({error}): {data[:200].decode('utf-8', 'replace')}"
             ) from None
@@ -185,11 +188,14 @@ async def _beginning(response: httpx.Response) -> bytes:
 
 
 def error_message(body: bytes) -> str:
-    """The words in ``{"error": "..."}`` or OpenAI's ``{"error": {"message": "..."}}``; "" when there are none."""
+    """The words in ``{"error": "..."}`` or OpenAI's ``{"error": {"message": "..."}}``; "" when there are none.
+
+    Cut where they are too long for a sentence.
+    """
     try:
         error = json.loads(body)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, TypeError, KeyError):
+        return str(error["message"] if isinstance(error, dict) else error)[:_MOST_WORDS]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ""
 
 

@@ -85,7 +85,7 @@ def limits_of(names: tuple[str, ...], prompt_limit: int, context_length: int) ->
 
 
 def _number(name: str, prefix: str) -> int | None:
-    found = re.search(rf"(?:^|[-_/]){prefix}(\d+)(?![A-Za-z0-9])", name, re.IGNORECASE)
+    found = re.search(rf"(?:^|[-_/]){prefix}(\d{{1,9}})(?![A-Za-z0-9])", name, re.IGNORECASE)
     return int(found[1]) if found else None
 
 

@@ -99,7 +99,7 @@ class Service:
             raise NotYetError(f"status {response.status_code} {message}".strip())
         try:
             models = [str(model["id"]) for model in response.json()["data"]]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             what = message or response.headers.get("content-type", "something unknown")
             raise ModelNotFound(
                 f"{self.url} is not the service of a model: it answers GET /v1/models with status "

@@ -40,6 +40,8 @@ _TOO_LONG = re.compile(
     # OpenAI, vLLM, llama_cpp.server, SGLang; llama.cpp; vLLM
     r"context length|context size|context window|maximum model length|max_model_len|exceeds? n_ctx"
 )
+_TITLE = re.compile("<title>", re.IGNORECASE)
+_TITLE_END = re.compile("</title>", re.IGNORECASE)
 _BROKEN_FINISH = ("abort", "error", "content_filter")
 
 
@@ -207,13 +209,23 @@ def finish_problem(finish: str) -> str:
 def complaint_in(text: str, content_type: str) -> Complaint:
     """The error that the body of an answer tells, however it does."""
     if "html" in content_type or text.lstrip()[:1] == "<":
-        title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
-        return Complaint(f"a web page{f' titled {one_line(title[1])!r}' if title else ''}")
+        title = _title(text)
+        return Complaint("a web page" if title is None else f"a web page titled {one_line(title)!r}")
     try:
         complaint = read_complaint(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         complaint = None
     return complaint or Complaint(one_line(text))
+
+
+def _title(page: str) -> str | None:
+    """The title of a web page; None without one.
+
+    Not ``<title>(.*?)</title>``: of a page with that many titles and no end of one, each would be read to the end.
+    """
+    begin = _TITLE.search(page)
+    end = _TITLE_END.search(page, begin.end()) if begin else None
+    return page[begin.end() : end.start()] if begin and end else None
 
 
 def one_line(text: str) -> str:

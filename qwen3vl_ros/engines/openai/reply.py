@@ -125,7 +125,8 @@ def _tokens(logprobs: Any) -> tuple[TokenChances, ...]:
 
 def _probability(logprob: Any) -> float:
     """0 for what is no logarithm of a probability."""
-    return math.exp(logprob) if isinstance(logprob, (int, float)) and logprob <= 0 else 0.0
+    # Of less than e^-1000, a float is 0; an integer of thousands of digits is no float.
+    return math.exp(max(logprob, -1000.0)) if isinstance(logprob, (int, float)) and logprob <= 0 else 0.0
 
 
 def _dict(value: Any) -> dict[str, Any]:

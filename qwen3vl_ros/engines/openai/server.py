@@ -95,7 +95,7 @@ class Server:
             raise self._answered(response, complaint)
         try:
             return [Listed(entry["id"], _context_length(entry)) for entry in json.loads(content)["data"]]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise Refused(
                 ModelNotFound(f"{url} is no list of models but {complaint.message or 'empty'}. {CHECK_ADDRESS}")
             ) from None

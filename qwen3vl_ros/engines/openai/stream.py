@@ -122,9 +122,9 @@ def _read(data: bytes, shown: Callable[[str], str]) -> tuple[Complaint | None, D
     """Raises ValueError with text that is fit to be shown."""
     try:
         value = json.loads(data)
-    except ValueError:
+        return read_complaint(value), read_delta(value)
+    except (ValueError, RecursionError):
         raise ValueError(shown(data.decode("utf-8", "replace")) or "an empty event") from None
-    return read_complaint(value), read_delta(value)
 
 
 async def _next(events: AsyncIterator[bytes], deadline: float) -> bytes | None:
@@ -143,9 +143,9 @@ async def _in_one_piece(response: httpx.Response) -> AsyncIterator[bytes]:
 
 async def content_of(response: httpx.Response, limit: int) -> bytes:
     """The body, at most ``limit`` bytes of it."""
-    content = b""
+    content = bytearray()  # appended to in place: it may come a byte at a time
     async for piece in response.aiter_bytes():
         content += piece
         if len(content) >= limit:
             break
-    return content[:limit]
+    return bytes(content[:limit])
