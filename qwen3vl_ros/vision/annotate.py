@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, cast
@@ -149,7 +150,17 @@ def _wrapped(text: str, size: int, room: int, max_lines: int) -> tuple[list[str]
     longest = max_lines * room * 5 // size
     too_long, text = len(text) > longest, text[:longest].encode("utf-8", "replace").decode()
     font = _font(size, bool(_CJK.search(text)))
-    lines: list[str] = []
+    lines = list(itertools.islice(_lines(text, font, room), max_lines + 1))
+    if len(lines) > max_lines or too_long:
+        lines, last = lines[: max_lines - 1], lines[:max_lines][-1]
+        while last and font.getlength(last + "\N{HORIZONTAL ELLIPSIS}") > room:
+            last = last[:-1]
+        lines.append(last.rstrip() + "\N{HORIZONTAL ELLIPSIS}")
+    return lines, font
+
+
+def _lines(text: str, font: FreeTypeFont, room: int) -> Iterator[str]:
+    """``text`` in lines of at most ``room`` pixels, each made when it is asked for: measuring letters takes time."""
     for paragraph in text.splitlines():
         line = ""
         for word in _WORD.findall("".join(c if c.isprintable() else " " for c in paragraph)):
@@ -160,18 +171,10 @@ def _wrapped(text: str, size: int, room: int, max_lines: int) -> tuple[list[str]
                         - 1
                     )
                     line, word = word[:fits], word[fits:]
-                lines.append(line.rstrip())
+                yield line.rstrip()
                 line, word = "", word.lstrip()
             line += word
-        lines.append(line.rstrip())
-        if len(lines) > max_lines:
-            break
-    if len(lines) > max_lines or too_long:
-        lines, last = lines[: max_lines - 1], lines[:max_lines][-1]
-        while last and font.getlength(last + "\N{HORIZONTAL ELLIPSIS}") > room:
-            last = last[:-1]
-        lines.append(last.rstrip() + "\N{HORIZONTAL ELLIPSIS}")
-    return lines, font
+        yield line.rstrip()
 
 
 @lru_cache(maxsize=32)
