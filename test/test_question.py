@@ -38,6 +38,14 @@ def test_an_unset_option_takes_the_nodes_and_an_unset_node_the_models() -> None:
     assert (options.temperature, options.top_k, options.seed, options.max_tokens) == (0.5, 5, None, None)
 
 
+def test_stop_strings_are_bounded_in_number_and_length() -> None:
+    assert len(merge_options({"stop": [f"stop {n}" for n in range(64)]}, {}).stop) == 64
+    with pytest.raises(BadRequest, match=r"^options.stop: there are 65 "):
+        merge_options({"stop": ["x"] * 65}, {})
+    with pytest.raises(BadRequest, match=r"^options.stop: .*257 characters"):
+        merge_options({"stop": ["x" * 257]}, {})
+
+
 @pytest.mark.parametrize("text", ["{", '{"type": 3}', "[]", "true"])
 def test_a_schema_that_is_none_is_refused_in_words(text: str) -> None:
     with pytest.raises(BadRequest, match="response_schema"):

@@ -26,6 +26,10 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 """Inclusive ranges of the sampling options (GenerationOptions.msg)."""
 
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 256
+"""Stop strings of a goal, and characters of one: each is looked for in every token."""
+
 _ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
 
 
@@ -121,6 +125,10 @@ def merge_options(asked: Mapping[str, Any], default: Mapping[str, Any]) -> Optio
     stop = tuple(asked.get("stop", ()))
     if "" in stop:
         raise BadRequest("options.stop: an empty stop string would end every answer at once; leave it out")
+    if len(stop) > MAX_STOPS:
+        raise BadRequest(f"options.stop: there are {len(stop)} stop strings, and {MAX_STOPS} are taken")
+    if (longest := max(map(len, stop), default=0)) > MAX_STOP_LENGTH:
+        raise BadRequest(f"options.stop: a stop string has {longest} characters, and {MAX_STOP_LENGTH} are taken")
     return Options(**merged, stop=stop)
 
 

@@ -14,80 +14,37 @@ _OPEN, _CLOSE = "<think>", "</think>"
 class StopFilter:
     """Ends a text as soon as one of the stop strings is complete; nothing of that string comes out.
 
-    Text that may be the beginning of a stop string is held back until it is known not to be. Every letter is looked at
-    once, however many stop strings there are.
+    Text that may be the beginning of a stop string is held back until it is known not to be. The work for a piece grows
+    with the number of stop strings and the square of their lengths, which are bounded where goals are checked.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
-        self._automaton = _StopAutomaton([s for s in stop if s])
-        self._active = any(stop)
-        self._state = 0
+        self._stop = tuple(s for s in stop if s)
         self._held = ""
         self.stopped = False
 
     def feed(self, text: str) -> str:
         """The text that can be shown now. "" for ever once ``stopped``."""
-        if not self._active or not text:
+        if not self._stop or not text:
             return text
         if self.stopped:
             return ""
-        automaton, state = self._automaton, self._state
-        for index, letter in enumerate(text):
-            state = automaton.after(state, letter)
-            if automaton.complete[state]:
-                self.stopped = True
-                shown = self._held + text[: index + 1]
-                self._held = ""
-                return shown[: -automaton.complete[state]]
-        self._state, text = state, self._held + text
-        end = len(text) - automaton.depth[state]
-        self._held = text[end:]
-        return text[:end]
+        text = self._held + text
+        found = [(start + len(s), start) for s in self._stop if (start := text.find(s)) >= 0]
+        if found:
+            # The first to be complete, as it would have been had the text come letter by letter.
+            _, start = min(found)
+            self.stopped = True
+            self._held = ""
+            return text[:start]
+        keep = max(_overlap(text, s) for s in self._stop)
+        shown, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        return shown
 
     def finish(self) -> str:
         """What was held back: the text ended, so it was no stop string."""
-        held, self._held, self._state = self._held, "", 0
+        held, self._held = self._held, ""
         return held
-
-
-class _StopAutomaton:
-    """Finds any of several strings in one pass (Aho and Corasick, "Efficient string matching", CACM 18(6), 1975).
-
-    A state stands for the longest end of the text so far that a string begins with; 0 is none. ``depth``: its length.
-    ``complete``: the length of the longest string that the text ends with in this state, 0 for none.
-    """
-
-    def __init__(self, strings: Sequence[str]) -> None:
-        self._next: list[dict[str, int]] = [{}]
-        self._shorter = [0]  # the state to go on from where no string goes on with the letter that comes
-        self.depth = [0]
-        self.complete = [0]
-        for string in strings:
-            self._add(string)
-        states = list(self._next[0].values())
-        for state in states:  # grows, from the shortest on
-            for letter, longer in self._next[state].items():
-                shorter = self._shorter[longer] = self.after(self._shorter[state], letter)
-                self.complete[longer] = self.complete[longer] or self.complete[shorter]
-                states.append(longer)
-
-    def _add(self, string: str) -> None:
-        state = 0
-        for letter in string:
-            if letter not in self._next[state]:
-                self._next[state][letter] = len(self._next)
-                self._next.append({})
-                self._shorter.append(0)
-                self.depth.append(self.depth[state] + 1)
-                self.complete.append(0)
-            state = self._next[state][letter]
-        self.complete[state] = len(string)
-
-    def after(self, state: int, letter: str) -> int:
-        """The state once ``letter`` came in ``state``."""
-        while state and letter not in self._next[state]:
-            state = self._shorter[state]
-        return self._next[state].get(letter, 0)
 
 
 class ReasoningSplitter:

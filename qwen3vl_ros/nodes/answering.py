@@ -218,14 +218,14 @@ class Answering:
         text, scale = str(draft.text), cast("Scale", self._settings().coordinates)
         try:
             if question.parser in ("regions", "regions_3d"):
-                draft.regions = regions_of(text, draft.seen, scale, report)
+                draft.regions = regions_of(text, draft.seen, scale, report, lambda: job.ending is not None)
                 with suppress(ValueError):  # regions are read even from JSON that is cut off
                     draft.json = self._validated(job, text, question.response_schema or {})
             elif question.response_schema is not None:
                 draft.json = self._validated(job, text, question.response_schema)
             elif draft.seen.pictures and points_at_something(text):
                 with suppress(GroundingError):  # nobody asked for regions
-                    draft.regions = regions_of(text, draft.seen, scale, report)
+                    draft.regions = regions_of(text, draft.seen, scale, report, lambda: job.ending is not None)
         except ValueError as error:
             return str(error)
         return ""

@@ -43,8 +43,13 @@ def points_at_something(text: str) -> bool:
     return _POINTS.search(text) is not None
 
 
-def regions_of(text: str, seen: Seen, scale: Scale, report: Callable[[str], None]) -> tuple[Region, ...]:
+def regions_of(
+    text: str, seen: Seen, scale: Scale, report: Callable[[str], None], ended: Callable[[], bool]
+) -> tuple[Region, ...]:
     """What ``text`` points at, with positions where the picture has depth; ``report`` is told what is left out and why.
+
+    Measuring takes milliseconds for each region, of which a model that repeats itself writes hundreds: none is
+    measured once ``ended()`` is true.
 
     Raises :class:`qwen3vl_ros.vision.grounding.GroundingError` when it points at nothing that can be used.
     """
@@ -57,7 +62,7 @@ def regions_of(text: str, seen: Seen, scale: Scale, report: Callable[[str], None
         parts = range(first, first + len(picture.fits))
         first = parts.stop
         own = [replace(r, image_index=r.image_index - parts[0]) for r in grounding.regions if r.image_index in parts]
-        regions += (_measured(replace(r, image_index=index), picture) for r in _whole(own, picture))
+        regions += (_measured(replace(r, image_index=index), picture, ended) for r in _whole(own, picture))
     return tuple(regions)
 
 
@@ -65,7 +70,7 @@ def _whole(regions: Sequence[Region], picture: Picture) -> Sequence[Region]:
     return regions if len(picture.fits) == 1 else merged(regions, picture.fits)
 
 
-def _measured(region: Region, picture: Picture) -> Region:
+def _measured(region: Region, picture: Picture, ended: Callable[[], bool]) -> Region:
     if region.position is not None or picture.camera is None:
         return region  # the model itself said where; or nobody can know
     depth = picture.depth
@@ -77,4 +82,6 @@ def _measured(region: Region, picture: Picture) -> Region:
             position_error=f"{NO_DEPTH}the depth picture is in frame {depth.image.header.frame_id!r}, the colour "
             f"picture in {picture.header.frame_id!r}: register depth to colour, as most drivers can",
         )
+    if ended():
+        return replace(region, position_error=f"{NO_DEPTH}the goal ended before it was measured")
     return locate([region], depth.image, depth.depth_info, depth.colour_info, picture.size)[0]
