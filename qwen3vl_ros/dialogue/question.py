@@ -30,6 +30,9 @@ MAX_STOPS = 64
 MAX_STOP_LENGTH = 256
 """Stop strings of a goal, and characters of one: each is looked for in every token."""
 
+_GAP = "\n\n"
+"""What separates the texts of two turns that become one."""
+
 _ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
 
 
@@ -89,7 +92,7 @@ def pictures_in(history: Sequence[Turn]) -> int:
 
 
 def conversation(question: Question, content: Sequence[str | Image], prompt: str) -> tuple[Message, ...]:
-    """Every turn that the model reads: instruction, history, and the question itself.
+    """Every turn that the model reads: instruction, history, and the question itself; no role has two in a row.
 
     ``content``: all pictures, fitted, and what introduces them; those of the history come first. ``prompt``: the text
     of the question as this engine gets it.
@@ -98,12 +101,26 @@ def conversation(question: Question, content: Sequence[str | Image], prompt: str
     turns = [
         Message(turn.role, tuple(next(rest) if p is None else p for p in turn.content)) for turn in question.history
     ]
-    asked: tuple[str | Image, ...] = (*rest, prompt) if prompt else tuple(rest)
-    if turns and turns[-1].role == "user":
-        asked = (*turns.pop().content, *asked)
     if question.system_prompt:
         turns.insert(0, Message("system", (question.system_prompt,)))
-    return (*turns, Message("user", asked))
+    asked: tuple[str | Image, ...] = (*rest, prompt) if prompt else tuple(rest)
+    return _alternating((*turns, Message("user", asked)))
+
+
+def _alternating(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """The turns, with those of one role in a row as one: many chat templates, and engines, take no others."""
+    merged: list[Message] = []
+    for turn in turns:
+        content = turn.content
+        if merged and merged[-1].role == turn.role:
+            before = merged.pop().content
+            if before and content and isinstance(before[-1], str) and isinstance(content[0], str):
+                gap = "" if content[0].startswith(_GAP) else _GAP
+                content = (*before[:-1], f"{before[-1]}{gap}{content[0]}", *content[1:])
+            else:
+                content = (*before, *content)
+        merged.append(Message(turn.role, content))
+    return tuple(merged)
 
 
 def merge_options(asked: Mapping[str, Any], default: Mapping[str, Any]) -> Options:
