@@ -156,7 +156,11 @@ def serving(robot: ScriptedRobot | None = None, token: str = "", **settings: Any
     allowed = Access(token, frozenset()) if token else access(chosen, {})
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        create_app(robot, chosen, allowed), log_config=None, access_log=False, timeout_graceful_shutdown=2
+        create_app(robot, chosen, allowed),
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

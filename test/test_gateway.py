@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from gateway_server import Server, data_url, events, picture, question, serving,
 from qwen3vl_ros.asking.answer import Box, Position, Region
 from qwen3vl_ros.asking.question import Question
 from qwen3vl_ros.web.replies import STAGES
+from qwen3vl_ros.web.robot import NodeStatus
 
 CHAT = "/v1/chat/completions"
 
@@ -365,9 +367,37 @@ def test_a_form_takes_the_other_fields_as_text(server: Server, http: httpx.Clien
 def test_models_are_the_one_that_answers_and_a_name_that_always_means_it(server: Server, http: httpx.Client) -> None:
     listed = http.get("/v1/models").json()
     assert [model["id"] for model in listed["data"]] == ["tiny", "qwen3-vl"]
+    assert http.get("/v1/models/").json() == listed
     for name in ("tiny", "qwen3-vl"):
         assert http.get(f"/v1/models/{name}").json()["id"] == name
         assert http.post(CHAT, json=question(model=name)).status_code == 200
+
+
+def test_models_have_the_length_of_their_context_where_clients_look_for_it(
+    server: Server, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "max_model_len" not in http.get("/v1/models/tiny").json()  # it is not known
+    monkeypatch.setattr(server.robot, "now", dataclasses.replace(server.robot.now, context_length=4096))
+    for model in (*http.get("/v1/models").json()["data"], http.get("/v1/models/tiny").json()):
+        assert (model["max_model_len"], model["meta"]) == (4096, {"n_ctx": 4096})
+
+
+@pytest.mark.parametrize("name", ["AXERA-TECH/Qwen3-VL-2B-Instruct-GPTQ-Int4", "gpt-4o", "", None])
+def test_whatever_model_is_named_the_one_that_is_there_answers(http: httpx.Client, name: str | None) -> None:
+    for stream_it in (False, True):
+        with http.stream("POST", CHAT, json=question(model=name, stream=stream_it)) as response:
+            reply = next(events(response)) if stream_it else json.loads(response.read())
+        assert reply["model"] == "tiny"
+
+
+def test_another_model_is_404_where_the_gateway_is_strict() -> None:
+    with serving(strict_model=True) as server, server.client() as http:
+        refused = http.post(CHAT, json=question(model="gpt-4o"))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+        for name in ("tiny", "qwen3-vl", ""):
+            assert http.post(CHAT, json=question(model=name)).status_code == 200
+        server.robot.now = NodeStatus("absent")  # it is not known which model there is
+        assert http.post(CHAT, json=question(model="gpt-4o")).status_code == 200
 
 
 def test_health_is_the_gateways_and_readiness_the_nodes(server: Server, http: httpx.Client) -> None:
@@ -390,7 +420,7 @@ def test_metrics_count_requests_tokens_and_errors(server: Server, http: httpx.Cl
 
     before = values()
     http.post(CHAT, json=question())
-    http.post(CHAT, json=question(model="another"))
+    http.get("/v1/models/another")
     assert [after - was for after, was in zip(values(), before, strict=True)] == [1, 2, 1, 1]
     assert value("qwen3vl_queue_capacity") == 8
     assert value("qwen3vl_node_up") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 
 from gateway_server import PATIENCE, Server, data_url, picture, serving
-from qwen3vl_ros.asking.exceptions import Busy
+from qwen3vl_ros.asking.answer import Answer
+from qwen3vl_ros.asking.exceptions import BadResponse, Busy
 
 TOKEN = "a-token-of-the-tests"
 MESSAGES: list[Any] = [
@@ -90,6 +92,21 @@ class Box(pydantic.BaseModel):
     sides: int
 
 
+def test_openai_tells_an_answer_that_was_cut_off_from_an_error(server: Server, client: openai.OpenAI) -> None:
+    requests_sent = []
+
+    def cut_off(asked: Any) -> None:
+        requests_sent.append(asked)
+        asked.fail(BadResponse("it is not JSON", answer=Answer('{"colour', finish_reason="length")))
+
+    server.robot.script = cut_off
+    with pytest.raises(openai.LengthFinishReasonError):
+        client.with_options(max_retries=2).chat.completions.parse(
+            model="tiny", messages=MESSAGES, response_format=Box, max_tokens=3
+        )
+    assert len(requests_sent) == 1
+
+
 def test_openai_parses_structured_output(server: Server, client: openai.OpenAI) -> None:
     server.robot.script = lambda asked: asked.answer(
         '```json\n{"colour": "red", "sides": 6}\n```', json={"colour": "red", "sides": 6}
@@ -119,7 +136,7 @@ def test_openai_raises_its_own_errors(server: Server, client: openai.OpenAI) -> 
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="another-token-of-20").models.list()
     with pytest.raises(openai.NotFoundError) as missing:
-        client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+        client.models.retrieve("gpt-4o")
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as bad:
         client.chat.completions.create(model="tiny", messages=MESSAGES, n=2)
@@ -190,6 +207,37 @@ def test_curl_asks_and_uploads(server: Server, tmp_path: Path) -> None:
         done = subprocess.run([*common, "-H", bearer, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert expected in done.stdout
+
+
+BOARD = """
+import json, urllib.request
+payload = {
+    "model": "AXERA-TECH/Qwen3-VL-2B-Instruct-GPTQ-Int4",
+    "messages": [
+        {"role": "system", "content": [{"type": "text", "text": "You are a helpful assistant."}]},
+        {"role": "user", "content": [
+            {"type": "text", "text": "Describe the image."},
+            {"type": "image_url", "image_url": "images/demo.jpg"},
+        ]},
+    ],
+}
+request = urllib.request.Request(
+    "http://%s/v1/chat/completions", json.dumps(payload).encode(), {"Content-Type": "application/json"}
+)
+print(json.load(urllib.request.urlopen(request))["choices"][0]["message"]["content"])
+"""
+"""A client of the NPU board's own server: it names a model of the board's, and an image by a path of the server."""
+
+
+def test_a_client_of_the_boards_server_runs_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "demo.jpg").write_bytes(picture(form="JPEG"))
+    with serving(media_path=str(tmp_path)) as server:
+        client = [sys.executable, "-c", BOARD % f"127.0.0.1:{server.port}"]
+        done = subprocess.run(client, capture_output=True, text=True, check=True, timeout=PATIENCE)
+        assert done.stdout == "red\n"
+        goal = server.robot.next_asked().goal
+    assert bytes(goal.compressed_images[0].data) == picture(form="JPEG")
 
 
 @pytest.fixture(scope="module")

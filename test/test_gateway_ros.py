@@ -136,6 +136,7 @@ def parrot(http: httpx.Client, start_parrot: Callable[[], VlmProcess], shared_vl
 def test_an_answer_over_http_is_the_answer_over_ros(ros: RosClient, vlm: VlmProcess, http: httpx.Client) -> None:
     status = wait_ready(http)
     assert (status["engine"], status["model"]) == ("llama", "Tabletop")
+    assert http.get("/v1/models/Tabletop").json()["max_model_len"] == 4096
     file = picture_file(96, 64)
     message = CompressedImage(format="png", data=file)
     wanted = ros.ask("What colour is the box?", compressed_images=[message], options={"max_tokens": 8}).result()
@@ -182,6 +183,33 @@ def test_texts_and_pictures_reach_the_model_in_their_order(parrot: VlmProcess, h
     assert json.loads(content_of(http.post(CHAT, json=body))) == [
         ["user", ["Left:", [32, 64, 3], "Right:", [64, 32, 3]]]
     ]
+
+
+def test_two_messages_of_the_user_are_not_glued_together(parrot: VlmProcess, http: httpx.Client) -> None:
+    turns = [{"role": "user", "content": "Make a title"}, {"role": "user", "content": "A man at the door"}]
+    assert json.loads(content_of(http.post(CHAT, json={"messages": turns}))) == [
+        ["user", ["Make a title\n\nA man at the door"]]
+    ]
+
+
+def test_a_question_waits_while_the_engine_restarts(parrot: VlmProcess, http: httpx.Client) -> None:
+    os.kill(parrot.worker(), signal.SIGKILL)
+    wait_status(http, lambda status: status["state"] == "loading")
+    assert json.loads(content_of(http.post(CHAT, json=question("And now?")))) == [["user", ["And now?"]]]
+
+
+def test_a_gateway_that_has_just_started_finds_the_node_for_its_first_question(
+    parrot: VlmProcess, start_web: Start
+) -> None:
+    with start_web().client() as http:
+        assert json.loads(content_of(http.post(CHAT, json=question("Who?")))) == [["user", ["Who?"]]]
+
+
+def test_through_a_proxy_that_is_not_trusted_nobody_is_somebody_else(web: WebProcess, http: httpx.Client) -> None:
+    before = (web.logs / "access.log").read_text()
+    assert http.get("/health", headers={"X-Forwarded-For": "6.6.6.6"}).status_code == 200
+    http.get("/health")  # so that the entry of the one before is there
+    assert "6.6.6.6" not in (web.logs / "access.log").read_text().removeprefix(before)
 
 
 def wait_for_tick(coming: Iterator[Any]) -> list[str]:

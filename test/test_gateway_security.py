@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import ipaddress
 import json
+import re
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from gateway_server import Server, data_url, picture, question, serving
+from qwen3vl_ros.asking.exceptions import InternalError
 from qwen3vl_ros.web import logs
 from qwen3vl_ros.web.guard import HEADERS
+from qwen3vl_ros.web.proxies import TrustedProxies
 from qwen3vl_ros.web.settings import Settings, SettingsError, access
 
 CHAT = "/v1/chat/completions"
@@ -156,6 +163,78 @@ def test_every_parameter_is_in_the_documentation() -> None:
         assert f"| `{field.name}` | `{json.dumps(default)}` | {field.metadata['description']} |" in text
 
 
+# --- behind a proxy ---------------------------------------------------------------------------------------------------
+
+PROXIES = ("10.0.0.1", "192.168.7.0/24", "fd00::/8")
+ADDRESSES = st.ip_addresses().map(str)
+FORGED = st.text(st.characters(max_codepoint=255, exclude_characters=","), max_size=40) | ADDRESSES
+
+
+def proxied(*trusted: str) -> TrustedProxies:
+    async def app(*_: Any) -> None:
+        raise AssertionError("nobody asks")
+
+    return TrustedProxies(app, trusted)
+
+
+@given(st.lists(FORGED, max_size=5))
+def test_nobody_is_believed_who_is_no_trusted_proxy(forged: list[str]) -> None:
+    headers = [value.encode("latin-1") for value in forged]
+    assert proxied(*PROXIES).client_of("10.0.0.2", headers) == "10.0.0.2"
+    assert proxied("").client_of("127.0.0.1", headers) == "127.0.0.1"
+
+
+@given(forged=st.lists(FORGED, max_size=5), client=ADDRESSES, through=st.booleans(), split=st.booleans())
+def test_the_address_that_the_trusted_proxy_saw_is_the_clients(
+    forged: list[str], client: str, through: bool, split: bool
+) -> None:
+    """Whatever the client wrote before it; ``through``: a second trusted proxy stands behind the first."""
+    proxies = proxied(*PROXIES)
+    assume(proxies.client_of(client, [b"1.2.3.4"]) != "1.2.3.4")  # it is no proxy itself
+    chain = [*forged, client, *(["192.168.7.9"] if through else [])]
+    headers = [value.encode("latin-1") for value in (chain if split else [" , ".join(chain)])]
+    seen = proxies.client_of("10.0.0.1", headers)
+    plain = ipaddress.ip_address(client)
+    assert ipaddress.ip_address(seen) == (getattr(plain, "ipv4_mapped", None) or plain)
+
+
+@given(st.lists(FORGED, max_size=5))
+def test_a_client_is_an_ip_address_whatever_a_proxy_says(forged: list[str]) -> None:
+    seen = proxied(*PROXIES).client_of("10.0.0.1", [value.encode("latin-1") for value in forged])
+    assert str(ipaddress.ip_address(seen)) == seen
+    assert "%" not in seen
+
+
+@pytest.mark.parametrize(
+    "value", ["", "unknown", "-", "1.2.3.4:80", "[::1]", "fe80::1%eth0", "fe80::1%\x1b[31m", "1.2.3", "127.0.0.01"]
+)
+def test_what_is_no_address_is_not_the_clients(value: str) -> None:
+    assert proxied("10.0.0.1").client_of("10.0.0.1", [b"1.2.3.4", value.encode()]) == "10.0.0.1"
+
+
+def test_a_proxy_is_known_by_its_ipv4_address_on_an_ipv6_socket() -> None:
+    assert proxied("10.0.0.0/8").client_of("::ffff:10.1.2.3", [b"1.2.3.4"]) == "1.2.3.4"
+
+
+@pytest.mark.parametrize("proxy", ["nginx", "10.0.0.1:80", "*", "10.0.0.0/33"])
+def test_a_trusted_proxy_that_is_no_address_is_a_sentence_at_the_start(proxy: str) -> None:
+    with pytest.raises(SettingsError, match="trusted_proxies"):
+        proxied(proxy)
+
+
+def test_many_names_do_not_widen_the_rate_limit() -> None:
+    with serving(rate_limit=3) as server, server.client() as http:
+        asked = [
+            http.post(CHAT, json=question(), headers={"X-Forwarded-For": f"6.6.6.{n}"}).status_code for n in range(6)
+        ]
+    assert asked.count(429) == 3
+    with serving(rate_limit=3, trusted_proxies=("127.0.0.1",)) as server, server.client() as http:
+        asked = [
+            http.post(CHAT, json=question(), headers={"X-Forwarded-For": f"6.6.6.{n}"}).status_code for n in range(6)
+        ]
+    assert asked.count(429) == 0
+
+
 # --- pictures from elsewhere ------------------------------------------------------------------------------------------
 
 
@@ -262,6 +341,37 @@ def test_the_access_log_says_who_asked_about_what_and_for_how_long(log_folder: P
     assert " 200 " in first
     assert first.endswith(" s")
     assert " 404 " in second
+
+
+FORGERY = "6.6.6.6 GET \x1b[2J \x7f\x9b1m\r\n2026-01-01T00:00:00+0000 6.6.6.6 GET \u2028 x"
+
+
+@pytest.mark.parametrize("trusted", [(), ("127.0.0.1",)])
+def test_nobody_writes_an_entry_of_their_own_into_a_log(log_folder: Path, trusted: tuple[str, ...]) -> None:
+    with serving(trusted_proxies=trusted) as server, server.client() as client:
+        client.get(f"/{urllib.parse.quote(FORGERY)}")
+        client.get("/health", headers={"X-Forwarded-For": "6.6.6.6 GET \x1b[2J".encode("latin-1").decode("latin-1")})
+        client.get("/health", headers={"User-Agent": "x", "X-Forwarded-For": "x" * 5000})
+        form: dict[str, Any] = {"image": (FORGERY, picture()), "prompt": (None, "What?")}
+        client.post(CHAT, files=form)
+        server.robot.script = lambda asked: asked.fail(InternalError(FORGERY))
+        client.post(CHAT, json=question())
+
+        def defect(asked: Any) -> None:
+            raise RuntimeError(FORGERY)
+
+        server.robot.script = defect
+        client.post(CHAT, json=question())
+    logs.MODEL.info("%s", FORGERY)
+    for name in ("access", "error", "model"):
+        written = (log_folder / f"{name}.log").read_bytes()
+        assert not set(written) & {*range(10), *range(11, 32), 127}, name
+        assert "\x9b".encode() not in written and "\u2028".encode() not in written, name
+        for line in written.decode().split("\n")[:-1]:
+            entry = re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S+ ", line)
+            assert line.startswith("    ") or (entry and not line.startswith("2026-01-01T00:00:00")), line
+    clients = [line.split()[1] for line in (log_folder / "access.log").read_text().splitlines()]
+    assert clients == ["127.0.0.1"] * 6
 
 
 def test_logs_hold_no_pictures_no_questions_and_no_tokens(log_folder: Path) -> None:

@@ -73,6 +73,7 @@ class Gateway:
             create_app(self.robot, settings, allowed),
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # uvicorn's own way believes every client on this machine
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
             timeout_keep_alive=_KEEP_ALIVE,

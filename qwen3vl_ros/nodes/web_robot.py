@@ -102,6 +102,7 @@ class RosRobot:
             queue_length=status.queue_length,
             queue_capacity=status.queue_capacity,
             tasks=tuple(status.tasks),
+            context_length=status.context_length,
         )
 
     def cameras(self) -> Sequence[CameraStatus]:

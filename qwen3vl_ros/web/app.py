@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 
 from qwen3vl_ros.asking.tasks import Task
 from qwen3vl_ros.web import logs, models
+from qwen3vl_ros.web.bodies import BodyLimit, Head
 from qwen3vl_ros.web.chat import Chat
 from qwen3vl_ros.web.documents import (
     CHAT_ANSWER,
@@ -31,8 +32,8 @@ from qwen3vl_ros.web.documents import (
 )
 from qwen3vl_ros.web.errors import ApiError
 from qwen3vl_ros.web.guard import Guard
-from qwen3vl_ros.web.limits import BodyLimit
 from qwen3vl_ros.web.metrics import Metrics
+from qwen3vl_ros.web.proxies import TrustedProxies
 from qwen3vl_ros.web.robot import Robot, Unavailable, UnknownCamera, why_not
 from qwen3vl_ros.web.settings import Access, Settings
 
@@ -51,10 +52,12 @@ def create_app(robot: Robot, settings: Settings, access: Access) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         middleware=[
+            Middleware(TrustedProxies, proxies=settings.trusted_proxies),
             Middleware(logs.AccessLog, metrics=metrics),
             Middleware(Guard, access=access),
-            Middleware(BodyLimit, size=settings.max_request_bytes),
+            Middleware(BodyLimit, size=settings.max_request_bytes, seconds=settings.body_timeout),
             Middleware(logs.Defects, metrics=metrics),
+            Middleware(Head),
         ],
     )
     _handle_errors(app, metrics)
@@ -70,7 +73,8 @@ def _handle_errors(app: FastAPI, metrics: Metrics) -> None:
     async def on_error(request: Request, error: ApiError) -> Response:
         metrics.failed(error.code)
         if error.status >= 500:
-            logs.ERROR.error("%s %s: %s: %s", request.method, request.url.path, error.code, error)
+            asked = request.method, logs.quoted(request.scope["path"], 200)
+            logs.ERROR.error("%s %s: %s: %s", *asked, error.code, logs.quoted(error, 1000))
         return error.response()
 
     @app.exception_handler(HTTPException)
@@ -92,18 +96,19 @@ def _serve_questions(app: FastAPI, chat: Chat, robot: Robot) -> None:
         "/v1/chat/completions",
         response_class=JSONResponse,
         openapi_extra={"requestBody": CHAT_BODY},
-        responses={200: CHAT_ANSWER, **errors(400, 404, 415, 429, 499, 500, 502, 503, 504)},
+        responses={200: CHAT_ANSWER, **errors(400, 404, 408, 415, 429, 499, 500, 502, 503, 504)},
     )
     async def chat_completions(request: Request) -> Response:
         """Ask a question, as JSON (OpenAI's request) or as a form with `image` and `prompt`."""
         return await chat.answer(request)
 
-    @app.get("/v1/models", responses=errors(), response_model=ModelList)
+    @app.get("/v1/models", responses=errors(), response_model=ModelList, response_model_exclude_none=True)
+    @app.get("/v1/models/", include_in_schema=False)
     async def list_models() -> dict[str, Any]:
         """The model that answers."""
         return models.list_models(robot.status())
 
-    @app.get("/v1/models/{model:path}", responses=errors(404), response_model=Model)
+    @app.get("/v1/models/{model:path}", responses=errors(404), response_model=Model, response_model_exclude_none=True)
     async def get_model(model: str) -> dict[str, Any]:
         """One of them."""
         return models.find_model(model, robot.status())

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from qwen3vl_ros.web.chat_request import ChatRequest
 from qwen3vl_ros.web.robot import CameraStatus, NodeStatus
@@ -51,6 +51,8 @@ class Model(BaseModel):
     object: str
     created: int
     owned_by: str
+    max_model_len: int | None = Field(None, description="Tokens that prompt and answer may have together.")
+    meta: dict[str, int] | None = Field(None, description="The same as n_ctx, where clients of llama-server look.")
 
 
 class ModelList(BaseModel):
@@ -62,7 +64,7 @@ class ModelList(BaseModel):
 
 def status_report(status: NodeStatus, cameras: Sequence[CameraStatus], *, token_required: bool) -> StatusReport:
     """What /api/status answers."""
-    fields = {name: value for name, value in asdict(status).items() if name != "tasks"}
+    fields = {name: value for name, value in asdict(status).items() if name not in ("tasks", "context_length")}
     return StatusReport(node=status.state != "absent", cameras=cameras, token_required=token_required, **fields)
 
 
@@ -71,6 +73,7 @@ _ERRORS: Final = {
     401: "The token is missing or wrong.",
     403: "The request comes from a page of another site, or by a name that this gateway does not know.",
     404: "There is no such thing.",
+    408: "The request did not arrive in time.",
     413: "The request, or a picture in it, is too large.",
     415: "A body or picture of this type is not taken.",
     429: "Too many questions a minute from this address.",
@@ -92,10 +95,10 @@ def errors(*numbers: int) -> dict[int | str, dict[str, Any]]:
 
 _FORM: Final = {
     "type": "object",
-    "required": ["image", "prompt"],
+    "required": ["image"],
     "properties": {
         "image": {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP."},
-        "prompt": {"type": "string", "minLength": 1},
+        "prompt": {"type": "string", "description": "Without one, the image is described."},
     },
 }
 _USAGE: Final = {

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from qwen3vl_ros.web.chat_request import ChatRequest, read
 from qwen3vl_ros.web.errors import ApiError
 from qwen3vl_ros.web.pictures import PictureLimits, checked
+from qwen3vl_ros.web.request_fields import plain_text
 
 _MOST_PARTS = 50
 
@@ -20,7 +21,7 @@ async def read_form(request: Request, limits: PictureLimits) -> tuple[ChatReques
     """The question in a form, and its pictures. Raises :class:`ApiError`.
 
     ``image``: JPEG, PNG or WebP, several times for several pictures. Fields other than ``image`` and ``prompt`` are
-    those of the JSON body that hold a single value, such as ``max_tokens`` and ``camera``.
+    those of the JSON body that hold a single value, such as ``max_tokens`` and ``camera``; an empty one is not there.
     """
     values: dict[str, Any] = {}
     files: list[UploadFile] = []
@@ -40,9 +41,8 @@ async def read_form(request: Request, limits: PictureLimits) -> tuple[ChatReques
     finally:
         await form.close()
     request.state.picture_name = files[0].filename if files else None
+    values = {name: value for name, value in plain_text(values).items() if value}  # as browsers send empty fields
     prompt = values.pop("prompt", "")
-    if not prompt.strip() and "task" not in values:
-        raise ApiError(400, "invalid_value", "prompt: it is empty, so there is nothing to ask", param="prompt")
     if not pictures and "camera" not in values:
         raise ApiError(400, "invalid_value", "image: the form brings no picture and names no camera", param="image")
     parts = [{"type": "image_url", "image_url": "form:image"} for _ in pictures]

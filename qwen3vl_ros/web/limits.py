@@ -1,4 +1,4 @@
-"""How many questions at a time and a minute, and how large a request may be."""
+"""How many questions at a time and a minute."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from qwen3vl_ros.web.errors import ApiError
 
 _MOST_CLIENTS = 10_000
 """Addresses that are remembered; when there are more, those that have been quiet longest are forgotten."""
-
-_DISCARDED = 4
-"""A request that is too large is read to its end, up to so many times the limit: most clients look for the answer only
-after they have sent everything."""
 
 
 class Slots:
@@ -68,46 +62,3 @@ class RateLimit:
                 f"more than {self._a_minute} questions a minute from {client}: wait {wait:.1f} s",
                 retry_after=max(1, round(wait + 0.5)),
             )
-
-
-class BodyLimit:
-    """ASGI middleware: a request of more than ``size`` bytes gets 413, whether or not it says so beforehand."""
-
-    def __init__(self, app: ASGIApp, size: int) -> None:
-        self._app = app
-        self._size = size
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > self._size:
-            await self._discard(receive)
-            await self._error().response()(scope, receive, send)
-            return
-        read = 0
-
-        async def limited() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._size:
-                if message.get("more_body"):
-                    await self._discard(receive)
-                raise self._error()
-            return message
-
-        await self._app(scope, limited, send)
-
-    async def _discard(self, receive: Receive) -> None:
-        discarded = 0
-        while discarded <= _DISCARDED * self._size:
-            message = await receive()
-            discarded += len(message.get("body", b""))
-            if not message.get("more_body"):
-                return
-
-    def _error(self) -> ApiError:
-        return ApiError(413, "request_too_large", f"the request is larger than {self._size} bytes")

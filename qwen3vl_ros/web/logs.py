@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import re
 import time
 import traceback
 from pathlib import Path
@@ -23,6 +24,32 @@ SERVER: Final = logging.getLogger("uvicorn.error")
 
 _SIZE, _FILES = 5_000_000, 5
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that begin a line or command a terminal."""
+
+_CONTINUED: Final = "\n    "
+"""Where an entry goes on; entries themselves begin at the left margin, so that no entry can be made up inside one."""
+
+
+class Entries(logging.Formatter):
+    """Writes each record as one entry, whatever clients put into it: control characters are escaped."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the entry; further lines of it, such as those of a traceback, are indented."""
+        return _CONTINUED.join(_escaped(line) for line in super().format(record).rstrip("\n").split("\n"))
+
+
+def quoted(value: object, most: int) -> str:
+    """Return the first ``most`` characters of what a client chose as a JSON string, which ends where it seems to."""
+    return _escaped(json.dumps(str(value)[:most]))
+
+
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
 
 def open_logs(directory: Path) -> None:
     """Write access.log, model.log and error.log there, 5 MB each, 5 old ones kept. Raises OSError."""
@@ -32,8 +59,7 @@ def open_logs(directory: Path) -> None:
         handler = logging.handlers.RotatingFileHandler(
             directory / f"{name}.log", maxBytes=_SIZE, backupCount=_FILES, encoding="utf-8"
         )
-        formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
-        handler.setFormatter(formatter)
+        handler.setFormatter(Entries())
         for logger in loggers:
             logger.addHandler(handler)
             logger.propagate = False
@@ -63,7 +89,8 @@ class Defects:
                 raise  # the server closes the connection: the client sees that the response is not whole
             calls = "".join(traceback.format_tb(error.__traceback__))
             # Cut short, in case it repeats what it was given.
-            ERROR.error("%s %s: %s: %.300s\n%s", scope["method"], scope["path"], type(error).__name__, error, calls)
+            what = quoted(scope["method"], 20), quoted(scope["path"], 200), type(error).__name__, quoted(error, 300)
+            ERROR.error("%s %s: %s: %s\n%s", *what, calls)
             self._metrics.failed("internal_error")
             message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__} (error.log has the details)"
             await ApiError(500, "internal_error", message).response()(scope, receive, send)
@@ -101,6 +128,6 @@ class AccessLog:
             self._metrics.responded(path, status, duration)
             client = scope["client"][0] if scope.get("client") else "-"
             picture = state.get("picture_name") or (f"{state['pictures']} pictures" if state.get("pictures") else "-")
-            # As JSON strings: what a client chose cannot begin a line of its own.
-            shown = json.dumps(str(scope["path"])[:200]), json.dumps(str(picture)[:100])
-            ACCESS.info("%s %s %s %s %d %.3f s", client, scope["method"], *shown, status, duration)
+            # The client's address and the method are single words, which the server has seen to.
+            shown = client, scope["method"], quoted(scope["path"], 200), quoted(picture, 100)
+            ACCESS.info("%s %s %s %s %d %.3f s", *shown, status, duration)

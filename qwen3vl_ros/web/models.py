@@ -14,13 +14,13 @@ ALIAS = "qwen3-vl"
 def list_models(status: NodeStatus) -> dict[str, Any]:
     """OpenAI's list of models; empty while none is loaded."""
     names = list(dict.fromkeys((status.model, ALIAS))) if status.model else []
-    return {"object": "list", "data": [_model(name, status.engine) for name in names]}
+    return {"object": "list", "data": [_model(name, status) for name in names]}
 
 
 def find_model(name: str, status: NodeStatus) -> dict[str, Any]:
     """One of them. Raises :class:`ApiError` 404."""
     check_model(name, status.model)
-    return _model(name, status.engine)
+    return _model(name, status)
 
 
 def check_model(wanted: str, loaded: str) -> None:
@@ -34,5 +34,8 @@ def check_model(wanted: str, loaded: str) -> None:
         )
 
 
-def _model(name: str, engine: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": engine or "qwen3vl_ros"}
+def _model(name: str, status: NodeStatus) -> dict[str, Any]:
+    model = {"id": name, "object": "model", "created": 0, "owned_by": status.engine or "qwen3vl_ros"}
+    if status.context_length:  # as vLLM and as llama-server call it: clients look for either
+        model |= {"max_model_len": status.context_length, "meta": {"n_ctx": status.context_length}}
+    return model

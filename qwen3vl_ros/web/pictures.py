@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import PIL.Image
 
 from qwen3vl_ros.web.errors import ApiError
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
-_DATA_URL: Final = re.compile(r"data:(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
-_FOREIGN: Final = (b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"%PDF", b"\x00\x00\x01\x00")
-"""What GIF, BMP, TIFF, PDF and ICO begin with: whole, but not taken."""
+_DATA_URL: Final = re.compile(r"data:\s*(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_BLANKS: Final = dict.fromkeys(map(ord, " \t\r\n\f\v"))
+_BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/]*|[A-Za-z0-9_-]*)(?P<padding>={0,2})")
+"""The ordinary alphabet, or the one for URLs (RFC 4648, 4 and 5)."""
+
+_FOREIGN: Final[Mapping[str, re.Pattern[bytes]]] = {
+    name: re.compile(magic, re.DOTALL)
+    for name, magic in {
+        "GIF": rb"GIF8",
+        "BMP": rb"BM",
+        "TIFF": rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+",
+        "PDF": rb"%PDF",
+        "ICO": rb"\x00\x00[\x01\x02]\x00",
+        "HEIC": rb".{4}ftyp(?:hei[cxms]|hev[cxms])|.{4}ftyp(?:mif1|msf1).{0,40}(?:hei[cxms]|hev[cxms])",
+        "AVIF": rb".{4}ftyp.{0,40}avi[fs]|.{4}ftyp(?:mif1|msf1)",
+        "a film": rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ",
+        "JPEG 2000": rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51",
+        "JPEG XL": rb"\x00\x00\x00\x0cJXL |\xff\x0a",
+        "SVG": rb"(?:\xef\xbb\xbf)?\s{0,100}<(?:svg|\?xml|!DOCTYPE svg)",
+        "PPM": rb"P[1-7]\s",
+        "Photoshop": rb"8BPS",
+    }.items()
+}
+"""What images (and what is sent as one) in formats that are not taken begin with; the first that fits is what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +50,53 @@ class PictureLimits:
     pixels: int
 
 
-def is_remote(url: str) -> bool:
-    """Whether a URL is one to fetch. Raises :class:`ApiError` 400 for one that is neither that nor a ``data:`` URL."""
-    scheme = url[:8].lower()
-    if scheme.startswith("data:"):
-        return False
-    if scheme.startswith(("http://", "https://")):
-        return True
+def source_of(url: str) -> Literal["data", "http", "file"]:
+    """Where an image with that URL is: in it, on another server, or in a file (a path, or ``file://`` and one).
+
+    Raises :class:`ApiError` 400 for a URL of another kind.
+    """
+    found = _SCHEME.match(url.lstrip(), 0, 30)
+    scheme = found[0].lower() if found else ""
+    if scheme in ("data:", "http:", "https:"):
+        return "data" if scheme == "data:" else "http"
+    if scheme in ("", "file:"):
+        return "file"
     raise ApiError(
         400,
         "invalid_image_url",
-        "a picture's URL begins with data:image/jpeg;base64, (or http:// where the gateway allows its host); files of "
-        "this machine are not read",
+        "an image's URL begins with data:image/jpeg;base64, (or http:// where the gateway allows its host)",
         param="messages",
     )
 
 
 def of_data_url(url: str, limits: PictureLimits) -> bytes:
-    """The picture file in a ``data:`` URL, checked. Raises :class:`ApiError` 400, 413 and 415."""
+    """The image file in a ``data:`` URL, checked. Raises :class:`ApiError` 400, 413 and 415."""
+    url = url.lstrip()
     head = _DATA_URL.match(url, 0, 300)
     if head is None:
         raise _broken("the data: URL has no comma before its data: write data:image/jpeg;base64,...")
-    if head["type"] and not head["type"].lower().startswith("image/"):
-        raise _unsupported(f"the data: URL holds {head['type'][:60]!r}, not a picture")
-    if not head["parameters"].lower().endswith(";base64"):
+    if head["type"].strip() and not head["type"].strip().lower().startswith("image/"):
+        raise _unsupported(f"the data: URL holds {head['type'][:60]!r}, not an image")
+    if head["parameters"].translate(_BLANKS).lower().rpartition(";")[2] != "base64":
         raise _broken("the data: URL is not in base64: write data:image/jpeg;base64,...")
-    encoded = url[head.end() :]
-    if len(encoded) > limits.size * 3 // 2 + 100:  # a third more by base64, and room for line breaks
+    return checked(_of_base64(url[head.end() :], limits), limits)
+
+
+def _of_base64(text: str, limits: PictureLimits) -> bytes:
+    """Decode base64, with or without padding, white space and percent signs in it; anything else means damage."""
+    if "%" in text:
+        text = urllib.parse.unquote(text)
+    text = text.translate(_BLANKS)
+    if len(text) > limits.size * 4 // 3 + 100:
         raise _too_large(limits)
-    try:
-        content = base64.b64decode(urllib.parse.unquote(encoded), validate=False)
-    except (binascii.Error, ValueError) as error:
-        raise _broken(f"the base64 in the data: URL is broken: {error}") from None
-    return checked(content, limits)
+    found = _BASE64.fullmatch(text)
+    if found is None:
+        raise _broken("the base64 in the data: URL is damaged: it has characters that are none of base64's")
+    letters = len(text) - len(found["padding"])
+    if letters % 4 == 1 or (found["padding"] and len(text) % 4):
+        raise _broken("the base64 in the data: URL is damaged: some of its characters are missing")
+    plain = text[:letters].replace("-", "+").replace("_", "/")
+    return base64.b64decode(plain + "=" * (-letters % 4))
 
 
 def checked(content: bytes, limits: PictureLimits) -> bytes:
@@ -69,22 +105,24 @@ def checked(content: bytes, limits: PictureLimits) -> bytes:
         raise _too_large(limits)
     if not content:
         raise _broken("the picture is empty")
-    if content.startswith(_FOREIGN):
-        raise _unsupported("the picture is neither JPEG, PNG nor WebP")
+    if (foreign := next((name for name, magic in _FOREIGN.items() if magic.match(content)), None)) is not None:
+        raise _unsupported(f"the image is {foreign}, which is not taken")
     try:
         with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-            width, height = picture.size
+            pixels = picture.width * picture.height
+            shown = f"{picture.width}x{picture.height} pixels"
     except PIL.Image.DecompressionBombError:
-        width = height = limits.pixels
+        pixels = limits.pixels + 1
+        shown = "far more pixels than a camera's image"
     except Exception as error:  # noqa: BLE001 Pillow on untrusted bytes raises what it likes
         raise _broken(
             f"the picture's {len(content)} bytes are no JPEG, PNG or WebP that can be read ({type(error).__name__})"
         ) from None
-    if width * height > limits.pixels:
+    if pixels > limits.pixels:
         raise ApiError(
             413,
             "image_too_large",
-            f"the picture has {width}x{height} pixels or more; {limits.pixels} are accepted: scale it down",
+            f"the image has {shown}; {limits.pixels} are accepted: scale it down",
             param="messages",
         )
     return content

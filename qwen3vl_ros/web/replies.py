@@ -6,10 +6,12 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from qwen3vl_ros.asking.answer import Answer, Region, Usage
+from qwen3vl_ros.asking.exceptions import BadResponse
+from qwen3vl_ros.asking.question import Question
 
 STAGES: Final = ("queued", "frame", "encode", "prefill", "decode")
 """Names of the stages of AskImage's feedback, by number."""
@@ -17,9 +19,13 @@ STAGES: Final = ("queued", "frame", "encode", "prefill", "decode")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What all objects of one answer have in common. ``model``: what the client is told that it talks to."""
+    """What all objects of one answer have in common.
+
+    ``model``: what the client is told that it talks to. ``notes``: about its request, beside those about the answer.
+    """
 
     model: str
+    notes: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -37,7 +43,7 @@ class Reply:
                 {"index": 0, "message": message, "finish_reason": answer.finish_reason or "stop", "logprobs": None}
             ],
             "usage": usage_of(answer.usage),
-            "qwen3vl_ros": extension_of(answer),
+            "qwen3vl_ros": self.extension_of(answer),
         }
 
     def chunk(self, delta: Mapping[str, Any], finish_reason: str | None = None, **more: Any) -> dict[str, Any]:
@@ -46,7 +52,21 @@ class Reply:
 
     def usage_chunk(self, answer: Answer) -> dict[str, Any]:
         """The piece with the usage that a stream ends with when it was asked for."""
-        return self._chunk([], usage=usage_of(answer.usage), qwen3vl_ros=extension_of(answer))
+        return self._chunk([], usage=usage_of(answer.usage), qwen3vl_ros=self.extension_of(answer))
+
+    def extension_of(self, answer: Answer) -> dict[str, Any]:
+        """What OpenAI's objects have no place for, named like the fields of AskImage's result."""
+        return {
+            "regions": [_region(region) for region in answer.regions],
+            "json": answer.json,
+            "image_headers": [
+                {"stamp": {"sec": header.stamp.sec, "nanosec": header.stamp.nanosec}, "frame_id": header.frame_id}
+                for header in answer.image_headers
+            ],
+            "engine": answer.engine,
+            "probability": answer.probability,
+            "notes": [*answer.notes, *self.notes],
+        }
 
     def _chunk(self, choices: list[Any], **more: Any) -> dict[str, Any]:
         head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
@@ -74,6 +94,18 @@ class JsonText:
         return _content(answer, as_json=self._fenced is not False)
 
 
+def answer_of(question: Question) -> Answer:
+    """Return what a question that has ended was answered.
+
+    JSON that max_tokens cut off is an answer, too, with ``finish_reason`` "length" and a note: asking again, as clients
+    do after an error of the server, would end in the same place. Raises the question's VlmError otherwise.
+    """
+    error = question.exception()
+    if isinstance(error, BadResponse) and error.answer is not None and error.answer.finish_reason == "length":
+        return replace(error.answer, notes=(*error.answer.notes, str(error)))
+    return question.result()
+
+
 def usage_of(usage: Usage) -> dict[str, Any]:
     """OpenAI's usage, with the total time in milliseconds."""
     return {
@@ -82,21 +114,6 @@ def usage_of(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "total_time_ms": round((usage.total_time or 0.0) * 1000, 1),
-    }
-
-
-def extension_of(answer: Answer) -> dict[str, Any]:
-    """What OpenAI's objects have no place for, named like the fields of AskImage's result."""
-    return {
-        "regions": [_region(region) for region in answer.regions],
-        "json": answer.json,
-        "image_headers": [
-            {"stamp": {"sec": header.stamp.sec, "nanosec": header.stamp.nanosec}, "frame_id": header.frame_id}
-            for header in answer.image_headers
-        ],
-        "engine": answer.engine,
-        "probability": answer.probability,
-        "notes": list(answer.notes),
     }
 
 

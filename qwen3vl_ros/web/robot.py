@@ -29,16 +29,12 @@ class NodeStatus:
     queue_length: int = 0
     queue_capacity: int = 0
     tasks: tuple[str, ...] = ()
+    context_length: int = 0
 
     @property
     def answers(self) -> bool:
         """Whether a question would be taken and answered now."""
         return self.state in ("ready", "busy")
-
-    @property
-    def full(self) -> bool:
-        """Whether one more question would be refused, as long as nobody leaves the queue."""
-        return 0 < self.queue_capacity <= self.queue_length
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,10 @@ class Settings:
         "Without a token: names by which browsers reach this gateway, beside this machine's own (Host header), such as "
         "that of a reverse proxy.",
     )
+    trusted_proxies: tuple[str, ...] = _described(
+        ("",),
+        "Addresses or networks of reverse proxies whose X-Forwarded-For says who the client is. Empty: nobody's does.",
+    )
     timeout: float = _described(120.0, "Seconds that a question may take, waiting in the queue included.", 1, 86400)
     concurrency: int = _described(3, "Questions at a time; one more gets status 503.", 1, 1000)
     rate_limit: int = _described(
@@ -53,8 +57,17 @@ class Settings:
         40_000_000, "Most pixels of a picture in a question; looked at before it is decoded.", 1000, 100_000_000
     )
     max_request_bytes: int = _described(30_000_000, "Largest request, bytes.", 10000, 1_000_000_000)
+    body_timeout: float = _described(
+        30.0, "Seconds that a client may take to send its question, images included; then it gets status 408.", 1, 3600
+    )
     remote_image_hosts: tuple[str, ...] = _described(
         ("",), "Hosts that pictures may be fetched from when a question has their http(s) URL. Empty: none."
+    )
+    media_path: str = _described(
+        "", "Directory whose image files questions may name by relative paths, or file:// and one. Empty: none."
+    )
+    strict_model: bool = _described(
+        False, "Refuse questions that name another model than the one that answers, with status 404."
     )
     log_directory: str = _described(
         "", "Where access.log, model.log and error.log go. Empty: qwen3vl_web in ROS's log directory."

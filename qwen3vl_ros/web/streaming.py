@@ -10,14 +10,15 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from qwen3vl_ros.asking.exceptions import InternalError
+from qwen3vl_ros.asking.answer import Answer
+from qwen3vl_ros.asking.exceptions import InternalError, VlmError
 from qwen3vl_ros.asking.question import Phase
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.web.chat_request import ChatRequest
 from qwen3vl_ros.web.errors import of_vlm
 from qwen3vl_ros.web.following import ClientGone, Following
 from qwen3vl_ros.web.metrics import Metrics
-from qwen3vl_ros.web.replies import STAGES, JsonText, Reply, comment, event, extension_of, stage_of
+from qwen3vl_ros.web.replies import STAGES, JsonText, Reply, answer_of, comment, event, stage_of
 
 _KEEP_ALIVE: Final = 10.0
 """Seconds of silence after which a stream carries a comment: proxies close connections that say nothing."""
@@ -30,7 +31,7 @@ _SLOW_READER: Final = 30.0
 
 
 async def begun(following: Following) -> None:
-    """Wait until the node works on the question, or it stands in the queue. Raises :class:`ApiError` if it ends before.
+    """Wait until the node works on the question, or it stands in the queue. Raises its VlmError if it ends before.
 
     Refusals come at once, and still get the status that they deserve.
     """
@@ -38,8 +39,8 @@ async def begun(following: Following) -> None:
     async for came in following.news(_CERTAIN):
         if question.stage or question.queue_position or (not came and question.phase is Phase.ACCEPTED):
             break
-    if (error := question.exception()) is not None:
-        raise of_vlm(error)
+    if question.done():
+        answer_of(question)
 
 
 class EventStream(Response):
@@ -54,7 +55,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._following = following
         self._reply = reply
-        self._usage = asked.stream_options is not None and asked.stream_options.include_usage
+        self._usage = asked.stream_options.include_usage
         self._json = JsonText() if asked.response_schema is not None else None
         self._metrics = metrics
         self._held = held
@@ -103,26 +104,24 @@ class EventStream(Response):
 
     def _end(self, text: str) -> list[bytes]:
         """The last events, after ``text`` was sent."""
-        question = self._following.question
-        error = question.exception()
-        if error is None:
-            answer = question.result()
+        try:
+            answer = answer_of(self._following.question)
             whole = answer.text if self._json is None else self._json.final(answer)
-            if whole.startswith(text):
-                return self._success(whole[len(text) :])
-            error = InternalError("the node's final text is not what it streamed. Please report it.")
-        failure = of_vlm(error)
-        self._metrics.failed(failure.code)
-        return [event(failure.body())]
+            if not whole.startswith(text):
+                raise InternalError("the node's final text is not what it streamed. Please report it.")
+        except VlmError as error:
+            failure = of_vlm(error)
+            self._metrics.failed(failure.code)
+            return [event(failure.body())]
+        return self._success(answer, whole[len(text) :])
 
-    def _success(self, rest: str) -> list[bytes]:
-        answer = self._following.question.result()
+    def _success(self, answer: Answer, rest: str) -> list[bytes]:
         self._metrics.answered(answer)
         events = [self._event({"content": rest})] if rest else []
         reason = answer.finish_reason or "stop"
         if self._usage:
             return [*events, self._event({}, reason), event(self._reply.usage_chunk(answer))]
-        return [*events, self._event({}, reason, qwen3vl_ros=extension_of(answer))]
+        return [*events, self._event({}, reason, qwen3vl_ros=self._reply.extension_of(answer))]
 
     def _event(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
         if self._usage:
