@@ -88,6 +88,31 @@ def test_all_bodies_together_are_bounded() -> None:
         assert http.post(CHAT, json=question()).status_code == 200  # what was held is free again
 
 
+def test_a_refusal_reaches_a_client_that_goes_on_sending() -> None:
+    """A connection that is closed while the client still sends is reset, and the response is lost."""
+    with serving(rate_limit=1) as server, server.client() as http:
+        assert http.post(CHAT, json=question()).status_code == 200
+        with closing(socket.create_connection(("127.0.0.1", server.port), PATIENCE)) as connection:
+            connection.sendall(
+                f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                "Content-Length: 3000000\r\n\r\n{".encode()
+            )
+            assert select.select([connection], [], [], PATIENCE)[0]  # the response has come
+            connection.sendall(b" " * 2_999_999)
+            head = rest_of(connection).partition(b"\r\n\r\n")[0]
+    assert head.startswith(b"HTTP/1.1 429")
+    assert b"connection: close" in head.lower()
+
+
+def test_a_refusal_keeps_the_connection_of_a_client_that_has_sent_all() -> None:
+    with serving(rate_limit=1) as server, server.client() as http:
+        statuses = []
+        for _ in range(3):
+            response = http.post(CHAT, json=question())
+            statuses.append((response.status_code, response.headers.get("connection")))
+    assert statuses == [(200, None), (429, None), (429, None)]
+
+
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(server: Server) -> None:
     for size in (100_001, 10**30):
         with closing(socket.create_connection(("127.0.0.1", server.port), PATIENCE)) as connection:

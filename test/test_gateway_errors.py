@@ -128,6 +128,13 @@ def test_a_form_that_is_none_is_refused(http: httpx.Client) -> None:
         error_of(http.post(CHAT, content=b"nothing like it", headers={"content-type": kind}), 400)
 
 
+@pytest.mark.parametrize(("width", "words"), [("wide", "a whole number"), ("5", "greater than or equal to 16")])
+def test_a_width_that_makes_no_sense_is_refused_by_name(http: httpx.Client, width: str, words: str) -> None:
+    error = error_of(http.get("/api/cameras/front/frame.jpg", params={"width": width}), 400)
+    assert error["param"] == "width"
+    assert error["message"].startswith(f"width: it has to be {words}")
+
+
 def test_an_error_does_not_repeat_what_it_is_about(http: httpx.Client) -> None:
     url = data_url(b"SECRET" * 100)
     assert url[30:60] not in http.post(CHAT, json=image(url)).text

@@ -207,7 +207,9 @@ def test_without_media_path_no_file_is_read_and_the_error_names_the_parameter(ur
     assert error["code"] == "invalid_image_url"
 
 
-@pytest.mark.parametrize("url", ["ftp://host/a.png", "gs://a/b.png", "javascript:alert(1)", "C:\\a.png", "blob:x"])
+@pytest.mark.parametrize(
+    "url", ["ftp://host/a.png", "gs://a/b.png", "javascript:alert(1)", "", " ", "C:\\a.png", "blob:x"]
+)
 def test_a_url_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(ApiError, match="data:image/jpeg"):
         source_of(url)

@@ -103,8 +103,8 @@ def test_what_has_no_effect_is_told_in_a_stream_and_for_a_form(http: httpx.Clien
     with http.stream("POST", CHAT, json=question(stream=True, verbosity="low")) as response:
         last = [chunk for chunk in events(response) if isinstance(chunk, dict)][-1]
     assert last["qwen3vl_ros"]["notes"] == ["verbosity: without effect"]
-    form = {"image": ("a.png", picture()), "prompt": (None, "?"), "n": (None, "1"), "verbosity": (None, "low")}
-    reply = http.post(CHAT, files=form)
+    form = {"prompt": "?", "n": "1", "top_p": "1", "max_tokens": "-1", "seed": "", "verbosity": "low"}
+    reply = http.post(CHAT, files={"image": ("a.png", picture())}, data=form)
     assert reply.json()["qwen3vl_ros"]["notes"] == ["verbosity: without effect"]
 
 
@@ -156,6 +156,9 @@ def test_an_earlier_answer_may_come_back_as_it_was(server: Server, http: httpx.C
         ({"n_predict": 7}, "max_tokens", 7),
         ({"max_tokens": 7, "max_completion_tokens": 7}, "max_tokens", 7),
         ({"max_tokens": 7.0}, "max_tokens", 7),
+        ({"max_new_tokens": 7}, "max_tokens", 7),
+        ({"random_seed": 7}, "seed", 7),
+        ({"stop_sequences": ["x"]}, "stop", ["x"]),
         ({"max_tokens": -1, "max_completion_tokens": 7}, "max_tokens", 7),
         ({"max_tokens": -1}, "max_tokens", -1),
         ({"n_predict": -1}, "max_tokens", -1),
@@ -203,6 +206,8 @@ REFUSED: list[dict[str, Any]] = [
     {"use_beam_search": True}, {"typical_p": 0.5}, {"mirostat": 2}, {"xtc_probability": 0.1}, {"echo": True},
     {"add_generation_prompt": False}, {"continue_final_message": True}, {"chat_template": "{{ x }}"},
     {"images": ["AAAA"]}, {"system": "Be brief."}, {"n_probs": 5},
+    {"system_prompt": "Be brief."}, {"cameras": ["front"]}, {"format": "json"}, {"response_schema": SCHEMA},
+    {"skip_special_tokens": False}, {"include_stop_str_in_output": True}, {"history": [{"role": "user"}]},
 ]  # fmt: skip
 
 

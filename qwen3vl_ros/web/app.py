@@ -34,6 +34,7 @@ from qwen3vl_ros.web.errors import ApiError
 from qwen3vl_ros.web.guard import Guard
 from qwen3vl_ros.web.metrics import Metrics
 from qwen3vl_ros.web.proxies import TrustedProxies
+from qwen3vl_ros.web.request_errors import sentence
 from qwen3vl_ros.web.robot import Robot, Unavailable, UnknownCamera, why_not
 from qwen3vl_ros.web.settings import Access, Settings
 
@@ -88,7 +89,7 @@ def _handle_errors(app: FastAPI, metrics: Metrics) -> None:
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         name = str(first["loc"][-1])
-        return await on_error(request, ApiError(400, "invalid_value", f"{name}: {first['msg']}", param=name))
+        return await on_error(request, ApiError(400, "invalid_value", f"{name}: {sentence([first])}", param=name))
 
 
 def _serve_questions(app: FastAPI, chat: Chat, robot: Robot) -> None:

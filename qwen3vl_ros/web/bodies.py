@@ -17,6 +17,12 @@ _DISCARDED: Final = 4
 """A request that is too large is read to its end, up to so many times the limit: most clients look for the answer only
 after they have sent everything."""
 
+_AT_HAND: Final = 0.2
+"""Seconds for the rest of a body to come before a response that has not waited for it: then the connection can stay."""
+
+_LINGER: Final = 2.0
+"""Seconds for which a client that has got its response may go on sending the body."""
+
 _MOST_DIGITS: Final = 18
 """Digits of a length that is looked at as a number."""
 
@@ -24,11 +30,13 @@ _MOST_DIGITS: Final = 18
 class BodyLimit:
     """ASGI middleware: a request of more than ``size`` bytes gets 413, whether or not it says so beforehand.
 
-    A response that is sent before the body has come closes the connection: nothing else can come on it.
+    A response that is sent before the body has come closes the connection: nothing else can come on it. What the client
+    sends meanwhile is read for a while: a connection that is closed on a client which still sends is reset, and the
+    response with it.
     """
 
     def __init__(self, app: ASGIApp, size: int, seconds: float) -> None:
-        """``seconds``: how long the rest of a body that is too large is read."""
+        """``seconds``: how long the rest of a body that is too large is read before the response."""
         self._app = app
         self._size = size
         self._seconds = seconds
@@ -39,35 +47,44 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        read, whole = 0, "content-length" not in headers and "transfer-encoding" not in headers
+        declared = headers.get("content-length", "").lstrip("0")
+        # Such a client sends the body only when it is told to, by our reading it.
+        waits = headers.get("expect", "").lower() == "100-continue"
+        read, whole = 0, not declared and "transfer-encoding" not in headers
 
         async def limited() -> Message:
-            nonlocal read, whole
+            nonlocal read, whole, waits
+            waits = False
             message = await receive()
             read += len(message.get("body", b""))
             whole = not message.get("more_body")
             if read > self._size:
-                whole = whole or await self._discard(receive)
+                whole = whole or await self._discard(receive, self._seconds)
                 raise self._error()
             return message
 
         async def closing(message: Message) -> None:
+            nonlocal whole
             if message["type"] == "http.response.start" and not whole:
-                MutableHeaders(scope=message)["Connection"] = "close"
+                whole = not waits and await self._discard(receive, _AT_HAND)
+                if not whole:
+                    MutableHeaders(scope=message)["Connection"] = "close"
+            elif not whole and not waits and not message.get("more_body"):
+                await send({**message, "more_body": True})
+                await self._discard(receive, _LINGER)
+                message = {"type": "http.response.body"}
             await send(message)
 
-        declared = headers.get("content-length", "").lstrip("0")
         if declared.isdigit() and (len(declared) > _MOST_DIGITS or int(declared) > self._size):
-            if headers.get("expect", "").lower() != "100-continue":  # such a client waits to be told to send it
-                whole = await self._discard(receive)
+            whole = not waits and await self._discard(receive, self._seconds)
             await self._error().response()(scope, receive, closing)
             return
         await self._app(scope, limited, closing)
 
-    async def _discard(self, receive: Receive) -> bool:
+    async def _discard(self, receive: Receive, seconds: float) -> bool:
         """Read the rest of a body, as far as that makes sense; returns whether it came to its end."""
         discarded = 0
-        with anyio.move_on_after(self._seconds):
+        with anyio.move_on_after(seconds):
             while discarded <= _DISCARDED * self._size:
                 message = await receive()
                 discarded += len(message.get("body", b""))

@@ -80,7 +80,7 @@ class Chat:
 
     async def _decode(self, request: Request) -> tuple[ChatRequest, list[bytes]]:
         """The question in the body, and the files of its images."""
-        if (encoding := request.headers.get("content-encoding", "identity").strip().lower()) != "identity":
+        if (encoding := request.headers.get("content-encoding", "").strip().lower()) not in ("", "identity"):
             raise ApiError(
                 415,
                 "unsupported_content_encoding",

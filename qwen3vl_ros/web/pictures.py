@@ -59,7 +59,7 @@ def source_of(url: str) -> Literal["data", "http", "file"]:
     scheme = found[0].lower() if found else ""
     if scheme in ("data:", "http:", "https:"):
         return "data" if scheme == "data:" else "http"
-    if scheme in ("", "file:"):
+    if scheme in ("", "file:") and url.strip():
         return "file"
     raise ApiError(
         400,

@@ -46,7 +46,7 @@ def of_validation(error: ValidationError, values: Any, written: Mapping[str, str
     if here[0]["type"].startswith("union_tag"):
         steps = (*steps, here[0]["ctx"]["discriminator"].strip("'"))
     place = shown(".".join([written.get(step, step) for step in steps[:1]] + list(steps[1:])))
-    message = _sentence(here)
+    message = sentence(here)
     return ApiError(400, "invalid_value", f"{place}: {message}" if place else message, param=place or None)
 
 
@@ -70,7 +70,8 @@ def _place(error: ErrorDetails, values: Any) -> tuple[str, ...]:
     return tuple(place)
 
 
-def _sentence(errors: Sequence[ErrorDetails]) -> str:
+def sentence(errors: Sequence[ErrorDetails]) -> str:
+    """Return what a value has to be, where pydantic found ``errors`` with it, one for each alternative."""
     first = errors[0]
     kind, context = first["type"], first.get("ctx", {})
     if kind == "missing":

@@ -18,6 +18,10 @@ from qwen3vl_ros.web.errors import ApiError
 _ALIASES: Final = {
     "repeat_penalty": "repetition_penalty",  # llama.cpp, LM Studio
     "n_predict": "max_tokens",  # llama.cpp
+    "num_predict": "max_tokens",  # Ollama
+    "max_new_tokens": "max_tokens",  # transformers
+    "random_seed": "seed",  # Mistral
+    "stop_sequences": "stop",  # Anthropic
     "max_completion_tokens": "max_tokens",  # OpenAI
     # Clients of the MaixCAM's service.
     "top-p": "top_p",
@@ -44,6 +48,7 @@ _NO_LOGPROBS: Final = "this server tells no probabilities of tokens: leave it ou
 _NO_TOOLS: Final = "this server calls no tools: leave it out"
 _FORMAT: Final = "this server takes a JSON Schema for the answer in response_format (type json_schema): write it there"
 _IMAGES: Final = "this server takes images in a message's content, as parts of the type image_url: put them there"
+_SYSTEM: Final = "instructions are the content of a message with the role system: put them there"
 
 _REFUSED: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "n": ((1,), _ONE_ANSWER),
@@ -68,18 +73,24 @@ _REFUSED: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "ebnf": ((), _FORMAT),
     "images": ((), _IMAGES),
     "image": ((), _IMAGES),
-    "system": ((), "instructions are the content of a message with the role system: put them there"),
+    "format": ((), _FORMAT),
+    "response_schema": ((), _FORMAT),
+    "system": ((), _SYSTEM),
+    "system_prompt": ((), _SYSTEM),
     "prompt": ((), "the question is the content of the last message: put it there"),
+    "history": ((), "earlier turns are messages before the last one: put them there"),
     "documents": ((), "what the model is to read is the content of a message: put it there"),
+    "cameras": ((), "the field for the names of cameras is camera: use that"),
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), ((0,), _LEAVE_OUT)),
     **dict.fromkeys(("logit_bias", "stop_token_ids", "bad_words", "allowed_token_ids"), ((), _LEAVE_OUT)),
     **dict.fromkeys(("logits_processors", "chat_template", "suffix"), ((), _LEAVE_OUT)),
     **dict.fromkeys(("ignore_eos", "use_beam_search", "continue_final_message", "echo"), ((False,), _LEAVE_OUT)),
+    **dict.fromkeys(("include_stop_str_in_output", "truncate_prompt_tokens"), ((False,), _LEAVE_OUT)),
     **dict.fromkeys(("min_tokens", "min_length", "mirostat", "dynatemp_range", "top_a"), ((0,), _LEAVE_OUT)),
     **dict.fromkeys(("xtc_probability", "dry_multiplier"), ((0,), _LEAVE_OUT)),
     **dict.fromkeys(("length_penalty", "typical_p", "tfs_z"), ((1,), _LEAVE_OUT)),
     "top_n_sigma": ((-1, 0), _LEAVE_OUT),
-    "add_generation_prompt": ((True,), _LEAVE_OUT),
+    **dict.fromkeys(("add_generation_prompt", "skip_special_tokens"), ((True,), _LEAVE_OUT)),
 }
 """Fields that would change the answer: the values that do not, beside null and nothing, and what to do about others."""
 
@@ -90,6 +101,9 @@ _REFUSED_OF_A_MESSAGE: Final[Mapping[str, str]] = {
 }
 
 _MOST_NOTES: Final = 20
+
+_LONGEST_VALUE: Final = 20
+"""Characters of a value that may ask for nothing, such as ``false``."""
 
 
 def plain_text(value: Any, place: str = "") -> Any:
@@ -137,7 +151,7 @@ def normalized(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str
         own = _ALIASES.get(name, name)
         if own in _WHOLE and isinstance(value, float) and value.is_integer():
             value = int(value)
-        if not isinstance(value, (bool, str)) and value in _UNSET.get(own, ()):
+        if not isinstance(value, bool) and _plain(value) in _UNSET.get(own, ()):
             continue
         if own in found and found[own] != value:
             raise ApiError(
@@ -194,8 +208,14 @@ def _dicts(values: Any) -> list[dict[str, Any]]:
 
 
 def _asks(value: Any, neutral: tuple[Any, ...] = ()) -> bool:
-    """Whether a value asks for anything; ``neutral`` ones do not. A form has numbers as text."""
-    if isinstance(value, str) and value.strip():
-        with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(value)
+    """Whether a value asks for anything; ``neutral`` ones do not."""
+    value = _plain(value)
     return value not in (None, "", [], {}) and value not in neutral
+
+
+def _plain(value: Any) -> Any:
+    """The value; that in the text, where a form has it as text."""
+    if isinstance(value, str) and len(value) < _LONGEST_VALUE:
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
