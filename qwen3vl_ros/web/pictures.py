@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import string
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from qwen3vl_ros.web.errors import ApiError
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _DATA_URL: Final = re.compile(r"data:\s*(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
-_BLANKS: Final = dict.fromkeys(map(ord, " \t\r\n\f\v"))
-_BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/]*|[A-Za-z0-9_-]*)(?P<padding>={0,2})")
-"""The ordinary alphabet, or the one for URLs (RFC 4648, 4 and 5)."""
+_BLANKS: Final = b" \t\r\n\f\v"
+_LETTERS: Final = string.ascii_letters.encode() + string.digits.encode()
+_ALPHABETS: Final = (_LETTERS + b"+/", _LETTERS + b"-_")
+"""Of base64: the ordinary one, and the one for URLs (RFC 4648, 4 and 5)."""
+
+_ORDINARY: Final = bytes.maketrans(b"-_", b"+/")
 
 _FOREIGN: Final[Mapping[str, re.Pattern[bytes]]] = {
     name: re.compile(magic, re.DOTALL)
@@ -77,7 +81,7 @@ def of_data_url(url: str, limits: PictureLimits) -> bytes:
         raise _broken("the data: URL has no comma before its data: write data:image/jpeg;base64,...")
     if head["type"].strip() and not head["type"].strip().lower().startswith("image/"):
         raise _unsupported(f"the data: URL holds {head['type'][:60]!r}, not an image")
-    if head["parameters"].translate(_BLANKS).lower().rpartition(";")[2] != "base64":
+    if head["parameters"].lower().rpartition(";")[2].strip() != "base64":
         raise _broken("the data: URL is not in base64: write data:image/jpeg;base64,...")
     return checked(_of_base64(url[head.end() :], limits), limits)
 
@@ -86,17 +90,16 @@ def _of_base64(text: str, limits: PictureLimits) -> bytes:
     """Decode base64, with or without padding, white space and percent signs in it; anything else means damage."""
     if "%" in text:
         text = urllib.parse.unquote(text)
-    text = text.translate(_BLANKS)
-    if len(text) > limits.size * 4 // 3 + 100:
+    encoded = text.encode("ascii", "replace").translate(None, _BLANKS)  # "?" is none of base64's characters
+    if len(encoded) > limits.size * 4 // 3 + 100:
         raise _too_large(limits)
-    found = _BASE64.fullmatch(text)
-    if found is None:
+    letters = encoded.rstrip(b"=")
+    padding = len(encoded) - len(letters)
+    if padding > 2 or all(letters.translate(None, alphabet) for alphabet in _ALPHABETS):
         raise _broken("the base64 in the data: URL is damaged: it has characters that are none of base64's")
-    letters = len(text) - len(found["padding"])
-    if letters % 4 == 1 or (found["padding"] and len(text) % 4):
+    if len(letters) % 4 == 1 or (padding and len(encoded) % 4):
         raise _broken("the base64 in the data: URL is damaged: some of its characters are missing")
-    plain = text[:letters].replace("-", "+").replace("_", "/")
-    return base64.b64decode(plain + "=" * (-letters % 4))
+    return base64.b64decode(letters.translate(_ORDINARY) + b"=" * (-len(letters) % 4))
 
 
 def checked(content: bytes, limits: PictureLimits) -> bytes:
