@@ -43,4 +43,4 @@ test: test-tools
 endif
 
 doctor:
-	@if [ -x $(bin)/qwen3vl-ros ]; then $(bin)/qwen3vl-ros doctor; else $(PYTHON) -m qwen3vl_ros.doctor; fi
+	@if [ -x $(bin)/qwen3vl-ros ]; then $(bin)/qwen3vl-ros doctor; else $(PYTHON) -m qwen3vl_ros.cli.doctor; fi

@@ -45,9 +45,9 @@ def gateway_load(bench: Bench) -> list[Figure]:
     How long page and status take meanwhile is what a process of its own sees (:mod:`gateway_visitor`).
     """
     requests = bench.times(REQUESTS)
-    node = ["-m", "qwen3vl_ros.nodes.vlm", "--ros-args", "-p", "engine:=echo", "-p", f"echo.concurrency:={CONCURRENCY}"]
+    node = ["-m", "qwen3vl_ros.vlm.node", "--ros-args", "-p", "engine:=echo", "-p", f"echo.concurrency:={CONCURRENCY}"]
     node += ["-p", "echo.pause:=0.0", "-p", f"queue_size:={QUEUE}"]
-    web = ["-m", "qwen3vl_ros.nodes.web", "--ros-args", "-p", "port:=0", "-p", "rate_limit:=0"]
+    web = ["-m", "qwen3vl_ros.gateway.node", "--ros-args", "-p", "port:=0", "-p", "rate_limit:=0"]
     web += ["-p", f"concurrency:={2 * CLIENTS}", "-p", "log_directory:="]
     seen, graph = Seen(), other_graph()
     with TemporaryDirectory() as logs, running(node, {"PYTHONPATH": str(HERE / "engine"), **graph}) as vlm:

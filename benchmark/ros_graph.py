@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image
 from unique_identifier_msgs.msg import UUID
 
 from processes import HERE, PATIENCE
-from qwen3vl_ros.fast_dds import package_profile
+from qwen3vl_ros.ros.fast_dds import package_profile
 
 sys.path.append(str(HERE.parent / "test"))
 import ros_client

@@ -38,7 +38,7 @@ def vlm(
 
     The benchmark's own client asks the node without a namespace and hears nothing of another one.
     """
-    arguments = ["-m", "qwen3vl_ros.nodes.vlm", "--ros-args", "-p", f"engine:={engine}"]
+    arguments = ["-m", "qwen3vl_ros.vlm.node", "--ros-args", "-p", f"engine:={engine}"]
     arguments += ["-p", f'{engine}.model:="{model}"', "-p", f"{engine}.n_threads:={bench.threads}"]
     if namespace:
         arguments += ["-r", f"__ns:={namespace}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from launch.actions import SetEnvironmentVariable
 
 from launch import LaunchDescription
-from qwen3vl_ros.fast_dds import package_profile
+from qwen3vl_ros.ros.fast_dds import package_profile
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from qwen3vl_ros.doctor import missing_system_sentence  # noqa: E402
+from qwen3vl_ros.cli.doctor import missing_system_sentence  # noqa: E402
 from step import StepFailed, run_step  # noqa: E402
 
 PACKAGE_INPUTS = (

@@ -45,7 +45,7 @@ def share() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def dds_profile() -> None:
     """The Fast DDS profile of the package: sensor-data QoS loses large frames without it."""
-    from qwen3vl_ros.fast_dds import package_profile
+    from qwen3vl_ros.ros.fast_dds import package_profile
 
     os.environ.update(package_profile())
 

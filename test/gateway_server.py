@@ -18,14 +18,14 @@ import PIL.Image
 import uvicorn
 from qwen3vl_ros.action import AskImage
 
-from qwen3vl_ros.asking.answer import Answer, Usage
-from qwen3vl_ros.asking.exceptions import Cancelled, ServerUnavailable, VlmError
-from qwen3vl_ros.asking.goal import build_goal
-from qwen3vl_ros.asking.question import Phase, Question
-from qwen3vl_ros.asking.tasks import Task
-from qwen3vl_ros.web.app import create_app
-from qwen3vl_ros.web.robot import CameraStatus, NodeStatus, Snapshot, Unavailable, UnknownCamera
-from qwen3vl_ros.web.settings import Access, Settings, access
+from qwen3vl_ros.client.answer import Answer, Usage
+from qwen3vl_ros.client.exceptions import Cancelled, ServerUnavailable, VlmError
+from qwen3vl_ros.client.goal import build_goal
+from qwen3vl_ros.client.question import Phase, Question
+from qwen3vl_ros.client.tasks import Task
+from qwen3vl_ros.gateway.app import create_app
+from qwen3vl_ros.gateway.backend import CameraStatus, NodeStatus, Snapshot, Unavailable, UnknownCamera
+from qwen3vl_ros.gateway.settings import Access, Settings, access
 
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""

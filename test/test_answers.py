@@ -19,7 +19,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from visualization_msgs.msg import Marker, MarkerArray
 
 import third_party
-from qwen3vl_ros.nodes.cameras import DEPTH_PATIENCE
+from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE
 from ros_client import SENSOR_DATA, RosClient, picture
 from vlm_process import VlmProcess
 

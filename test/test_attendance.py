@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from qwen3vl_ros.asking import attendance
-from qwen3vl_ros.asking.attendance import Attendance
+from qwen3vl_ros.client import attendance
+from qwen3vl_ros.client.attendance import Attendance
 
 PATIENCE = 30.0
 Submit = Callable[..., Future[Any]]

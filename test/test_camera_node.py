@@ -47,7 +47,7 @@ class Viewer:
         self.received: dict[str, list[Any]] = {}
 
     def start(self, **parameters: str) -> subprocess.Popen[str]:
-        command = child_process.command("qwen3vl_ros.nodes.camera", "--ros-args")
+        command = child_process.command("qwen3vl_ros.sim.camera_node", "--ros-args")
         for name, value in parameters.items():
             command += ["-p", f"{name}:={value}"]
         self._cameras.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
@@ -223,7 +223,7 @@ def test_a_signal_ends_it_cleanly(viewer: Viewer, number: int) -> None:
     ],
 )
 def test_what_it_cannot_start_with_is_named_in_one_sentence(parameters: dict[str, str], says: str) -> None:
-    command = child_process.command("qwen3vl_ros.nodes.camera", "--ros-args")
+    command = child_process.command("qwen3vl_ros.sim.camera_node", "--ros-args")
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3vl_ros.dialogue.probability import certainty, wanted_choices
-from qwen3vl_ros.dialogue.question import Question
 from qwen3vl_ros.engines.base import Description
 from qwen3vl_ros.engines.choices import Opening, bare, beginnings, probabilities
+from qwen3vl_ros.prompts.probability import certainty, wanted_choices
+from qwen3vl_ros.prompts.request import Question
 
 YES_NO = (("yes", "是", "是的"), ("no", "否", "不是"))
 ASKED = Question("Is it?", choices=YES_NO)

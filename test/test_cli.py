@@ -40,7 +40,7 @@ def scripted(server: ScriptedVlm) -> ScriptedVlm:
 def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
     if arguments[0] == "ask" and "--wait" not in arguments:
         arguments += ("--wait", str(WAIT))  # a busy machine may take longer than users want to wait
-    command = child_process.command("qwen3vl_ros.cli", *arguments)
+    command = child_process.command("qwen3vl_ros.cli.main", *arguments)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
@@ -246,7 +246,7 @@ def test_wrong_usage_is_status_2_and_a_sentence(arguments: list[str], sentence: 
 
 def test_help_needs_nothing_heavy() -> None:
     program = (
-        "import sys; from qwen3vl_ros.cli import main\n"
+        "import sys; from qwen3vl_ros.cli.main import main\n"
         "try: main(['ask', '--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'rclpy', 'numpy', 'rich', 'huggingface_hub', 'llama_cpp', 'PIL'} & set(sys.modules)))"

@@ -24,10 +24,6 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 import qwen3vl_ros.client as client_module
-from qwen3vl_ros.asking import link as link_module
-from qwen3vl_ros.asking import question as question_module
-from qwen3vl_ros.asking.exceptions import error_of_code
-from qwen3vl_ros.asking.goal_client import GoalClient
 from qwen3vl_ros.client import (
     BadImage,
     BadRequest,
@@ -42,6 +38,10 @@ from qwen3vl_ros.client import (
     VlmError,
     WouldDeadlock,
 )
+from qwen3vl_ros.client import goal_tracker as link_module
+from qwen3vl_ros.client import question as question_module
+from qwen3vl_ros.client.action_client import GoalClient
+from qwen3vl_ros.client.exceptions import error_of_code
 from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
 
 pytestmark = pytest.mark.ros

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qwen3vl_ros.nodes.deadlines import Deadlines
+from qwen3vl_ros.vlm.deadlines import Deadlines
 
 PATIENCE = 30.0
 FAR = 3600.0

@@ -37,7 +37,7 @@ def demo(domain: int, tmp_path: Path) -> Iterator[Demo]:
 
     def start(*arguments: str, command: str = "demo") -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            child_process.command("qwen3vl_ros.cli", command, *arguments),
+            child_process.command("qwen3vl_ros.cli.main", command, *arguments),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
             env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
         )  # fmt: skip

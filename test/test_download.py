@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3vl_ros.download import DownloadError, choose
+from qwen3vl_ros.cli.download import DownloadError, choose
 
 REPO = "Qwen/Qwen3-VL-2B-Instruct-GGUF"
 COMMIT = "52d6c8ffea26cc873ac5ad116f8631268d7eb503"
@@ -131,7 +131,7 @@ def run(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[o
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     def download(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "qwen3vl_ros.cli", "download", *arguments]
+        command = [sys.executable, "-m", "qwen3vl_ros.cli.main", "download", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
 
     return download

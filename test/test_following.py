@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from qwen3vl_ros.asking.answer import Answer
-from qwen3vl_ros.asking.question import Question
-from qwen3vl_ros.web.following import Following
+from qwen3vl_ros.client.answer import Answer
+from qwen3vl_ros.client.question import Question
+from qwen3vl_ros.gateway.async_question import Following
 
 PATIENCE = 30.0
 TOKENS = 200

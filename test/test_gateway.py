@@ -13,10 +13,10 @@ from qwen3vl_ros.action import AskImage
 from std_msgs.msg import Header
 
 from gateway_server import Server, data_url, events, picture, question, serving, stays_open
-from qwen3vl_ros.asking.answer import Box, Position, Region
-from qwen3vl_ros.asking.question import Question
-from qwen3vl_ros.web.replies import STAGES
-from qwen3vl_ros.web.robot import NodeStatus
+from qwen3vl_ros.client.answer import Box, Position, Region
+from qwen3vl_ros.client.question import Question
+from qwen3vl_ros.gateway.backend import NodeStatus
+from qwen3vl_ros.gateway.chat_response import STAGES
 
 CHAT = "/v1/chat/completions"
 

@@ -18,8 +18,8 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 
 from gateway_server import PATIENCE, Server, data_url, picture, serving
-from qwen3vl_ros.asking.answer import Answer
-from qwen3vl_ros.asking.exceptions import BadResponse, Busy
+from qwen3vl_ros.client.answer import Answer
+from qwen3vl_ros.client.exceptions import BadResponse, Busy
 
 TOKEN = "a-token-of-the-tests"
 MESSAGES: list[Any] = [

@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from gateway_server import PATIENCE, Asked, Server, data_url, events, picture, question, serving, stays_open
-from qwen3vl_ros.asking import exceptions
-from qwen3vl_ros.web.limits import RateLimit
-from qwen3vl_ros.web.robot import NodeStatus
+from qwen3vl_ros.client import exceptions
+from qwen3vl_ros.gateway.backend import NodeStatus
+from qwen3vl_ros.gateway.limits import RateLimit
 
 CHAT = "/v1/chat/completions"
 

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_server import Server, picture, question, serving
-from qwen3vl_ros.web.errors import ApiError
-from qwen3vl_ros.web.media import MediaDirectory
-from qwen3vl_ros.web.pictures import PictureLimits, of_data_url, source_of
-from qwen3vl_ros.web.settings import SettingsError
+from qwen3vl_ros.gateway.errors import ApiError
+from qwen3vl_ros.gateway.media import MediaDirectory
+from qwen3vl_ros.gateway.pictures import PictureLimits, of_data_url, source_of
+from qwen3vl_ros.gateway.settings import SettingsError
 
 CHAT = "/v1/chat/completions"
 LIMITS = PictureLimits(100_000, 1_000_000)

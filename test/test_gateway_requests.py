@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gateway_server import Asked, Server, events, picture, question, serving
-from qwen3vl_ros.asking.answer import Answer
-from qwen3vl_ros.asking.exceptions import BadResponse
-from qwen3vl_ros.dialogue.question import Question, Turn, conversation
+from qwen3vl_ros.client.answer import Answer
+from qwen3vl_ros.client.exceptions import BadResponse
+from qwen3vl_ros.prompts.request import Question, Turn, conversation
 
 CHAT = "/v1/chat/completions"
 

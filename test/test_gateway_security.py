@@ -19,11 +19,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway_server import Server, data_url, picture, question, serving
-from qwen3vl_ros.asking.exceptions import InternalError
-from qwen3vl_ros.web import logs
-from qwen3vl_ros.web.guard import HEADERS
-from qwen3vl_ros.web.proxies import TrustedProxies
-from qwen3vl_ros.web.settings import Settings, SettingsError, access
+from qwen3vl_ros.client.exceptions import InternalError
+from qwen3vl_ros.gateway import logs
+from qwen3vl_ros.gateway.auth import HEADERS
+from qwen3vl_ros.gateway.proxies import TrustedProxies
+from qwen3vl_ros.gateway.settings import Settings, SettingsError, access
 
 CHAT = "/v1/chat/completions"
 TOKEN = "a-token-of-the-tests"

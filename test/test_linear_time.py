@@ -20,10 +20,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qwen3vl_ros.asking.question import Question
-from qwen3vl_ros.dialogue import schema as schemas
-from qwen3vl_ros.dialogue.spelling import nearest, short
-from qwen3vl_ros.dialogue.tasks import parse_slots
+from qwen3vl_ros.client.question import Question
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import BadRequest, ImageInput, Message
 from qwen3vl_ros.engines.conversation import Conversation
@@ -33,13 +30,16 @@ from qwen3vl_ros.engines.openai.errors import complaint_in, one_line, retry_afte
 from qwen3vl_ros.engines.openai.stream import content_of
 from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.streaming import event_data
-from qwen3vl_ros.nodes.pointing import points_at_something
+from qwen3vl_ros.gateway.chat_response import JsonText
+from qwen3vl_ros.prompts import schema as schemas
+from qwen3vl_ros.prompts.suggest import nearest, short
+from qwen3vl_ros.prompts.tasks import parse_slots
 from qwen3vl_ros.vision.annotate import annotate
 from qwen3vl_ros.vision.fit import plan_fit
 from qwen3vl_ros.vision.grounding import GroundingError, parse_regions
-from qwen3vl_ros.vision.loose_json import NUMBER
+from qwen3vl_ros.vision.lenient_json import NUMBER
 from qwen3vl_ros.vision.tiles import merged, tiles
-from qwen3vl_ros.web.replies import JsonText
+from qwen3vl_ros.vlm.regions import points_at_something
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")

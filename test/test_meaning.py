@@ -32,7 +32,7 @@ CLOSE = 0.05
 def world(ros: RosClient) -> Iterator[RosClient]:
     """The built-in camera runs."""
     topics = {"image_raw": "image", "camera_info": "camera_info", "depth/image_raw": "depth"}
-    command = child_process.command("qwen3vl_ros.nodes.camera", "--ros-args")
+    command = child_process.command("qwen3vl_ros.sim.camera_node", "--ros-args")
     for ours, theirs in topics.items():
         command += ["-r", f"/camera/{ours}:=/{theirs}"]
     camera = subprocess.Popen(command)

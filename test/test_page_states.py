@@ -25,7 +25,7 @@ from page_user import (
     wait_answer,
     wait_live,
 )
-from qwen3vl_ros.web.settings import TOKEN_VARIABLE
+from qwen3vl_ros.gateway.settings import TOKEN_VARIABLE
 from ros_client import RosClient
 from web_process import WebProcess
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3vl_ros.dialogue.question import Question, check_supported, merge_options
-from qwen3vl_ros.dialogue.schema import parse_schema, validate_answer
 from qwen3vl_ros.engines.base import BadRequest, Description, Options, Unsupported
+from qwen3vl_ros.prompts.request import Question, check_supported, merge_options
+from qwen3vl_ros.prompts.schema import parse_schema, validate_answer
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 

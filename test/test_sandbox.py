@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qwen3vl_ros.dialogue.sandbox import Killed, Sandbox
-from qwen3vl_ros.dialogue.schema import validate_answer
+from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
+from qwen3vl_ros.prompts.schema import validate_answer
 
 ENDLESS = {"type": "string", "not": {"pattern": "^(.+)+\\u0001$"}}
 ANSWER = f'"{"a" * 60}"'

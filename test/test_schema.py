@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3vl_ros.dialogue import schema as schemas
-from qwen3vl_ros.dialogue.schema import parse_schema, validate_answer
 from qwen3vl_ros.engines.base import BadRequest
+from qwen3vl_ros.prompts import schema as schemas
+from qwen3vl_ros.prompts.schema import parse_schema, validate_answer
 
 
 def refusal(schema: Any) -> str:

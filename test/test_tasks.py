@@ -15,12 +15,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen3vl_ros.dialogue.camera_view import CameraView
-from qwen3vl_ros.dialogue.schema import validate_answer
-from qwen3vl_ros.dialogue.task_files import TaskFileError, load_tasks
-from qwen3vl_ros.dialogue.tasks import Task, parse_slots
 from qwen3vl_ros.engines.base import BadRequest, ImageInput
 from qwen3vl_ros.engines.maix_http.tokens import most_tokens
+from qwen3vl_ros.prompts.camera_view import CameraView
+from qwen3vl_ros.prompts.schema import validate_answer
+from qwen3vl_ros.prompts.task_files import TaskFileError, load_tasks
+from qwen3vl_ros.prompts.tasks import Task, parse_slots
 from qwen3vl_ros.vision.fit import fit_image
 from qwen3vl_ros.vision.grounding import parse_regions
 

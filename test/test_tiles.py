@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen3vl_ros.dialogue.several_pictures import naming_prompt, naming_schema
 from qwen3vl_ros.engines.base import ImageInput
+from qwen3vl_ros.prompts.multi_image import naming_prompt, naming_schema
 from qwen3vl_ros.vision.fit import Fit, plan_fit
 from qwen3vl_ros.vision.grounding import parse_regions
 from qwen3vl_ros.vision.region import Region

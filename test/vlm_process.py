@@ -21,7 +21,7 @@ class VlmProcess:
     def __init__(self, ros: RosClient, parameters: Mapping[str, object]) -> None:
         self._ros = ros
         self.output = ""
-        command = child_process.command("qwen3vl_ros.nodes.vlm", "--ros-args")
+        command = child_process.command("qwen3vl_ros.vlm.node", "--ros-args")
         for name, value in ({"engine": "llama"} | parameters).items():
             command += ["-p", f"{name.replace('__', '.')}:={_yaml(value)}"]
         self._process = subprocess.Popen(

@@ -26,7 +26,7 @@ class WebProcess:
 
     def __init__(self, logs: Path, parameters: Mapping[str, object], environment: Mapping[str, str]) -> None:
         self.logs = logs
-        command = child_process.command("qwen3vl_ros.nodes.web", "--ros-args")
+        command = child_process.command("qwen3vl_ros.gateway.node", "--ros-args")
         for name, value in ({"port": 0, "log_directory": str(logs), "rate_limit": 0} | dict(parameters)).items():
             command += ["-p", f"{name}:={yaml.safe_dump(value, default_flow_style=True, width=10000).splitlines()[0]}"]
         self._process = subprocess.Popen(

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 
+from qwen3vl_ros.vision.camera_model import Array, numbers
 from qwen3vl_ros.vision.depth_view import DepthView, NoDepth, view_of
-from qwen3vl_ros.vision.lens import Array, numbers
 from qwen3vl_ros.vision.region import Box, Point, Region, Vector
 from qwen3vl_ros.vision.surfaces import FEWEST_POINTS, Mask, Plane, goes_on, jump, pieces_of, planes_in, without_holes
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 
-from qwen3vl_ros.vision.lens import Array, CalibrationError, Lens, lens_of, numbers, rays_of_all_pixels
+from qwen3vl_ros.vision.camera_model import Array, CalibrationError, Lens, lens_of, numbers, rays_of_all_pixels
 from qwen3vl_ros.vision.region import Box
 
 # encoding -> numpy sample type, metres per unit (REP 118)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from qwen3vl_ros.engines.plain_text import output_text
+from qwen3vl_ros.vision.coordinates import Row, Scale, Unusable, pairs, with_shape
 from qwen3vl_ros.vision.fit import Fit
-from qwen3vl_ros.vision.loose_json import NUMBER, Kind, Node, Tag, Value, numbers, read
-from qwen3vl_ros.vision.placement import Row, Scale, Unusable, pairs, with_shape
+from qwen3vl_ros.vision.lenient_json import NUMBER, Kind, Node, Tag, Value, numbers, read
 from qwen3vl_ros.vision.region import Region
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl_ros.vision.lens import Array
+from qwen3vl_ros.vision.camera_model import Array
 
 Mask: TypeAlias = NDArray[np.bool_]
 

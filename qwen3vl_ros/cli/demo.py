@@ -1,0 +1,311 @@
+"""`qwen3vl-ros demo`: node and simulated camera as they run on a robot, a few questions, a picture with the answers."""
+
+from __future__ import annotations
+
+import collections
+import errno
+import os
+import queue
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from qwen3vl_ros.cli.terminal import ask_on_terminal
+from qwen3vl_ros.client import Answer, ServerUnavailable, VlmClient
+from qwen3vl_ros.client.answer import Region
+from qwen3vl_ros.client.background_node import OwnNode
+from qwen3vl_ros.ros.child_process import Child
+from qwen3vl_ros.ros.fast_dds import package_profile
+
+QUESTIONS = (
+    "How many objects are there?",
+    "What colour is the box?",
+    "What shape is the blue object?",
+    "Is there a purple ball?",
+)
+LOCATED = "objects"
+"""What the last question asks to be located."""
+
+CAMERA_TOPIC = "/camera/image_raw"
+TOPICS = (f"image:={CAMERA_TOPIC}", "camera_info:=/camera/camera_info", "depth:=/camera/depth/image_raw")
+PAGE_PORT = 8080
+START_TIMEOUT = 60.0
+"""Seconds that node and camera may take until the first frame is there and the model is loaded."""
+
+_FRAMES_BEFORE, _FRAMES_AFTER = 20, 60
+
+_STOP_CHECK = 1.0
+"""Seconds after which the waiting main thread runs: only then does Python hear of a signal that another thread got."""
+
+_console = Console(stderr=True, highlight=False)
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says why and what to do."""
+
+
+def run_demo(output: Path, *, keep: bool, model: str = "", mmproj: str = "") -> int:
+    """Run the demo, or with ``keep`` the robot without the questions; returns an exit status.
+
+    ``output``: the PNG that the demo leaves. ``model``, ``mmproj``: files to use instead of the shipped model.
+    """
+    _set_up_dds()
+    try:
+        with _robot(model, mmproj) as robot:
+            if keep:
+                return _keep(robot)
+            return _ask_about_a_frame(robot, output)
+    except DemoError as error:
+        _console.print(str(error), style="red", markup=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        _console.print("Stopped.")
+        return 130
+
+
+def _set_up_dds() -> None:
+    """This machine only, and room for pictures in shared memory: for us and, inherited, for the children."""
+    os.environ.update(package_profile())
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+class _Robot:
+    """Node and camera as child processes, and a ROS node of ours that hears them. Everything it hears is an event."""
+
+    def __init__(self, own: OwnNode, client: VlmClient) -> None:
+        from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+        from sensor_msgs.msg import Image
+
+        from qwen3vl_ros.msg import VlmStatus
+
+        self.client = client
+        self.children: list[Child] = []
+        self.status: Any = None
+        self._events: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
+        self._frames: collections.deque[Any] = collections.deque()
+        self._asking = False
+        self._ready_states = (VlmStatus.READY, VlmStatus.BUSY)
+        self._failed_state = VlmStatus.UNCONFIGURED
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        own.node.create_subscription(VlmStatus, "/vlm/status", self._on_status, latched)
+        own.node.create_subscription(Image, CAMERA_TOPIC, self._on_frame, qos_profile_sensor_data)
+
+    def _on_status(self, status: Any) -> None:
+        self.status = status
+        self._events.put(None)
+
+    def _on_frame(self, frame: Any) -> None:
+        # While an answer is awaited, which may take long, the frames from its beginning are kept: it is about one.
+        if not self._asking and len(self._frames) >= _FRAMES_BEFORE:
+            self._frames.popleft()
+        if len(self._frames) < _FRAMES_BEFORE + _FRAMES_AFTER:
+            self._frames.append(frame)
+            self._events.put(None)
+
+    def start(self, *arguments: str) -> None:
+        self.children.append(Child(arguments, self._events.put))
+
+    def wait_until(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
+        """Wait for events until ``condition``; a child that ends meanwhile is a DemoError with its last lines."""
+        give_up = time.monotonic() + seconds
+        while not condition():
+            try:
+                event = self._events.get(timeout=max(0.0, min(_STOP_CHECK, give_up - time.monotonic())))
+            except queue.Empty:
+                if time.monotonic() < give_up:
+                    continue
+                words = "\n".join(child.last_words() for child in self.children)
+                raise DemoError(f"{what} within {seconds:g} s. `qwen3vl-ros doctor` may know why.\n{words}") from None
+            if event is not None:
+                raise DemoError(f"{event.last_words()}\n`qwen3vl-ros doctor` may know why.")
+
+    def seeing(self) -> bool:
+        return bool(self._frames)
+
+    def ready(self) -> bool:
+        """Whether the model is loaded; DemoError when the node has given up loading it."""
+        if self.status is None:
+            return False
+        if self.status.state == self._failed_state and self.status.message:
+            raise DemoError(f"The node has no model: {self.status.message}")
+        return self.status.state in self._ready_states
+
+    def keep_frames(self) -> None:
+        """From now on, drop no frame for newer ones: a question is asked."""
+        self._asking = True
+
+    def frame_of(self, answer: Answer) -> Any:
+        """The very frame that an answer is about, waited for; DemoError when it does not come."""
+
+        def find() -> Any:
+            return next((frame for frame in self._frames if frame.header.stamp == answer.stamp), None)
+
+        self.wait_until(lambda: find() is not None, "The frame of the answer did not arrive", 2.0)
+        return find()
+
+    def wait_until_listening(self, port: int) -> None:
+        """Wait until the page can be opened; a server that starts says nothing to those who are not connected yet."""
+
+        def open_to_all() -> bool:
+            with socket.socket() as visitor:
+                return visitor.connect_ex(("127.0.0.1", port)) == 0
+
+        # Asked at each event: frames arrive several times a second.
+        self.wait_until(open_to_all, "The page did not open", START_TIMEOUT)
+
+    def run_until_interrupted(self) -> None:
+        self.wait_until(lambda: False, "", 1e9)
+
+
+@contextmanager
+def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
+    own = OwnNode(f"demo_{os.getpid()}")
+    own.start()
+    client = VlmClient(own.node, node_name="/vlm")
+    robot = _Robot(own, client)
+    lock = socket.socket(socket.AF_UNIX)
+    try:
+        _refuse_a_second_robot(client, lock)
+        began = time.monotonic()
+        files = {"llama.model": model, "llama.mmproj": mmproj}
+        parameters = ["engine:=llama", *(f"{name}:={path}" for name, path in files.items() if path)]
+        with _console.status("starting the simulated camera and the node ...", spinner="dots"):
+            robot.start("camera")
+            robot.start(
+                "node", "--ros-args", *(x for topic in TOPICS for x in ("-r", topic)),
+                *(x for text in parameters for x in ("-p", text)),
+            )  # fmt: skip
+            robot.wait_until(robot.seeing, "The camera sent no frame", START_TIMEOUT)
+        _console.print(f"camera: frames on {CAMERA_TOPIC} ({time.monotonic() - began:.1f} s)")
+        with _console.status("loading the model ...", spinner="dots"):
+            robot.wait_until(robot.ready, "The node did not become ready", START_TIMEOUT)
+        name = Path(robot.status.model).name
+        _console.print(f"node:   /vlm, engine {robot.status.engine}, model {name} ({time.monotonic() - began:.1f} s)")
+        yield robot
+    finally:
+        # Nothing may interrupt this: a second Ctrl-C would leave processes behind.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        for child in robot.children:
+            child.ask_to_stop()
+        for child in robot.children:
+            child.stop()
+        client.close()
+        own.stop()
+        lock.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _refuse_a_second_robot(client: VlmClient, lock: socket.socket) -> None:
+    try:
+        # One demo in a domain: a name in Linux's abstract namespace has one owner and is gone when that one is.
+        lock.bind(f"\0qwen3vl_ros demo in domain {os.environ.get('ROS_DOMAIN_ID', '0')}")
+        client.wait_for_server(1.0)  # a node of another kind; what runs on another machine may be noticed later
+    except ServerUnavailable:
+        return
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    raise DemoError(
+        'A vlm node runs here already. Ask it with `qwen3vl-ros ask "What do you see?"`, stop it, or run the demo '
+        "beside it: ROS_DOMAIN_ID=42 qwen3vl-ros demo."
+    )
+
+
+def _ask_about_a_frame(robot: _Robot, output: Path) -> int:
+    """Ask the first question through the camera and the others about the same frame; leave it, annotated."""
+    frame = None
+    dialogue: list[tuple[str, str]] = []
+    robot.keep_frames()
+    for question in QUESTIONS:
+        _console.print(f"\n[bold]{question}[/bold]")
+        images = None if frame is None else [frame]
+        answer, status = ask_on_terminal(
+            robot.client, question, images=images, temperature=0.0, max_tokens=64, timeout=30.0
+        )
+        if answer is None:
+            return status
+        dialogue.append((question, answer.text.strip()))
+        if frame is None:
+            frame = robot.frame_of(answer)
+    _console.print(f"\n[bold]Locate the {LOCATED}.[/bold]")
+    answer, status = ask_on_terminal(robot.client, LOCATED, task="locate", images=[frame], timeout=30.0)
+    if answer is None:
+        return status
+    _save(frame, dialogue, answer.regions, output)
+    _console.print(f"\nThe frame with the answers: [bold]{output.resolve()}[/bold]")
+    _console.print(
+        "Next: `make up` (or `qwen3vl-ros demo --keep`) leaves camera and node running, with a page to look and ask,\n"
+        f"    http://127.0.0.1:{PAGE_PORT}\nIn another terminal:\n"
+        f'    {_command()} ask "What colour is the ball?"\n'
+        "A real model: `qwen3vl-ros download Qwen/Qwen3-VL-2B-Instruct-GGUF`. A behaviour: docs/client.md.",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _save(frame: Any, dialogue: list[tuple[str, str]], found: Sequence[Region], output: Path) -> None:
+    import PIL.Image
+
+    from qwen3vl_ros.vision import region
+    from qwen3vl_ros.vision.annotate import annotate
+
+    pixels = np.frombuffer(frame.data, np.uint8).reshape(frame.height, frame.step)[:, : frame.width * 3]
+    image = np.ascontiguousarray(pixels).reshape(frame.height, frame.width, 3)
+    stamp = f"{frame.header.frame_id}, stamp {frame.header.stamp.sec}.{frame.header.stamp.nanosec:09d}"
+    boxes = [
+        region.Region(thing.label, box=(box.x, box.y, box.x + box.width, box.y + box.height))
+        for thing in found
+        if (box := thing.box) is not None
+    ]
+    annotated = annotate(image, stamp, "\n".join(f"{question} {answer}" for question, answer in dialogue), boxes)
+    try:
+        PIL.Image.fromarray(annotated).save(output)
+    except OSError as error:
+        raise DemoError(f"The picture cannot be written to {output}: {error.strerror or error}.") from error
+
+
+def _command() -> str:
+    """How this very program is called from another terminal, where its environment is not active."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "qwen3vl-ros" else f"{sys.executable} -m qwen3vl_ros.cli.main"
+
+
+def _free_port() -> int:
+    """The page's usual port, or any that is free."""
+    with socket.socket() as taken:
+        try:
+            taken.bind(("127.0.0.1", PAGE_PORT))
+        except OSError:
+            taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _keep(robot: _Robot) -> int:
+    if os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST":
+        _console.print("Visible on this machine only (ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST).")
+    command = _command()
+    port = _free_port()
+    robot.start("web", "--ros-args", "-p", f"port:={port}")
+    with _console.status("starting the page ...", spinner="dots"):
+        robot.wait_until_listening(port)
+    _console.print(
+        f"A page to look and ask: [bold]http://127.0.0.1:{port}[/bold]\n"
+        "Running until Ctrl-C. In another terminal:\n"
+        f'    {command} ask "What colour is the box?"\n'
+        f'    {command} ask "How many objects are there?" --temperature 0',
+        soft_wrap=True,
+    )
+    try:
+        robot.run_until_interrupted()
+    except KeyboardInterrupt:  # here, that is how it ends
+        _console.print("Stopping.")
+    return 0

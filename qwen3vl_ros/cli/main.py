@@ -1,0 +1,285 @@
+"""The command `qwen3vl-ros`. Everything heavy is imported by the sub-command that needs it: --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+_EXIT = """exit status:
+  0 answered            4 no frame of the camera       7 the engine failed
+  1 any other failure   5 the time ran out           130 cancelled (Ctrl-C)
+  2 wrong usage         6 the node is busy
+  3 no node answers
+"""
+
+_PASS_ON = ("node", "camera", "web", "engines")
+"""Sub-commands whose arguments are a ROS node's, and go to it untouched."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sub-command; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in _PASS_ON and not {"-h", "--help"} & set(arguments):
+        return _engines(arguments[1:]) if arguments[0] == "engines" else _node(arguments[0], arguments[1:])
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if arguments[:1] == ["ask"] and not parsed.prompt and not parsed.task:
+        parser.error("ask needs a PROMPT, or --task NAME for a task that needs none")
+    if "run" not in parsed:
+        parser.print_help()
+        return 2
+    status: int = parsed.run(parsed)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qwen3vl-ros",
+        description="Ask a robot's cameras questions with Qwen3-VL.",
+        epilog=_EXIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str, **more: Any) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter, **more,
+        )  # fmt: skip
+        made.set_defaults(run=run)
+        return made
+
+    ask = command("ask", _ask, "Ask a question; the answer streams to stdout, its cost goes to stderr.", epilog=_EXIT)
+    ask.add_argument(
+        "prompt", metavar="PROMPT", nargs="?", default="", help="the question, or what the task is about; - reads stdin"
+    )
+    ask.add_argument(
+        "--task",
+        metavar="NAME",
+        default="",
+        help="a ready-made task: locate, count, ocr, ...; `qwen3vl-ros tasks` has all",
+    )
+    ask.add_argument(
+        "--slots", metavar="JSON", type=_slots, help='other slots of the task: \'{"labels": ["open", "shut"]}\''
+    )
+    ask.add_argument(
+        "--image", metavar="FILE", action="append", default=[], help="ask about this picture (repeatable), not a camera"
+    )
+    ask.add_argument(
+        "--camera", metavar="NAME", action="append", default=[], help="look through this camera (repeatable)"
+    )
+    ask.add_argument("--text-only", action="store_true", help="ask without any picture")
+    ask.add_argument("--json", metavar="SCHEMA", type=_schema, help="JSON Schema, a file or the text: answer as JSON")
+    ask.add_argument("--system", metavar="TEXT", default="", help="instruction that precedes the question")
+    ask.add_argument(
+        "--timeout", metavar="S", type=_seconds, default=120.0, help="seconds for the answer (default 120)"
+    )
+    ask.add_argument("--wait", metavar="S", type=_seconds, default=5.0, help="seconds to look for the node (default 5)")
+    ask.add_argument("--max-frame-age", metavar="S", type=_seconds, help="use no frame older than this many seconds")
+    ask.add_argument("--max-tokens", metavar="N", type=int, help="tokens to generate at most")
+    ask.add_argument("--temperature", metavar="T", type=float, help="0 = always the likeliest token")
+    ask.add_argument("--seed", metavar="N", type=int, help="same seed, question and picture: same answer")
+    ask.add_argument("--priority", metavar="N", type=int, default=0, help="0 to 255; higher is served first")
+    ask.add_argument("--node", metavar="NAME", default="/vlm", help="name of the node to ask (default /vlm)")
+
+    tasks = command("tasks", _tasks, "List the ready-made tasks that the running node knows, with what each takes.")
+    tasks.add_argument(
+        "names", metavar="NAME", nargs="*", help="only these (default: all, those of the node's task_files among them)"
+    )
+    tasks.add_argument(
+        "--wait", metavar="S", type=_seconds, default=5.0, help="seconds to look for the node (default 5)"
+    )
+    tasks.add_argument("--node", metavar="NAME", default="/vlm", help="name of the node to ask (default /vlm)")
+
+    demo = command("demo", _demo, "Start node and simulated camera, ask about what it sees, leave demo.png.")
+    demo.add_argument("--keep", action="store_true", help="leave node and camera running until Ctrl-C")
+    demo.add_argument(
+        "--model", metavar="GGUF", default="", help="use this model, not the one that ships with the package"
+    )
+    demo.add_argument("--mmproj", metavar="GGUF", default="", help="and this projector (default: the one beside it)")
+    demo.add_argument("--output", metavar="PNG", type=Path, default=Path("demo.png"), help="where the picture goes")
+
+    download = command("download", _download, "Download a GGUF model and its projector from Hugging Face.")
+    download.add_argument("repo", metavar="REPO", help="such as Qwen/Qwen3-VL-2B-Instruct-GGUF")
+    download.add_argument("--quant", metavar="Q", default="", help="quantisation of the model (default Q4_K_M)")
+    download.add_argument("--mmproj-quant", metavar="Q", default="", help="of the projector (default Q8_0)")
+    download.add_argument(
+        "--dir", metavar="DIR", type=Path, help="put the files there, not into the Hugging Face cache"
+    )
+    download.add_argument("--revision", metavar="REV", default="main", help="branch, tag or commit")
+
+    for name, text in (
+        ("node", "Run the node vlm; arguments go to ROS: --ros-args -p llama.model:=FILE -r image:=/camera/image_raw"),
+        ("camera", "Run the simulated camera; arguments go to ROS: --ros-args -p world:=FILE.sdf"),
+        ("web", "Run the HTTP gateway and the page; arguments go to ROS: --ros-args -p port:=8080"),
+        (
+            "engines",
+            "List the engines: which can be used here, which one auto takes, and why not the others. Parameters go to "
+            "ROS as those of the node do: --ros-args --params-file vlm.yaml",
+        ),
+    ):
+        # Only their --help comes this way.
+        command(name, _doctor, text).usage = f"qwen3vl-ros {name} [--ros-args ...]"
+    command("doctor", _doctor, "Say what is there and what is missing to run the demo.")
+    return parser
+
+
+def _schema(text: str) -> Mapping[str, Any]:
+    try:
+        schema = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"this is not JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise argparse.ArgumentTypeError('a JSON Schema is an object, such as {"type": "object"}')
+    return schema
+
+
+def _slots(text: str) -> Mapping[str, Any]:
+    try:
+        slots = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"this is not JSON: {error}") from error
+    if not isinstance(slots, dict):
+        raise argparse.ArgumentTypeError('slots are a JSON object, such as {"what": "red cup"}')
+    return slots
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("a number of seconds greater than zero is needed")
+    return value
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _ask(parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli.terminal import ask_on_terminal
+    from qwen3vl_ros.client import VlmClient
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    prompt = sys.stdin.read() if parsed.prompt == "-" else parsed.prompt
+    with VlmClient(node_name=parsed.node, server_timeout=parsed.wait) as client:
+        return ask_on_terminal(
+            client,
+            prompt,
+            images=parsed.image or None,
+            cameras=parsed.camera,
+            text_only=parsed.text_only,
+            task=parsed.task,
+            slots=parsed.slots,
+            system_prompt=parsed.system,
+            response_schema=parsed.json,
+            timeout=parsed.timeout,
+            max_frame_age=parsed.max_frame_age,
+            max_tokens=parsed.max_tokens,
+            temperature=parsed.temperature,
+            seed=parsed.seed,
+            priority=parsed.priority,
+        )[1]
+
+
+def _tasks(parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli.terminal import tasks_on_terminal
+    from qwen3vl_ros.client import VlmClient
+
+    with VlmClient(node_name=parsed.node, server_timeout=parsed.wait) as client:
+        return tasks_on_terminal(client, parsed.names)
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli.demo import run_demo
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    return run_demo(parsed.output, keep=parsed.keep, model=parsed.model, mmproj=parsed.mmproj)
+
+
+def _download(parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli.download import DownloadError, download
+
+    try:
+        files = download(
+            parsed.repo,
+            quant=parsed.quant,
+            mmproj_quant=parsed.mmproj_quant,
+            directory=parsed.dir,
+            revision=parsed.revision,
+        )
+    except DownloadError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. Run the same command again: it goes on where it stopped.", file=sys.stderr)
+        return 130
+    model, mmproj = files.model.absolute(), files.mmproj.absolute() if files.mmproj else None
+    node = f"qwen3vl-ros node --ros-args -p llama.model:={model}" + (f" -p llama.mmproj:={mmproj}" if mmproj else "")
+    launch = f"ros2 launch qwen3vl_ros vlm.launch.py model:={model}" + (f" mmproj:={mmproj}" if mmproj else "")
+    print(f"{node}\n{launch}")
+    print("Checked and complete. Start the node with either of the commands above.", file=sys.stderr)
+    return 0
+
+
+def _engines(arguments: list[str]) -> int:
+    import rclpy
+    from rclpy.node import Node
+
+    from qwen3vl_ros.engines.probing import Probe
+    from qwen3vl_ros.engines.registry import available
+    from qwen3vl_ros.vlm import parameters
+    from qwen3vl_ros.vlm.engine_settings import engine_spec
+
+    rclpy.init(args=["vlm", *arguments])
+    node = Node("vlm", automatically_declare_parameters_from_overrides=True, start_parameter_services=False)
+    try:
+        settings = parameters.declare(node)
+        names = dict.fromkeys((*settings.engines, *sorted(available())))
+        specs = [engine_spec(node, settings, name) for name in names]
+    finally:
+        node.destroy_node()
+        rclpy.shutdown()
+    chosen = ""
+    for finding in Probe(specs):
+        verdict = {True: "yes", False: "no", None: "not now"}[finding.usable]
+        print(f"{finding.name:10} {verdict:8} {finding.sentence}", flush=True)
+        if finding.usable and not chosen and finding.name in settings.engines:
+            chosen = finding.name
+    print(f"\nengine auto takes {chosen or 'none of them'}; order: {', '.join(settings.engines)}")
+    return 0 if chosen else 1
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli import doctor
+
+    return doctor.main()
+
+
+def _node(name: str, arguments: list[str]) -> int:
+    from qwen3vl_ros.ros.fast_dds import package_profile
+
+    os.environ.update(package_profile())
+    if name == "node":
+        from qwen3vl_ros.vlm import node as vlm
+
+        return vlm.main(["vlm", *arguments])
+    if name == "web":
+        from qwen3vl_ros.gateway import node as web
+
+        return web.main(["web", *arguments])
+    from qwen3vl_ros.sim import camera_node as camera
+
+    return camera.main(["camera", *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""A question on a terminal: the answer on stdout as it comes, everything else on stderr, and an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from qwen3vl_ros.client.exceptions import (
+    BadRequest,
+    Busy,
+    Cancelled,
+    EngineFailure,
+    GoalTimeout,
+    NoFrame,
+    Preempted,
+    Unreachable,
+    VlmError,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from qwen3vl_ros.client import VlmClient
+    from qwen3vl_ros.client.answer import Answer
+    from qwen3vl_ros.client.goal import Arguments
+    from qwen3vl_ros.client.question import AnswerStream, Question
+    from qwen3vl_ros.client.tasks import Task
+
+EXIT_STATUS: tuple[tuple[type[VlmError], int], ...] = (
+    (BadRequest, 2),
+    (Unreachable, 3),
+    (NoFrame, 4),
+    (GoalTimeout, 5),
+    (Busy, 6),
+    (Preempted, 6),
+    (EngineFailure, 7),
+    (Cancelled, 130),
+)
+"""Exit status by kind of error; 1 for every other one."""
+
+_STAGES = ("in the queue", "waiting for a frame", "looking at the picture", "reading the prompt", "answering")
+_BROKEN_PIPE = 141
+
+
+def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Arguments]) -> tuple[Answer | None, int]:
+    """Ask, print the answer while it comes, then what it cost. Returns the answer, if there is one, and a status.
+
+    With a response schema, the checked JSON is printed once, indented. KeyboardInterrupt cancels the question and
+    prints what came; a second one gives up waiting for that.
+    """
+    as_json = arguments.get("response_schema") is not None
+    shown = 0  # letters of the answer
+    try:
+        stream = client.stream(prompt, **arguments)
+        try:
+            with _waiting(stream.question) as stop_waiting:
+                for piece in stream:
+                    stop_waiting()
+                    if not as_json:
+                        shown += len(piece)
+                        _show(piece)
+            answer = stream.answer
+        except KeyboardInterrupt:
+            answer = _after_cancel(stream)
+        _show(json.dumps(answer.json, indent=2, ensure_ascii=False) if as_json else answer.text[shown:])
+        _show("" if answer.text.endswith("\n") and not as_json else "\n")
+    except VlmError as error:
+        if not as_json:
+            _show(error.text[shown:] + ("\n" if error.text else ""))
+        elif error.text:
+            print(error.text, file=sys.stderr)
+        print(f"{error.name}: {error}", file=sys.stderr)
+        return None, exit_status(error)
+    except KeyboardInterrupt:
+        return None, 130
+    except BrokenPipeError:
+        return None, _nobody_reads()
+    for note in answer.notes:
+        print(note, file=sys.stderr)
+    print(usage_line(answer), file=sys.stderr)
+    return answer, 0
+
+
+def tasks_on_terminal(client: VlmClient, names: Sequence[str] = ()) -> int:
+    """List the node's tasks, or those called ``names``; returns an exit status, 2 for a name that there is not."""
+    try:
+        tasks = {task.name: task for task in client.tasks()}
+    except VlmError as error:
+        print(f"{error.name}: {error}", file=sys.stderr)
+        return exit_status(error)
+    if not tasks:
+        print("The node knows no tasks yet: it is not configured; its log says why.", file=sys.stderr)
+        return 1
+    if unknown := [name for name in names if name not in tasks]:
+        print(f"There is no task {', '.join(unknown)}; there are {', '.join(tasks)}.", file=sys.stderr)
+        return 2
+    try:
+        _show("\n".join(line for name in names or tasks for line in _lines(tasks[name])) + "\n")
+    except BrokenPipeError:
+        return _nobody_reads()
+    return 0
+
+
+def _lines(task: Task) -> Iterator[str]:
+    """A task and its slots for people."""
+    needs = f" Needs {task.pictures} pictures." if task.pictures > 1 else ""
+    yield f"{task.name}: {task.description}{needs}"
+    for slot in task.slots:
+        marks = [slot.type, "the prompt"] if slot.name == task.main else [slot.type]
+        marks += ["required"] if slot.required else [f"default {json.dumps(slot.default, ensure_ascii=False)}"]
+        if slot.choices:
+            marks.append(f"one of {', '.join(slot.choices)}")
+        yield f"    {slot.name} ({', '.join(marks)}): {slot.description}"
+
+
+def exit_status(error: VlmError) -> int:
+    """Exit status of a command that ends with ``error``."""
+    return next((status for kind, status in EXIT_STATUS if isinstance(error, kind)), 1)
+
+
+def usage_line(answer: Answer) -> str:
+    """What the answer cost and what it is about, in one line."""
+    usage = answer.usage
+    tokens = f"{usage.prompt_tokens} tokens in"
+    details = [f"{usage.image_tokens} of pictures"] if usage.image_tokens else []
+    details += [f"{usage.cached_tokens} reused"] if usage.cached_tokens else []
+    parts = [tokens + (f" ({', '.join(details)})" if details else ""), f"{usage.completion_tokens} out"]
+    if usage.first_token_time is not None:
+        parts.append(f"first after {usage.first_token_time:.2f} s")
+    if usage.tokens_per_second:
+        parts.append(f"{usage.tokens_per_second:.1f} tokens/s")
+    if usage.total_time is not None:
+        parts.append(f"{usage.total_time:.2f} s in all")
+    if answer.finish_reason == "length":
+        parts.append("cut at the token limit (--max-tokens)")
+    if answer.probability is not None:
+        parts.append(f"probability {answer.probability:.3g} (of {answer.probability_mass or 0:.3g})")
+    for header in answer.image_headers:
+        stamp = header.stamp.sec + header.stamp.nanosec * 1e-9
+        if stamp:
+            age = time.time() - stamp
+            # A simulated clock has nothing to do with this machine's: then the stamp itself says more.
+            when = f"{age:.2f} s old now" if 0 <= age < 86400 else f"stamped {stamp:.3f}"
+            parts.append(f"frame of {header.frame_id or 'an unnamed camera'} {when}")
+    return f"[{answer.engine} {os.path.basename(answer.model)}: {', '.join(parts)}]"  # noqa: PTH119 it may be a served name
+
+
+def _nobody_reads() -> int:
+    """Whoever read stdout has seen enough; the interpreter must not flush into it again. Returns an exit status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE
+
+
+def _after_cancel(stream: AnswerStream) -> Answer:
+    stream.cancel()
+    return stream.question.result()
+
+
+def _show(text: str) -> None:
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+class _Waiting:
+    """What a question is doing, as text that is asked for at every refresh of the screen."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._since = time.monotonic()
+
+    def __rich__(self) -> str:
+        place = f", {self._question.queue_position} before it" if self._question.queue_position else ""
+        what = "thinking" if self._question.reasoning else _STAGES[min(self._question.stage, len(_STAGES) - 1)]
+        return f"[dim]{what}{place} ... {time.monotonic() - self._since:.0f} s[/dim]"
+
+
+@contextlib.contextmanager
+def _waiting(question: Question) -> Iterator[Callable[[], None]]:
+    """A line that says what is going on until the first text comes; only where somebody can see it."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    import rich.console
+    import rich.live
+
+    waiting = _Waiting(question)
+    console = rich.console.Console(stderr=True)
+    # redirect_stdout: False, since stdout is the answer's.
+    live = rich.live.Live(
+        get_renderable=waiting.__rich__, console=console, transient=True, redirect_stdout=False, refresh_per_second=5
+    )
+    with live:
+        yield live.stop

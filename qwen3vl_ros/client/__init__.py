@@ -1,0 +1,48 @@
+"""VlmClient: what a behaviour imports to ask the robot's cameras a question.
+
+    from qwen3vl_ros.client import VlmClient
+
+    with VlmClient() as client:
+        print(client.ask("What colour is the box?").text)
+
+docs/client.md has the whole story.
+"""
+
+from qwen3vl_ros.client.answer import Answer, Box, Position, Region, Usage
+from qwen3vl_ros.client.exceptions import (
+    BadImage,
+    BadRequest,
+    BadResponse,
+    Busy,
+    Cancelled,
+    EngineCrashed,
+    EngineError,
+    EngineFailure,
+    EngineNotReady,
+    GoalTimeout,
+    InternalError,
+    NoFrame,
+    NotSpinning,
+    Preempted,
+    PromptTooLong,
+    ServerInactive,
+    ServerLost,
+    ServerUnavailable,
+    Shutdown,
+    Unreachable,
+    Unsupported,
+    VlmError,
+    WouldDeadlock,
+)
+from qwen3vl_ros.client.goal import ImageLike
+from qwen3vl_ros.client.question import AnswerStream, Question
+from qwen3vl_ros.client.tasks import Slot, Task
+from qwen3vl_ros.client.vlm_client import VlmClient
+
+__all__ = [
+    "Answer", "AnswerStream", "BadImage", "BadRequest", "BadResponse", "Box", "Busy", "Cancelled", "EngineCrashed",
+    "EngineError", "EngineFailure", "EngineNotReady", "GoalTimeout", "ImageLike", "InternalError", "NoFrame",
+    "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region", "ServerInactive", "ServerLost",
+    "ServerUnavailable", "Shutdown", "Slot", "Task", "Unreachable", "Unsupported", "Usage", "VlmClient",
+    "VlmError", "WouldDeadlock",
+]  # fmt: skip

@@ -1,0 +1,171 @@
+"""A client of the action AskImage, on what a ROS action is made of: three services and two topics.
+
+rclpy's ActionClient is not used: in both rclpy 7.1 and 9.1 a quick answer to a goal that another thread sends finds
+nobody waiting for it, feedback that is handled after the result is dropped, an executor that comes upon a client which
+another thread has just destroyed raises, and every status, which lists the goals of all clients, is made into Python
+objects. Feedback, a message per token, is not left to the executor either: whoever wants it takes it. Names and types: https://design.ros2.org/articles/actions.html
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from action_msgs.srv import CancelGoal
+from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidHandle
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
+from unique_identifier_msgs.msg import UUID
+
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.ros.polling_subscription import RclError, UnspunSubscription
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+_REQUESTS = QoSProfile(depth=1000)
+"""Replies that wait for a busy executor; of more than ten, ROS's default, the middleware drops the oldest."""
+
+_FEEDBACK = QoSProfile(depth=200)
+"""Feedback messages that wait to be taken; beyond that some are lost, which a question survives."""
+
+_STATUS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+_NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
+"""Each would be one more thing that the executor looks at with every message."""
+
+
+class GoalClient:
+    """Requests about goals, each known by its 16 bytes. Any thread may call any method; :meth:`next_feedback` blocks.
+
+    ``action`` is the action's full name. What a request is to be followed by runs on the executor's thread, as a task
+    of its own, which belongs to no callback group. Once the ROS node is destroyed, requests have no reply.
+    """
+
+    def __init__(self, node: Node, action: str, group: CallbackGroup) -> None:
+        def client(kind: Any, name: str) -> Any:
+            return node.create_client(kind, f"{action}/_action/{name}", qos_profile=_REQUESTS, callback_group=group)
+
+        self._node = node
+        self._newest_status: bytes | None = None
+        self._lock = threading.Lock()
+        self._awaited: dict[bytes, list[tuple[Any, Any]]] = {}
+        kinds = AskImage.Impl
+        self._goals = client(kinds.SendGoalService, "send_goal")
+        self._cancels = client(kinds.CancelGoalService, "cancel_goal")
+        self._results = client(kinds.GetResultService, "get_result")
+        self._status = node.create_subscription(
+            kinds.GoalStatusMessage,
+            f"{action}/_action/status",
+            self._take_status,
+            _STATUS,
+            callback_group=group,
+            event_callbacks=_NO_EVENTS,
+            raw=True,
+        )
+        self._feedback = UnspunSubscription(
+            node, kinds.FeedbackMessage, f"{action}/_action/feedback", _FEEDBACK, raw=True
+        )
+
+    def server_is_ready(self) -> bool:
+        """Whether a node serves the action, as far as the graph tells."""
+        return self.server_is_there() and self._of_the_graph(
+            lambda: (
+                all(service.service_is_ready() for service in (self._cancels, self._results))
+                and all(self._node.count_publishers(topic) for topic in (self._feedback.topic, self._status.topic_name))
+            )
+        )
+
+    def server_is_there(self) -> bool:
+        """Whether a node serves a part of the action, which takes a fifth of the time to find out."""
+        return self._of_the_graph(self._goals.service_is_ready)
+
+    def _of_the_graph(self, look: Callable[[], bool]) -> bool:
+        try:
+            return look()
+        except InvalidHandle:
+            return False
+        except RclError:
+            if self._node.context.ok():
+                raise
+            return False
+
+    def send(self, key: bytes, goal: AskImage.Goal, then: Callable[[Any], object]) -> None:
+        """Send a goal; ``then`` gets the AskImage.Impl.SendGoalService.Response."""
+        request = AskImage.Impl.SendGoalService.Request(goal_id=_uuid(key), goal=goal)
+        self._call(self._goals, key, request, then)
+
+    def cancel(self, key: bytes, then: Callable[[Any], object]) -> None:
+        """Ask for a goal to be cancelled; ``then`` gets the CancelGoal.Response."""
+        request = CancelGoal.Request()
+        request.goal_info.goal_id = _uuid(key)
+        self._call(self._cancels, key, request, then)
+
+    def ask_result(self, key: bytes, then: Callable[[Any], object]) -> None:
+        """Ask for a goal's result; when it has ended ``then`` gets the AskImage.Impl.GetResultService.Response."""
+        request = AskImage.Impl.GetResultService.Request(goal_id=_uuid(key))
+        self._call(self._results, key, request, then)
+
+    def forget(self, key: bytes) -> None:
+        """Wait for no more replies about a goal."""
+        with self._lock:
+            awaited = self._awaited.pop(key, [])
+        for service, reply in awaited:
+            service.remove_pending_request(reply)
+
+    def next_feedback(self, timeout: float) -> tuple[bytes, bytes] | None:
+        """A goal, of whichever client, and the next feedback on it, for :func:`feedback_of`; by one thread at a time.
+
+        None after ``timeout`` seconds, or :meth:`wake`.
+
+        A serialized FeedbackMessage is (CDR, OMG DDS-RTPS 10.2) an encapsulation header of 4 bytes, the goal's 16 and
+        those of the Feedback, which are aligned the same without them.
+        """
+        if not self._feedback.wait(timeout) or (taken := self._feedback.take()) is None:
+            return None
+        serialized: bytes = taken[0]
+        return serialized[4:20], serialized[:4] + serialized[20:]
+
+    def wake(self) -> None:
+        """End a running :meth:`next_feedback`, or else the next one."""
+        self._feedback.interrupt()
+
+    def new_statuses(self) -> Mapping[bytes, int]:
+        """The statuses of all clients' goals, GoalStatus constants; empty if none came since they were asked for."""
+        newest, self._newest_status = self._newest_status, None
+        if newest is None:
+            return {}
+        message: Any = deserialize_message(newest, AskImage.Impl.GoalStatusMessage)
+        return {bytes(status.goal_info.goal_id.uuid): status.status for status in message.status_list}
+
+    def destroy(self) -> None:
+        """Leave the ROS node as it was."""
+        for client in (self._goals, self._cancels, self._results):
+            self._node.destroy_client(client)
+        self._node.destroy_subscription(self._status)
+        self._feedback.close()
+
+    def _call(self, service: Any, key: bytes, request: Any, then: Callable[[Any], object]) -> None:
+        try:
+            reply = service.call_async(request)
+        except InvalidHandle:
+            return
+        with self._lock:
+            self._awaited.setdefault(key, []).append((service, reply))
+        reply.add_done_callback(lambda reply: then(reply.result()))
+
+    def _take_status(self, message: bytes) -> None:
+        self._newest_status = message
+
+
+def feedback_of(serialized: bytes) -> AskImage.Feedback:
+    """What :meth:`GoalClient.next_feedback` brought."""
+    feedback: AskImage.Feedback = deserialize_message(serialized, AskImage.Feedback)
+    return feedback
+
+
+def _uuid(key: bytes) -> UUID:
+    return UUID(uuid=list(key))

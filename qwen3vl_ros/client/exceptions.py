@@ -1,0 +1,208 @@
+"""What can go wrong with a question, as exceptions that a behaviour can tell apart. No ROS imports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from qwen3vl_ros.client.answer import Answer
+
+
+class VlmError(Exception):
+    """A question that was not answered; the message says what happened, to which thing, and what to do now.
+
+    VlmError
+      |- BadRequest            the question makes no sense; asking again will not help
+      |    |- Unsupported      the running engine cannot honour a field of the question
+      |    |- BadImage         a picture could not be read
+      |    |- PromptTooLong    prompt and pictures do not fit the model's context
+      |- NoFrame               no camera frame of the required freshness arrived in time
+      |- GoalTimeout           the question's time ran out
+      |- Busy                  the queue is full; try again later
+      |- Preempted             a question of higher or equal priority took this one's place
+      |- Cancelled             somebody cancelled it
+      |- EngineFailure         the model did not do its work
+      |    |- EngineNotReady   no model is loaded
+      |    |- EngineCrashed    the engine's process died during the answer; it restarts by itself
+      |    |- EngineError      the engine reported an error of its own
+      |    |- BadResponse      the answer does not satisfy the response schema
+      |- Shutdown              the node was deactivated or shut down before the answer was complete
+      |- InternalError         a defect of qwen3vl_ros; please report it
+      |- Unreachable           no node said anything: the trouble is on the way, or on this side
+           |- ServerUnavailable   no node serves the action, or it does not accept the question in time
+           |    |- ServerInactive the node rejects questions because it is not active
+           |- ServerLost          the node accepted the question and then vanished
+           |- NotSpinning         nobody runs the callbacks of the node that the client was given
+           |- WouldDeadlock       a blocking call inside a callback that alone could have ended it
+
+    ``code`` is the constant of AskImage.action (1 to 15), or -1 for everything below Unreachable. ``name`` is its
+    name there. ``text`` is the part of the answer that came. ``answer`` has everything the node reported with the
+    error (usage, headers of the pictures, finish reason); None when it reported nothing.
+    """
+
+    code: ClassVar[int] = -1
+    name: ClassVar[str] = "VLM_ERROR"
+
+    def __init__(self, message: str, *, text: str = "", answer: Answer | None = None) -> None:
+        super().__init__(message)
+        self.text = text
+        self.answer = answer
+
+
+class BadRequest(VlmError):
+    """The question itself makes no sense: empty prompt, option out of range, schema that is not JSON Schema."""
+
+    code = 1
+    name = "BAD_REQUEST"
+
+
+class Unsupported(BadRequest):
+    """The running engine cannot honour a field of the question; the message names it."""
+
+    code = 2
+    name = "UNSUPPORTED"
+
+
+class BadImage(BadRequest):
+    """A picture could not be read."""
+
+    code = 3
+    name = "BAD_IMAGE"
+
+
+class NoFrame(VlmError):
+    """No frame of the required freshness arrived in time."""
+
+    code = 4
+    name = "NO_FRAME"
+
+
+class GoalTimeout(VlmError):
+    """The question's time ran out."""
+
+    code = 5
+    name = "TIMEOUT"
+
+
+class Busy(VlmError):
+    """The queue is full, or the node rejects questions while it answers another one."""
+
+    code = 6
+    name = "BUSY"
+
+
+class Preempted(VlmError):
+    """A question of higher or equal priority took this one's place."""
+
+    code = 7
+    name = "PREEMPTED"
+
+
+class Cancelled(VlmError):
+    """Somebody cancelled the question."""
+
+    code = 8
+    name = "CANCELLED"
+
+
+class PromptTooLong(BadRequest):
+    """Prompt and pictures do not fit the model's context; the message has both numbers."""
+
+    code = 9
+    name = "PROMPT_TOO_LONG"
+
+
+class EngineFailure(VlmError):
+    """The model did not do its work."""
+
+
+class EngineNotReady(EngineFailure):
+    """No model is loaded: missing, broken, or still loading when the time ran out."""
+
+    code = 10
+    name = "ENGINE_NOT_READY"
+
+
+class EngineCrashed(EngineFailure):
+    """The engine's process died or hung during the answer. It restarts by itself: ask again."""
+
+    code = 11
+    name = "ENGINE_CRASHED"
+
+
+class EngineError(EngineFailure):
+    """The engine reported an error of its own."""
+
+    code = 12
+    name = "ENGINE_ERROR"
+
+
+class BadResponse(EngineFailure):
+    """The answer does not satisfy the response schema; ``text`` has it as it came."""
+
+    code = 13
+    name = "BAD_RESPONSE"
+
+
+class Shutdown(VlmError):
+    """The node was deactivated or shut down before the answer was complete."""
+
+    code = 14
+    name = "SHUTDOWN"
+
+
+class InternalError(VlmError):
+    """A defect of qwen3vl_ros; the message has the exception. Please report it."""
+
+    code = 15
+    name = "INTERNAL_ERROR"
+
+
+class Unreachable(VlmError):
+    """No node said anything about the question."""
+
+    name = "UNREACHABLE"
+
+
+class ServerUnavailable(Unreachable):
+    """No node serves the action, or it did not accept the question in time."""
+
+    name = "SERVER_UNAVAILABLE"
+
+
+class ServerInactive(ServerUnavailable):
+    """The node is there and rejects questions, because its lifecycle state is not active."""
+
+    name = "SERVER_INACTIVE"
+
+
+class ServerLost(Unreachable):
+    """The node accepted the question and then vanished, or its result is overdue."""
+
+    name = "SERVER_LOST"
+
+
+class NotSpinning(Unreachable):
+    """Nobody runs the callbacks of the node that the client was given."""
+
+    name = "NOT_SPINNING"
+
+
+class WouldDeadlock(Unreachable, RuntimeError):
+    """A blocking call was made on the one thread that could have brought its result."""
+
+    name = "WOULD_DEADLOCK"
+
+
+_BY_CODE: dict[int, type[VlmError]] = {
+    error.code: error
+    for error in (
+        BadRequest, Unsupported, BadImage, NoFrame, GoalTimeout, Busy, Preempted, Cancelled, PromptTooLong,
+        EngineNotReady, EngineCrashed, EngineError, BadResponse, Shutdown, InternalError,
+    )
+}  # fmt: skip
+
+
+def error_of_code(code: int) -> type[VlmError]:
+    """The exception of a constant of AskImage.action; InternalError for a number that this version does not know."""
+    return _BY_CODE.get(code, InternalError)

@@ -1,0 +1,258 @@
+"""From Python arguments to an AskImage goal; what makes no sense is refused here, before anything is sent."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
+
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.client.exceptions import BadImage, BadRequest
+from qwen3vl_ros.engines.plain_text import input_json, input_text
+from qwen3vl_ros.msg import ChatMessage
+
+if TYPE_CHECKING:
+    from rclpy.time import Time as RclpyTime
+
+ImageLike: TypeAlias = "NDArray[np.uint8] | str | os.PathLike[str] | bytes | Image | CompressedImage"
+"""A picture: uint8 array [height, width, 3] RGB or [height, width] grey, a file or what is in one, or a sensor_msgs
+message."""
+
+DEFAULT_TIMEOUT = 60.0
+"""Seconds a question may take, from its acceptance, when the caller says nothing."""
+
+_MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
+
+
+class Arguments(TypedDict, total=False):
+    """What :meth:`VlmClient.ask`, :meth:`~VlmClient.stream` and :meth:`~VlmClient.send` take beside the prompt."""
+
+    images: Sequence[ImageLike] | ImageLike | None
+    cameras: Sequence[str]
+    text_only: bool
+    system_prompt: str
+    task: str
+    slots: Mapping[str, Any] | None
+    response_schema: str | Mapping[str, Any] | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
+    seed: int | None
+    max_tokens: int | None
+    stop: Sequence[str]
+    priority: int
+    timeout: float
+    not_before: Time | RclpyTime | float | None
+    max_frame_age: float | None
+    session: str
+    history: Sequence[ChatMessage]
+    clip_duration: float | None
+    clip_frames: int
+
+
+def build_goal(
+    prompt: str,
+    *,
+    images: Sequence[ImageLike] | ImageLike | None = None,
+    cameras: Sequence[str] = (),
+    text_only: bool = False,
+    system_prompt: str = "",
+    task: str = "",
+    slots: Mapping[str, Any] | None = None,
+    response_schema: str | Mapping[str, Any] | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    stop: Sequence[str] = (),
+    priority: int = 0,
+    timeout: float = DEFAULT_TIMEOUT,
+    not_before: Time | RclpyTime | float | None = None,
+    max_frame_age: float | None = None,
+    session: str = "",
+    history: Sequence[ChatMessage] = (),
+    clip_duration: float | None = None,
+    clip_frames: int = 0,
+) -> AskImage.Goal:
+    """An AskImage goal; see :meth:`qwen3vl_ros.client.VlmClient.ask` for the arguments. Raises BadRequest."""
+    goal = AskImage.Goal(prompt=_text("prompt", prompt), task=_text("task", task))
+    if slots:
+        goal.slots = _slots(slots)
+    goal.system_prompt = _text("system_prompt", system_prompt)
+    goal.session = _text("session", session)
+    goal.history = [_turn(number, turn) for number, turn in enumerate(history)]
+    goal.cameras = _texts("cameras", cameras)
+    goal.text_only = bool(text_only)
+    goal.priority = _integer("priority", priority, 2**8)
+    goal.clip_frames = _integer("clip_frames", clip_frames, 2**16)
+    goal.timeout = _duration("timeout", timeout)
+    if not_before is not None:
+        goal.not_before = _time(not_before)
+    if max_frame_age is not None:
+        goal.max_frame_age = _duration("max_frame_age", max_frame_age)
+    if clip_duration is not None:
+        goal.clip_duration = _duration("clip_duration", clip_duration)
+    if response_schema is not None:
+        schema = response_schema if isinstance(response_schema, str) else json.dumps(response_schema)
+        goal.response_schema = _text("response_schema", schema)
+    numbers = {
+        "temperature": temperature, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
+    }  # fmt: skip
+    for name, number in numbers.items():
+        if number is not None:
+            if not number >= 0:
+                raise BadRequest(f"{name} must not be negative, got {number}; leave it out for the node's own value.")
+            setattr(goal.options, name, float(number))
+    for name, integer, limit in (("top_k", top_k, 2**31), ("max_tokens", max_tokens, 2**31), ("seed", seed, 2**63)):
+        if integer is not None:
+            setattr(goal.options, name, _integer(name, integer, limit))
+    goal.options.stop = _texts("stop", stop)
+    if images is not None:
+        _put_images(goal, images)
+    return goal
+
+
+# Message fields are not type-checked by every ROS distribution: a wrong type there ends the process while it is sent.
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise BadRequest(f"{name} is a string, got {type(value).__name__}.")
+    try:
+        return input_text(name, value)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+
+
+def _texts(name: str, values: Sequence[str]) -> list[str]:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise BadRequest(f"{name} is a list of strings, got {values!r:.200}: write {name}=['...'].")
+    return [_text(name, value) for value in values]
+
+
+def _slots(slots: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(input_json("slots", dict(slots)), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"{error}" if str(error).startswith("slots") else f"slots is not JSON: {error}.") from error
+
+
+def _turn(number: int, turn: ChatMessage) -> ChatMessage:
+    if not isinstance(turn, ChatMessage):
+        raise BadRequest(f"history[{number}] is a qwen3vl_ros.msg.ChatMessage, got {type(turn).__name__}.")
+    role = _text(f"history[{number}].role", turn.role)
+    return ChatMessage(role=role, content=_texts(f"history[{number}].content", turn.content))
+
+
+def _integer(name: str, value: int, limit: int) -> int:
+    if int(value) != value or not 0 <= value < limit:
+        raise BadRequest(f"{name} is a whole number from 0 to {limit - 1}, got {value}.")
+    return int(value)
+
+
+def _duration(name: str, seconds: float) -> Duration:
+    if not (math.isfinite(seconds) and 0 < seconds < 2**31):
+        raise BadRequest(f"{name} is a number of seconds greater than zero, got {seconds}.")
+    whole = int(seconds)
+    return Duration(sec=whole, nanosec=min(int((seconds - whole) * 1e9), 999_999_999))
+
+
+def _time(time: Time | RclpyTime | float) -> Time:
+    if isinstance(time, Time):
+        return time
+    nanoseconds = int(time * 1e9) if isinstance(time, (int, float)) else time.nanoseconds
+    return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+def _put_images(goal: AskImage.Goal, images: Sequence[ImageLike] | ImageLike) -> None:
+    """Place the pictures in the goal so that the model sees them in the caller's order."""
+    one = isinstance(images, (str, os.PathLike, bytes, np.ndarray, Image, CompressedImage))
+    pictures: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
+    messages = [_message(image) for image in pictures]
+    # The goal's fields put every raw picture before every compressed one: where that would change the order, all
+    # travel raw.
+    raw = [isinstance(message, Image) for message in messages]
+    if raw != sorted(raw, reverse=True):
+        messages = [message if isinstance(message, Image) else _decode(message) for message in messages]
+    goal.images = [message for message in messages if isinstance(message, Image)]
+    goal.compressed_images = [message for message in messages if isinstance(message, CompressedImage)]
+
+
+def _message(image: Any) -> Image | CompressedImage:
+    if isinstance(image, (Image, CompressedImage)):
+        _text("images: header.frame_id", image.header.frame_id)
+        return image
+    if isinstance(image, np.ndarray):
+        return _image_of_array(image)
+    if isinstance(image, (str, os.PathLike)):
+        return _image_of_file(Path(image))
+    if isinstance(image, bytes):
+        return _image_of_content(image, f"what begins with {image[:8].hex(' ')!r}")
+    raise BadImage(
+        "a picture is a numpy array, a file path, the bytes of a file, a sensor_msgs Image or CompressedImage, not "
+        f"{type(image).__name__}."
+    )
+
+
+def _image_of_array(pixels: NDArray[Any]) -> Image:
+    colour = pixels.ndim == 3 and pixels.shape[2] == 3
+    if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or 0 in pixels.shape:
+        raise BadImage(
+            f"a numpy picture is uint8 [height, width, 3] RGB or [height, width] grey, got {pixels.dtype} "
+            f"{list(pixels.shape)}."
+        )
+    message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding="rgb8" if colour else "mono8")
+    message.step = message.width * (3 if colour else 1)
+    message.data = _bytes(np.ascontiguousarray(pixels).data.cast("B"))
+    return message
+
+
+def _image_of_file(path: Path) -> Image | CompressedImage:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"the picture {path} cannot be read: {error.strerror or error}.") from error
+    return _image_of_content(content, str(path))
+
+
+def _image_of_content(content: bytes, name: str) -> Image | CompressedImage:
+    for magic, kind in _MAGIC.items():
+        if content.startswith(magic):
+            return CompressedImage(format=kind, data=_bytes(content))
+    return _image_of_array(_pixels(io.BytesIO(content), name))
+
+
+def _decode(message: CompressedImage) -> Image:
+    image = _image_of_array(_pixels(io.BytesIO(bytes(message.data)), f"compressed picture ({message.format})"))
+    image.header = message.header
+    return image
+
+
+def _pixels(source: Any, name: str) -> NDArray[np.uint8]:
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(source) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise BadImage(f"{name} is not a picture that can be read; JPEG and PNG always can ({error}).") from error
+
+
+def _bytes(content: Any) -> array[int]:
+    """Bytes as the array type that message fields take without a copy per element."""
+    data = array("B")
+    data.frombytes(content)
+    return data

@@ -1,0 +1,376 @@
+"""The handle of one question: what came so far, its end, and the iterator over its text as it comes."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from qwen3vl_ros.client.exceptions import Cancelled, InternalError, VlmError
+from qwen3vl_ros.engines.text_buffer import TextBuffer
+
+if TYPE_CHECKING:
+    from qwen3vl_ros.client.answer import Answer
+
+CANCEL_GRACE = 5.0
+"""Seconds that a node gets to confirm a cancel, with the text so far, before the question ends without it."""
+
+
+_FLOW = 0.25
+"""Seconds after a message for which a waiting thread brings the next one itself; Ctrl-C may have to wait as long."""
+
+_STOP_CHECK = 1.0
+"""Seconds after which a waiting thread looks whether ROS was shut down: a signal does that without telling anyone."""
+
+
+class Phase(enum.Enum):
+    """How far a question got on its way to the node."""
+
+    WAITING_SERVER = enum.auto()
+    SENT = enum.auto()
+    ACCEPTED = enum.auto()
+    DONE = enum.auto()
+
+
+class Carrier(Protocol):
+    """What a question needs from the link that carries it; nothing here but :meth:`read` blocks."""
+
+    def cancel(self, question: Question) -> None:
+        """Ask the node to cancel an accepted goal."""
+
+    def check_may_block(self) -> None:
+        """Raise WouldDeadlock where waiting on this thread would stop what is waited for."""
+
+    def read(self, enough: Callable[[], bool], until: float) -> bool:
+        """Bring what comes on the calling thread until ``enough()`` or ``until``, time.monotonic() seconds.
+
+        False, at once, where it has to wait for another thread to do so, or for the end.
+        """
+
+    def wake(self) -> None:
+        """Have a running :meth:`read` look whether it is enough; otherwise another thread brings what comes."""
+
+    def explain_stopped(self) -> VlmError | None:
+        """Why nothing can come any more; None while it can."""
+
+    def explain_overdue(self, question: Question, phase: Phase) -> VlmError:
+        """Why nothing came by the deadline."""
+
+
+class Question:
+    """A question on its way; made by :meth:`VlmClient.send`. Every method may be called from any thread.
+
+    Nothing but :meth:`result` blocks, so a behaviour can hold one and look at it at every tick.
+    """
+
+    def __init__(self, carrier: Carrier, prompt: str, timeout: float, grace: float, server_timeout: float) -> None:
+        self.prompt = prompt
+        self.timeout = timeout
+        self._carrier = carrier
+        self._grace = grace
+        self._server_timeout = server_timeout
+        self._changed = threading.Condition()
+        self._phase = Phase.WAITING_SERVER
+        self._deadline = time.monotonic() + server_timeout
+        self._streamed = TextBuffer()
+        self._reasoning = TextBuffer()
+        self._next_sequence = 0
+        self._news_at = -math.inf
+        self._gap = False
+        self._stage = 0
+        self._queue_position = 0
+        self._completion_tokens = 0
+        self._cancel_requested = False
+        self._on_change: Callable[[], None] | None = None
+        self._answer: Answer | None = None
+        self._error: VlmError | None = None
+        self._report: Answer | None = None  # what the node said last, also of a question that failed
+
+    # What a behaviour uses.
+
+    def done(self) -> bool:
+        """Whether it has ended: answered, failed, cancelled or overdue. Never blocks."""
+        self._expire()
+        return self._phase is Phase.DONE
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        with self._changed:
+            return self._so_far()
+
+    def text_since(self, start: int) -> str:
+        """``text[start:]``, in time that does not grow with ``start``: for whoever follows the answer as it comes."""
+        with self._changed:
+            return self._streamed.since(start) if self._report is None else self._report.text[start:]
+
+    @property
+    def reasoning(self) -> str:
+        """A thinking model's reasoning so far."""
+        with self._changed:
+            return str(self._reasoning) if self._report is None else self._report.reasoning
+
+    def reasoning_since(self, start: int) -> str:
+        """``reasoning[start:]``, as :meth:`text_since`."""
+        with self._changed:
+            return self._reasoning.since(start) if self._report is None else self._report.reasoning[start:]
+
+    @property
+    def stage(self) -> int:
+        """What the node is doing with it: a STAGE constant of AskImage's feedback."""
+        return self._stage
+
+    @property
+    def queue_position(self) -> int:
+        """Questions that the node answers before this one."""
+        return self._queue_position
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens generated so far, reasoning included."""
+        return self._completion_tokens
+
+    def exception(self) -> VlmError | None:
+        """Why it failed; None while it runs and when it was answered. Never blocks."""
+        self._expire()
+        return self._error
+
+    def result(self, timeout: float | None = None) -> Answer:
+        """The answer, waited for; raises the question's VlmError when it fails.
+
+        ``timeout``: seconds to wait, None = until the question ends, which it always does. TimeoutError when it is
+        still running then; the question goes on. WouldDeadlock where waiting would stop what is waited for.
+        """
+        if not self.done():
+            self._carrier.check_may_block()
+            self._wait(lambda: self._phase is Phase.DONE, timeout)
+            if self._phase is not Phase.DONE:
+                raise TimeoutError(f"the question {self.prompt[:60]!r} is still running after {timeout} s.")
+        if self._error is not None:
+            raise self._error
+        assert self._answer is not None
+        return self._answer
+
+    def on_change(self, callback: Callable[[], None] | None) -> None:
+        """Call ``callback`` whenever something came: a stage, a place in the queue, text, the end; None = no more.
+
+        It runs on the thread that brings the news, and must neither block nor raise. There is one: a second replaces
+        the first.
+        """
+        with self._changed:
+            self._on_change = callback
+        self._carrier.wake()
+
+    def cancel(self) -> None:
+        """Ask the node to stop. Returns at once; the question then ends as Cancelled, with the text so far."""
+        with self._changed:
+            if self._phase is Phase.DONE or self._cancel_requested:
+                return
+            self._cancel_requested = True
+            self._deadline = min(self._deadline, time.monotonic() + CANCEL_GRACE)
+            accepted = self._phase is Phase.ACCEPTED
+            if self._phase is Phase.WAITING_SERVER:
+                self._finish(None, Cancelled("The question was cancelled before a node was there to take it."))
+            self._changed.notify_all()
+        if accepted:
+            self._carrier.cancel(self)
+
+    # What the stream uses.
+
+    def deltas(self) -> Iterator[str]:
+        """The pieces of text as they come, from the first one; together they are the final text.
+
+        Ends when the question ends; raises its error then. Blocks like :meth:`result`.
+        """
+        index = 0
+        if not self.done():
+            self._carrier.check_may_block()
+        while True:
+            self._wait(functools.partial(self._has_more_than, index), None)
+            if time.monotonic() > self._deadline:
+                self._expire()
+            # The list only grows, and a question adds nothing after its end.
+            ended = self._phase is Phase.DONE
+            yield from (new := self._streamed.pieces[index:])
+            index += len(new)
+            if ended and index == len(self._streamed.pieces):
+                break
+        final, streamed = self.result().text, str(self._streamed)
+        if streamed != final:
+            raise InternalError(
+                f"the node's final text {final[:80]!r} is not what it streamed ({streamed[:80]!r}). "
+                "Please report it.",
+                text=final, answer=self._answer,
+            )  # fmt: skip
+
+    # What the link calls, on the thread that brings it.
+
+    @property
+    def phase(self) -> Phase:
+        """How far it got."""
+        return self._phase
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody asked for its end."""
+        return self._cancel_requested
+
+    def mark_sent(self) -> None:
+        """The goal is on its way to a node."""
+        self._enter(Phase.SENT, self._server_timeout)
+
+    def mark_accepted(self) -> None:
+        """The node took the goal: from here its own time-out counts."""
+        self._enter(Phase.ACCEPTED, CANCEL_GRACE if self._cancel_requested else self.timeout + self._grace)
+
+    def add_feedback(self, feedback: Any) -> None:
+        """Take one feedback message in. Messages may be missing; none is applied twice or out of order."""
+        with self._changed:
+            if self._phase is Phase.DONE or feedback.sequence < self._next_sequence:
+                return
+            self._news_at = time.monotonic()
+            if feedback.sequence > self._next_sequence:
+                self._gap = True
+            moved = (feedback.stage, feedback.queue_position) != (self._stage, self._queue_position)
+            self._stage = feedback.stage
+            self._queue_position = feedback.queue_position
+            self._completion_tokens = feedback.completion_tokens
+            self._reasoning.append(feedback.reasoning_delta)
+            if not self._gap:
+                self._add_text(feedback.delta)
+            elif (feedback.text or not feedback.completion_tokens) and feedback.text.startswith(str(self._streamed)):
+                # Lost messages are made good by the next one that carries all the text, or by the result.
+                self._gap = False
+                self._add_text(feedback.text[len(self._streamed) :])
+            # Last: with Ctrl-C on the way here, this message counts as lost.
+            self._next_sequence = feedback.sequence + 1
+            if moved or feedback.reasoning_delta:
+                self._tell()
+
+    def end(self, answer: Answer | None, error: VlmError | None) -> None:
+        """The node's last word, or the link's. Later ones are ignored."""
+        with self._changed:
+            self._finish(answer, error)
+
+    # Inside.
+
+    def _enter(self, phase: Phase, seconds: float) -> None:
+        with self._changed:
+            if self._phase is not Phase.DONE:
+                self._phase = phase
+                self._deadline = time.monotonic() + seconds
+                self._tell()
+
+    def _add_text(self, delta: str) -> None:
+        if delta:
+            self._streamed.append(delta)
+            self._tell()
+
+    def _finish(self, answer: Answer | None, error: VlmError | None) -> None:
+        if self._phase is Phase.DONE:
+            return
+        report = error.answer if error is not None else answer
+        if report is not None and report.text.startswith(str(self._streamed)):
+            self._add_text(report.text[len(self._streamed) :])
+        self._report = report
+        if error is not None and not error.text:
+            error.text = self._so_far()
+        self._answer = answer
+        self._error = error
+        self._phase = Phase.DONE
+        self._carrier.wake()
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        if self._on_change is not None:
+            self._on_change()
+
+    def _expire(self) -> None:
+        if self._phase is Phase.DONE:
+            return
+        if (stopped := self._carrier.explain_stopped()) is not None:
+            self.end(None, stopped)
+            return
+        if time.monotonic() < self._deadline:
+            return
+        phase = self._phase
+        if self._cancel_requested:
+            error: VlmError = Cancelled(f"The question was cancelled; the node did not confirm it in {CANCEL_GRACE} s.")
+        else:
+            error = self._carrier.explain_overdue(self, phase)
+        self.end(None, error)
+        if phase is Phase.ACCEPTED:
+            self._carrier.cancel(self)
+
+    def _so_far(self) -> str:
+        return str(self._streamed) if self._report is None else self._report.text
+
+    def _has_more_than(self, pieces: int) -> bool:
+        return len(self._streamed.pieces) > pieces or self._phase is Phase.DONE
+
+    def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
+        """Wait until ``condition`` or ``timeout``; the question's own deadline, which may move, always ends it."""
+        give_up = float("inf") if timeout is None else time.monotonic() + timeout
+        while not condition() and (now := time.monotonic()) < give_up:
+            until = min(self._deadline, give_up, now + _STOP_CHECK)
+            if not self._read(condition, until):
+                with self._changed:
+                    if not condition():
+                        self._changed.wait(max(0.0, until - time.monotonic()))
+            if time.monotonic() >= until:
+                self._expire()
+
+    def _read(self, enough: Callable[[], bool], until: float) -> bool:
+        """Bring what comes on this thread, which would only wait; False, at once, where that is for another one."""
+        if self._on_change is not None:
+            return False  # it may not have to wait until this thread comes back
+        flows = self._news_at + _FLOW
+        if time.monotonic() > flows:
+            self._carrier.wake()
+            return False
+        return self._carrier.read(enough, min(until, flows))
+
+
+class AnswerStream:
+    """The text of an answer as it comes; made by :meth:`VlmClient.stream`.
+
+    Iterating yields the pieces; leaving the loop early (``break``, an exception) cancels the question, and so does
+    leaving a ``with`` block. After the loop, :attr:`answer` is the whole answer.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            yield from self.question.deltas()
+        finally:
+            self.close()
+
+    @property
+    def answer(self) -> Answer:
+        """The final answer; waits for it where the text was not read to its end. Raises the question's VlmError."""
+        return self.question.result()
+
+    def cancel(self) -> None:
+        """Ask the node to stop; the loop then ends with Cancelled."""
+        self.question.cancel()
+
+    def close(self) -> None:
+        """Cancel the question unless it has ended."""
+        if not self.question.done():
+            self.question.cancel()
+
+    def __enter__(self) -> AnswerStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,103 @@
+"""The ready-made tasks that a node knows, as typed, frozen dataclasses."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qwen3vl_ros.client.exceptions import NotSpinning, ServerUnavailable
+from qwen3vl_ros.srv import ListTasks
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+_REPLY_TIME = 2.0
+"""Seconds for a reply before the node is asked again: one to a client that it has not discovered yet is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A blank of a task. ``type``: "text", "number", "boolean" or "texts". ``choices``: () = any text."""
+
+    name: str
+    type: str
+    description: str
+    required: bool = True
+    default: Any = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A ready-made task; see Task.msg. ``main``: the slot that the prompt fills, None where there is none."""
+
+    name: str
+    description: str
+    main: str | None
+    slots: tuple[Slot, ...]
+    parser: str
+    pictures: int
+    languages: tuple[str, ...]
+    source: str
+
+
+class TaskList:
+    """Asks the vlm node ``node_name`` what tasks it knows, with a service client of ``node``, which others spin.
+
+    One client for as long as ``node`` is used: the first reply to a new one may be lost.
+    """
+
+    def __init__(self, node: Node, node_name: str) -> None:
+        self._node = node
+        self._client: Any = node.create_client(ListTasks, f"{node_name}/list_tasks")
+
+    def ask(self, timeout: float) -> tuple[Task, ...]:
+        """The tasks; () while the node is unconfigured. ServerUnavailable or NotSpinning after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        service = self._client.service_name
+        if not self._client.wait_for_service(timeout):
+            raise ServerUnavailable(
+                f"No node serves {service}; waited {timeout:g} s. Start one with `qwen3vl-ros node`; if one runs, give "
+                "both sides the same ROS_DOMAIN_ID."
+            )
+        while (left := deadline - time.monotonic()) > 0:
+            arrived = threading.Event()
+            future = self._client.call_async(ListTasks.Request())
+            future.add_done_callback(lambda _, arrived=arrived: arrived.set())
+            if arrived.wait(min(left, _REPLY_TIME)):
+                return tuple(map(_task, future.result().tasks))
+            self._client.remove_pending_request(future)
+        raise NotSpinning(
+            f"A node serves {service}, but no reply came within {timeout:g} s: nobody spins node "
+            f"{self._node.get_name()}, or the other one hangs."
+        )
+
+    def close(self) -> None:
+        """Leave the node as it was."""
+        self._node.destroy_client(self._client)
+
+
+def _task(task: Any) -> Task:
+    return Task(
+        name=task.name,
+        description=task.description,
+        main=task.main or None,
+        slots=tuple(
+            Slot(
+                slot.name,
+                slot.type,
+                slot.description,
+                slot.required,
+                json.loads(slot.default_json or "null"),
+                tuple(slot.choices),
+            )
+            for slot in task.slots
+        ),
+        parser=task.parser,
+        pictures=task.pictures,
+        languages=tuple(task.languages),
+        source=task.source,
+    )

@@ -1,0 +1,158 @@
+"""VlmClient itself: asks, waits, streams. Everything public is in :mod:`qwen3vl_ros.client`."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from qwen3vl_ros.client.answer import Answer
+from qwen3vl_ros.client.background_node import OwnNode
+from qwen3vl_ros.client.goal import DEFAULT_TIMEOUT, build_goal
+from qwen3vl_ros.client.goal_tracker import Link
+from qwen3vl_ros.client.question import AnswerStream, Question
+from qwen3vl_ros.client.tasks import Task, TaskList
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from typing_extensions import Unpack
+
+    from qwen3vl_ros.client.goal import Arguments
+
+_number = itertools.count()
+
+
+class VlmClient:
+    """Asks the vlm node questions. Every method may be called from any thread, several questions at once.
+
+    ``node``: a node that somebody spins, whose executor then brings the answers (the client never spins it). None:
+    the client owns a node and a thread that spins it. Tokens come past the executor, to the thread that waits for them
+    or to one of the client; close it, or use it in a ``with`` block.
+    ``node_name``: name of the vlm node; relative to the namespace of ``node`` (or to ``namespace``, without one), so
+    that a behaviour in /robot1 asks /robot1/vlm; with a leading slash, absolute.
+    ``server_timeout``: seconds that a node gets to be found, and then to accept a question.
+    ``grace``: seconds beyond a question's own time-out after which a result that did not come is given up.
+    """
+
+    def __init__(
+        self,
+        node: Node | None = None,
+        *,
+        node_name: str = "vlm",
+        namespace: str = "",
+        server_timeout: float = 5.0,
+        grace: float = 5.0,
+    ) -> None:
+        self._node = node
+        self._node_name = node_name
+        self._task_list: TaskList | None = None
+        self._making = threading.Lock()
+        self._server_timeout = server_timeout
+        self._grace = grace
+        self._own = OwnNode(f"vlm_client_{os.getpid()}_{next(_number)}", namespace) if node is None else None
+        self._link = Link(node or self._own_node, f"{node_name}/ask_image", server_timeout)
+        if self._own is not None:
+            self._own.start()
+        atexit.register(self.close)  # no thread may wait in the middleware while the interpreter takes that down
+
+    @property
+    def _own_node(self) -> Node:
+        assert self._own is not None
+        return self._own.node
+
+    @property
+    def action(self) -> str:
+        """Full name of the action that it asks."""
+        return self._link.action
+
+    def ask(self, prompt: str, **arguments: Unpack[Arguments]) -> Answer:
+        """Ask and wait for the whole answer; raises a :class:`VlmError`, or WouldDeadlock where it must not wait.
+
+        Arguments, all optional, of :meth:`ask`, :meth:`stream` and :meth:`send`:
+
+        ``images``: one picture or several instead of the camera: numpy uint8 [height, width, 3] RGB or grey
+        [height, width], a file path, the bytes of a file, sensor_msgs Image or CompressedImage.
+        ``cameras``: names of cameras to look through; default the node's first one.
+        ``text_only``: True to ask without any picture.
+        ``task``: name of a ready-made task, whose main slot ``prompt`` fills; ``slots``: its other slots by name.
+        ``system_prompt``, ``session``, ``history`` (ChatMessage.msg): as in AskImage.action.
+        ``response_schema``: JSON Schema (dict or JSON text) that the answer must satisfy; see ``Answer.json``.
+        ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty``, ``seed``, ``max_tokens``, ``stop``:
+        as in GenerationOptions.msg; None = the node's own value.
+        ``priority``: 0 to 255, higher is served first.
+        ``timeout``: seconds from the question's acceptance, its time in the queue included (default 60).
+        ``not_before``: use no frame stamped earlier than this (builtin_interfaces or rclpy Time, or seconds).
+        ``max_frame_age``: seconds; use no frame older than this.
+        ``clip_duration`` (seconds) and ``clip_frames``: ask about a clip instead of a frame.
+
+        Interrupted (Ctrl-C), it cancels the question and passes the interruption on.
+        """
+        self._link.check_may_block()
+        question = self.send(prompt, **arguments)
+        try:
+            return question.result()
+        finally:
+            if not question.done():
+                question.cancel()
+
+    def stream(self, prompt: str, **arguments: Unpack[Arguments]) -> AnswerStream:
+        """Ask and iterate over the text as it comes; ``.answer`` is the whole answer afterwards.
+
+        for piece in (stream := client.stream("What do you see?")):
+            print(piece, end="", flush=True)
+        print(stream.answer.usage)
+
+        Leaving the loop early cancels the question. Arguments as for :meth:`ask`.
+        """
+        self._link.check_may_block()
+        return AnswerStream(self.send(prompt, **arguments))
+
+    def send(self, prompt: str, **arguments: Unpack[Arguments]) -> Question:
+        """Ask and return at once; look at ``done()`` and ``text`` of the question, for example once per tick.
+
+        Works in every callback. Raises only :class:`BadRequest`. Arguments as for :meth:`ask`.
+        """
+        goal = build_goal(prompt, **arguments)
+        timeout = arguments.get("timeout", DEFAULT_TIMEOUT)
+        question = Question(self._link, prompt, timeout, self._grace, self._server_timeout)
+        self._link.send(question, goal)
+        return question
+
+    def tasks(self, timeout: float | None = None) -> tuple[Task, ...]:
+        """The ready-made tasks that the node knows, its own files among them; () while it is unconfigured.
+
+        Waits; raises ServerUnavailable or NotSpinning after ``timeout`` (default server_timeout) seconds.
+        """
+        self._link.check_may_block()
+        with self._making:
+            if self._task_list is None:
+                self._task_list = TaskList(self._node or self._own_node, self._node_name)
+        return self._task_list.ask(self._server_timeout if timeout is None else timeout)
+
+    def wait_for_server(self, timeout: float | None = None) -> None:
+        """Return once a node serves the action; ServerUnavailable after ``timeout`` (default server_timeout) seconds.
+
+        Not needed before asking: a question waits by itself.
+        """
+        self._link.wait_for_server(self._server_timeout if timeout is None else timeout)
+
+    def close(self) -> None:
+        """Cancel what is open and free everything. Idempotent."""
+        atexit.unregister(self.close)
+        self._link.close()
+        if self._own is not None:
+            self._own.stop()
+        elif self._task_list is not None and self._node is not None and self._node.context.ok():
+            task_list, self._task_list = self._task_list, None
+            task_list.close()
+
+    def __enter__(self) -> VlmClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

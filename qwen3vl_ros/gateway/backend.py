@@ -1,0 +1,101 @@
+"""What the gateway needs from the robot; :mod:`qwen3vl_ros.gateway.ros_backend` has it from ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from qwen3vl_ros.client.question import Question
+from qwen3vl_ros.client.tasks import Task
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from qwen3vl_ros.client.goal import Arguments
+
+State: TypeAlias = Literal["absent", "unconfigured", "loading", "inactive", "ready", "busy"]
+"""``absent``: no node serves the action. The others are those of VlmStatus.msg."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """The node ``vlm`` as it was heard of last; fields as in VlmStatus.msg. ``message``: why it is not ready."""
+
+    state: State
+    message: str = ""
+    engine: str = ""
+    model: str = ""
+    queue_length: int = 0
+    queue_capacity: int = 0
+    tasks: tuple[str, ...] = ()
+    context_length: int = 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether a question would be taken and answered now."""
+        return self.state in ("ready", "busy")
+
+
+@dataclass(frozen=True, slots=True)
+class CameraStatus:
+    """A camera as the node sees it: ``rate`` in Hz and ``age`` of its newest frame in seconds, None = unknown."""
+
+    name: str
+    topic: str
+    rate: float | None = None
+    age: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The newest frame of a camera. ``stamp``: seconds and nanoseconds of the camera's clock.
+
+    ``age``: seconds by the robot's clock when the snapshot was ready. ``width`` and ``height`` in pixels are those of
+    the frame as it came; the JPEG may be smaller.
+    """
+
+    jpeg: bytes
+    stamp: tuple[int, int]
+    age: float
+    width: int
+    height: int
+
+
+def why_not(status: NodeStatus) -> str:
+    """Why the node does not take questions."""
+    reasons: dict[State, str] = {
+        "absent": "no node vlm is there: start it with `qwen3vl-ros node`, or wait until it is found",
+        "unconfigured": "the node vlm has no model",
+        "loading": "the node vlm is loading its model",
+        "inactive": "the node vlm is not active",
+    }
+    return f"{reasons.get(status.state, status.state)}{': ' * bool(status.message)}{status.message}"
+
+
+class UnknownCamera(LookupError):
+    """There is no camera of that name; the text has the names there are."""
+
+
+class Unavailable(Exception):
+    """The robot does not give now what was asked of it, such as a frame; the text is a sentence that says why."""
+
+
+class Robot(Protocol):
+    """A robot that answers questions. ``status`` and ``cameras`` return at once; the others may block for a while."""
+
+    def send(self, prompt: str, **arguments: Unpack[Arguments]) -> Question:
+        """Ask; see :meth:`qwen3vl_ros.client.VlmClient.send`. Raises BadRequest."""
+
+    def status(self) -> NodeStatus:
+        """How the node is."""
+
+    def cameras(self) -> Sequence[CameraStatus]:
+        """The cameras that questions can look through."""
+
+    def snapshot(self, name: str, width: int | None) -> Snapshot:
+        """The newest frame, ``width`` pixels wide at most. Raises :class:`UnknownCamera`, :class:`Unavailable`."""
+
+    def tasks(self) -> Sequence[Task]:
+        """The ready-made tasks. Raises :class:`Unavailable` when the node does not say."""

@@ -1,0 +1,126 @@
+"""``POST /v1/chat/completions``: a question in either dialect, answered whole or as it comes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from qwen3vl_ros.client.exceptions import ServerUnavailable, VlmError
+from qwen3vl_ros.client.question import Question
+from qwen3vl_ros.gateway.async_question import ClientGone, Following
+from qwen3vl_ros.gateway.backend import Robot, why_not
+from qwen3vl_ros.gateway.bodies import Bodies
+from qwen3vl_ros.gateway.chat_request import ChatRequest, read_json
+from qwen3vl_ros.gateway.chat_response import Reply, answer_of
+from qwen3vl_ros.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, of_vlm
+from qwen3vl_ros.gateway.form import read_form
+from qwen3vl_ros.gateway.limits import RateLimit, Slots
+from qwen3vl_ros.gateway.media import MediaDirectory
+from qwen3vl_ros.gateway.metrics import Metrics
+from qwen3vl_ros.gateway.models import ALIAS, check_model
+from qwen3vl_ros.gateway.pictures import PictureLimits, of_data_url, source_of
+from qwen3vl_ros.gateway.remote import RemotePictures
+from qwen3vl_ros.gateway.settings import Settings
+from qwen3vl_ros.gateway.streaming import EventStream, begun
+from qwen3vl_ros.gateway.to_goal import arguments_of, image_urls
+
+_NOBODY_TO_TELL: Final = 3600.0
+"""Seconds without news after which a whole answer's question is looked at: its progress interests nobody."""
+
+
+class Chat:
+    """Answers questions with ``robot``."""
+
+    def __init__(self, robot: Robot, settings: Settings, metrics: Metrics) -> None:
+        """Raises :class:`SettingsError` for a media_path that is no directory."""
+        self._robot = robot
+        self._timeout = settings.timeout
+        self._strict_model = settings.strict_model
+        self._slots = Slots(settings.concurrency)
+        self._rate = RateLimit(settings.rate_limit)
+        # Those that are answered, and one more: what is received must not take all memory either.
+        self._bodies = Bodies(settings.body_timeout, (settings.concurrency + 1) * settings.max_request_bytes)
+        self._fetch_time = settings.body_timeout
+        self._limits = PictureLimits(settings.max_image_bytes, settings.max_image_pixels)
+        self._remote = RemotePictures(settings.remote_image_hosts)
+        self._media = MediaDirectory(settings.media_path)
+        self._metrics = metrics
+        metrics.show_running(lambda: self._slots.taken)
+
+    async def answer(self, request: Request) -> Response:
+        """The response to a question. Raises :class:`ApiError`.
+
+        The question takes one of the slots only when all of it is there: a client may be slow, or mean to be.
+        """
+        self._rate.count(request.client.host if request.client else "unknown")
+        with ExitStack() as held:
+            try:
+                async with self._bodies.read(request) as whole:
+                    asked, pictures = await self._decode(whole)
+                    held.enter_context(self._slots.place())
+                request.state.pictures = len(pictures)
+                question, notes = await self._send(asked, pictures)
+                following = held.enter_context(Following(question, request.receive))
+                reply = Reply(self._robot.status().model or ALIAS, notes)
+                if not asked.stream:
+                    return await self._whole(following, reply, as_json=asked.response_schema is not None)
+                await begun(following)
+            except (ClientGone, ClientDisconnect):
+                raise ApiError(
+                    CLIENT_CLOSED_REQUEST, "client_closed_request", "the client closed the connection"
+                ) from None
+            except VlmError as error:
+                raise self._refused(error) from None
+            return EventStream(following, reply, asked, self._metrics, held.pop_all())
+
+    async def _decode(self, request: Request) -> tuple[ChatRequest, list[bytes]]:
+        """The question in the body, and the files of its images."""
+        if (encoding := request.headers.get("content-encoding", "").strip().lower()) not in ("", "identity"):
+            raise ApiError(
+                415,
+                "unsupported_content_encoding",
+                f"the body is encoded as {encoding[:40]!r} (Content-Encoding): send it as it is, images are compressed",
+            )
+        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            return await read_form(request, self._limits)
+        asked = await read_json(request)
+        with anyio.move_on_after(self._fetch_time):
+            return asked, [await self._picture(url) for url in image_urls(asked)]
+        raise ApiError(
+            400, "invalid_image_url", f"the images did not arrive within {self._fetch_time:g} s", param="messages"
+        )
+
+    async def _picture(self, url: str) -> bytes:
+        url = url.strip()
+        source = source_of(url)
+        if source == "http":
+            return await self._remote.fetch(url, self._limits)
+        read = of_data_url if source == "data" else self._media.read
+        return await anyio.to_thread.run_sync(read, url, self._limits)
+
+    async def _send(self, asked: ChatRequest, pictures: list[bytes]) -> tuple[Question, tuple[str, ...]]:
+        """Send the question to the node, whatever is known of its state: that may be of a node that is gone."""
+        if self._strict_model and (loaded := self._robot.status().model):
+            check_model(asked.model, loaded)
+        prompt, arguments, notes = arguments_of(asked, pictures, self._timeout)
+        question = await anyio.to_thread.run_sync(lambda: self._robot.send(prompt, **arguments))
+        return question, (*notes, *asked.notes)
+
+    async def _whole(self, following: Following, reply: Reply, *, as_json: bool) -> Response:
+        async for _ in following.news(_NOBODY_TO_TELL):
+            pass
+        answer = answer_of(following.question)
+        self._metrics.answered(answer)
+        return JSONResponse(reply.completion(answer, as_json=as_json))
+
+    def _refused(self, error: VlmError) -> ApiError:
+        """The HTTP error of a question that was not answered; where no node took it, with what is known of the node."""
+        status = self._robot.status()
+        if isinstance(error, ServerUnavailable) and not status.answers:
+            return of_vlm(type(error)(f"{error} What is known of it: {why_not(status)}."))
+        return of_vlm(error)

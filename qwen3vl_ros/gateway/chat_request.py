@@ -1,0 +1,221 @@
+"""The body of ``POST /v1/chat/completions``: OpenAI's, with this package's extensions.
+
+Here are the fields that have an effect; :mod:`qwen3vl_ros.gateway.request_fields` says what becomes of others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from starlette.requests import Request
+
+from qwen3vl_ros.gateway.errors import ApiError
+from qwen3vl_ros.gateway.request_errors import of_validation
+from qwen3vl_ros.gateway.request_fields import normalized, notes_on, plain_text
+
+
+class _Object(BaseModel):
+    """An object in the request; a field that is null is not there, and one without effect may be anything."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        return {name: value for name, value in values.items() if value is not None} if type(values) is dict else values
+
+
+class ImageUrl(_Object):
+    """Where an image is: a ``data:`` URL, or http(s) or a path where the gateway allows them."""
+
+    url: str
+
+
+class TextPart(_Object):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(_Object):
+    """An image; its URL may be given as a plain string, too."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl | str
+
+    @property
+    def url(self) -> str:
+        """The URL in either form."""
+        return self.image_url if isinstance(self.image_url, str) else self.image_url.url
+
+
+Part: TypeAlias = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class ChatTurn(_Object):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _silent_assistant(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("role") == "assistant" and values.get("content") is None:
+            return {**values, "content": ""}
+        return values
+
+    @property
+    def parts(self) -> list[TextPart | ImagePart]:
+        """The content as parts, without empty texts."""
+        parts = [TextPart(type="text", text=self.content)] if isinstance(self.content, str) else self.content
+        return [part for part in parts if isinstance(part, ImagePart) or part.text]
+
+
+class StreamOptions(_Object):
+    """What a stream has beside the text."""
+
+    include_usage: bool = False
+
+
+class JsonSchema(_Object):
+    """OpenAI's wrapping of a JSON Schema. Answers always satisfy it: ``strict`` says nothing."""
+
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class TextFormat(_Object):
+    """No constraint."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(_Object):
+    """Any JSON object, or, as llama.cpp has it, one that satisfies a schema."""
+
+    type: Literal["json_object"]
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class JsonSchemaFormat(_Object):
+    """JSON that satisfies a schema; ``schema`` may stand in the place of ``json_schema``."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrapped(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "schema" in values and "json_schema" not in values:
+            return {**values, "json_schema": {"schema": values["schema"]}}
+        return values
+
+
+class ChatRequest(_Object):
+    """OpenAI's request, and ``camera``, ``task`` and ``slots`` as in AskImage.action."""
+
+    model: str = Field("", description="Any name: one model answers, and the reply has its name.")
+    messages: list[ChatTurn] = Field(min_length=1)
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=1_000_000)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=2)
+    seed: int | None = Field(None, ge=0, lt=2**63)
+    max_tokens: int | None = Field(
+        None, ge=1, le=10_000_000, description="max_completion_tokens is another name of it. -1: the node's own."
+    )
+    stop: str | list[str] = []
+    response_format: Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] = (
+        TextFormat(type="text")
+    )
+    camera: str | list[str] = Field(
+        [], description="Names of cameras to look through, instead of images in the question."
+    )
+    task: str = Field("", description="Name of a ready-made task, which the question fills.")
+    slots: dict[str, Any] | None = Field(None, description="Other slots of the task.")
+    _notes: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the client is told about its request, a sentence each."""
+        return self._notes
+
+    @property
+    def cameras(self) -> list[str]:
+        """Names of the cameras."""
+        return [name for name in ([self.camera] if isinstance(self.camera, str) else self.camera) if name]
+
+    @property
+    def response_schema(self) -> dict[str, Any] | None:
+        """What ``response_format`` demands, as a JSON Schema."""
+        if isinstance(self.response_format, JsonSchemaFormat):
+            return self.response_format.json_schema.schema_
+        if isinstance(self.response_format, JsonObjectFormat):
+            return self.response_format.schema_ or {"type": "object"}
+        return None
+
+
+_KNOWN: Final[Mapping[str, frozenset[str]]] = {
+    "": frozenset(ChatRequest.model_fields),
+    "stream_options": frozenset(StreamOptions.model_fields),
+    "messages[]": frozenset(ChatTurn.model_fields),
+    "messages[].content[]": frozenset(TextPart.model_fields) | frozenset(ImagePart.model_fields),
+    "messages[].content[].image_url": frozenset(ImageUrl.model_fields),
+}
+"""The fields that have an effect, by place."""
+
+
+async def read_json(request: Request) -> ChatRequest:
+    """The request in a JSON body. Raises :class:`ApiError` 400 that names the field, and 415."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise ApiError(
+            415,
+            "unsupported_media_type",
+            f"the body is {content_type[:60] or 'of no type'}: send application/json, or a multipart/form-data form",
+        )
+    return await anyio.to_thread.run_sync(_parse, await request.body())  # pictures make it large
+
+
+def _parse(body: bytes) -> ChatRequest:
+    try:
+        values = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, "invalid_json", f"the body is not JSON: {error}") from None
+    return read(values, strict=True)
+
+
+def read(values: Any, *, strict: bool) -> ChatRequest:
+    """The request in a parsed body; ``strict``: "5" is no number. Raises :class:`ApiError` 400 that names the field."""
+    if not isinstance(values, dict):
+        raise ApiError(400, "invalid_value", 'the body has to be a JSON object (a dictionary): {"messages": [...]}')
+    try:
+        values, written = normalized(plain_text(values))
+        request = ChatRequest.model_validate(values, strict=strict)
+    except ValidationError as error:
+        raise of_validation(error, values, written) from None
+    except RecursionError:
+        raise ApiError(400, "invalid_json", "the body is nested too deeply") from None
+    request._notes = notes_on(values, _KNOWN)
+    return request
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def options_of(request: ChatRequest) -> Mapping[str, Any]:
+    """The sampling options that the request sets, by the names of :class:`qwen3vl_ros.client.goal.Arguments`."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
+    options = {name: value for name in names if (value := getattr(request, name)) is not None}
+    if request.stop:
+        options["stop"] = [request.stop] if isinstance(request.stop, str) else request.stop
+    return options

@@ -1,0 +1,150 @@
+"""OpenAI's objects of an answer: the completion, the chunks of a stream, and this package's additions to both."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from qwen3vl_ros.client.answer import Answer, Region, Usage
+from qwen3vl_ros.client.exceptions import BadResponse
+from qwen3vl_ros.client.question import Question
+
+STAGES: Final = ("queued", "frame", "encode", "prefill", "decode")
+"""Names of the stages of AskImage's feedback, by number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What all objects of one answer have in common.
+
+    ``model``: what the client is told that it talks to. ``notes``: about its request, beside those about the answer.
+    """
+
+    model: str
+    notes: tuple[str, ...] = ()
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def completion(self, answer: Answer, *, as_json: bool) -> dict[str, Any]:
+        """The whole answer; ``as_json``: the content is the checked JSON, without the code fence that may be around."""
+        message = {"role": "assistant", "content": _content(answer, as_json=as_json), "refusal": None}
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
+        return {
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created,
+            "model": answer.model or self.model,
+            "choices": [
+                {"index": 0, "message": message, "finish_reason": answer.finish_reason or "stop", "logprobs": None}
+            ],
+            "usage": usage_of(answer.usage),
+            "qwen3vl_ros": self.extension_of(answer),
+        }
+
+    def chunk(self, delta: Mapping[str, Any], finish_reason: str | None = None, **more: Any) -> dict[str, Any]:
+        """A piece of a stream."""
+        return self._chunk([{"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}], **more)
+
+    def usage_chunk(self, answer: Answer) -> dict[str, Any]:
+        """The piece with the usage that a stream ends with when it was asked for."""
+        return self._chunk([], usage=usage_of(answer.usage), qwen3vl_ros=self.extension_of(answer))
+
+    def extension_of(self, answer: Answer) -> dict[str, Any]:
+        """What OpenAI's objects have no place for, named like the fields of AskImage's result."""
+        return {
+            "regions": [_region(region) for region in answer.regions],
+            "json": answer.json,
+            "image_headers": [
+                {"stamp": {"sec": header.stamp.sec, "nanosec": header.stamp.nanosec}, "frame_id": header.frame_id}
+                for header in answer.image_headers
+            ],
+            "engine": answer.engine,
+            "probability": answer.probability,
+            "notes": [*answer.notes, *self.notes],
+        }
+
+    def _chunk(self, choices: list[Any], **more: Any) -> dict[str, Any]:
+        head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
+        return {**head, "choices": choices, **more}
+
+
+class JsonText:
+    """The text of an answer in JSON as it may be streamed: what begins with a code fence waits for its end."""
+
+    def __init__(self) -> None:
+        self._fenced: bool | None = None
+        self._blank: list[str] = []
+
+    def streamable(self, delta: str) -> str:
+        """What can be streamed once ``delta`` came: all that is certain to be part of the JSON."""
+        if self._fenced is None:
+            self._blank.append(delta)
+            if start := delta.lstrip()[:1]:
+                self._fenced = start == "`"
+                delta = "".join(self._blank)
+        return "" if self._fenced is not False else delta
+
+    def final(self, answer: Answer) -> str:
+        """All of it, at the end."""
+        return _content(answer, as_json=self._fenced is not False)
+
+
+def answer_of(question: Question) -> Answer:
+    """Return what a question that has ended was answered.
+
+    JSON that max_tokens cut off is an answer, too, with ``finish_reason`` "length" and a note: asking again, as clients
+    do after an error of the server, would end in the same place. Raises the question's VlmError otherwise.
+    """
+    error = question.exception()
+    if isinstance(error, BadResponse) and error.answer is not None and error.answer.finish_reason == "length":
+        return replace(error.answer, notes=(*error.answer.notes, str(error)))
+    return question.result()
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """OpenAI's usage, with the total time in milliseconds."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "total_time_ms": round((usage.total_time or 0.0) * 1000, 1),
+    }
+
+
+def stage_of(stage: int, queue_position: int) -> dict[str, Any]:
+    """How far a question is."""
+    return {"stage": STAGES[stage], "queue_position": queue_position}
+
+
+def event(data: Any) -> bytes:
+    """A server-sent event with JSON in it, in ASCII: many a client takes other characters, such as U+2028, for ends."""
+    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+
+def comment(text: str) -> bytes:
+    """A line that clients of server-sent events ignore, and that keeps the connection alive."""
+    return f": {text}\n\n".encode()
+
+
+def _content(answer: Answer, *, as_json: bool) -> str:
+    return json.dumps(answer.json, ensure_ascii=False) if as_json and answer.json is not None else answer.text
+
+
+def _region(region: Region) -> dict[str, Any]:
+    box, position = region.box, region.position
+    return {
+        "label": region.label,
+        "box": None if box is None else [box.x, box.y, box.width, box.height],
+        "point": None if region.point is None else list(region.point),
+        "polygon": [list(corner) for corner in region.polygon],
+        "image": region.image_index,
+        "position": None if position is None else [position.x, position.y, position.z],
+        "frame_id": None if position is None else position.frame_id,
+        "problem": region.position_error,
+    }

@@ -1,0 +1,93 @@
+"""Everything that goes wrong, as OpenAI's clients expect it: a status and ``{"error": {...}}``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from qwen3vl_ros.client.exceptions import (
+    BadImage,
+    BadRequest,
+    BadResponse,
+    Busy,
+    Cancelled,
+    EngineCrashed,
+    EngineError,
+    EngineNotReady,
+    GoalTimeout,
+    InternalError,
+    NoFrame,
+    Preempted,
+    PromptTooLong,
+    Shutdown,
+    Unreachable,
+    Unsupported,
+    VlmError,
+)
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's number for a question that was cancelled before it was answered."""
+
+
+class ApiError(Exception):
+    """An answer that is an error: HTTP ``status``, OpenAI's ``code`` and ``param``, and a sentence.
+
+    ``retry_after``: seconds after which trying again may help, None where it does not.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        return {"error": {"message": str(self), "type": _type(self.status), "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The HTTP response."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(self.body(), self.status, headers)
+
+
+_OF_VLM: Mapping[type[VlmError], tuple[int, int | None]] = {
+    PromptTooLong: (400, None),
+    BadImage: (400, None),
+    Unsupported: (400, None),
+    BadRequest: (400, None),
+    Cancelled: (CLIENT_CLOSED_REQUEST, None),
+    InternalError: (500, None),
+    EngineError: (502, None),
+    BadResponse: (502, None),
+    GoalTimeout: (504, None),
+    Busy: (503, 2),
+    NoFrame: (503, 2),
+    Preempted: (503, 2),
+    EngineCrashed: (503, 5),
+    EngineNotReady: (503, 5),
+    Shutdown: (503, 5),
+    Unreachable: (503, 5),
+    VlmError: (500, None),
+}
+"""HTTP status, and Retry-After in seconds, of everything that a question can end with; the most special first."""
+
+
+def of_vlm(error: VlmError) -> ApiError:
+    """The HTTP error of a question that was not answered."""
+    status, retry_after = next(found for kind, found in _OF_VLM.items() if isinstance(error, kind))
+    code = "context_length_exceeded" if isinstance(error, PromptTooLong) else error.name.lower()
+    return ApiError(status, code, str(error), retry_after=retry_after)
+
+
+def _type(status: int) -> str:
+    """OpenAI's kind of error."""
+    special = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+    return special.get(status, "invalid_request_error" if status < 500 else "server_error")

@@ -1,0 +1,64 @@
+"""How many questions at a time and a minute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from qwen3vl_ros.gateway.errors import ApiError
+
+_MOST_CLIENTS = 10_000
+"""Addresses that are remembered; when there are more, those that have been quiet longest are forgotten."""
+
+
+class Slots:
+    """Places for questions that are answered at the same time."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self.taken = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take one for as long as the block runs. Raises :class:`ApiError` 503 where there is none."""
+        if self.taken >= self._places:
+            raise ApiError(
+                503,
+                "busy",
+                f"{self.taken} questions are being answered, as many as are allowed: try again later",
+                retry_after=1,
+            )
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
+class RateLimit:
+    """So many questions a minute from one address; a quiet minute's worth may come at once (a token bucket)."""
+
+    def __init__(self, a_minute: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._a_minute = a_minute
+        self._now = now
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def count(self, client: str) -> None:
+        """A question came. Raises :class:`ApiError` 429 when it is one too many."""
+        if not self._a_minute:
+            return
+        now = self._now()
+        left, since = self._left.pop(client, (float(self._a_minute), now))
+        left = min(float(self._a_minute), left + (now - since) * self._a_minute / 60)
+        self._left[client] = (left - 1 if left >= 1 else left, now)  # at the end: the order is that of the last visit
+        if len(self._left) > _MOST_CLIENTS:
+            del self._left[next(iter(self._left))]
+        if left < 1:
+            wait = (1 - left) * 60 / self._a_minute
+            raise ApiError(
+                429,
+                "rate_limit_exceeded",
+                f"more than {self._a_minute} questions a minute from {client}: wait {wait:.1f} s",
+                retry_after=max(1, round(wait + 0.5)),
+            )

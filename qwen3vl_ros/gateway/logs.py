@@ -1,0 +1,133 @@
+"""Rotating logs: who asked, which model was loaded, what went wrong. Never a picture, a question or a token."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import re
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from qwen3vl_ros.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
+from qwen3vl_ros.gateway.metrics import Metrics
+
+ACCESS: Final = logging.getLogger("qwen3vl_ros.gateway.access")
+MODEL: Final = logging.getLogger("qwen3vl_ros.gateway.model")
+ERROR: Final = logging.getLogger("qwen3vl_ros.gateway.error")
+SERVER: Final = logging.getLogger("uvicorn.error")
+"""What uvicorn has to say; it goes to error.log, too."""
+
+_SIZE, _FILES = 5_000_000, 5
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that begin a line or command a terminal."""
+
+_CONTINUED: Final = "\n    "
+"""Where an entry goes on; entries themselves begin at the left margin, so that no entry can be made up inside one."""
+
+
+class Entries(logging.Formatter):
+    """Writes each record as one entry, whatever clients put into it: control characters are escaped."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the entry; further lines of it, such as those of a traceback, are indented."""
+        return _CONTINUED.join(_escaped(line) for line in super().format(record).rstrip("\n").split("\n"))
+
+
+def quoted(value: object, most: int) -> str:
+    """Return the first ``most`` characters of what a client chose as a JSON string, which ends where it seems to."""
+    return _escaped(json.dumps(str(value)[:most]))
+
+
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def open_logs(directory: Path) -> None:
+    """Write access.log, model.log and error.log there, 5 MB each, 5 old ones kept. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {"access": [ACCESS], "model": [MODEL], "error": [ERROR, SERVER]}
+    for name, loggers in files.items():
+        handler = logging.handlers.RotatingFileHandler(
+            directory / f"{name}.log", maxBytes=_SIZE, backupCount=_FILES, encoding="utf-8"
+        )
+        handler.setFormatter(Entries())
+        for logger in loggers:
+            logger.addHandler(handler)
+            logger.propagate = False
+            logger.setLevel(logging.WARNING if logger is SERVER else logging.INFO)
+
+
+class Defects:
+    """ASGI middleware: a defect of this package becomes a traceback in error.log, and OpenAI's error for the client."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if begun:
+                raise  # the server closes the connection: the client sees that the response is not whole
+            calls = "".join(traceback.format_tb(error.__traceback__))
+            # Cut short, in case it repeats what it was given.
+            what = quoted(scope["method"], 20), quoted(scope["path"], 200), type(error).__name__, quoted(error, 300)
+            ERROR.error("%s %s: %s: %s\n%s", *what, calls)
+            self._metrics.failed("internal_error")
+            message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__} (error.log has the details)"
+            await ApiError(500, "internal_error", message).response()(scope, receive, send)
+
+
+class AccessLog:
+    """ASGI middleware: a line for every request when it is over, and its part in the metrics."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state: dict[str, Any] = scope.setdefault("state", {})
+        status, begin = 500, time.monotonic()
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            duration = time.monotonic() - begin
+            if state.get("gone"):
+                status = CLIENT_CLOSED_REQUEST
+            route = scope.get("route")
+            path = getattr(route, "path", "other")
+            self._metrics.responded(path, status, duration)
+            client = scope["client"][0] if scope.get("client") else "-"
+            picture = state.get("picture_name") or (f"{state['pictures']} pictures" if state.get("pictures") else "-")
+            # The client's address and the method are single words, which the server has seen to.
+            shown = client, scope["method"], quoted(scope["path"], 200), quoted(picture, 100)
+            ACCESS.info("%s %s %s %s %d %.3f s", *shown, status, duration)

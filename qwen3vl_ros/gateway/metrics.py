@@ -1,0 +1,75 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from qwen3vl_ros.client.answer import Answer
+from qwen3vl_ros.gateway.backend import Robot
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
+"""Buckets from the shipped model on a desktop (tenths of a second) to a large one on a board (minutes)."""
+
+
+class Metrics:
+    """The numbers of one gateway, in a registry of its own."""
+
+    def __init__(self, robot: Robot) -> None:
+        registry = self._registry = CollectorRegistry()
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"qwen3vl_{name}", what, labels, registry=registry)
+
+        def seconds(name: str, what: str, *labels: str) -> Histogram:
+            return Histogram(f"qwen3vl_{name}_seconds", what, labels, buckets=_SECONDS, registry=registry)
+
+        def gauge(name: str, what: str, value: Callable[[], float]) -> None:
+            Gauge(f"qwen3vl_{name}", what, registry=registry).set_function(value)
+
+        self._gauge = gauge
+        self._requests = counter("requests", "HTTP requests", "path", "status")
+        self._errors = counter("errors", "Errors by OpenAI code", "code")
+        self._tokens = counter("tokens", "Tokens of answered questions", "kind")
+        self._duration = seconds("request_duration", "From the request to the end of its response", "path")
+        self._first_token = seconds("first_token", "From the question to the engine until its first token")
+        self._answer = seconds("answer", "From the acceptance of a question by the node to its answer")
+        self._queued = seconds("queue_wait", "From the acceptance of a question by the node until it was its turn")
+        gauge("node_up", "Whether the node takes questions", lambda: float(robot.status().answers))
+        gauge("queue_length", "Questions waiting in the node", lambda: robot.status().queue_length)
+        gauge("queue_capacity", "Places in the node's queue", lambda: robot.status().queue_capacity)
+
+    def show_running(self, running: Callable[[], int]) -> None:
+        """``running``: how many questions the gateway is having answered."""
+        self._gauge("questions_running", "Questions that the gateway is having answered", running)
+
+    def responded(self, path: str, status: int, duration: float) -> None:
+        """A request is over. ``path``: that of the route, so that clients cannot make up any number of them."""
+        self._requests.labels(path, str(status)).inc()
+        self._duration.labels(path).observe(duration)
+
+    def answered(self, answer: Answer) -> None:
+        """A question was answered."""
+        usage = answer.usage
+        for kind, tokens in (
+            ("prompt", usage.prompt_tokens),
+            ("cached", usage.cached_tokens),
+            ("completion", usage.completion_tokens),
+        ):
+            self._tokens.labels(kind).inc(tokens)
+        for histogram, value in (
+            (self._first_token, usage.first_token_time),
+            (self._answer, usage.total_time),
+            (self._queued, usage.queue_time),
+        ):
+            if value is not None:
+                histogram.observe(value)
+
+    def failed(self, code: str) -> None:
+        """A request was answered with this error."""
+        self._errors.labels(code).inc()
+
+    def text(self) -> bytes:
+        """All of it, in the text format 0.0.4."""
+        return generate_latest(self._registry)

@@ -1,0 +1,164 @@
+"""The node ``web``: the HTTP gateway to a node ``vlm``, which may run on another host.
+
+ROS runs on the thread "executor", HTTP on the asyncio loop of the thread "http"; what the first brings reaches the
+second as events, so neither ever waits for the other.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import rclpy.logging
+import uvicorn
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from qwen3vl_ros.gateway.app import create_app
+from qwen3vl_ros.gateway.logs import open_logs
+from qwen3vl_ros.gateway.ros_backend import RosRobot
+from qwen3vl_ros.gateway.settings import Settings, SettingsError, access
+from qwen3vl_ros.ros.stop_signal import StopSignal
+
+_GRACE = 1
+"""Seconds that responses get to end when the gateway does."""
+
+
+def declare(node: Node) -> Settings:
+    """Declare every parameter on ``node``; returns what they are. Raises rclpy's errors for values out of range."""
+    values: dict[str, Any] = {}
+    for parameter in fields(Settings):
+        descriptor = ParameterDescriptor(description=parameter.metadata["description"], read_only=True)
+        low, high = parameter.metadata["range"]
+        if isinstance(parameter.default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
+        elif high:
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+        default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        value = node.declare_parameter(parameter.name, default, descriptor).value
+        values[parameter.name] = tuple(value) if isinstance(value, list) else value
+    return Settings(**values)
+
+
+_BACKLOG = 2048
+"""Connections that wait while the server starts or is busy; uvicorn's own number."""
+
+_KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than clients and proxies keep theirs, which else would send a
+request just when it is closed."""
+
+
+class Gateway:
+    """A node, the robot that it sees, and the HTTP server in front of it."""
+
+    def __init__(self) -> None:
+        """Raises :class:`SettingsError`, OSError for a port that is taken or logs that cannot be written."""
+        self.node = rclpy.create_node("web")
+        settings = declare(self.node)
+        allowed = access(settings)
+        ros_logs = Path(str(rclpy.logging.get_logging_directory()))
+        directory = Path(settings.log_directory or ros_logs / "qwen3vl_web").expanduser()
+        open_logs(directory)
+        self._socket = _listen(settings.host, settings.port)
+        self.robot = RosRobot(self.node, settings.node_name)
+        config = uvicorn.Config(
+            create_app(self.robot, settings, allowed),
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # uvicorn's own way believes every client on this machine
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE,
+            timeout_keep_alive=_KEEP_ALIVE,
+        )
+        self._server = uvicorn.Server(config)
+        port = self._socket.getsockname()[1]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.node.get_logger().info(
+            f"http://{host}:{port} asks {self.robot.vlm}; {_open_to(settings, allowed.token)}; logs: {directory}"
+        )
+
+    def serve(self) -> None:
+        """Answer requests until :meth:`close`; on a thread of its own."""
+        self._server.run(sockets=[self._socket])
+
+    def close(self) -> None:
+        """End every question and the server."""
+        self.robot.close()
+        self._server.should_exit = True
+
+
+def _open_to(settings: Settings, token: str) -> str:
+    if token:
+        return "clients need the token"
+    return "open to everybody who reaches it" if settings.allow_without_token else "open to this machine"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)  # from now on, so that who is told of the address can connect
+    except OSError as error:
+        raise SettingsError(
+            f"nothing can listen on {host} port {port}: {error.strerror}; set the parameters host and port"
+        ) from error
+    return listening
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the gateway until SIGINT or SIGTERM; returns its exit status."""
+    stop = StopSignal()
+    rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        gateway = Gateway()
+    except Exception as error:  # noqa: BLE001 whatever is wrong with the parameters is shown as a sentence
+        print(f"web: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(gateway.node)
+    spinning = _thread("executor", lambda: _spin(executor), stop)
+    serving = _thread("http", gateway.serve, stop)
+    status = stop.wait()
+    gateway.close()
+    serving.join(_GRACE + 2)
+    executor.shutdown(timeout_sec=0.5)
+    gateway.node.destroy_node()
+    rclpy.shutdown()
+    spinning.join(2.0)
+    return status
+
+
+def _thread(name: str, run: Any, stop: StopSignal) -> threading.Thread:
+    """Run something; when it ends by itself the gateway must not look alive."""
+
+    def running() -> None:
+        try:
+            run()
+        finally:
+            stop.fail()
+
+    thread = threading.Thread(target=running, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

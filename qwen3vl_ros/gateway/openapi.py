@@ -1,0 +1,198 @@
+"""What the OpenAPI document says about each path, and the plain objects that some of them answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, Field
+
+from qwen3vl_ros.gateway.backend import CameraStatus, NodeStatus
+from qwen3vl_ros.gateway.chat_request import ChatRequest
+
+
+class ErrorDetail(BaseModel):
+    """OpenAI's error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """What every error answers with."""
+
+    error: ErrorDetail
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """Node, engine, queue and cameras. ``node``: whether it is there; ``message``: why it is not ready."""
+
+    node: bool
+    state: str
+    message: str
+    engine: str
+    model: str
+    queue_length: int
+    queue_capacity: int
+    cameras: Sequence[CameraStatus]
+    token_required: bool
+
+
+class Model(BaseModel):
+    """OpenAI's description of a model."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    max_model_len: int | None = Field(None, description="Tokens that prompt and answer may have together.")
+    meta: dict[str, int] | None = Field(None, description="The same as n_ctx, where clients of llama-server look.")
+
+
+class ModelList(BaseModel):
+    """OpenAI's list of models."""
+
+    object: str
+    data: list[Model]
+
+
+def status_report(status: NodeStatus, cameras: Sequence[CameraStatus], *, token_required: bool) -> StatusReport:
+    """What /api/status answers."""
+    fields = {name: value for name, value in asdict(status).items() if name not in ("tasks", "context_length")}
+    return StatusReport(node=status.state != "absent", cameras=cameras, token_required=token_required, **fields)
+
+
+_ERRORS: Final = {
+    400: "The request makes no sense; the message names the field.",
+    401: "The token is missing or wrong.",
+    403: "The request comes from a page of another site, or by a name that this gateway does not know.",
+    404: "There is no such thing.",
+    408: "The request did not arrive in time.",
+    413: "The request, or a picture in it, is too large.",
+    415: "A body or picture of this type is not taken.",
+    429: "Too many questions a minute from this address.",
+    499: "The question was cancelled.",
+    500: "A defect of this package.",
+    502: "The engine failed.",
+    503: "Not now: the node is not ready, too many questions are being answered, or the camera gives no frame.",
+    504: "The question's time ran out.",
+}
+
+
+def errors(*numbers: int) -> dict[int | str, dict[str, Any]]:
+    """The documentation of these errors, and of those that every path may answer with."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    return {
+        number: {"description": _ERRORS[number], "content": content} for number in sorted({401, 403, 413, *numbers})
+    }
+
+
+_FORM: Final = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {
+        "image": {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP."},
+        "prompt": {"type": "string", "description": "Without one, the image is described."},
+    },
+}
+_USAGE: Final = {
+    "type": "object",
+    "required": ["prompt_tokens", "completion_tokens", "total_tokens", "total_time_ms"],
+    "properties": {
+        "prompt_tokens": {"type": "integer"},
+        "completion_tokens": {"type": "integer"},
+        "total_tokens": {"type": "integer"},
+        "total_time_ms": {"type": "number"},
+    },
+}
+_REGION: Final = {
+    "type": "object",
+    "properties": {
+        "label": {"type": "string"},
+        "image": {"type": "integer", "description": "Index of the picture, from 0."},
+        "box": {
+            "type": ["array", "null"],
+            "items": {"type": "integer"},
+            "description": "[x, y, width, height] in pixels of the original picture.",
+        },
+        "point": {"type": ["array", "null"], "items": {"type": "number"}, "description": "[x, y] in those pixels."},
+        "polygon": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+        "position": {
+            "type": ["array", "null"],
+            "items": {"type": "number"},
+            "description": "[x, y, z] in metres in frame_id.",
+        },
+        "frame_id": {"type": ["string", "null"]},
+        "problem": {"type": "string", "description": "Why there is no position; empty where nobody can know one."},
+    },
+}
+_COMPLETION: Final = {
+    "type": "object",
+    "required": ["id", "object", "created", "model", "choices", "usage", "qwen3vl_ros"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "chat.completion"},
+        "created": {"type": "integer"},
+        "model": {"type": "string"},
+        "choices": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "object"}},
+        "usage": _USAGE,
+        "qwen3vl_ros": {
+            "type": "object",
+            "properties": {
+                "regions": {"type": "array", "items": _REGION},
+                "json": {"description": "The checked JSON, null without."},
+                "image_headers": {"type": "array", "items": {"type": "object"}},
+                "engine": {"type": "string"},
+                "probability": {"type": ["number", "null"], "description": "Of yes, for the task yes_no."},
+                "notes": {"type": "array", "items": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+CHAT_BODY: Final = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}},
+        "multipart/form-data": {"schema": _FORM},
+    },
+}
+"""Both dialects of a question."""
+
+CHAT_ANSWER: Final = {
+    "description": "The answer; with `stream`, its pieces as server-sent events, the last one `[DONE]`.",
+    "content": {"application/json": {"schema": _COMPLETION}, "text/event-stream": {"schema": {"type": "string"}}},
+}
+"""An answer, whole or as it comes."""
+
+FRAME: Final = {
+    "description": "The frame. X-Frame-Stamp: seconds.nanoseconds of the camera's clock; X-Frame-Age: seconds since "
+    "then; X-Frame-Size: WIDTHxHEIGHT as it came.",
+    "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+}
+"""A picture of a camera."""
+
+
+def describe(app: FastAPI, *, token_required: bool) -> None:
+    """Have the app's OpenAPI document say what FastAPI cannot see: the body that is read by hand, and the token."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            for model in (ChatRequest, ErrorBody):
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                document["components"]["schemas"] |= {**schema.pop("$defs"), model.__name__: schema}
+            if token_required:
+                document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+                document["security"] = [{"token": []}]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,143 @@
+"""Pictures in questions: out of ``data:`` URLs, and none larger than allowed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import string
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import PIL.Image
+
+from qwen3vl_ros.gateway.errors import ApiError
+
+_FORMATS: Final = ("JPEG", "PNG", "WEBP")
+_DATA_URL: Final = re.compile(r"data:\s*(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_BLANKS: Final = b" \t\r\n\f\v"
+_LETTERS: Final = string.ascii_letters.encode() + string.digits.encode()
+_ALPHABETS: Final = (_LETTERS + b"+/", _LETTERS + b"-_")
+"""Of base64: the ordinary one, and the one for URLs (RFC 4648, 4 and 5)."""
+
+_ORDINARY: Final = bytes.maketrans(b"-_", b"+/")
+
+_FOREIGN: Final[Mapping[str, re.Pattern[bytes]]] = {
+    name: re.compile(magic, re.DOTALL)
+    for name, magic in {
+        "GIF": rb"GIF8",
+        "BMP": rb"BM",
+        "TIFF": rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+",
+        "PDF": rb"%PDF",
+        "ICO": rb"\x00\x00[\x01\x02]\x00",
+        "HEIC": rb".{4}ftyp(?:hei[cxms]|hev[cxms])|.{4}ftyp(?:mif1|msf1).{0,40}(?:hei[cxms]|hev[cxms])",
+        "AVIF": rb".{4}ftyp.{0,40}avi[fs]|.{4}ftyp(?:mif1|msf1)",
+        "a film": rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ",
+        "JPEG 2000": rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51",
+        "JPEG XL": rb"\x00\x00\x00\x0cJXL |\xff\x0a",
+        "SVG": rb"(?:\xef\xbb\xbf)?\s{0,100}<(?:svg|\?xml|!DOCTYPE svg)",
+        "PPM": rb"P[1-7]\s",
+        "Photoshop": rb"8BPS",
+    }.items()
+}
+"""What images (and what is sent as one) in formats that are not taken begin with; the first that fits is what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLimits:
+    """``size`` in bytes of the file, ``pixels`` of the picture in it."""
+
+    size: int
+    pixels: int
+
+
+def source_of(url: str) -> Literal["data", "http", "file"]:
+    """Where an image with that URL is: in it, on another server, or in a file (a path, or ``file://`` and one).
+
+    Raises :class:`ApiError` 400 for a URL of another kind.
+    """
+    found = _SCHEME.match(url.lstrip(), 0, 30)
+    scheme = found[0].lower() if found else ""
+    if scheme in ("data:", "http:", "https:"):
+        return "data" if scheme == "data:" else "http"
+    if scheme in ("", "file:") and url.strip():
+        return "file"
+    raise ApiError(
+        400,
+        "invalid_image_url",
+        "an image's URL begins with data:image/jpeg;base64, (or http:// where the gateway allows its host)",
+        param="messages",
+    )
+
+
+def of_data_url(url: str, limits: PictureLimits) -> bytes:
+    """The image file in a ``data:`` URL, checked. Raises :class:`ApiError` 400, 413 and 415."""
+    url = url.lstrip()
+    head = _DATA_URL.match(url, 0, 300)
+    if head is None:
+        raise _broken("the data: URL has no comma before its data: write data:image/jpeg;base64,...")
+    if head["type"].strip() and not head["type"].strip().lower().startswith("image/"):
+        raise _unsupported(f"the data: URL holds {head['type'][:60]!r}, not an image")
+    if head["parameters"].lower().rpartition(";")[2].strip() != "base64":
+        raise _broken("the data: URL is not in base64: write data:image/jpeg;base64,...")
+    return checked(_of_base64(url[head.end() :], limits), limits)
+
+
+def _of_base64(text: str, limits: PictureLimits) -> bytes:
+    """Decode base64, with or without padding, white space and percent signs in it; anything else means damage."""
+    if "%" in text:
+        text = urllib.parse.unquote(text)
+    encoded = text.encode("ascii", "replace").translate(None, _BLANKS)  # "?" is none of base64's characters
+    if len(encoded) > limits.size * 4 // 3 + 100:
+        raise _too_large(limits)
+    letters = encoded.rstrip(b"=")
+    padding = len(encoded) - len(letters)
+    if padding > 2 or all(letters.translate(None, alphabet) for alphabet in _ALPHABETS):
+        raise _broken("the base64 in the data: URL is damaged: it has characters that are none of base64's")
+    if len(letters) % 4 == 1 or (padding and len(encoded) % 4):
+        raise _broken("the base64 in the data: URL is damaged: some of its characters are missing")
+    return base64.b64decode(letters.translate(_ORDINARY) + b"=" * (-len(letters) % 4))
+
+
+def checked(content: bytes, limits: PictureLimits) -> bytes:
+    """A picture file that may be decoded: its header is read, its pixels are not. Raises as :func:`of_data_url`."""
+    if len(content) > limits.size:
+        raise _too_large(limits)
+    if not content:
+        raise _broken("the picture is empty")
+    if (foreign := next((name for name, magic in _FOREIGN.items() if magic.match(content)), None)) is not None:
+        raise _unsupported(f"the image is {foreign}, which is not taken")
+    try:
+        with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            pixels = picture.width * picture.height
+            shown = f"{picture.width}x{picture.height} pixels"
+    except PIL.Image.DecompressionBombError:
+        pixels = limits.pixels + 1
+        shown = "far more pixels than a camera's image"
+    except Exception as error:  # noqa: BLE001 Pillow on untrusted bytes raises what it likes
+        raise _broken(
+            f"the picture's {len(content)} bytes are no JPEG, PNG or WebP that can be read ({type(error).__name__})"
+        ) from None
+    if pixels > limits.pixels:
+        raise ApiError(
+            413,
+            "image_too_large",
+            f"the image has {shown}; {limits.pixels} are accepted: scale it down",
+            param="messages",
+        )
+    return content
+
+
+def _broken(message: str) -> ApiError:
+    return ApiError(400, "bad_image", message, param="messages")
+
+
+def _unsupported(message: str) -> ApiError:
+    return ApiError(415, "unsupported_image", f"{message}; send JPEG, PNG or WebP", param="messages")
+
+
+def _too_large(limits: PictureLimits) -> ApiError:
+    return ApiError(413, "image_too_large", f"the picture is larger than {limits.size} bytes", param="messages")

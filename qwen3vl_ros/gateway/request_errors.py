@@ -1,0 +1,99 @@
+"""What is wrong with a request that does not have the form of one: a sentence, and the field as the client wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from qwen3vl_ros.gateway.errors import ApiError
+from qwen3vl_ros.gateway.request_fields import shown
+
+_KINDS: Final = {
+    "string": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "an object",
+    "model": "an object",
+    "model_attributes": "an object",
+}
+"""What pydantic's types of errors begin with, and what is expected then."""
+
+_LIMITS: Final = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "greater than or equal to"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "less than or equal to"),
+}
+
+
+def of_validation(error: ValidationError, values: Any, written: Mapping[str, str]) -> ApiError:
+    """Return the error 400 that names the first field that is wrong, and says what it has to be.
+
+    Args:
+        error: What pydantic says.
+        values: What was validated.
+        written: What the client called the fields, by their own names.
+    """
+    found = [(_place(each, values), each) for each in error.errors(include_url=False, include_input=False)]
+    steps = max((place for place, _ in found), key=len)  # of several alternatives, the one that fits best
+    here = [each for place, each in found if place == steps]
+    if here[0]["type"].startswith("union_tag"):
+        steps = (*steps, here[0]["ctx"]["discriminator"].strip("'"))
+    place = shown(".".join([written.get(step, step) for step in steps[:1]] + list(steps[1:])))
+    message = sentence(here)
+    return ApiError(400, "invalid_value", f"{place}: {message}" if place else message, param=place or None)
+
+
+def _place(error: ErrorDetails, values: Any) -> tuple[str, ...]:
+    """The place of a mistake as the client wrote it: pydantic's has the names of the tried alternatives, too."""
+    place: list[str] = []
+    steps = error["loc"]
+    tagged = False
+    for number, step in enumerate(steps):
+        if isinstance(values, dict):
+            if tagged and values.get("type") == step:  # the alternative that the type of a part or format chose
+                tagged = False
+                continue
+            inside = step in values
+        else:
+            inside = isinstance(step, int) and isinstance(values, list) and step < len(values)
+        if inside:
+            values, tagged = values[step], True
+        if inside or (number == len(steps) - 1 and error["type"] == "missing"):
+            place.append(str(step))
+    return tuple(place)
+
+
+def sentence(errors: Sequence[ErrorDetails]) -> str:
+    """Return what a value has to be, where pydantic found ``errors`` with it, one for each alternative."""
+    first = errors[0]
+    kind, context = first["type"], first.get("ctx", {})
+    if kind == "missing":
+        return "it is required"
+    if kind == "union_tag_not_found":
+        return "it is required: it says what this is"
+    if kind == "union_tag_invalid":
+        return f"{context['tag'][:60]!r} is not taken here; it has to be {_either(context['expected_tags'])}"
+    if kind == "literal_error":
+        return f"it has to be {_either(context['expected'])}"
+    if kind in _LIMITS:
+        name, words = _LIMITS[kind]
+        return f"it has to be {words} {context[name]:g}"
+    if kind == "too_short":
+        return f"it needs at least {context['min_length']} of them"
+    kinds = [_KINDS.get(each["type"].rpartition("_")[0], "") for each in errors]
+    if all(kinds):
+        return f"it has to be {' or '.join(dict.fromkeys(kinds))}"
+    return first["msg"].removeprefix("Value error, ")
+
+
+def _either(expected: str) -> str:
+    """``'a', 'b', 'c'`` as ``'a', 'b' or 'c'``."""
+    *some, last = expected.replace(" or ", ", ").split(", ")
+    return f"{', '.join(some)} or {last}" if some else last

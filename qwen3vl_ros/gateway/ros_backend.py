@@ -1,0 +1,228 @@
+"""The robot that the gateway asks, over ROS: questions, status, cameras and tasks of a node ``vlm``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import cv2
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage
+
+from qwen3vl_ros.client import VlmClient
+from qwen3vl_ros.client.exceptions import NotSpinning, ServerUnavailable
+from qwen3vl_ros.client.question import Question
+from qwen3vl_ros.client.tasks import Task
+from qwen3vl_ros.engines.base import BadImage
+from qwen3vl_ros.gateway.backend import (
+    CameraStatus,
+    NodeStatus,
+    Snapshot,
+    State,
+    Unavailable,
+    UnknownCamera,
+)
+from qwen3vl_ros.gateway.logs import MODEL
+from qwen3vl_ros.msg import VlmStatus
+from qwen3vl_ros.vision.compressed import decode
+from qwen3vl_ros.vision.encodings import to_rgb
+from qwen3vl_ros.vlm.frame_source import FrameSource, NoFrame
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from qwen3vl_ros.client.goal import Arguments
+
+NAMELESS: Final = "default"
+"""What the camera without a name is called over HTTP, where a path needs one."""
+
+_STATES: Final[dict[int, State]] = {
+    VlmStatus.UNCONFIGURED: "unconfigured",
+    VlmStatus.LOADING: "loading",
+    VlmStatus.INACTIVE: "inactive",
+    VlmStatus.READY: "ready",
+    VlmStatus.BUSY: "busy",
+}
+
+_LATCHED: Final = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+_FRAME_AGE: Final = 2.0
+"""Greatest age of a frame that is shown, seconds."""
+
+_FRAME_PATIENCE: Final = 3.0
+"""Seconds to wait for one: a subscription that was just made needs a part of that to find its publisher."""
+
+_IDLE: Final = 10.0
+"""Seconds after which a camera that nobody looks at is unsubscribed: pictures cost the network and this host."""
+
+_ANSWER_PATIENCE: Final = 5.0
+"""Seconds that the node gets to list its tasks."""
+
+_JPEG_QUALITY: Final = 90
+
+
+class RosRobot:
+    """Asks the node ``node_name`` through ``node``, which somebody spins. Every method may be called on any thread."""
+
+    def __init__(self, node: Node, node_name: str) -> None:
+        self._node = node
+        self._client = VlmClient(node, node_name=node_name)
+        self.vlm = self._client.action.rpartition("/")[0]
+        self._status: VlmStatus | None = None
+        self._cameras: tuple[CameraStatus, ...] = ()
+        self._views: dict[str, _View] = {}
+        self._views_lock = threading.Lock()
+        self._tasks: tuple[tuple[str, ...], Sequence[Task]] = ((), ())
+        node.create_subscription(VlmStatus, f"{self.vlm}/status", self._on_status, _LATCHED)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        node.create_timer(1.0, self._close_idle_views, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def send(self, prompt: str, **arguments: Unpack[Arguments]) -> Question:
+        """Ask; see :class:`qwen3vl_ros.gateway.backend.Robot`."""
+        names = {camera.name for camera in self._cameras}
+        cameras = arguments.get("cameras", ())
+        arguments["cameras"] = ["" if name == NAMELESS and name in names else name for name in cameras]
+        return self._client.send(prompt, **arguments)
+
+    def status(self) -> NodeStatus:
+        """The node as it told last, as long as it is there."""
+        status = self._status
+        if status is None or not self._node.count_publishers(f"{self.vlm}/status"):
+            return NodeStatus("absent", f"nothing was heard of {self.vlm}")
+        return NodeStatus(
+            state=_STATES[status.state],
+            message=status.message,
+            engine=status.engine,
+            model=status.model,
+            queue_length=status.queue_length,
+            queue_capacity=status.queue_capacity,
+            tasks=tuple(status.tasks),
+            context_length=status.context_length,
+        )
+
+    def cameras(self) -> Sequence[CameraStatus]:
+        """The cameras in the node's latest diagnostics; none while the node is away."""
+        return () if self.status().state == "absent" else self._cameras
+
+    def snapshot(self, name: str, width: int | None) -> Snapshot:
+        """The newest frame of a camera; blocks until there is one, ``_FRAME_PATIENCE`` at most."""
+        cameras = {camera.name: camera for camera in self.cameras()}
+        if name not in cameras:
+            known = ", ".join(map(repr, cameras)) or "none, as far as the node has told"
+            raise UnknownCamera(f"there is no camera {name!r}; there are {known}")
+        return self._view(cameras[name].topic).snapshot(width)
+
+    def tasks(self) -> Sequence[Task]:
+        """The node's tasks; asked for when their names have changed."""
+        status = self.status()
+        names, known = self._tasks
+        if not status.tasks or status.tasks == names:
+            return known if status.tasks else ()
+        try:
+            self._tasks = (status.tasks, self._client.tasks(_ANSWER_PATIENCE))
+        except (ServerUnavailable, NotSpinning) as error:
+            raise Unavailable(str(error)) from None
+        return self._tasks[1]
+
+    def close(self) -> None:
+        """Cancel what is being asked, and drop every camera."""
+        self._client.close()
+        with self._views_lock:
+            views, self._views = list(self._views.values()), {}
+        for view in views:
+            view.close()
+
+    def _on_status(self, status: VlmStatus) -> None:
+        before, self._status = self._status, status
+        if before is None or _shown(before) != _shown(status):
+            MODEL.info("%s: %s, engine %s, model %s %s", self.vlm, *_shown(status))
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        """The node sends all its parts in one message: what is not in it is not there."""
+        ours = [status for status in array.status if _values(status).get("node") == self.vlm]
+        if ours:
+            self._cameras = tuple(_camera(status) for status in ours if _part(status).startswith("camera"))
+
+    def _view(self, topic: str) -> _View:
+        with self._views_lock:
+            view = self._views.get(topic)
+            if view is None:
+                view = self._views[topic] = _View(self._node, topic)
+            view.used = time.monotonic()
+            return view
+
+    def _close_idle_views(self) -> None:
+        with self._views_lock:
+            idle = [topic for topic, view in self._views.items() if time.monotonic() - view.used > _IDLE]
+            views = [self._views.pop(topic) for topic in idle]
+        for view in views:
+            view.close()
+
+
+class _View:
+    """A camera that somebody looks at."""
+
+    def __init__(self, node: Node, topic: str) -> None:
+        compressed = topic.endswith("/compressed")  # as image_transport names them
+        self._frames = FrameSource(node, topic.removesuffix("/compressed"), "compressed" if compressed else "raw")
+        self._turn = threading.Lock()
+        self.used = time.monotonic()
+
+    def snapshot(self, width: int | None) -> Snapshot:
+        try:
+            with self._turn:
+                frame = self._frames.wait(0, _FRAME_AGE, time.monotonic() + _FRAME_PATIENCE)
+            if frame is None:
+                raise Unavailable("the camera was closed meanwhile")
+            message = frame.message()
+            pixels = decode(message) if isinstance(message, CompressedImage) else to_rgb(message)
+        except (NoFrame, BadImage) as error:
+            raise Unavailable(str(error)) from None
+        height, full_width = pixels.shape[:2]
+        if width is not None and width < full_width:
+            size = (width, max(1, round(height * width / full_width)))
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        jpeg = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))[1].tobytes()
+        # The frame's stamp, not the message's: a camera that does not stamp gets the time of arrival.
+        return Snapshot(jpeg, divmod(frame.stamp, 1_000_000_000), self._frames.age(frame), full_width, height)
+
+    def close(self) -> None:
+        self._frames.close()
+
+
+def _shown(status: VlmStatus) -> tuple[str, str, str, str]:
+    """What of a status goes into model.log; answering questions is no news there."""
+    state = "ready" if status.state == VlmStatus.BUSY else _STATES[status.state]
+    return state, status.engine, status.model, status.message
+
+
+def _values(status: DiagnosticStatus) -> dict[str, str]:
+    return {pair.key: pair.value for pair in status.values}
+
+
+def _part(status: DiagnosticStatus) -> str:
+    return str(status.name.partition(": ")[2])
+
+
+def _camera(status: DiagnosticStatus) -> CameraStatus:
+    values = _values(status)
+    return CameraStatus(
+        name=_part(status).removeprefix("camera").strip() or NAMELESS,
+        topic=values["topic"],
+        rate=_number(values["rate (Hz)"]),
+        age=_number(values["age of the newest frame (s)"]),
+        problem="" if status.level == DiagnosticStatus.OK else status.message,
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None  # "unknown", "none"

@@ -1,0 +1,129 @@
+"""An answer as server-sent events: progress while it waits, text as it comes, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing
+from typing import Any, Final
+
+import anyio
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from qwen3vl_ros.client.answer import Answer
+from qwen3vl_ros.client.exceptions import InternalError, VlmError
+from qwen3vl_ros.client.question import Phase
+from qwen3vl_ros.engines.text_buffer import TextBuffer
+from qwen3vl_ros.gateway.async_question import ClientGone, Following
+from qwen3vl_ros.gateway.chat_request import ChatRequest
+from qwen3vl_ros.gateway.chat_response import STAGES, JsonText, Reply, answer_of, comment, event, stage_of
+from qwen3vl_ros.gateway.errors import of_vlm
+from qwen3vl_ros.gateway.metrics import Metrics
+
+_KEEP_ALIVE: Final = 10.0
+"""Seconds of silence after which a stream carries a comment: proxies close connections that say nothing."""
+
+_CERTAIN: Final = 1.0
+"""Seconds after which a stream begins although the question may still be refused: its status is 200 from then on."""
+
+_SLOW_READER: Final = 30.0
+"""Seconds that a client may take to read a piece of a stream before it counts as gone."""
+
+
+async def begun(following: Following) -> None:
+    """Wait until the node works on the question, or it stands in the queue. Raises its VlmError if it ends before.
+
+    Refusals come at once, and still get the status that they deserve.
+    """
+    question = following.question
+    async for came in following.news(_CERTAIN):
+        if question.stage or question.queue_position or (not came and question.phase is Phase.ACCEPTED):
+            break
+    if question.done():
+        answer_of(question)
+
+
+class EventStream(Response):
+    """Sends the events of a question; whatever ends it, ``held`` is left, which cancels an unfinished question."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, following: Following, reply: Reply, asked: ChatRequest, metrics: Metrics, held: ExitStack
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._following = following
+        self._reply = reply
+        self._usage = asked.stream_options.include_usage
+        self._json = JsonText() if asked.response_schema is not None else None
+        self._metrics = metrics
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send it all."""
+        with self._held:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                async with aclosing(self._events()) as events:
+                    async for data in events:
+                        with anyio.fail_after(_SLOW_READER):
+                            await send({"type": "http.response.body", "body": data, "more_body": True})
+            except (ClientGone, TimeoutError, OSError):
+                scope["state"]["gone"] = True
+                return
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        question = self._following.question
+        shown, sent, n_text, n_reasoning = (0, 0), TextBuffer(), 0, 0
+        yield self._event({"role": "assistant", "content": ""})
+        async for came in self._following.news(_KEEP_ALIVE):
+            # In this order: the stage is that of the text, or a later one.
+            done, text, thought = question.done(), question.text_since(n_text), question.reasoning_since(n_reasoning)
+            stage = (question.stage, question.queue_position)
+            if not done and stage != shown:
+                shown = stage
+                if stage[0] == 0:
+                    yield comment(f"queued, position {stage[1]}")
+                yield self._event({}, qwen3vl_ros=stage_of(*stage))
+            elif not came:
+                yield comment(STAGES[stage[0]])
+            n_text += len(text)
+            n_reasoning += len(thought)
+            if thought:
+                yield self._event({"reasoning_content": thought})
+            if self._json is not None:
+                text = self._json.streamable(text)
+            if text and not done:
+                sent.append(text)
+                yield self._event({"content": text})
+        for data in self._end(str(sent)):
+            yield data
+        yield b"data: [DONE]\n\n"
+
+    def _end(self, text: str) -> list[bytes]:
+        """The last events, after ``text`` was sent."""
+        try:
+            answer = answer_of(self._following.question)
+            whole = answer.text if self._json is None else self._json.final(answer)
+            if not whole.startswith(text):
+                raise InternalError("the node's final text is not what it streamed. Please report it.")
+        except VlmError as error:
+            failure = of_vlm(error)
+            self._metrics.failed(failure.code)
+            return [event(failure.body())]
+        return self._success(answer, whole[len(text) :])
+
+    def _success(self, answer: Answer, rest: str) -> list[bytes]:
+        self._metrics.answered(answer)
+        events = [self._event({"content": rest})] if rest else []
+        reason = answer.finish_reason or "stop"
+        if self._usage:
+            return [*events, self._event({}, reason), event(self._reply.usage_chunk(answer))]
+        return [*events, self._event({}, reason, qwen3vl_ros=self._reply.extension_of(answer))]
+
+    def _event(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
+        if self._usage:
+            more = {"usage": None, **more}
+        return event(self._reply.chunk(delta, finish_reason, **more))

@@ -1,0 +1,118 @@
+"""From a request's messages to the arguments of a question to the node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from qwen3vl_ros.gateway.chat_request import ChatRequest, ChatTurn, ImagePart, TextPart, options_of
+from qwen3vl_ros.gateway.errors import ApiError
+from qwen3vl_ros.msg import ChatMessage
+
+if TYPE_CHECKING:
+    from qwen3vl_ros.client.goal import Arguments
+
+_DESCRIBE: Final = "Describe the image."
+
+
+def image_urls(request: ChatRequest) -> list[str]:
+    """The URLs of all pictures, in the order in which the model sees them."""
+    return [part.url for turn in request.messages for part in turn.parts if isinstance(part, ImagePart)]
+
+
+def arguments_of(
+    request: ChatRequest, pictures: Sequence[bytes], timeout: float
+) -> tuple[str, Arguments, tuple[str, ...]]:
+    """The prompt, what :meth:`VlmClient.send` takes beside it, and notes on what was made of the request.
+
+    ``pictures``: the files at :func:`image_urls`. ``timeout`` in seconds. Instructions at the beginning become the
+    system prompt, the last turn becomes the question; an image that comes without any text is to be described. Raises
+    :class:`ApiError` 400.
+    """
+    turns = list(request.messages)
+    if turns[-1].role != "user":
+        raise ApiError(
+            400, "invalid_value", "messages: the last one has to be the user's: it is what is asked", param="messages"
+        )
+    instructions: list[str] = []
+    while turns[0].role in ("system", "developer"):
+        instructions += _texts_of(turns.pop(0))
+    asked = turns[-1].parts
+    prompt, before = _split(asked, task=bool(request.task))
+    history = [_message(turn.role, turn.parts) for turn in turns[:-1] if turn.parts]
+    if before:
+        history.append(_message("user", before))
+    own_pictures = any(isinstance(part, ImagePart) for part in asked)
+    notes: tuple[str, ...] = ()
+    if not prompt.strip() and not before and not request.task:
+        prompt = ""
+        if not _ends_with_text_of_the_user(history):
+            if not own_pictures and not request.cameras:
+                raise ApiError(400, "invalid_value", "messages: the question has no text", param="messages")
+            prompt = _DESCRIBE
+            notes = (f"the question has no text: the model was asked {_DESCRIBE!r}",)
+    if own_pictures and request.cameras:
+        raise ApiError(
+            400, "invalid_value", "camera: the question brings a picture, too: choose one of them", param="camera"
+        )
+    arguments: Arguments = {
+        "images": list(pictures) or None,
+        "cameras": request.cameras,
+        "text_only": not request.cameras and not (own_pictures and not before),
+        "system_prompt": "\n\n".join(instructions),
+        "history": history,
+        "task": request.task,
+        "slots": request.slots,
+        "response_schema": request.response_schema,
+        "timeout": timeout,
+    }
+    arguments.update(options_of(request))  # type: ignore[typeddict-item]
+    return prompt, arguments, notes
+
+
+def _split(parts: list[TextPart | ImagePart], *, task: bool) -> tuple[str, list[TextPart | ImagePart]]:
+    """The prompt, and what has to go before it as a turn of its own.
+
+    A goal's pictures precede its prompt, and with a single text, or a task that is filled with it, that is as good as
+    any order. Where several texts and pictures alternate, their order has a meaning: all but the last text goes before,
+    and ends with a picture, since texts side by side are one.
+    """
+    if task:
+        return "\n".join(part.text for part in parts if isinstance(part, TextPart)), []
+    parts = _joined(parts)
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
+    if len(texts) <= 1:
+        return "".join(texts), []
+    if isinstance(parts[-1], TextPart):
+        return parts[-1].text, parts[:-1]
+    return "", parts
+
+
+def _joined(parts: Sequence[TextPart | ImagePart]) -> list[TextPart | ImagePart]:
+    """The parts, with texts side by side as one."""
+    joined: list[TextPart | ImagePart] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if isinstance(part, TextPart) and isinstance(last, TextPart):
+            joined[-1] = TextPart(type="text", text=last.text + part.text)
+        else:
+            joined.append(part)
+    return joined
+
+
+def _ends_with_text_of_the_user(history: Sequence[ChatMessage]) -> bool:
+    """Whether the turn before the question is the user's, too, and says what the question is about."""
+    return bool(history) and history[-1].role == "user" and any(part.strip() for part in history[-1].content)
+
+
+def _texts_of(turn: ChatTurn) -> list[str]:
+    if any(isinstance(part, ImagePart) for part in turn.parts):
+        raise ApiError(
+            400, "invalid_value", "messages: pictures belong to the user's turns, not to instructions", param="messages"
+        )
+    return [part.text for part in turn.parts if isinstance(part, TextPart)]
+
+
+def _message(role: str, parts: Sequence[TextPart | ImagePart]) -> ChatMessage:
+    content = [part.text if isinstance(part, TextPart) else "" for part in parts]
+    return ChatMessage(role="system" if role == "developer" else role, content=content)

@@ -1,0 +1,49 @@
+"""How sure the model was of its answer, or why nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qwen3vl_ros.engines.base import Description
+from qwen3vl_ros.prompts.request import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """``probability`` of the first choice, its share of ``mass``, which is what all of them had; None = unknown.
+
+    ``note`` says why it is unknown; "" too where the question has no choices.
+    """
+
+    probability: float | None = None
+    mass: float | None = None
+    note: str = ""
+
+
+def wanted_choices(question: Question, description: Description) -> tuple[tuple[str, ...], ...]:
+    """The choices whose probabilities the engine is asked for; () where it could not tell."""
+    if question.response_schema is not None or "probabilities" not in description.supports:
+        return ()
+    return question.choices
+
+
+def certainty(question: Question, description: Description, told: Sequence[float] | None) -> Certainty:
+    """What ``told``, the engine's probabilities of the question's choices, come to."""
+    if not question.choices:
+        return Certainty()
+    if question.response_schema is not None:
+        return Certainty(note="no probability: the answer is JSON (response_schema), which begins with no choice")
+    if "probabilities" not in description.supports:
+        return Certainty(
+            note=f"no probability: engine {description.engine!r} tells none of its tokens (llama does, and openai "
+            "where its server does)"
+        )
+    if told is None:
+        return Certainty(
+            note=f"no probability: engine {description.engine!r} got none for this answer; a server may not tell them "
+            "(logprobs), or the answer has no words"
+        )
+    if not sum(told):
+        return Certainty(mass=0.0, note="no probability: the model would have begun with none of the choices")
+    return Certainty(told[0] / sum(told), min(1.0, sum(told)))

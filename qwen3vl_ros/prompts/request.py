@@ -1,0 +1,177 @@
+"""A validated question: what a goal message says, checked, with every "unset" resolved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeAlias
+
+from qwen3vl_ros.engines.base import BadRequest, Description, Image, Message, Options, Unsupported
+from qwen3vl_ros.prompts.camera_view import CameraView
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+
+Parser: TypeAlias = Literal["text", "json", "regions", "regions_3d"]
+"""What an answer goes through."""
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.0, 1.0),
+    "top_k": (0, 1_000_000),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.0, 2.0),
+    "seed": (0, 2**63 - 1),
+    "max_tokens": (1, 10_000_000),
+}
+"""Inclusive ranges of the sampling options (GenerationOptions.msg)."""
+
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 256
+"""Stop strings of a goal, and characters of one: each is looked for in every token."""
+
+_GAP = "\n\n"
+"""What separates the texts of two turns that become one."""
+
+_ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An earlier turn of the conversation: texts, and None where the next picture of the question stands."""
+
+    role: Role
+    content: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked.
+
+    ``images``: sensor_msgs Image and CompressedImage messages; empty = look through ``cameras`` (names; empty = the
+    first one), unless ``text_only``.
+    ``history``: the turns before it, whose pictures are the first of ``images``.
+    ``task``: its name; ``parser``: what its answer goes through, None without one; ``pictures``: how many it needs;
+    ``choices``: groups of words that its answer begins with, of whose first one the probability is wanted;
+    ``prompt_through``: its prompt when the camera is known, None where that makes no difference.
+    ``asked``: names of the options that the question itself sets; the others in ``options`` are the node's defaults.
+    ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
+    """
+
+    prompt: str
+    system_prompt: str = ""
+    images: tuple[Any, ...] = ()
+    cameras: tuple[str, ...] = ()
+    text_only: bool = False
+    history: tuple[Turn, ...] = ()
+    not_before: int = 0
+    max_frame_age: float = 2.0
+    response_schema: Mapping[str, Any] | None = None
+    task: str = ""
+    parser: Parser | None = None
+    pictures: int = 1
+    choices: tuple[tuple[str, ...], ...] = ()
+    prompt_through: Callable[[CameraView], str] | None = None
+    options: Options = field(default_factory=Options)
+    asked: frozenset[str] = frozenset()
+
+    @property
+    def looks(self) -> bool:
+        """Whether it is asked through cameras: it brings no picture of its own and is not ``text_only``."""
+        return not self.text_only and len(self.images) == pictures_in(self.history)
+
+    def subject(self, pictures: int) -> int:
+        """Index of the first of all its ``pictures`` that it is about: its own, the history's where it has none."""
+        earlier = pictures_in(self.history)
+        return earlier if pictures > earlier else 0
+
+
+def pictures_in(history: Sequence[Turn]) -> int:
+    """How many pictures stand in these turns."""
+    return sum(turn.content.count(None) for turn in history)
+
+
+def conversation(question: Question, content: Sequence[str | Image], prompt: str) -> tuple[Message, ...]:
+    """Every turn that the model reads: instruction, history, and the question itself; no role has two in a row.
+
+    ``content``: all pictures, fitted, and what introduces them; those of the history come first. ``prompt``: the text
+    of the question as this engine gets it.
+    """
+    rest = iter(content)
+    turns = [
+        Message(turn.role, tuple(next(rest) if p is None else p for p in turn.content)) for turn in question.history
+    ]
+    if question.system_prompt:
+        turns.insert(0, Message("system", (question.system_prompt,)))
+    asked: tuple[str | Image, ...] = (*rest, prompt) if prompt else tuple(rest)
+    return _alternating((*turns, Message("user", asked)))
+
+
+def _alternating(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """The turns, with those of one role in a row as one: many chat templates, and engines, take no others."""
+    merged: list[Message] = []
+    for turn in turns:
+        content = turn.content
+        if merged and merged[-1].role == turn.role:
+            before = merged.pop().content
+            if before and content and isinstance(before[-1], str) and isinstance(content[0], str):
+                gap = "" if content[0].startswith(_GAP) else _GAP
+                content = (*before[:-1], f"{before[-1]}{gap}{content[0]}", *content[1:])
+            else:
+                content = (*before, *content)
+        merged.append(Message(turn.role, content))
+    return tuple(merged)
+
+
+def merge_options(asked: Mapping[str, Any], default: Mapping[str, Any]) -> Options:
+    """Sampling options of a goal over those of the node; a negative number is unset in both.
+
+    Raises :class:`BadRequest` naming the option that is out of range.
+    """
+    merged: dict[str, Any] = {}
+    for option in fields(Options):
+        name = option.name
+        if name == "stop":
+            continue
+        value = asked.get(name, -1)
+        check_option(name, value)
+        if value < 0:
+            value = default.get(name, -1)
+            check_option(name, value)
+        merged[name] = None if value < 0 else value
+    stop = tuple(asked.get("stop", ()))
+    if "" in stop:
+        raise BadRequest("options.stop: an empty stop string would end every answer at once; leave it out")
+    if len(stop) > MAX_STOPS:
+        raise BadRequest(f"options.stop: there are {len(stop)} stop strings, and {MAX_STOPS} are taken")
+    if (longest := max(map(len, stop), default=0)) > MAX_STOP_LENGTH:
+        raise BadRequest(f"options.stop: a stop string has {longest} characters, and {MAX_STOP_LENGTH} are taken")
+    return Options(**merged, stop=stop)
+
+
+def check_option(name: str, value: float) -> None:
+    """Raise :class:`BadRequest` unless ``value`` is negative (unset) or in the option's range."""
+    low, high = _RANGES[name]
+    if math.isnan(value) or value > high or (0 <= value < low) or (value == 0 and name in _ABOVE_ZERO):
+        bracket = "(" if name in _ABOVE_ZERO else "["
+        raise BadRequest(
+            f"options.{name}: {value:g} is outside {bracket}{low:g}, {high:g}]; a negative number leaves it unset"
+        )
+
+
+def check_supported(question: Question, description: Description) -> None:
+    """Raise :class:`Unsupported`, naming the field, when the engine cannot honour something the question sets."""
+    used = {
+        "system_prompt": bool(question.system_prompt),
+        "text_only": question.text_only and not question.images,
+        "stop": bool(question.options.stop),
+    } | dict.fromkeys(question.asked, True)
+    for name, is_used in used.items():
+        if is_used and name not in description.supports:
+            raise Unsupported(f"{name}: engine {description.engine!r} cannot honour it; leave it unset")
+
+
+def supported_options(question: Question, description: Description) -> Options:
+    """The question's options without those defaults of the node that the engine has no use for."""
+    unknown: dict[str, Any] = {name: None for name in _RANGES if name not in description.supports}
+    return replace(question.options, **unknown)

@@ -1,0 +1,1 @@
+"""What rclpy and the middleware lack, in one place."""

@@ -1,0 +1,75 @@
+"""A sub-command of qwen3vl-ros as a child process: its last lines are kept, its end is told, stopping it is sure."""
+
+from __future__ import annotations
+
+import collections
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+# The modules that this process sees, not those that lie in the current directory, which `python -m` puts first. And
+# even if this process is killed, that one ends: prctl(PR_SET_PDEATHSIG, SIGTERM), linux/prctl.h.
+_START = (
+    "import ctypes, json, sys; ctypes.CDLL(None).prctl(1, 15); sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "from qwen3vl_ros.cli.main import main; sys.exit(main())"
+)
+
+
+class Child:
+    """`qwen3vl-ros ARGUMENTS` in a session of its own, so that a Ctrl-C in the terminal leaves its end to us."""
+
+    def __init__(self, arguments: Sequence[str], on_exit: Callable[[Child], None]) -> None:
+        self.name = arguments[0]
+        self._lines: collections.deque[str] = collections.deque(maxlen=20)
+        self._on_exit = on_exit
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps(sys.path), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line.rstrip())
+        self._process.wait()
+        self._on_exit(self)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def last_words(self) -> str:
+        """How it ended, and the last lines it wrote."""
+        self._reader.join(1.0)
+        status = self._process.poll()
+        how = "is running" if status is None else f"ended with status {status}"
+        if status is not None and status < 0:
+            how = f"was killed by {signal.Signals(-status).name}"
+        lines = "\n".join(f"    {line}" for line in self._lines) or "    (nothing)"
+        return f"The process `qwen3vl-ros {self.name}` {how}. Its last lines:\n{lines}"
+
+    def ask_to_stop(self) -> None:
+        """Send SIGINT, which ends a ROS node cleanly."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
+    def stop(self, patience: float = 10.0) -> None:
+        """Wait for its end, ``patience`` seconds; then kill it."""
+        self.ask_to_stop()
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(1.0)

@@ -1,0 +1,179 @@
+"""The cameras that questions look through: pictures, and the depth and calibration that belong to them."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, Image
+
+from qwen3vl_ros.engines.base import BadRequest, FitMode
+from qwen3vl_ros.ros.polling_subscription import Closed
+from qwen3vl_ros.vision.fit import Rotation
+from qwen3vl_ros.vlm.frame_source import CameraHealth, Frame, FrameSource, Samples
+from qwen3vl_ros.vlm.parameters import CameraSettings, Settings, declare_camera
+
+_DEPTH_HISTORY = 10
+"""Depth pictures that wait in the middleware: a third of a second at 30 Hz, more than one can be late."""
+
+DEPTH_PATIENCE = 0.5
+"""Seconds that a depth picture, or a calibration, may come after the picture it belongs to."""
+
+
+_LOOK = 0.05
+"""Seconds after which who waits looks whether its question has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What there is of the depth of one picture; ``missing`` says why there is none."""
+
+    image: Image | None = None
+    depth_info: CameraInfo | None = None
+    colour_info: CameraInfo | None = None
+    missing: str = ""
+
+
+class Camera:
+    """One camera: its newest picture on demand, and what is needed to measure in it."""
+
+    def __init__(self, node: Node, name: str, settings: CameraSettings) -> None:
+        prefix = f"{name}/" if name else ""
+        self.name = name
+        self.fit = cast("FitMode", settings.fit) if settings.fit else None
+        self.rotation = cast("Rotation", settings.rotation)
+        columns, rows = settings.tiles.split("x")
+        self.grid = (int(columns), int(rows))
+        self.frames = FrameSource(node, f"{prefix}image", settings.transport)
+        self._info = Samples(node, f"{prefix}camera_info", CameraInfo, 1)
+        self._depth = Samples(node, f"{prefix}depth", Image, _DEPTH_HISTORY)
+        self._depth_info = Samples(node, f"{prefix}depth_info", CameraInfo, 1)
+        self._lock = threading.Lock()
+        self._depth_lock = threading.Lock()
+        self._recent: collections.deque[Frame] = collections.deque(maxlen=_DEPTH_HISTORY)
+        self._calibration: dict[str, CameraInfo] = {}
+
+    def wait(
+        self,
+        not_before: int,
+        max_age: float,
+        deadline: float,
+        ended: Callable[[], bool],
+        on_interrupt: Callable[[Callable[[], None]], None],
+    ) -> Frame | None:
+        """As :meth:`FrameSource.wait`, one caller after the other; ``on_interrupt`` is told how to end the wait."""
+        while not self._lock.acquire(timeout=0.05):  # another question looks through this camera
+            if ended():
+                return None
+        try:
+            on_interrupt(self.frames.interrupt)
+            return self.frames.wait(not_before, max_age, deadline, ended)
+        finally:
+            on_interrupt(lambda: None)
+            self._lock.release()
+
+    def depth_of(self, frame: Frame, tolerance: float, give_up: float, ended: Callable[[], bool]) -> Depth:
+        """The depth picture taken at most ``tolerance`` seconds from ``frame``.
+
+        Waits for it until ``give_up`` (time.monotonic() seconds), or until ``ended()`` is true.
+        """
+        if not self._depth.publishers:
+            return Depth(missing=f"nobody publishes {self._depth.topic}")
+        try:
+            while not self._depth_lock.acquire(timeout=_LOOK):  # another question measures with this camera
+                if ended():
+                    return Depth(missing="the question ended meanwhile")
+            try:
+                nearest = self._nearest_depth(frame.stamp, give_up, ended)
+                colour_info = self._newest_info(self._info, give_up, ended)
+                depth_info = self._newest_info(self._depth_info, 0.0, ended) or colour_info
+            finally:
+                self._depth_lock.release()
+        except Closed:
+            return Depth(missing="the camera was closed meanwhile")
+        if colour_info is None:
+            return Depth(missing=f"there is no calibration on {self._info.topic}")
+        if nearest is None:
+            return Depth(missing=f"no depth picture came on {self._depth.topic}")
+        apart = abs(nearest.stamp - frame.stamp) / 1e9
+        if apart > tolerance:
+            return Depth(
+                missing=f"the nearest picture on {self._depth.topic} is {apart:.3f} s from the colour picture; "
+                f"depth_tolerance is {tolerance:g} s"
+            )
+        return Depth(cast("Image", nearest.message()), depth_info, colour_info)
+
+    def calibration(self) -> CameraInfo | None:
+        """The newest that came; None while none did, and once the camera is closed."""
+        try:
+            with self._depth_lock:
+                return self._newest_info(self._info, 0.0, lambda: False)
+        except Closed:
+            return None
+
+    def health(self) -> CameraHealth:
+        """How the pictures come."""
+        return self.frames.health()
+
+    def close(self) -> None:
+        """Drop every subscription."""
+        for source in (self.frames, self._info, self._depth, self._depth_info):
+            source.close()
+
+    def _nearest_depth(self, stamp: int, give_up: float, ended: Callable[[], bool]) -> Frame | None:
+        while True:
+            self._recent.extend(self._depth.take())
+            if self._recent and self._recent[-1].stamp >= stamp:
+                break
+            if not _wait(self._depth, give_up, ended):
+                break
+        return min(self._recent, key=lambda frame: abs(frame.stamp - stamp), default=None)
+
+    def _newest_info(self, source: Samples, give_up: float, ended: Callable[[], bool]) -> CameraInfo | None:
+        samples = source.take()
+        known = self._calibration.get(source.topic)
+        if not samples and known is None and source.publishers and _wait(source, give_up, ended):
+            samples = source.take()
+        if samples:
+            known = deserialize_message(samples[-1].serialized, CameraInfo)
+            self._calibration[source.topic] = known
+        return known
+
+
+def _wait(source: Samples, give_up: float, ended: Callable[[], bool]) -> bool:
+    """Wait until ``source`` has a message; False at ``give_up``, or once ``ended()``."""
+    while not ended() and (left := give_up - time.monotonic()) > 0:
+        if source.wait(min(left, _LOOK)):
+            return True
+    return False
+
+
+def open_cameras(node: Node, settings: Settings) -> dict[str, Camera]:
+    """The cameras of the parameter ``cameras`` by name. Raises RuntimeError for a name that is none for a topic."""
+    cameras: dict[str, Camera] = {}
+    try:
+        for name in dict.fromkeys(settings.cameras):
+            cameras[name] = Camera(node, name, declare_camera(node, name, settings))
+    except Exception as error:
+        for camera in cameras.values():
+            camera.close()
+        raise RuntimeError(str(error)) from error
+    return cameras
+
+
+def chosen(cameras: Mapping[str, Camera], names: Sequence[str]) -> list[Camera]:
+    """The cameras that a question names, in its order; the first of all where it names none.
+
+    Raises :class:`BadRequest` for a name that there is not.
+    """
+    for name in names:
+        if name not in cameras:
+            known = ", ".join(repr(known) for known in cameras)
+            raise BadRequest(f"cameras: there is no camera {name!r}; the parameter cameras has {known}")
+    return [cameras[name] for name in dict.fromkeys(names)] or [next(iter(cameras.values()))]

@@ -1,0 +1,167 @@
+"""The pictures of a question: from its cameras or its goal, turned, taken apart and fitted as the engine wants them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
+
+from qwen3vl_ros.engines.base import BadRequest, Description, Image, ImageInput, Stage
+from qwen3vl_ros.prompts.request import Question, pictures_in
+from qwen3vl_ros.vision.compressed import decode
+from qwen3vl_ros.vision.encodings import to_rgb
+from qwen3vl_ros.vision.fit import Fit, fit_image
+from qwen3vl_ros.vision.tiles import tiles
+from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
+from qwen3vl_ros.vlm.frame_source import Frame
+from qwen3vl_ros.vlm.job import Job, Progress
+
+
+@dataclass(slots=True)
+class Picture:
+    """A picture that a question is about: as it came (uint8 [height, width, 3] RGB), and how it was fitted.
+
+    ``fits``: one, or those of its parts where the camera has ``tiles``. ``camera`` and ``frame`` are None for one that
+    came with the goal. ``depth`` is what belongs to the frame.
+    """
+
+    header: Header
+    pixels: Image
+    fits: tuple[Fit, ...]
+    camera: Camera | None = None
+    frame: Frame | None = None
+    depth: Depth = field(default_factory=Depth)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def fetch_depth(self, tolerance: float, give_up: float, ended: Callable[[], bool]) -> None:
+        """Take the depth picture of the frame's moment, once; waits for it until ``give_up`` or ``ended()``."""
+        if self.camera is not None and self.frame is not None and self.depth == Depth():
+            self.depth = self.camera.depth_of(self.frame, tolerance, give_up, ended)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a question looks at. ``content``: every picture or part of one, fitted, after the words that announce it.
+
+    ``subject``: index of the first picture that it is about; those before belong to earlier turns.
+    """
+
+    pictures: tuple[Picture, ...] = ()
+    content: tuple[str | Image, ...] = ()
+    subject: int = 0
+
+    @property
+    def own(self) -> tuple[Picture, ...]:
+        """The pictures that it is about."""
+        return self.pictures[self.subject :]
+
+    @property
+    def parts(self) -> int:
+        """How many pictures, or parts of them, the model sees of those."""
+        return sum(len(picture.fits) for picture in self.own)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a picture comes from, and in how many (columns, rows) of parts the model sees it."""
+
+    message: Any
+    camera: Camera | None = None
+    frame: Frame | None = None
+    grid: tuple[int, int] = (1, 1)
+
+    @property
+    def parts(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+def look(job: Job, cameras: Mapping[str, Camera], frame_timeout: float, description: Description) -> Seen | None:
+    """What the question of ``job`` is about, fitted for the engine; None when the job ended before.
+
+    ``frame_timeout``: seconds to wait for a fresh frame, 0 = as long as the job has time. Raises :class:`BadRequest`,
+    :class:`BadImage` and :class:`qwen3vl_ros.vlm.frame_source.NoFrame`.
+    """
+    question = job.question
+    sources = [_Source(message) for message in question.images]
+    if question.looks:
+        job.asker.progress(Progress(Stage.WAITING_FRAME))
+        deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
+        for camera in chosen(cameras, question.cameras):
+            frame = _frame(job, camera, deadline)
+            if frame is None:
+                return None
+            # A part has another field of view than the camera: of no use to a model that is to guess metres.
+            grid = (1, 1) if question.parser == "regions_3d" else camera.grid
+            sources.append(_Source(frame.message(), camera, frame, grid))
+    subject = question.subject(len(sources))
+    _check_counts(question, sources, subject, description)
+    pictures: list[Picture] = []
+    content: list[str | Image] = []
+    number, several = 0, sum(source.parts for source in sources[subject:]) > 1
+    for index, source in enumerate(sources):
+        pixels = decode(source.message) if isinstance(source.message, CompressedImage) else to_rgb(source.message)
+        images, fits = zip(*_fitted(pixels, source, description.image_input), strict=True)
+        pictures.append(Picture(source.message.header, pixels, fits, source.camera, source.frame))
+        for part, image in enumerate(images):
+            number += index >= subject
+            # Pictures of earlier turns stand where those turns say; those of a goal are announced to be referred to.
+            if several and (source.camera or (question.parser == "regions" and index >= pictures_in(question.history))):
+                content.append(_announcement(number, source, part))
+            content.append(image)
+    return Seen(tuple(pictures), tuple(content), subject)
+
+
+def _check_counts(question: Question, sources: Sequence[_Source], subject: int, description: Description) -> None:
+    parts, own = sum(source.parts for source in sources), len(sources) - subject
+    if description.max_images is not None and parts > description.max_images:
+        counted = "pictures in the goal" if parts == len(sources) else "pictures, the parts of `tiles` counted,"
+        raise BadRequest(f"{parts} {counted}; engine {description.engine!r} takes {description.max_images}")
+    if sources and own < question.pictures:
+        raise BadRequest(f"task {question.task} is about {question.pictures} pictures; the goal has {own}")
+    if own > 1 and question.parser == "regions_3d":
+        raise BadRequest(f"task {question.task} looks at one picture; the goal has {own}: ask about each")
+
+
+def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tuple[Image, Fit]]:
+    """Each part as the engine wants it, and how to undo that."""
+    if source.camera is None:
+        yield fit_image(pixels, wanted)
+        return
+    if source.camera.fit is not None:
+        wanted = replace(wanted, fit=source.camera.fit)
+    rotation = source.camera.rotation
+    height, width, _ = pixels.shape
+    across, down = (width, height) if rotation % 180 == 0 else (height, width)
+    for part in tiles(across, down, *source.grid):
+        yield fit_image(pixels, wanted, rotation, None if source.grid == (1, 1) else part)
+
+
+def _announcement(number: int, source: _Source, part: int) -> str:
+    """What stands before a picture: its number, which an answer refers to, and what it shows."""
+    words = [f"Picture {number}"]
+    if source.camera is not None and source.camera.name:
+        words.append(f"camera {source.camera.name}")
+    (columns, rows), (row, column) = source.grid, divmod(part, source.grid[0])
+    words += [f"row {row + 1} of {rows}"] if rows > 1 else []
+    words += [f"column {column + 1} of {columns}"] if columns > 1 else []
+    return ", ".join(words) + ": "
+
+
+def _frame(job: Job, camera: Camera, deadline: float) -> Frame | None:
+    """A fresh frame; None when the job ended before. Raises :class:`NoFrame` at ``deadline``."""
+    question = job.question
+
+    def interrupted_by(interrupt: Callable[[], None]) -> None:
+        job.interrupt = interrupt
+
+    return camera.wait(
+        question.not_before, question.max_frame_age, deadline, lambda: job.ending is not None, interrupted_by
+    )

@@ -1,0 +1,155 @@
+"""One accepted question on its way to its result, whoever asked it (action goal or service call)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from std_msgs.msg import Header
+
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.engines.base import Chunk, Stage, Usage
+from qwen3vl_ros.prompts.probability import Certainty
+from qwen3vl_ros.prompts.request import Question
+from qwen3vl_ros.vision.region import Region
+from qwen3vl_ros.vlm.deadlines import Deadlines
+
+Code = AskImage.Result
+"""Home of the error code constants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a question ends otherwise than by being answered: an AskImage error code and its sentence."""
+
+    code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a question ended. Times in seconds; None = that stage was not reached. ``notes``: a sentence each."""
+
+    ending: Ending | None = None
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: str = ""
+    json: str = ""
+    headers: tuple[Header, ...] = ()
+    regions: tuple[Region, ...] = ()
+    certainty: Certainty = field(default_factory=Certainty)
+    notes: tuple[str, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    queue_time: float | None = None
+    image_time: float | None = None
+    total_time: float = 0.0
+    engine: str = ""
+    model: str = ""
+
+
+@dataclass(slots=True)
+class Progress:
+    """One feedback message. ``text`` None = thinned out."""
+
+    stage: Stage
+    queue_position: int = 0
+    delta: str = ""
+    text: str | None = ""
+    reasoning_delta: str = ""
+    completion_tokens: int = 0
+
+
+class Asker(Protocol):
+    """Who asked: gets told of the start, of progress and of the end, from any thread."""
+
+    @property
+    def goal_id(self) -> str:
+        """Identifier, 32 hexadecimal digits."""
+        ...
+
+    def started(self) -> None:
+        """The question left the queue."""
+
+    def progress(self, progress: Progress) -> None:
+        """Something happened."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """It is over; called once."""
+
+
+class Job:
+    """A question, its deadline, and the one way to end it early.
+
+    Cancel, time-out, preemption and shutdown all call :meth:`end`; the first one wins, whatever stage the question is
+    in. ``on_end`` then runs once, in that caller's thread, to interrupt the stage. Everything the job waits for arrives
+    in ``inbox``. ``position``: how many are before it, as whoever asked was told last; None = not yet.
+    ``priority``: higher is served first. ``timeout`` in seconds from now.
+    """
+
+    def __init__(
+        self, asker: Asker, priority: int, timeout: float, on_end: Callable[[Job], None], deadlines: Deadlines
+    ) -> None:
+        self.asker = asker
+        self.priority = priority
+        self.accepted = time.monotonic()
+        self.inbox: queue.SimpleQueue[Chunk | Exception | None] = queue.SimpleQueue()
+        self.interrupt: Callable[[], None] = lambda: None
+        self.done = threading.Event()
+        self.position: int | None = None
+        self.checked: Question | None = None
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._ending: Ending | None = None
+        self._finished = False
+        self._timeout = timeout
+        self._deadline = deadlines.add(self.accepted + timeout, self._expire)
+
+    @property
+    def question(self) -> Question:
+        """What is asked, which is known once the goal was checked: ``checked``."""
+        assert self.checked is not None
+        return self.checked
+
+    @property
+    def deadline(self) -> float:
+        """When its time is over, time.monotonic() seconds."""
+        return self._deadline.when
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why it is to end early, None while it is not."""
+        return self._ending
+
+    def end(self, code: int, message: str) -> None:
+        """Make it end with this error, at whatever stage it is. Too late or a second time: no effect."""
+        with self._lock:
+            if self._ending is not None or self._finished:
+                return
+            self._ending = Ending(code, message)
+        self.inbox.put(None)
+        self.interrupt()
+        self._on_end(self)
+
+    def finish(self, outcome: Outcome) -> Outcome | None:
+        """Hand the result to whoever asked, once: later calls return None."""
+        with self._lock:
+            if self._finished:
+                return None
+            self._finished = True
+        self._deadline.forget()
+        outcome = replace(outcome, total_time=time.monotonic() - self.accepted)
+        self.asker.finished(outcome)
+        self.done.set()
+        return outcome
+
+    def _expire(self) -> None:
+        self.end(Code.TIMEOUT, f"the answer was not complete {self._timeout:g} s after the goal was accepted")
+
+
+def first_frame_id(headers: Sequence[Any]) -> str:
+    """frame_id of the first header, "" without one."""
+    return str(headers[0].frame_id) if headers else ""

@@ -1,0 +1,223 @@
+"""Between this package's messages and the plain objects that the rest of it works with."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import Point32
+from std_msgs.msg import Header
+
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.engines.base import BadRequest, Unsupported
+from qwen3vl_ros.engines.plain_text import output_text
+from qwen3vl_ros.msg import Answer, TaskSlot, Usage
+from qwen3vl_ros.msg import Region as RegionMessage
+from qwen3vl_ros.msg import Task as TaskMessage
+from qwen3vl_ros.prompts.request import Question, Turn, merge_options, pictures_in
+from qwen3vl_ros.prompts.schema import parse_schema
+from qwen3vl_ros.prompts.tasks import Task, Tasks, parse_slots
+from qwen3vl_ros.vision.region import Region
+from qwen3vl_ros.vlm.job import Outcome, Progress
+from qwen3vl_ros.vlm.parameters import Settings
+
+_OPTION_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
+_NOT_YET = ("session", "clip_frames")
+
+
+def timeout_of(goal: Any, settings: Settings) -> float:
+    """Seconds that the goal may take. Raises :class:`BadRequest`."""
+    return _seconds(goal, "timeout") or settings.timeout
+
+
+def question_from(goal: Any, settings: Settings, tasks: Tasks) -> Question:
+    """The question in an AskImage goal or an Ask request, with the node's defaults where it leaves things unset.
+
+    Raises :class:`BadRequest` with a sentence that names the field when the goal makes no sense.
+    """
+    for name in _NOT_YET:
+        if getattr(goal, name, None):
+            raise Unsupported(f"{name}: this version of the node cannot honour it; leave it unset")
+    if _seconds(goal, "clip_duration"):
+        raise Unsupported("clip_duration: this version of the node cannot honour it; leave it unset")
+    if goal.slots and not goal.task:
+        raise BadRequest("slots: they are a task's, and the goal names no task")
+    task = tasks.named(goal.task) if goal.task else None
+    slots = parse_slots(goal.slots)
+    asked = None if task is None else task.ask(goal.prompt, slots, None)
+    history = _history(goal)
+    if asked is None and not goal.prompt.strip() and not (history and history[-1].role == "user"):
+        raise BadRequest("prompt: it is empty, so there is nothing to ask")
+    default = {name: getattr(settings, name) for name in _OPTION_NAMES}
+    if asked is not None:
+        default |= {name: value for name in _OPTION_NAMES if (value := getattr(asked.options, name)) is not None}
+    images = (*goal.images, *goal.compressed_images)
+    in_history = pictures_in(history)
+    if in_history > len(images):
+        raise BadRequest(f"history: it has places for {in_history} pictures, and the goal brings {len(images)}")
+    if goal.text_only and (len(images) > in_history or goal.cameras):
+        raise BadRequest("text_only: the goal brings pictures or names cameras, and asks to answer without; choose one")
+    not_before = getattr(goal, "not_before", None)
+    return Question(
+        prompt=goal.prompt if asked is None else asked.prompt,
+        system_prompt=goal.system_prompt or (asked.system_prompt if asked else "") or settings.system_prompt,
+        images=images,
+        cameras=tuple(goal.cameras),
+        text_only=goal.text_only,
+        history=history,
+        not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
+        max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
+        response_schema=parse_schema(goal.response_schema) or (asked.response_schema if asked else None),
+        task=goal.task,
+        parser=None if asked is None else asked.parser,
+        pictures=1 if asked is None else asked.pictures,
+        choices=() if asked is None else asked.choices,
+        prompt_through=None
+        if task is None or not task.uses_camera
+        else lambda view: task.ask(goal.prompt, slots, view).prompt,
+        asked=frozenset(name for name in _OPTION_NAMES if getattr(goal.options, name) >= 0),
+        options=merge_options(
+            {name: _value(getattr(goal.options, name)) for name in _OPTION_NAMES}
+            | {"stop": tuple(goal.options.stop) or (asked.options.stop if asked else ())},
+            default,
+        ),
+    )
+
+
+def fill_result(result: Any, outcome: Outcome) -> Any:
+    """Write ``outcome`` into an AskImage result, an Ask response or an Answer; returns it."""
+    if outcome.ending is not None:
+        result.error_code = outcome.ending.code
+        result.error_msg = output_text(outcome.ending.message)
+    result.text = outcome.text
+    result.finish_reason = outcome.finish_reason
+    result.json = output_text(outcome.json)  # JSON can spell out half a surrogate pair
+    result.image_headers = list(outcome.headers)
+    result.regions = [region_message(region, outcome.headers[region.image_index]) for region in outcome.regions]
+    result.probability = _or_unknown(outcome.certainty.probability)
+    result.probability_mass = _or_unknown(outcome.certainty.mass)
+    result.notes = list(map(output_text, outcome.notes))
+    result.usage = usage_message(outcome)
+    result.engine = output_text(outcome.engine)
+    result.model = output_text(outcome.model)
+    if hasattr(result, "reasoning"):
+        result.reasoning = outcome.reasoning
+    return result
+
+
+def region_message(region: Region, header: Header) -> RegionMessage:
+    """A thing in the picture with that header."""
+    message = RegionMessage(label=region.label, image_index=region.image_index)
+    message.position_error = output_text(region.position_error)
+    if region.box is not None:
+        left, top, right, bottom = region.box
+        message.roi.x_offset, message.roi.y_offset = math.floor(left), math.floor(top)
+        message.roi.width = max(1, math.ceil(right) - math.floor(left))
+        message.roi.height = max(1, math.ceil(bottom) - math.floor(top))
+    if region.point is not None:
+        message.has_point = True
+        message.point.x, message.point.y = region.point
+    message.polygon.points = [Point32(x=x, y=y) for x, y in region.polygon]
+    if region.position is not None:
+        message.has_position = True
+        message.position.header = header
+        message.position.point.x, message.position.point.y, message.position.point.z = region.position
+        if region.extent is not None:
+            message.extent.x, message.extent.y, message.extent.z = region.extent
+    return message
+
+
+def usage_message(outcome: Outcome) -> Usage:
+    """What an answer cost."""
+    usage = outcome.usage
+    decode_time = (usage.total_time or 0.0) - (usage.first_token_time or 0.0)
+    speed = (usage.completion_tokens - 1) / decode_time if usage.completion_tokens > 1 and decode_time > 0 else 0.0
+    return Usage(
+        prompt_tokens=usage.prompt_tokens,
+        image_tokens=usage.image_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+        bytes_sent=usage.bytes_sent,
+        queue_time=_or_unknown(outcome.queue_time),
+        image_time=_or_unknown(outcome.image_time),
+        encode_time=_or_unknown(usage.encode_time),
+        first_token_time=_or_unknown(usage.first_token_time),
+        total_time=outcome.total_time,
+        tokens_per_second=speed,
+    )
+
+
+def fill_feedback(feedback: AskImage.Feedback, progress: Progress, sequence: int) -> None:
+    """Make it say what happened."""
+    feedback.stage = int(progress.stage)
+    feedback.queue_position = progress.queue_position
+    feedback.sequence = sequence
+    feedback.delta = progress.delta
+    feedback.text = progress.text or ""
+    feedback.reasoning_delta = progress.reasoning_delta
+    feedback.completion_tokens = progress.completion_tokens
+
+
+def answer_message(question: Question | None, goal_id: str, outcome: Outcome) -> Answer:
+    """The log entry of a finished question; its header is stamped by the caller."""
+    answer: Answer = fill_result(Answer(), outcome)
+    answer.goal_id = goal_id
+    answer.prompt = "" if question is None else question.prompt
+    answer.task = "" if question is None else question.task
+    return answer
+
+
+def task_message(task: Task) -> TaskMessage:
+    """What a task is for, and what it takes."""
+    return TaskMessage(
+        name=task.name,
+        description=task.description,
+        main=task.main or "",
+        slots=[
+            TaskSlot(
+                name=slot.name,
+                type=slot.type,
+                description=slot.description,
+                required=slot.required,
+                default_json=json.dumps(slot.default, ensure_ascii=False),
+                choices=list(slot.choices),
+            )
+            for slot in task.slots.values()
+        ],
+        parser=task.parser,
+        pictures=task.pictures,
+        languages=list(task.languages),
+        source=task.source,
+    )
+
+
+def _history(goal: Any) -> tuple[Turn, ...]:
+    turns = []
+    for number, message in enumerate(getattr(goal, "history", ())):
+        if message.role not in ("system", "user", "assistant"):
+            raise BadRequest(f"history[{number}]: there is no role {message.role!r}: use system, user or assistant")
+        if not message.content:
+            raise BadRequest(f"history[{number}]: it says nothing; leave it out")
+        turns.append(Turn(message.role, tuple(part or None for part in message.content)))
+    return tuple(turns)
+
+
+def _seconds(goal: Any, name: str) -> float:
+    duration: Duration | None = getattr(goal, name, None)
+    if duration is None:
+        return 0.0
+    seconds = float(duration.sec) + float(duration.nanosec) / 1e9
+    if seconds < 0:
+        raise BadRequest(f"{name}: {seconds:g} s is negative; 0 means the node's default")
+    return seconds
+
+
+def _value(value: float) -> float:
+    """A float32 of a message as its shortest decimal, so that 0.7 is not reported as 0.699999988079071."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def _or_unknown(number: float | None) -> float:
+    return -1.0 if number is None else number

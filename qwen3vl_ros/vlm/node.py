@@ -1,0 +1,466 @@
+"""The node ``vlm``: asks a vision-language model about what a camera sees.
+
+A lifecycle node. Configured: the engine's process runs and loads its model. Active: goals are accepted (they wait while
+the model loads). What activate creates deactivate ends, what configure creates cleanup frees.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.engines.base import BadRequest
+from qwen3vl_ros.engines.chain import EngineChain
+from qwen3vl_ros.engines.process import Health, State
+from qwen3vl_ros.prompts.task_files import TaskFileError, load_tasks
+from qwen3vl_ros.prompts.tasks import Tasks
+from qwen3vl_ros.ros.stop_signal import StopSignal
+from qwen3vl_ros.srv import Ask, ListTasks, SetEngine
+from qwen3vl_ros.vlm import parameters
+from qwen3vl_ros.vlm.cameras import open_cameras
+from qwen3vl_ros.vlm.deadlines import Deadlines
+from qwen3vl_ros.vlm.engine_parameters import ENGINES
+from qwen3vl_ros.vlm.engine_settings import engine_specs, policy, task_files
+from qwen3vl_ros.vlm.engine_swap import Newcomer, retire
+from qwen3vl_ros.vlm.job import Asker, Code, Ending, Job, Outcome
+from qwen3vl_ros.vlm.messages import fill_result, question_from, task_message, timeout_of
+from qwen3vl_ros.vlm.replies import ActionAsker, ServiceAsker
+from qwen3vl_ros.vlm.scheduler import Conductor
+from qwen3vl_ros.vlm.status import Reporter, View
+from qwen3vl_ros.vlm.visualization import Display
+
+_FEEDBACK = QoSProfile(depth=1000)
+"""A client that is busy for a while still gets every token; ten, the default, are gone in a blink."""
+
+_REQUESTS = QoSProfile(depth=1000)
+"""Of more than ten requests that come at once, the middleware would drop the oldest without a word."""
+
+
+_RESULT_KEPT = 10
+"""Seconds that a result can be asked for again by a client that it did not reach. No more than that takes: each message
+of the goals' states lists all goals that are kept, and every client takes it in whenever any goal's state changes."""
+
+
+class VlmNode(LifecycleNode):
+    """See the module. ``executor`` is the one that spins it, with a single thread."""
+
+    def __init__(self, executor: SingleThreadedExecutor) -> None:
+        super().__init__("vlm", automatically_declare_parameters_from_overrides=True)
+        self._executor = executor
+        self._settings = parameters.declare(self)
+        self._tasks = Tasks({})
+        self._engine: EngineChain | None = None
+        self._conductor: Conductor | None = None
+        self._newcomer: Newcomer | None = None
+        self._adopting = False
+        self._finalized = False
+        self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
+        self._deadlines = Deadlines(self._log_error)
+        self._reporter = Reporter(self, self._view, self._deadlines)
+        self._display = Display(self, self._log_error)
+        group = ReentrantCallbackGroup()
+        self._action_server = ActionServer(
+            self,
+            AskImage,
+            "~/ask_image",
+            execute_callback=_never_by_itself,
+            goal_callback=self._on_goal,
+            handle_accepted_callback=self._on_accepted,
+            cancel_callback=self._on_cancel,
+            callback_group=group,
+            goal_service_qos_profile=_REQUESTS,
+            result_service_qos_profile=_REQUESTS,
+            cancel_service_qos_profile=_REQUESTS,
+            feedback_pub_qos_profile=_FEEDBACK,
+            result_timeout=_RESULT_KEPT,
+        )
+        self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
+        self._list_tasks = self.create_service(ListTasks, "~/list_tasks", self._on_list_tasks, callback_group=group)
+        self._set_engine = self.create_service(SetEngine, "~/set_engine", self._on_set_engine, callback_group=group)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._read_parameters)
+        self._reporter.publish_status()
+
+    def _view(self) -> View:
+        newcomer = self._newcomer  # read once: other threads look, too
+        coming = "" if newcomer is None else str(newcomer)
+        return View(self._settings, self._message, self._engine, coming, self._conductor, tuple(self._tasks))
+
+    # --- lifecycle ---------------------------------------------------------------------------------------------------
+
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the engine's process; the model loads there while the node goes on."""
+        self._settings = parameters.read(self)
+        self._reporter.set_period(self._settings.diagnostics_period)
+        self._message = ""
+        try:
+            specs = engine_specs(self, self._settings)
+            self._tasks = load_tasks(task_files(self._settings))
+        except TaskFileError as error:
+            self._fail(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except (OSError, RuntimeError) as error:  # such as the home directory of a user that does not exist
+            self._fail(f"the parameters of the engine cannot be used: {error}")
+            return TransitionCallbackReturn.FAILURE
+        if not specs:
+            self._fail("the parameter engines names no engine: set it, or the parameter engine to another than auto")
+            return TransitionCallbackReturn.FAILURE
+        self._engine = EngineChain(specs, self._on_engine_change, self._log_info, policy(self._settings))
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the camera and accept goals."""
+        assert self._engine is not None
+        try:
+            cameras = open_cameras(self, self._settings)
+        except RuntimeError as error:  # such as a topic name that is none
+            self._fail(f"the cameras cannot be used: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._conductor = Conductor(
+            self._engine,
+            cameras,
+            self._display,
+            lambda: self._settings,
+            self._reporter.publish_status,
+            self._on_finish,
+            self._log_error,
+        )
+        self._message = ""
+        self._conductor.engine_changed()
+        self._reporter.publish_status()
+        self._fall_back_if_failed(self._engine.health)
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Accept no more goals; every accepted one ends now, with SHUTDOWN and what text it has."""
+        self._end_goals(Code.SHUTDOWN, "the node was deactivated before the answer was complete")
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Unload the model."""
+        self._tasks = Tasks({})
+        self._close_engine()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """From any state: end every goal and unload the model."""
+        self.stop_accepting()
+        self._close_engine()
+        self._finalized = True
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Unload the model and reach the lifecycle's end, from whatever state."""
+        self._close_engine()
+        self._display.close()
+        self._deadlines.close()
+        if not self._finalized:
+            self.trigger_shutdown()
+
+    def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that raised: nothing is left running, and the node can be configured again."""
+        self._fail("a lifecycle transition failed; the log has the reason")
+        self.stop_accepting()
+        self._close_engine()
+        return TransitionCallbackReturn.SUCCESS
+
+    def start(self) -> None:
+        """Configure and activate, if the parameter ``autostart`` says so."""
+        if self._settings.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _fail(self, message: str) -> None:
+        self._message = self._reporter.last_error = message
+        self.get_logger().error(message)
+        self._reporter.publish_status()
+
+    def stop_accepting(self) -> Conductor | None:
+        """Accept nothing more and end every accepted goal; returns who still works on them, if anybody does."""
+        conductor = self._conductor
+        self._end_goals(Code.SHUTDOWN, "the node was shut down before the answer was complete")
+        return conductor
+
+    def _end_goals(self, code: int, message: str) -> None:
+        if self._conductor is not None:
+            conductor, self._conductor = self._conductor, None
+            conductor.close(code, message)
+        self._reporter.publish_status()
+
+    def _close_engine(self) -> None:
+        newcomer = self._newcomer
+        closer = threading.Thread(target=newcomer.close) if newcomer is not None else None
+        if closer is not None:  # at the same time as the other: each may take its while
+            closer.start()
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            engine.close()
+        if closer is not None:
+            closer.join()
+        self._reporter.publish_status()
+
+    def _on_engine_change(self, health: Health) -> None:
+        """On the engine's thread: tell waiting questions and everybody else."""
+        if health.state is State.READY and health.description is not None:
+            self.get_logger().info(
+                f"engine {health.description.engine} loaded {health.description.model} in {health.load_time:.1f} s"
+            )
+        elif health.state in (State.RESTARTING, State.FAILED):
+            self._reporter.last_error = health.message
+            self.get_logger().error(health.message)
+        conductor = self._conductor
+        if conductor is not None:
+            conductor.engine_changed()
+        self._reporter.publish_status()
+        self._fall_back_if_failed(health)
+
+    def _fall_back_if_failed(self, health: Health) -> None:
+        """An engine that cannot load its model takes the node back to unconfigured, where parameters can be mended."""
+        if health.state is State.FAILED:
+            self._message = health.message
+            self._executor.create_task(self._unconfigure)
+
+    def _unconfigure(self) -> None:
+        if self._engine is None or self._engine.health.state is not State.FAILED:
+            return
+        if self._conductor is not None:
+            self._conductor.end_all(Code.ENGINE_NOT_READY, self._message)
+            self.trigger_deactivate()
+        self.trigger_cleanup()
+
+    # --- another engine while questions come -------------------------------------------------------------------------
+
+    async def _on_set_engine(self, request: SetEngine.Request, response: SetEngine.Response) -> SetEngine.Response:
+        """Load another engine beside the one that answers, and change over once it is ready."""
+        if self._engine is None:
+            problem = "the node is unconfigured: set the parameters, then configure and activate it"
+        elif self._newcomer is not None:
+            problem = "another change of the engine is under way: try again when it is over"
+        else:
+            problem = await self._change_engine(request)
+        description = None if self._engine is None else self._engine.health.description
+        if description is not None:
+            response.engine, response.model = description.engine, description.model
+        response.success = not problem
+        response.message = problem or f"engine {response.engine} answers with {response.model}"
+        self._log_info(f"set_engine: {response.message}")
+        return response
+
+    async def _change_engine(self, request: SetEngine.Request) -> str:
+        """Why it was not done; "" when it was."""
+        changes = self._wanted_parameters(request)
+        if problem := self._without_effect(request, changes):
+            return problem
+        before = {name: self.get_parameter(name).value if self.has_parameter(name) else None for name in changes}
+        if problem := self._set_engine_parameters(changes):
+            return problem
+        try:
+            specs = engine_specs(self, self._settings)
+        except (OSError, RuntimeError) as error:  # as in on_configure
+            self._set_engine_parameters(before)
+            return f"the parameters of the engine cannot be used: {error}"
+        newcomer = self._newcomer = Newcomer(specs, self._log_info, policy(self._settings))
+        self._log_info(f"set_engine: {newcomer}")
+        try:
+            self._reporter.publish_status()
+            problem = await self._in_a_thread(newcomer.load)
+        finally:
+            self._newcomer = None
+        if not problem and self._engine is None:
+            newcomer.close()
+            problem = "the node was cleaned up meanwhile"
+        if problem:
+            self._set_engine_parameters(before)
+            return problem
+        assert newcomer.chain is not None
+        assert self._engine is not None
+        old, self._engine = self._engine, newcomer.chain
+        jobs = [] if self._conductor is None else self._conductor.use(newcomer.chain)
+        newcomer.listen(self._on_engine_change)
+        self._fall_back_if_failed(newcomer.chain.health)  # what happened before anybody listened
+        self._reporter.publish_status()
+        grace = request.grace.sec + request.grace.nanosec / 1e9 or float("inf")
+        reason = "the engine was changed before the answer was complete"
+        threading.Thread(target=retire, args=(old, jobs, grace, reason), name="retire-engine", daemon=True).start()
+        return ""
+
+    @staticmethod
+    def _without_effect(request: SetEngine.Request, changes: Mapping[str, Any]) -> str:
+        """Why the request asks for something that no engine would be told, or ""."""
+        engine = changes.get("engine", parameters.AUTO)
+        for name in ("model", "mmproj"):
+            if getattr(request, name) and engine == parameters.AUTO:
+                return f"{name}: engine auto has none of its own: name the engine that is to use it"
+            if getattr(request, name) and engine in ENGINES and f"{engine}.{name}" not in parameters.described():
+                return f"{name}: engine {engine!r} has no such parameter; leave it empty"
+        return ""
+
+    def _wanted_parameters(self, request: SetEngine.Request) -> dict[str, Any]:
+        engine = request.engine
+        if not engine:
+            health = None if self._engine is None else self._engine.health
+            engine = health.description.engine if health and health.description else self._settings.engine
+        wanted = {"engine": engine, f"{engine}.model": request.model, f"{engine}.mmproj": request.mmproj}
+        return {name: value for name, value in wanted.items() if value}
+
+    def _set_engine_parameters(self, values: Mapping[str, Any]) -> str:
+        """Set them although the node is configured; why not, or ""."""
+        self._adopting = True
+        try:
+            for name, value in values.items():
+                if value is None:
+                    self.undeclare_parameter(name)
+                elif not self.has_parameter(name):
+                    self.declare_parameter(name, value)
+            known = [Parameter(name, value=value) for name, value in values.items() if value is not None]
+            return str(self.set_parameters_atomically(known).reason)
+        finally:
+            self._adopting = False
+
+    async def _in_a_thread(self, function: Callable[[], str]) -> str:
+        """What ``function``, which blocks, returns."""
+        outcome: Future[str] = Future(executor=self._executor)
+
+        def run() -> None:
+            try:
+                result = function()
+            except Exception as error:  # noqa: BLE001 the caller of the service gets it as a sentence
+                result = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
+            outcome.set_result(result)
+            self._executor.wake()  # it looks at who waits for an outcome only when it is awake
+
+        threading.Thread(target=run, name="set-engine", daemon=True).start()
+        return (await outcome) or ""
+
+    # --- questions ---------------------------------------------------------------------------------------------------
+
+    def _on_goal(self, _goal: Any) -> GoalResponse:
+        return GoalResponse.REJECT if self._conductor is None else GoalResponse.ACCEPT
+
+    def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
+        self._accept(goal_handle.request, ActionAsker(goal_handle, self._action_server, self._executor))
+
+    def _on_cancel(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> CancelResponse:
+        conductor = self._conductor
+        job = None if conductor is None else conductor.find(bytes(goal_handle.goal_id.uuid).hex())
+        if job is not None:
+            job.end(Code.CANCELLED, "a client cancelled the goal")
+        return CancelResponse.ACCEPT
+
+    async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
+        asker = ServiceAsker(self._executor)
+        self._accept(request, asker)
+        return await asker.respond(response)
+
+    def _on_list_tasks(self, _request: ListTasks.Request, response: ListTasks.Response) -> ListTasks.Response:
+        response.tasks = [task_message(task) for task in self._tasks.values()]
+        return response
+
+    def _accept(self, goal: Any, asker: Asker) -> None:
+        """Hand a question over to be checked and queued, or finish it at once with the reason why it cannot be."""
+        conductor = self._conductor
+        self._reporter.count_accepted()
+        if conductor is None:
+            message = f"the node is not active: {self._message or 'activate it first'}"
+            self._refuse(asker, Ending(Code.ENGINE_NOT_READY, message))
+            return
+        settings, tasks = self._settings, self._tasks
+        try:
+            timeout = timeout_of(goal, settings)
+        except BadRequest as error:
+            self._refuse(asker, Ending(Code.BAD_REQUEST, str(error)))
+            return
+        job = Job(asker, goal.priority, timeout, conductor.ended, self._deadlines)
+        conductor.accept(job, lambda: question_from(goal, settings, tasks))
+
+    def _refuse(self, asker: Asker, ending: Ending) -> None:
+        outcome = Outcome(ending)
+        asker.finished(outcome)
+        self._reporter.finished(None, asker.goal_id, outcome)
+
+    def _log_info(self, message: str) -> None:
+        self.get_logger().info(message)
+
+    def _log_error(self, message: str) -> None:
+        self.get_logger().error(message)
+
+    def _on_finish(self, job: Job, outcome: Outcome) -> None:
+        self._reporter.finished(job.checked, job.asker.goal_id, outcome)
+
+    # --- parameters --------------------------------------------------------------------------------------------------
+
+    def _check_parameters(self, changes: Sequence[Parameter[Any]]) -> SetParametersResult:
+        return parameters.check(changes, configured=self._engine is not None and not self._adopting)
+
+    def _read_parameters(self, _changes: Sequence[Parameter[Any]]) -> None:
+        self._settings = parameters.read(self)
+        self._reporter.publish_status()
+
+
+def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.Result:
+    """Goals are executed by their ActionAsker, which brings its own callback."""
+    return fill_result(AskImage.Result(), Outcome(Ending(Code.INTERNAL_ERROR, "executed outside the queue")))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; every accepted goal gets its result first."""
+    stop = StopSignal()
+    rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    try:
+        node = VlmNode(executor)
+    except Exception as error:  # noqa: BLE001 whatever is wrong with the parameters is shown as a sentence
+        print(f"vlm: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 1
+    executor.add_node(node)
+    spinning = threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True)
+    executor.create_task(node.start)  # before it spins: a goal that comes at once must not find the node inactive
+    spinning.start()
+    status = stop.wait()
+    conductor = _on(executor, node.stop_accepting) if status == 0 else None
+    if conductor is not None:
+        conductor.wait_idle(0.5)
+        for _ in range(2):  # a result that is ready is out once the executor has been through its tasks
+            _on(executor, lambda: None)
+    if status == 0:
+        _on(executor, node.close)
+    executor.shutdown(timeout_sec=0.1)
+    rclpy.shutdown()
+    spinning.join(2.0)  # a thread that still spins keeps the middleware from tidying up its shared memory
+    return status
+
+
+def _on(executor: SingleThreadedExecutor, callback: Callable[[], Any]) -> Any:
+    """What ``callback`` returns on the executor's thread; None when that takes longer than a shutdown may."""
+    done = threading.Event()
+    task = executor.create_task(callback)
+    task.add_done_callback(lambda _: done.set())
+    return task.result() if done.wait(1.3) else None
+
+
+def _spin(executor: SingleThreadedExecutor, stop: StopSignal) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        return
+    except BaseException:
+        stop.fail()  # a node that hears nothing any more must not look alive
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

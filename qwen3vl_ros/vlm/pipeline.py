@@ -1,0 +1,336 @@
+"""One question put to the engine: pictures in, chunks out as feedback, and what the complete answer says."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from qwen3vl_ros.engines.base import BadRequest, Chunk, Description, EngineError, EngineNotReady, Request, Stage, Usage
+from qwen3vl_ros.engines.chain import EngineChain
+from qwen3vl_ros.engines.plain_text import output_text
+from qwen3vl_ros.engines.process import State
+from qwen3vl_ros.engines.text_buffer import TextBuffer
+from qwen3vl_ros.prompts.multi_image import naming_prompt, naming_schema
+from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
+from qwen3vl_ros.prompts.request import Question, check_supported, conversation, supported_options
+from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
+from qwen3vl_ros.prompts.schema import again_prompt, schema_prompt, validate_answer
+from qwen3vl_ros.vision.camera_model import CalibrationError
+from qwen3vl_ros.vision.coordinates import Scale
+from qwen3vl_ros.vision.grounding import GroundingError
+from qwen3vl_ros.vision.region import Region
+from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE, Camera
+from qwen3vl_ros.vlm.images import Seen, look
+from qwen3vl_ros.vlm.job import Code, Ending, Job, Outcome, Progress
+from qwen3vl_ros.vlm.parameters import Settings
+from qwen3vl_ros.vlm.regions import camera_view, points_at_something, regions_of
+from qwen3vl_ros.vlm.visualization import Display
+
+RESULT_GRACE = 0.25
+"""Seconds that an ended question waits for the engine's last words before its result goes out without them."""
+
+STOP_GRACE = 2.0
+"""Seconds after which an engine that was told to stop and did not is killed."""
+
+VALIDATION_TIME = 3.0
+"""Seconds that holding an answer against its schema may take; without a malicious schema it is a millisecond."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """What is known of an answer while it is made."""
+
+    text: TextBuffer = field(default_factory=TextBuffer)
+    reasoning: TextBuffer = field(default_factory=TextBuffer)
+    finish_reason: str = ""
+    json: str = ""
+    seen: Seen = field(default_factory=Seen)
+    regions: tuple[Region, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    probabilities: tuple[float, ...] | None = None
+    certainty: Certainty = field(default_factory=Certainty)
+    notes: list[str] = field(default_factory=list)
+    begun: bool = False
+    withheld: bool = False
+    loading: str = ""
+    completion_tokens: int = 0
+    queue_time: float | None = None
+    image_time: float | None = None
+    engine: str = ""
+    model: str = ""
+
+    def outcome(self, job: Job, ending: Ending | None = None) -> Outcome:
+        """What the job ended with. That it was told to end outweighs what went wrong while it was ending."""
+        ending = job.ending or ending
+        if ending is not None and ending.code == Code.TIMEOUT and self.loading:
+            ending = Ending(Code.ENGINE_NOT_READY, f"{ending.message}, because no model was ready: {self.loading}")
+        finish_reason = self.finish_reason
+        if ending is not None and self.completion_tokens and not finish_reason:
+            finish_reason = "cancelled"
+        usage = self.usage
+        if not usage.completion_tokens:
+            usage = Usage(completion_tokens=self.completion_tokens)
+        return Outcome(
+            ending=ending,
+            text=str(self.text),
+            reasoning=str(self.reasoning),
+            finish_reason=finish_reason,
+            json=self.json,
+            headers=tuple(picture.header for picture in self.seen.pictures),
+            regions=self.regions,
+            certainty=self.certainty,
+            notes=tuple(dict.fromkeys(self.notes)),
+            usage=usage,
+            queue_time=self.queue_time,
+            image_time=self.image_time,
+            engine=self.engine,
+            model=self.model,
+        )
+
+
+class Answering:
+    """Has questions answered, each on the thread that asks for it.
+
+    ``engine`` gives the engine of this moment, and ``asking`` the one that a job is put to, for as long as it is.
+    ``sandbox`` is where answers are held against their schemas. ``give_up`` ends a job whose engine has no last words.
+    ``log`` takes sentences about answers.
+    """
+
+    def __init__(
+        self,
+        engine: Callable[[], EngineChain],
+        asking: Callable[[Job], AbstractContextManager[EngineChain]],
+        cameras: Mapping[str, Camera],
+        display: Display,
+        settings: Callable[[], Settings],
+        sandbox: Sandbox,
+        give_up: Callable[[Job, Outcome], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self._engine = engine
+        self._asking = asking
+        self._cameras = cameras
+        self._display = display
+        self._settings = settings
+        self._sandbox = sandbox
+        self._give_up = give_up
+        self._log = log
+
+    def answer(self, job: Job, draft: Draft) -> None:
+        """Fill ``draft``, as far as it goes before the job ends or something raises."""
+        description = self._ready(job)
+        if description is None:
+            health = self._engine().health
+            if health.state is not State.READY:
+                draft.loading = health.message or "it is still loading"
+            return
+        draft.engine, draft.model = description.engine, description.model
+        question = job.question
+        check_supported(question, description)
+        begin = time.monotonic()
+        seen = look(job, self._cameras, self._settings().frame_timeout, description)
+        if seen is None:
+            return
+        draft.seen, draft.image_time = seen, time.monotonic() - begin
+        draft.notes = []
+        if question.parser == "regions" and seen.parts > 1 and question.response_schema is not None:
+            question = replace(question, response_schema=naming_schema(question.response_schema, seen.parts))
+        constrained = question.response_schema is None or "json_schema" in description.supports
+        draft.withheld = not constrained  # it may have to be given again, and what was streamed cannot be taken back
+        prompt = self._prompt(question, draft, constrained=constrained)
+        notes = list(draft.notes)
+        problem = self._ask(job, question, draft, description, prompt)
+        if problem and not constrained and job.ending is None:
+            first, draft.notes = replace(draft), notes
+            draft.text, draft.reasoning, draft.finish_reason = TextBuffer(), TextBuffer(), ""
+            again = f"{prompt}\n\n{again_prompt(str(first.text), problem)}"
+            try:
+                problem = self._ask(job, question, draft, description, again)
+            except EngineError as error:  # such as PromptTooLong: the first answer is what there is
+                draft.text, draft.reasoning, draft.finish_reason = first.text, first.reasoning, first.finish_reason
+                draft.notes = first.notes
+                problem = f"{problem}; asking again failed: {error}"
+        if draft.withheld and draft.text:
+            self._show(job, draft, Chunk(Stage.DECODE, str(draft.text), "", draft.completion_tokens), True)
+        if problem:
+            job.end(Code.BAD_RESPONSE, problem)
+        self._display.answered(question.prompt, str(draft.text), seen.pictures, draft.regions)
+
+    def _ready(self, job: Job) -> Description | None:
+        """What the engine is, once it is loaded; None when the job ended before."""
+        while job.ending is None:
+            health = self._engine().health
+            if health.state is State.READY and health.description is not None:
+                return health.description
+            if health.state in (State.FAILED, State.CLOSED):
+                raise EngineNotReady(health.message)
+            job.inbox.get()  # engine_changed() or the job's own end
+        return None
+
+    @staticmethod
+    def _prompt(question: Question, draft: Draft, *, constrained: bool) -> str:
+        """The text that goes to the model: with the camera told, and the schema asked for where nothing enforces it.
+
+        A task says in its own words what its answer looks like.
+        """
+        prompt, own = question.prompt, draft.seen.own
+        if question.prompt_through is not None and own:
+            try:
+                view = camera_view(own[0])
+            except CalibrationError as error:
+                draft.notes.append(f"the model was not told the camera's field of view: {error}")
+            else:
+                prompt = prompt if view is None else question.prompt_through(view)
+        if question.parser == "regions" and draft.seen.parts > 1:
+            prompt = f"{prompt}\n{naming_prompt(draft.seen.parts)}"
+        if not constrained and question.response_schema is not None and not question.task:
+            prompt = f"{prompt}\n\n{schema_prompt(question.response_schema)}"
+        return prompt
+
+    def _ask(self, job: Job, question: Question, draft: Draft, description: Description, prompt: str) -> str:
+        """Have the engine answer; returns what is wrong with the answer, "" when nothing is or the job ended."""
+        request = Request(
+            conversation(question, draft.seen.content, prompt),
+            supported_options(question, description),
+            question.response_schema if "json_schema" in description.supports else None,
+            wanted_choices(question, description),
+        )
+        if job.ending is None:
+            with self._asking(job) as engine:
+                self._stream(job, draft, request, description, engine)
+        if job.ending is not None:
+            return ""
+        draft.certainty = certainty(question, description, draft.probabilities)
+        draft.notes += [draft.certainty.note] if draft.certainty.note else []
+        return self._read(job, question, draft)
+
+    def _read(self, job: Job, question: Question, draft: Draft) -> str:
+        """Take what a complete answer says, the JSON and what it points at; returns what is wrong with it, or ""."""
+
+        def report(sentence: str) -> None:
+            draft.notes.append(sentence)
+            self._log(sentence)
+
+        text, scale = str(draft.text), cast("Scale", self._settings().coordinates)
+        try:
+            if question.parser in ("regions", "regions_3d"):
+                draft.regions = regions_of(text, draft.seen, scale, report, lambda: job.ending is not None)
+                with suppress(ValueError):  # regions are read even from JSON that is cut off
+                    draft.json = self._validated(job, text, question.response_schema or {})
+            elif question.response_schema is not None:
+                draft.json = self._validated(job, text, question.response_schema)
+            elif draft.seen.pictures and points_at_something(text):
+                with suppress(GroundingError):  # nobody asked for regions
+                    draft.regions = regions_of(text, draft.seen, scale, report, lambda: job.ending is not None)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def _validated(self, job: Job, text: str, schema: Mapping[str, Any]) -> str:
+        """The JSON of an answer, "" when the job ended before it was checked. Raises ValueError, BadRequest."""
+
+        def interrupted_by(interrupt: Callable[[], None]) -> None:
+            job.interrupt = interrupt
+            if job.ending is not None:
+                interrupt()
+
+        timeout = max(0.0, min(VALIDATION_TIME, job.deadline - time.monotonic()))
+        try:
+            return self._sandbox.run(validate_answer, text, schema, timeout=timeout, interrupted_by=interrupted_by)
+        except Killed as error:
+            if job.ending is not None or time.monotonic() >= job.deadline:
+                return ""
+            raise BadRequest(
+                f"response_schema: the answer could not be held against it, {error}: simplify its patterns and "
+                "references"
+            ) from error
+
+    def _stream(self, job: Job, draft: Draft, request: Request, description: Description, engine: EngineChain) -> None:
+        """Send the request and pass on what comes, until it is complete or the job ended."""
+        last_full_text = -float("inf")
+
+        def deliver(item: Chunk | EngineError) -> None:
+            """On the engine's thread, so that a token waits for no other; only what ends the answer goes on."""
+            nonlocal last_full_text
+            try:
+                if isinstance(item, Chunk):
+                    now = time.monotonic()
+                    full = now - last_full_text >= self._settings().full_text_interval
+                    last_full_text = now if full else last_full_text
+                    self._take_chunk(job, draft, item, full)
+                    self._display.writing(job.question.prompt, draft.text, draft.seen.pictures)
+                    if item.finish_reason is None:
+                        return
+                job.inbox.put(item)
+            except Exception as error:  # noqa: BLE001 raised again where the goal gets its result
+                job.inbox.put(error)
+
+        call = engine.submit(request, description, deliver)
+        job.interrupt = call.cancel
+        if job.ending is not None:
+            call.cancel()
+        give_up = time.monotonic() + DEPTH_PATIENCE
+        for picture in draft.seen.pictures:  # while the engine works: a later depth picture is of another moment
+            picture.fetch_depth(self._settings().depth_tolerance, give_up, lambda: job.ending is not None)
+        told_to_stop: float | None = None
+        while True:
+            if job.ending is not None and told_to_stop is None:
+                told_to_stop = time.monotonic()
+            try:
+                item = job.inbox.get(timeout=self._patience(told_to_stop))
+            except queue.Empty:
+                self._give_up(job, draft.outcome(job))
+                if told_to_stop is not None and time.monotonic() - told_to_stop >= STOP_GRACE:
+                    call.kill(f"it did not stop within {STOP_GRACE:g} s of being told to")
+                    return
+                continue
+            if isinstance(item, Exception):
+                call.cancel()  # a defect of ours: the engine may be at it still
+                raise item
+            if item is not None:
+                if item.finish_reason == "cancelled" and job.ending is None:
+                    raise EngineNotReady("the engine was given up before the answer was complete; ask again")
+                return
+
+    @staticmethod
+    def _patience(told_to_stop: float | None) -> float | None:
+        """Seconds to wait for the next chunk: for ever while the job runs, within the graces once it ended."""
+        if told_to_stop is None:
+            return None
+        since = time.monotonic() - told_to_stop
+        return max(0.0, (RESULT_GRACE if since < RESULT_GRACE else STOP_GRACE) - since)
+
+    def _take_chunk(self, job: Job, draft: Draft, chunk: Chunk, full_text: bool) -> None:
+        text, reasoning = output_text(chunk.text), output_text(chunk.reasoning)
+        if (text, reasoning) != (chunk.text, chunk.reasoning):
+            chunk = replace(chunk, text=text, reasoning=reasoning)
+        draft.begun = draft.begun or chunk.finish_reason != "cancelled"
+        draft.text.append(chunk.text)
+        draft.reasoning.append(chunk.reasoning)
+        draft.completion_tokens = chunk.completion_tokens
+        if chunk.finish_reason is not None:
+            draft.finish_reason = chunk.finish_reason
+            draft.probabilities = chunk.probabilities
+        if chunk.usage is not None:
+            draft.usage = chunk.usage
+        if draft.withheld:
+            chunk = replace(chunk, text="", reasoning="")
+        self._show(job, draft, chunk, full_text and not draft.withheld)
+
+    @staticmethod
+    def _show(job: Job, draft: Draft, chunk: Chunk, full_text: bool) -> None:
+        """Feedback of what came."""
+        if job.ending is None and (chunk.finish_reason is None or chunk.text or chunk.reasoning):
+            job.asker.progress(
+                Progress(
+                    chunk.stage,
+                    delta=chunk.text,
+                    text=str(draft.text) if full_text else None,
+                    reasoning_delta=chunk.reasoning,
+                    completion_tokens=chunk.completion_tokens,
+                )
+            )

@@ -1,0 +1,87 @@
+"""From an answer's text to the things it points at: in pixels of the original pictures, and in metres."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from qwen3vl_ros.prompts.camera_view import CameraView
+from qwen3vl_ros.vision.camera_model import lens_of
+from qwen3vl_ros.vision.coordinates import Scale
+from qwen3vl_ros.vision.depth import NO_DEPTH, locate
+from qwen3vl_ros.vision.grounding import parse_regions
+from qwen3vl_ros.vision.region import Region
+from qwen3vl_ros.vision.tiles import merged
+from qwen3vl_ros.vlm.images import Picture, Seen
+
+_POINTS = re.compile(r"bbox_?[23]d|point_?2d|polygon|<box>|<quad>|<\|box_start\||<points?\b", re.IGNORECASE)
+"""What an answer has that points at something, although nobody asked with a task."""
+
+
+def camera_view(picture: Picture) -> CameraView | None:
+    """The camera of the picture as the model sees it; None while its calibration is not known, and of parts.
+
+    Raises :class:`CalibrationError` for a camera_info that says nothing about it.
+    """
+    info = None if picture.camera is None else picture.camera.calibration()
+    if info is None or len(picture.fits) > 1:
+        return None
+    lens, (fit,) = lens_of(info, "colour").scaled_to(*picture.size, "colour"), picture.fits
+    cx, cy = fit.to_fitted(lens.cx, lens.cy)
+    # Where one focal length to the right of the middle and one below it are seen: a turned picture has them swapped.
+    (right, down), (across, below) = (
+        fit.to_fitted(lens.cx + lens.fx, lens.cy),
+        fit.to_fitted(lens.cx, lens.cy + lens.fy),
+    )
+    fx, fy = abs(right - cx) + abs(across - cx), abs(down - cy) + abs(below - cy)
+    return CameraView(*fit.fitted_size, fx=fx, fy=fy, cx=cx, cy=cy)
+
+
+def points_at_something(text: str) -> bool:
+    """Whether an answer to a question without a task is to be read as one that points."""
+    return _POINTS.search(text) is not None
+
+
+def regions_of(
+    text: str, seen: Seen, scale: Scale, report: Callable[[str], None], ended: Callable[[], bool]
+) -> tuple[Region, ...]:
+    """What ``text`` points at, with positions where the picture has depth; ``report`` is told what is left out and why.
+
+    Measuring takes milliseconds for each region, of which a model that repeats itself writes hundreds: none is
+    measured once ``ended()`` is true.
+
+    Raises :class:`qwen3vl_ros.vision.grounding.GroundingError` when it points at nothing that can be used.
+    """
+    grounding = parse_regions(text, [fit for picture in seen.own for fit in picture.fits], scale)
+    for sentence in grounding.skipped:
+        report(f"a region of the answer is left out: {sentence}")
+    regions: list[Region] = []
+    first = 0
+    for index, picture in enumerate(seen.own, seen.subject):
+        parts = range(first, first + len(picture.fits))
+        first = parts.stop
+        own = [replace(r, image_index=r.image_index - parts[0]) for r in grounding.regions if r.image_index in parts]
+        regions += (_measured(replace(r, image_index=index), picture, ended) for r in _whole(own, picture))
+    return tuple(regions)
+
+
+def _whole(regions: Sequence[Region], picture: Picture) -> Sequence[Region]:
+    return regions if len(picture.fits) == 1 else merged(regions, picture.fits)
+
+
+def _measured(region: Region, picture: Picture, ended: Callable[[], bool]) -> Region:
+    if region.position is not None or picture.camera is None:
+        return region  # the model itself said where; or nobody can know
+    depth = picture.depth
+    if depth.image is None or depth.depth_info is None or depth.colour_info is None:
+        return replace(region, position_error=f"{NO_DEPTH}{depth.missing}")
+    if picture.header.frame_id != depth.image.header.frame_id:
+        return replace(
+            region,
+            position_error=f"{NO_DEPTH}the depth picture is in frame {depth.image.header.frame_id!r}, the colour "
+            f"picture in {picture.header.frame_id!r}: register depth to colour, as most drivers can",
+        )
+    if ended():
+        return replace(region, position_error=f"{NO_DEPTH}the goal ended before it was measured")
+    return locate([region], depth.image, depth.depth_info, depth.colour_info, picture.size)[0]

@@ -1,0 +1,104 @@
+"""Who asks the node: clients of the action AskImage, and callers of the service Ask."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import Any
+
+from rclpy.action.server import ActionServer, ServerGoalHandle
+from rclpy.executors import Executor
+from rclpy.task import Future
+
+from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.engines.base import Stage
+from qwen3vl_ros.srv import Ask
+from qwen3vl_ros.vlm.job import Code, Outcome, Progress
+from qwen3vl_ros.vlm.messages import fill_feedback, fill_result
+
+
+class ActionAsker:
+    """A goal of the action: feedback goes straight out from the thread that has it, the result through the executor."""
+
+    def __init__(
+        self,
+        goal_handle: ServerGoalHandle[Any, Any, Any],
+        server: ActionServer[Any, Any, Any],
+        executor: Executor,
+    ) -> None:
+        self._goal_handle = goal_handle
+        self._server = server
+        self._executor = executor
+        self._message = AskImage.Impl.FeedbackMessage(goal_id=goal_handle.goal_id)
+        self._sequence = 0
+        self._lock = threading.Lock()
+        self._started = False
+        self._over = False
+        self._outcome: Future[Outcome] = Future(executor=executor)
+
+    @property
+    def goal_id(self) -> str:
+        """The goal's UUID, 32 hexadecimal digits."""
+        return bytes(self._goal_handle.goal_id.uuid).hex()
+
+    def started(self) -> None:
+        """The goal leaves the queue: its status becomes EXECUTING."""
+        if not self._started:
+            self._started = True
+            # On the executor's thread, where a cancel request is either wholly processed or not yet begun.
+            self._executor.create_task(self._goal_handle.execute, self._wait_for_outcome)
+
+    def progress(self, progress: Progress) -> None:
+        """Publish it as feedback."""
+        with self._lock:
+            if self._over or (self._started and progress.stage is Stage.QUEUED):
+                return  # somebody counted the queue just before this goal left it, or had one more token
+            fill_feedback(self._message.feedback, progress, self._sequence)
+            # As ServerGoalHandle.publish_feedback(), which makes three new messages for each: between two tokens of a
+            # large model that takes a third of a millisecond from it.
+            self._server._handle.publish_feedback(self._message)
+            self._sequence += 1
+
+    def finished(self, outcome: Outcome) -> None:
+        """The goal's result: status, then the message."""
+        self._over = True
+        self.started()
+        self._outcome.set_result(outcome)
+        self._executor.wake()
+
+    async def _wait_for_outcome(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> Any:
+        outcome = await self._outcome
+        assert outcome is not None
+        if outcome.ending is None:
+            goal_handle.succeed()
+        elif outcome.ending.code == Code.CANCELLED and goal_handle.is_cancel_requested:
+            goal_handle.canceled()
+        else:
+            goal_handle.abort()
+        return fill_result(AskImage.Result(), outcome)
+
+
+class ServiceAsker:
+    """A call of the service: there is nobody to tell of progress."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self.goal_id = uuid.uuid4().hex
+        self.outcome: Future[Outcome] = Future(executor=executor)
+
+    def started(self) -> None:
+        """Nothing to tell."""
+
+    def progress(self, progress: Progress) -> None:
+        """Nobody to tell."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """What :meth:`respond` waits for."""
+        self.outcome.set_result(outcome)
+        self._executor.wake()
+
+    async def respond(self, response: Ask.Response) -> Ask.Response:
+        """The service's response, once there is an outcome."""
+        outcome = await self.outcome
+        assert outcome is not None
+        return fill_result(response, outcome)

@@ -1,0 +1,332 @@
+"""Leads each question from the queue through camera and engine to its result.
+
+A conductor thread per question that the engine can take at once, and one that checks goals before they are queued;
+callbacks of the node only ever hand jobs over or end them, so accepting, cancelling and status never wait for a model,
+nor for a goal that takes long to check.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from qwen3vl_ros.engines.base import (
+    BadImage,
+    BadRequest,
+    EngineCrashed,
+    EngineError,
+    EngineNotReady,
+    ModelNotFound,
+    PromptTooLong,
+    Stage,
+    Unsupported,
+)
+from qwen3vl_ros.engines.chain import EngineChain
+from qwen3vl_ros.engines.process import State
+from qwen3vl_ros.prompts.request import Question
+from qwen3vl_ros.prompts.sandbox import Sandbox
+from qwen3vl_ros.vlm.cameras import Camera
+from qwen3vl_ros.vlm.frame_source import CameraHealth, NoFrame
+from qwen3vl_ros.vlm.goal_queue import GoalQueue
+from qwen3vl_ros.vlm.job import Code, Ending, Job, Outcome, Progress
+from qwen3vl_ros.vlm.parameters import Settings
+from qwen3vl_ros.vlm.pipeline import Answering, Draft
+from qwen3vl_ros.vlm.visualization import Display
+
+_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (Unsupported, Code.UNSUPPORTED),
+    (BadImage, Code.BAD_IMAGE),
+    (PromptTooLong, Code.PROMPT_TOO_LONG),
+    (BadRequest, Code.BAD_REQUEST),
+    (NoFrame, Code.NO_FRAME),
+    (EngineCrashed, Code.ENGINE_CRASHED),
+    (EngineNotReady, Code.ENGINE_NOT_READY),
+    (ModelNotFound, Code.ENGINE_NOT_READY),
+    (EngineError, Code.ENGINE_ERROR),
+)
+"""Error code of every exception a question can meet, most special first."""
+
+_MOST_UNCHECKED = 64
+"""Goals that may wait to be checked, which takes a tenth of a millisecond, or a second for the worst of schemas."""
+
+
+class Conductor:
+    """Answers jobs with ``engine``, looking through ``cameras``, until it is closed; ``display`` shows them.
+
+    ``settings`` gives the parameters as they are now. ``on_change`` is called when a job was queued or has its turn.
+    ``on_finish`` gets every job with its outcome, ``log_exception`` a sentence when a defect of this package ended a
+    question.
+    """
+
+    def __init__(
+        self,
+        engine: EngineChain,
+        cameras: dict[str, Camera],
+        display: Display,
+        settings: Callable[[], Settings],
+        on_change: Callable[[], None],
+        on_finish: Callable[[Job, Outcome], None],
+        log_exception: Callable[[str], None],
+    ) -> None:
+        self._jobs: GoalQueue[Job] = GoalQueue(settings().queue_size)
+        self._engine = engine
+        self._cameras = cameras
+        self._settings = settings
+        self._sandbox = Sandbox()
+        self._sandbox.warm_up()  # it boots for as long as a small model answers
+        self._answers = Answering(
+            lambda: self._engine,
+            self._being_asked,
+            cameras,
+            display,
+            settings,
+            self._sandbox,
+            self.finish,
+            log_exception,
+        )
+        self._checker = ThreadPoolExecutor(1, "check-goals")  # one: goals are queued in the order of their acceptance
+        self._unchecked: set[Job] = set()
+        self._on_change = on_change
+        self._on_finish = on_finish
+        self._log_exception = log_exception
+        self._lock = threading.Lock()
+        self._live: dict[str, Job] = {}
+        self._asked: dict[Job, EngineChain] = {}
+        self._unfinished = 0
+        self._idle = threading.Condition()
+        self._slots = 0
+        self._concurrency = 1
+        self._answering = 0
+        self._place = threading.Condition()
+        self._positions = threading.Lock()
+        self.engine_changed()
+
+    @property
+    def waiting(self) -> int:
+        """Questions in the queue."""
+        return len(self._jobs)
+
+    @property
+    def live(self) -> list[Job]:
+        """Questions that were accepted and have no result yet, in the order of acceptance."""
+        with self._lock:
+            return list(self._live.values())
+
+    @property
+    def running(self) -> list[Job]:
+        """Those of them that are out of the queue."""
+        waiting = self._jobs.waiting()
+        with self._lock:
+            return [job for job in self._live.values() if job not in waiting and job not in self._unchecked]
+
+    def accept(self, job: Job, check: Callable[[], Question]) -> None:
+        """Have the goal of ``job`` checked and queued, off this thread, or finished with the reason why it is not.
+
+        ``check`` returns what the goal asks, or raises :class:`BadRequest`.
+        """
+        with self._idle:
+            self._unfinished += 1
+        with self._lock:
+            self._live[job.asker.goal_id] = job
+            crowded = len(self._unchecked) >= _MOST_UNCHECKED
+            if not crowded:
+                self._unchecked.add(job)
+        if crowded:
+            self.finish(
+                job, Outcome(Ending(Code.BUSY, f"{_MOST_UNCHECKED} goals wait to be looked at: try again later"))
+            )
+        else:
+            self._checker.submit(self._check, job, check)
+
+    def _check(self, job: Job, check: Callable[[], Question]) -> None:
+        """On the checking thread: queue ``job``, unless it is over already."""
+        try:
+            job.checked = check()
+            refusal = self._apply_busy_policy(job)
+        except Exception as error:  # noqa: BLE001 no goal, however strange, ends the thread that checks them all
+            refusal = self._ending_of(error)
+        with self._lock:
+            if job not in self._unchecked:
+                return  # it ended meanwhile, and has its result
+            self._unchecked.remove(job)
+            free = self._slots - (len(self._live) - 1 - len(self._jobs) - len(self._unchecked))
+        if refusal is None:
+            assert job.checked is not None
+            if job.checked.response_schema is not None:
+                self._sandbox.warm_up()
+            queue_size = self._settings().queue_size
+            self._jobs.capacity = queue_size + max(0, free)
+            if self._jobs.put(job):
+                self.show_positions()
+                self._on_change()
+                if job.ending is not None:  # it ended before it stood in the queue
+                    self.ended(job)
+                return
+            refusal = Ending(
+                Code.BUSY, f"the queue is full ({self.waiting} goals wait): try again later, or raise queue_size"
+            )
+        self.finish(job, Outcome(job.ending or refusal))
+
+    def _apply_busy_policy(self, job: Job) -> Ending | None:
+        """What the parameter ``busy_policy`` says about ``job`` and those that were accepted before it."""
+        policy = self._settings().busy_policy
+        others = [other for other in self.live if other is not job and other.accepted <= job.accepted]
+        if policy == "reject" and others:
+            return Ending(Code.BUSY, "another goal is running and busy_policy is reject: try again later")
+        if policy == "preempt":
+            for other in others:
+                if other.priority <= job.priority:
+                    other.end(Code.PREEMPTED, "a newer goal of the same or a higher priority took its place")
+        return None
+
+    def find(self, goal_id: str) -> Job | None:
+        """The live question of that goal."""
+        with self._lock:
+            return self._live.get(goal_id)
+
+    def use(self, engine: EngineChain) -> list[Job]:
+        """From now on ask ``engine``; returns the jobs that the one before is answering."""
+        with self._lock:
+            self._engine = engine
+            asked_before = [job for job, asked in self._asked.items() if asked is not engine]
+        self.engine_changed()
+        return asked_before
+
+    def engine_changed(self) -> None:
+        """The engine's state is another now: jobs that wait for it look again, and its concurrency is used."""
+        with self._place:  # whoever comes last has looked last
+            description = self._engine.health.description
+            wanted = self._concurrency = 1 if description is None else description.concurrency
+            self._place.notify_all()
+        with self._lock:
+            new, self._slots = max(0, wanted - self._slots), max(wanted, self._slots)
+        for _ in range(new):
+            threading.Thread(target=self._serve, name="conductor", daemon=True).start()
+        for job in self.live:
+            job.inbox.put(None)
+
+    def ended(self, job: Job) -> None:
+        """``job`` was told to end early: one that still waits, in the queue or before it, is finished here and now."""
+        with self._place:
+            self._place.notify_all()
+        with self._lock:
+            unchecked = job in self._unchecked
+            self._unchecked.discard(job)
+        if unchecked or self._jobs.withdraw(job):
+            self.finish(job, Outcome(job.ending, queue_time=time.monotonic() - job.accepted))
+            self.show_positions()
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Give ``job`` its result, unless it has one."""
+        final = job.finish(outcome)
+        if final is not None:
+            with self._lock:
+                self._live.pop(job.asker.goal_id, None)
+            try:
+                self._on_finish(job, final)
+            finally:
+                with self._idle:
+                    self._unfinished -= 1
+                    self._idle.notify_all()
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until every accepted question has its result; False when that takes longer than ``timeout`` seconds."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._unfinished == 0, timeout)
+
+    def camera_health(self) -> dict[str, CameraHealth]:
+        """How the cameras are doing, by name."""
+        return {name: camera.health() for name, camera in self._cameras.items()}
+
+    def close(self, code: int, message: str) -> None:
+        """Take no more questions, end every live one with this error, and close the camera."""
+        self._jobs.close()
+        self.end_all(code, message)
+        self._checker.shutdown(wait=False)
+        self._sandbox.close()
+        for camera in self._cameras.values():
+            camera.close()
+
+    def end_all(self, code: int, message: str) -> None:
+        """End every live question with the same error."""
+        for job in self.live:
+            job.end(code, message)
+
+    def show_positions(self) -> None:
+        """Tell everybody who waits how many are before them, where that has changed."""
+        with self._positions:  # whoever counts last tells last
+            waiting = self._jobs.waiting()
+            ahead = len(self.running)
+            for position, job in enumerate(waiting, ahead):
+                if job.position != position:
+                    job.position = position
+                    job.asker.progress(Progress(Stage.QUEUED, queue_position=position))
+
+    def _serve(self) -> None:
+        while (job := self._jobs.take()) is not None:
+            try:
+                self._run(job)
+                self.show_positions()
+            except Exception as error:  # noqa: BLE001 whatever it is, this thread has other questions to answer
+                self._log_exception(f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}")
+
+    def _run(self, job: Job) -> None:
+        draft = Draft(queue_time=time.monotonic() - job.accepted)
+        ending: Ending | None = None
+        try:
+            self.show_positions()
+            job.asker.started()
+            self._on_change()
+            self._answer(job, draft)
+        except Exception as error:  # noqa: BLE001 whatever happened, the goal gets a result
+            ending = self._ending_of(error)
+        self.finish(job, draft.outcome(job, ending))
+
+    def _ending_of(self, error: Exception) -> Ending:
+        code = next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL_ERROR)
+        message = str(error)
+        if code == Code.INTERNAL_ERROR:
+            message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
+            self._log_exception(message)
+        return Ending(code, message)
+
+    def _answer(self, job: Job, draft: Draft) -> None:
+        """Fill ``draft``, as far as it goes before the job ends or something raises.
+
+        A question that its engine gave back, because it was left for another one or is loading anew, is asked again,
+        once: whoever asked never notices. One during which the engine's process died is not: it may be the reason.
+        """
+        with self._a_place(job):  # before looking: the picture is of the moment when the engine takes it
+            try:
+                self._answers.answer(job, draft)
+            except EngineNotReady:
+                if draft.begun or self._engine.health.state in (State.FAILED, State.CLOSED):
+                    raise
+                self._answers.answer(job, draft)
+
+    @contextmanager
+    def _being_asked(self, job: Job) -> Iterator[EngineChain]:
+        """The engine that ``job`` is put to; while it is, :meth:`use` knows who asks it."""
+        with self._lock:
+            engine = self._asked[job] = self._engine
+        try:
+            yield engine
+        finally:
+            with self._lock:
+                del self._asked[job]
+
+    @contextmanager
+    def _a_place(self, job: Job) -> Iterator[None]:
+        """Wait until the engine takes one more question, or the job ended."""
+        with self._place:
+            self._place.wait_for(lambda: self._answering < self._concurrency or job.ending is not None)
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._place:
+                self._answering -= 1
+                self._place.notify()
