@@ -11,14 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from qwen3vl_ros.client.exceptions import (
-    BadRequest,
-    Busy,
-    Cancelled,
-    EngineFailure,
-    GoalTimeout,
-    NoFrame,
-    Preempted,
-    Unreachable,
     VlmError,
 )
 
@@ -30,18 +22,6 @@ if TYPE_CHECKING:
     from qwen3vl_ros.client.goal import Arguments
     from qwen3vl_ros.client.question import AnswerStream, Question
     from qwen3vl_ros.client.tasks import Task
-
-EXIT_STATUS: tuple[tuple[type[VlmError], int], ...] = (
-    (BadRequest, 2),
-    (Unreachable, 3),
-    (NoFrame, 4),
-    (GoalTimeout, 5),
-    (Busy, 6),
-    (Preempted, 6),
-    (EngineFailure, 7),
-    (Cancelled, 130),
-)
-"""Exit status by kind of error; 1 for every other one."""
 
 _STAGES = ("in the queue", "waiting for a frame", "looking at the picture", "reading the prompt", "answering")
 _BROKEN_PIPE = 141
@@ -75,7 +55,7 @@ def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Argument
         elif error.text:
             print(error.text, file=sys.stderr)
         print(f"{error.name}: {error}", file=sys.stderr)
-        return None, exit_status(error)
+        return None, error.exit_status
     except KeyboardInterrupt:
         return None, 130
     except BrokenPipeError:
@@ -92,7 +72,7 @@ def tasks_on_terminal(client: VlmClient, names: Sequence[str] = ()) -> int:
         tasks = {task.name: task for task in client.tasks()}
     except VlmError as error:
         print(f"{error.name}: {error}", file=sys.stderr)
-        return exit_status(error)
+        return error.exit_status
     if not tasks:
         print("The node knows no tasks yet: it is not configured; its log says why.", file=sys.stderr)
         return 1
@@ -116,11 +96,6 @@ def _lines(task: Task) -> Iterator[str]:
         if slot.choices:
             marks.append(f"one of {', '.join(slot.choices)}")
         yield f"    {slot.name} ({', '.join(marks)}): {slot.description}"
-
-
-def exit_status(error: VlmError) -> int:
-    """Exit status of a command that ends with ``error``."""
-    return next((status for kind, status in EXIT_STATUS if isinstance(error, kind)), 1)
 
 
 def usage_line(answer: Answer) -> str:

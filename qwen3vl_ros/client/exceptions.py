@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -36,12 +37,17 @@ class VlmError(Exception):
            |- WouldDeadlock       a blocking call inside a callback that alone could have ended it
 
     ``code`` is the constant of AskImage.action (1 to 15), or -1 for everything below Unreachable. ``name`` is its
-    name there. ``text`` is the part of the answer that came. ``answer`` has everything the node reported with the
-    error (usage, headers of the pictures, finish reason); None when it reported nothing.
+    name there. ``http_status`` and ``retry_after`` (seconds, None = trying again does not help) are what the gateway
+    answers, ``exit_status`` is how a command ends. ``text`` is the part of the answer that came. ``answer`` has
+    everything the node reported with the error (usage, headers of the pictures, finish reason); None when it reported
+    nothing.
     """
 
     code: ClassVar[int] = -1
     name: ClassVar[str] = "VLM_ERROR"
+    http_status: ClassVar[int] = 500
+    retry_after: ClassVar[int | None] = None
+    exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str, *, text: str = "", answer: Answer | None = None) -> None:
         super().__init__(message)
@@ -54,6 +60,8 @@ class BadRequest(VlmError):
 
     code = 1
     name = "BAD_REQUEST"
+    http_status = 400
+    exit_status = 2
 
 
 class Unsupported(BadRequest):
@@ -75,6 +83,9 @@ class NoFrame(VlmError):
 
     code = 4
     name = "NO_FRAME"
+    http_status = 503
+    retry_after = 2
+    exit_status = 4
 
 
 class GoalTimeout(VlmError):
@@ -82,6 +93,8 @@ class GoalTimeout(VlmError):
 
     code = 5
     name = "TIMEOUT"
+    http_status = 504
+    exit_status = 5
 
 
 class Busy(VlmError):
@@ -89,6 +102,9 @@ class Busy(VlmError):
 
     code = 6
     name = "BUSY"
+    http_status = 503
+    retry_after = 2
+    exit_status = 6
 
 
 class Preempted(VlmError):
@@ -96,6 +112,9 @@ class Preempted(VlmError):
 
     code = 7
     name = "PREEMPTED"
+    http_status = 503
+    retry_after = 2
+    exit_status = 6
 
 
 class Cancelled(VlmError):
@@ -103,6 +122,8 @@ class Cancelled(VlmError):
 
     code = 8
     name = "CANCELLED"
+    http_status = 499  # nginx's number for a request whose client went away
+    exit_status = 130
 
 
 class PromptTooLong(BadRequest):
@@ -115,12 +136,16 @@ class PromptTooLong(BadRequest):
 class EngineFailure(VlmError):
     """The model did not do its work."""
 
+    exit_status = 7
+
 
 class EngineNotReady(EngineFailure):
     """No model is loaded: missing, broken, or still loading when the time ran out."""
 
     code = 10
     name = "ENGINE_NOT_READY"
+    http_status = 503
+    retry_after = 5
 
 
 class EngineCrashed(EngineFailure):
@@ -128,6 +153,8 @@ class EngineCrashed(EngineFailure):
 
     code = 11
     name = "ENGINE_CRASHED"
+    http_status = 503
+    retry_after = 5
 
 
 class EngineError(EngineFailure):
@@ -135,6 +162,7 @@ class EngineError(EngineFailure):
 
     code = 12
     name = "ENGINE_ERROR"
+    http_status = 502
 
 
 class BadResponse(EngineFailure):
@@ -142,6 +170,7 @@ class BadResponse(EngineFailure):
 
     code = 13
     name = "BAD_RESPONSE"
+    http_status = 502
 
 
 class Shutdown(VlmError):
@@ -149,6 +178,8 @@ class Shutdown(VlmError):
 
     code = 14
     name = "SHUTDOWN"
+    http_status = 503
+    retry_after = 5
 
 
 class InternalError(VlmError):
@@ -162,6 +193,9 @@ class Unreachable(VlmError):
     """No node said anything about the question."""
 
     name = "UNREACHABLE"
+    http_status = 503
+    retry_after = 5
+    exit_status = 3
 
 
 class ServerUnavailable(Unreachable):
@@ -194,13 +228,15 @@ class WouldDeadlock(Unreachable, RuntimeError):
     name = "WOULD_DEADLOCK"
 
 
-_BY_CODE: dict[int, type[VlmError]] = {
-    error.code: error
-    for error in (
-        BadRequest, Unsupported, BadImage, NoFrame, GoalTimeout, Busy, Preempted, Cancelled, PromptTooLong,
-        EngineNotReady, EngineCrashed, EngineError, BadResponse, Shutdown, InternalError,
-    )
-}  # fmt: skip
+def _with_code(error: type[VlmError]) -> Iterator[type[VlmError]]:
+    """The exceptions at and below ``error`` that stand for a constant of AskImage.action."""
+    if "code" in vars(error) and error.code > 0:
+        yield error
+    for special in error.__subclasses__():
+        yield from _with_code(special)
+
+
+_BY_CODE = {error.code: error for error in _with_code(VlmError)}
 
 
 def error_of_code(code: int) -> type[VlmError]:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,35 +185,53 @@ class EngineError(Exception):
       |    |- BadImage     a picture cannot be used
       |    |- PromptTooLong
       |- EngineCrashed     the worker process died or hung
+
+    ``code_name``: the constant of AskImage.action that a goal ends with.
     """
+
+    code_name: ClassVar[str] = "ENGINE_ERROR"
 
 
 class ModelNotFound(EngineError):
     """The model file is missing or broken; the sentence names it and the command that gets one."""
 
+    code_name = "ENGINE_NOT_READY"
+
 
 class EngineNotReady(EngineError):
     """No model is loaded at the moment."""
+
+    code_name = "ENGINE_NOT_READY"
 
 
 class BadRequest(EngineError):
     """The request makes no sense to any engine."""
 
+    code_name = "BAD_REQUEST"
+
 
 class Unsupported(BadRequest):
     """This engine cannot honour a field of the request; the sentence begins with the field's name."""
+
+    code_name = "UNSUPPORTED"
 
 
 class BadImage(BadRequest):
     """A picture cannot be used."""
 
+    code_name = "BAD_IMAGE"
+
 
 class PromptTooLong(BadRequest):
     """Prompt and pictures do not fit; the sentence has both numbers. Raised before any work is done."""
 
+    code_name = "PROMPT_TOO_LONG"
+
 
 class EngineCrashed(EngineError):
     """The worker process died, or stopped responding and was killed."""
+
+    code_name = "ENGINE_CRASHED"
 
 
 class Cancel(threading.Event):

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse
 
-from qwen3vl_ros.client.exceptions import (
-    BadImage,
-    BadRequest,
-    BadResponse,
-    Busy,
-    Cancelled,
-    EngineCrashed,
-    EngineError,
-    EngineNotReady,
-    GoalTimeout,
-    InternalError,
-    NoFrame,
-    Preempted,
-    PromptTooLong,
-    Shutdown,
-    Unreachable,
-    Unsupported,
-    VlmError,
-)
+from qwen3vl_ros.client.exceptions import Cancelled, PromptTooLong, VlmError
 
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's number for a question that was cancelled before it was answered."""
+CLIENT_CLOSED_REQUEST = Cancelled.http_status
+"""Status of a question that was cancelled before it was answered."""
 
 
 class ApiError(Exception):
@@ -58,33 +39,10 @@ class ApiError(Exception):
         return JSONResponse(self.body(), self.status, headers)
 
 
-_OF_VLM: Mapping[type[VlmError], tuple[int, int | None]] = {
-    PromptTooLong: (400, None),
-    BadImage: (400, None),
-    Unsupported: (400, None),
-    BadRequest: (400, None),
-    Cancelled: (CLIENT_CLOSED_REQUEST, None),
-    InternalError: (500, None),
-    EngineError: (502, None),
-    BadResponse: (502, None),
-    GoalTimeout: (504, None),
-    Busy: (503, 2),
-    NoFrame: (503, 2),
-    Preempted: (503, 2),
-    EngineCrashed: (503, 5),
-    EngineNotReady: (503, 5),
-    Shutdown: (503, 5),
-    Unreachable: (503, 5),
-    VlmError: (500, None),
-}
-"""HTTP status, and Retry-After in seconds, of everything that a question can end with; the most special first."""
-
-
 def of_vlm(error: VlmError) -> ApiError:
     """The HTTP error of a question that was not answered."""
-    status, retry_after = next(found for kind, found in _OF_VLM.items() if isinstance(error, kind))
     code = "context_length_exceeded" if isinstance(error, PromptTooLong) else error.name.lower()
-    return ApiError(status, code, str(error), retry_after=retry_after)
+    return ApiError(error.http_status, code, str(error), retry_after=error.retry_after)
 
 
 def _type(status: int) -> str:

@@ -65,6 +65,8 @@ class CameraHealth:
 class NoFrame(Exception):
     """No frame of the required freshness came; the text says what is known about why."""
 
+    code_name = "NO_FRAME"  # as in engines/base.py
+
 
 class Samples:
     """The newest ``depth`` messages of a topic, taken on demand. Usable from any thread."""

@@ -14,40 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from qwen3vl_ros.engines.base import (
-    BadImage,
-    BadRequest,
-    EngineCrashed,
-    EngineError,
     EngineNotReady,
-    ModelNotFound,
-    PromptTooLong,
     Stage,
-    Unsupported,
 )
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import State
 from qwen3vl_ros.prompts.request import Question
 from qwen3vl_ros.prompts.sandbox import Sandbox
 from qwen3vl_ros.vlm.cameras import Camera
-from qwen3vl_ros.vlm.frame_source import CameraHealth, NoFrame
+from qwen3vl_ros.vlm.frame_source import CameraHealth
 from qwen3vl_ros.vlm.goal_queue import GoalQueue
 from qwen3vl_ros.vlm.job import Code, Ending, Job, Outcome, Progress
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.pipeline import Answering, Draft
 from qwen3vl_ros.vlm.visualization import Display
-
-_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (Unsupported, Code.UNSUPPORTED),
-    (BadImage, Code.BAD_IMAGE),
-    (PromptTooLong, Code.PROMPT_TOO_LONG),
-    (BadRequest, Code.BAD_REQUEST),
-    (NoFrame, Code.NO_FRAME),
-    (EngineCrashed, Code.ENGINE_CRASHED),
-    (EngineNotReady, Code.ENGINE_NOT_READY),
-    (ModelNotFound, Code.ENGINE_NOT_READY),
-    (EngineError, Code.ENGINE_ERROR),
-)
-"""Error code of every exception a question can meet, most special first."""
 
 _MOST_UNCHECKED = 64
 """Goals that may wait to be checked, which takes a tenth of a millisecond, or a second for the worst of schemas."""
@@ -286,7 +266,7 @@ class Conductor:
         self.finish(job, draft.outcome(job, ending))
 
     def _ending_of(self, error: Exception) -> Ending:
-        code = next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL_ERROR)
+        code = getattr(Code, getattr(error, "code_name", "INTERNAL_ERROR"))
         message = str(error)
         if code == Code.INTERNAL_ERROR:
             message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
