@@ -19,9 +19,9 @@ import uvicorn
 from qwen3vl_ros.action import AskImage
 
 from qwen3vl_ros.client.answer import Answer, Usage
+from qwen3vl_ros.client.answer_future import Phase, Question
 from qwen3vl_ros.client.exceptions import Cancelled, ServerUnavailable, VlmError
 from qwen3vl_ros.client.goal import build_goal
-from qwen3vl_ros.client.question import Phase, Question
 from qwen3vl_ros.client.tasks import Task
 from qwen3vl_ros.gateway.app import create_app
 from qwen3vl_ros.gateway.backend import CameraStatus, NodeStatus, Snapshot, Unavailable, UnknownCamera

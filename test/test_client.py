@@ -38,8 +38,8 @@ from qwen3vl_ros.client import (
     VlmError,
     WouldDeadlock,
 )
+from qwen3vl_ros.client import answer_future as answer_future_module
 from qwen3vl_ros.client import goal_tracker as link_module
-from qwen3vl_ros.client import question as question_module
 from qwen3vl_ros.client.action_client import GoalClient
 from qwen3vl_ros.client.exceptions import error_of_code
 from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
@@ -174,23 +174,23 @@ def test_pieces_arrive_while_the_model_is_still_talking(vlm: ScriptedVlm, client
 def test_the_thread_that_waits_for_a_stream_brings_it_unless_others_need_it(
     vlm: ScriptedVlm, client: VlmClient, monkeypatch: pytest.MonkeyPatch, how: str, who: str
 ) -> None:
-    monkeypatch.setattr(question_module, "_FLOW", WAIT)
+    monkeypatch.setattr(answer_future_module, "_FLOW", WAIT)
     pieces: list[str] = []
     bringing: list[str] = []
     attended = {count: threading.Event() for count in (1, 2, 3)}
-    next_feedback, add_feedback = GoalClient.next_feedback, question_module.Question.add_feedback
+    next_feedback, add_feedback = GoalClient.next_feedback, answer_future_module.Question.add_feedback
 
     def note_attending(client: GoalClient, timeout: float) -> Any:
         if pieces and threading.current_thread().name == who:
             attended[len(pieces)].set()
         return next_feedback(client, timeout)
 
-    def note_bringing(question: question_module.Question, feedback: Any) -> None:
+    def note_bringing(question: answer_future_module.Question, feedback: Any) -> None:
         bringing.append(threading.current_thread().name)
         add_feedback(question, feedback)
 
     monkeypatch.setattr(GoalClient, "next_feedback", note_attending)
-    monkeypatch.setattr(question_module.Question, "add_feedback", note_bringing)
+    monkeypatch.setattr(answer_future_module.Question, "add_feedback", note_bringing)
     end = threading.Event()
 
     def script(goal: Goal) -> AskImage.Result:
@@ -594,7 +594,7 @@ def test_a_cancel_that_got_lost_is_sent_again(
 def test_a_cancel_that_nobody_confirms_ends_the_question_all_the_same(
     vlm: ScriptedVlm, client: VlmClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(question_module, "CANCEL_GRACE", 0.2)
+    monkeypatch.setattr(answer_future_module, "CANCEL_GRACE", 0.2)
     release = threading.Event()
 
     def script(goal: Goal) -> AskImage.Result:

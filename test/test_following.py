@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qwen3vl_ros.client.answer import Answer
-from qwen3vl_ros.client.question import Question
+from qwen3vl_ros.client.answer_future import Question
 from qwen3vl_ros.gateway.async_question import Following
 
 PATIENCE = 30.0

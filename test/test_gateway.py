@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 
 from gateway_server import Server, data_url, events, picture, question, serving, stays_open
 from qwen3vl_ros.client.answer import Box, Position, Region
-from qwen3vl_ros.client.question import Question
+from qwen3vl_ros.client.answer_future import Question
 from qwen3vl_ros.gateway.backend import NodeStatus
 from qwen3vl_ros.gateway.chat_response import STAGES
 

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qwen3vl_ros.client.question import Question
+from qwen3vl_ros.client.answer_future import Question
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import BadRequest, ImageInput, Message
 from qwen3vl_ros.engines.conversation import Conversation

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from qwen3vl_ros.client import VlmClient
     from qwen3vl_ros.client.answer import Answer
+    from qwen3vl_ros.client.answer_future import AnswerStream, Question
     from qwen3vl_ros.client.goal import Arguments
-    from qwen3vl_ros.client.question import AnswerStream, Question
     from qwen3vl_ros.client.tasks import Task
 
 _STAGES = ("in the queue", "waiting for a frame", "looking at the picture", "reading the prompt", "answering")

@@ -9,6 +9,7 @@ docs/client.md has the whole story.
 """
 
 from qwen3vl_ros.client.answer import Answer, Box, Position, Region, Usage
+from qwen3vl_ros.client.answer_future import AnswerStream, Question
 from qwen3vl_ros.client.exceptions import (
     BadImage,
     BadRequest,
@@ -35,7 +36,6 @@ from qwen3vl_ros.client.exceptions import (
     WouldDeadlock,
 )
 from qwen3vl_ros.client.goal import ImageLike
-from qwen3vl_ros.client.question import AnswerStream, Question
 from qwen3vl_ros.client.tasks import Slot, Task
 from qwen3vl_ros.client.vlm_client import VlmClient
 

@@ -25,6 +25,7 @@ from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedEx
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.client.action_client import GoalClient, feedback_of
 from qwen3vl_ros.client.answer import Answer, answer_of_result
+from qwen3vl_ros.client.answer_future import Phase, Question
 from qwen3vl_ros.client.attendance import Attendance
 from qwen3vl_ros.client.exceptions import (
     BadRequest,
@@ -38,7 +39,6 @@ from qwen3vl_ros.client.exceptions import (
     WouldDeadlock,
     error_of_code,
 )
-from qwen3vl_ros.client.question import Phase, Question
 
 if TYPE_CHECKING:
     from rclpy.node import Node

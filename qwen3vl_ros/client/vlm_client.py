@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from qwen3vl_ros.client.answer import Answer
+from qwen3vl_ros.client.answer_future import AnswerStream, Question
 from qwen3vl_ros.client.background_node import OwnNode
 from qwen3vl_ros.client.goal import DEFAULT_TIMEOUT, build_goal
 from qwen3vl_ros.client.goal_tracker import Link
-from qwen3vl_ros.client.question import AnswerStream, Question
 from qwen3vl_ros.client.tasks import Task, TaskList
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from types import TracebackType
 import anyio
 from starlette.types import Receive
 
-from qwen3vl_ros.client.question import Question
+from qwen3vl_ros.client.answer_future import Question
 
 _LOOK = 1.0
 """Seconds after which a question is looked at although nothing came: its time may be over."""

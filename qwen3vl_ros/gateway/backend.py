@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from qwen3vl_ros.client.question import Question
+from qwen3vl_ros.client.answer_future import Question
 from qwen3vl_ros.client.tasks import Task
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from qwen3vl_ros.client.answer_future import Question
 from qwen3vl_ros.client.exceptions import ServerUnavailable, VlmError
-from qwen3vl_ros.client.question import Question
 from qwen3vl_ros.gateway.async_question import ClientGone, Following
 from qwen3vl_ros.gateway.backend import Robot, why_not
 from qwen3vl_ros.gateway.bodies import Bodies

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from qwen3vl_ros.client.answer import Answer, Region, Usage
+from qwen3vl_ros.client.answer_future import Question
 from qwen3vl_ros.client.exceptions import BadResponse
-from qwen3vl_ros.client.question import Question
 
 STAGES: Final = ("queued", "frame", "encode", "prefill", "decode")
 """Names of the stages of AskImage's feedback, by number."""

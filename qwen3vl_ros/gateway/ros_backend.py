@@ -15,8 +15,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage
 
 from qwen3vl_ros.client import VlmClient
+from qwen3vl_ros.client.answer_future import Question
 from qwen3vl_ros.client.exceptions import NotSpinning, ServerUnavailable
-from qwen3vl_ros.client.question import Question
 from qwen3vl_ros.client.tasks import Task
 from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.gateway.backend import (

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from qwen3vl_ros.client.answer import Answer
+from qwen3vl_ros.client.answer_future import Phase
 from qwen3vl_ros.client.exceptions import InternalError, VlmError
-from qwen3vl_ros.client.question import Phase
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.gateway.async_question import ClientGone, Following
 from qwen3vl_ros.gateway.chat_request import ChatRequest
