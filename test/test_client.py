@@ -167,58 +167,6 @@ def test_pieces_arrive_while_the_model_is_still_talking(vlm: ScriptedVlm, client
     assert stream.answer.text == "a red box"
 
 
-@pytest.mark.parametrize(
-    ("how", "who"),
-    [("it waits", "reader"), ("it has a callback", "vlm_client"), ("another question is open", "vlm_client")],
-)
-def test_the_thread_that_waits_for_a_stream_brings_it_unless_others_need_it(
-    vlm: ScriptedVlm, client: VlmClient, monkeypatch: pytest.MonkeyPatch, how: str, who: str
-) -> None:
-    monkeypatch.setattr(answer_future_module, "_FLOW", WAIT)
-    pieces: list[str] = []
-    bringing: list[str] = []
-    attended = {count: threading.Event() for count in (1, 2, 3)}
-    next_feedback, add_feedback = GoalClient.next_feedback, answer_future_module.Question.add_feedback
-
-    def note_attending(client: GoalClient, timeout: float) -> Any:
-        if pieces and threading.current_thread().name == who:
-            attended[len(pieces)].set()
-        return next_feedback(client, timeout)
-
-    def note_bringing(question: answer_future_module.Question, feedback: Any) -> None:
-        bringing.append(threading.current_thread().name)
-        add_feedback(question, feedback)
-
-    monkeypatch.setattr(GoalClient, "next_feedback", note_attending)
-    monkeypatch.setattr(answer_future_module.Question, "add_feedback", note_bringing)
-    end = threading.Event()
-
-    def script(goal: Goal) -> AskImage.Result:
-        if goal.request.prompt == "Wait.":
-            assert end.wait(WAIT)
-        else:
-            for count, piece in enumerate(("one", "two", "three")):
-                assert count == 0 or attended[count].wait(WAIT)
-                goal.say(piece)
-            assert attended[3].wait(WAIT)
-        return goal.result()
-
-    vlm.script = script
-    other = client.send("Wait.") if how == "another question is open" else None
-    question = client.send("Count.")
-    if how == "it has a callback":
-        question.on_change(lambda: None)
-    begin = time.monotonic()
-    reader = threading.Thread(target=lambda: pieces.extend(question.deltas()), name="reader")
-    reader.start()
-    reader.join(WAIT)
-    assert time.monotonic() - begin < WAIT / 2  # the end of a question calls whoever reads
-    assert pieces == ["one", "two", "three"]
-    assert bringing[1:] == [who, who]  # a reader begins once it is told of the first one
-    end.set()
-    assert other is None or other.result(WAIT).text == ""
-
-
 @pytest.mark.parametrize("recovery", ["by a later message", "by the result", "after thinned messages"])
 def test_pieces_add_up_to_the_final_text_when_feedback_is_lost(
     vlm: ScriptedVlm, client: VlmClient, recovery: str
@@ -611,14 +559,15 @@ def test_a_cancel_that_nobody_confirms_ends_the_question_all_the_same(
     release.set()
 
 
-def test_ctrl_c_cancels_the_question_and_passes_on(vlm: ScriptedVlm, client: VlmClient) -> None:
+@pytest.mark.parametrize("how", ["ask", "stream"])
+def test_ctrl_c_cancels_the_question_and_passes_on(vlm: ScriptedVlm, client: VlmClient, how: str) -> None:
     def script(goal: Goal) -> AskImage.Result:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         return until_cancelled(goal)
 
     vlm.script = script
     with pytest.raises(KeyboardInterrupt):
-        client.ask("What?")
+        client.ask("What?") if how == "ask" else list(client.stream("What?"))
     assert vlm.goals[0].cancelled.wait(WAIT)
 
 
@@ -678,6 +627,32 @@ def test_sending_in_a_callback_of_the_only_thread_works(vlm: ScriptedVlm, node: 
         client = VlmClient(node, server_timeout=WAIT)
         question = spinning.in_callback(lambda: client.send("What?"))
         assert question.result(WAIT).text == "yes"
+
+
+def test_text_arrives_while_the_only_thread_of_the_executor_is_busy(vlm: ScriptedVlm, node: Any) -> None:
+    busy, end = threading.Event(), threading.Event()
+
+    def script(goal: Goal) -> AskImage.Result:
+        goal.say("a red")
+        assert busy.wait(WAIT)
+        goal.say(" box")
+        assert end.wait(WAIT)
+        return goal.result()
+
+    def wait_for_text() -> bool:
+        busy.set()
+        return arrived.wait(WAIT)
+
+    vlm.script = script
+    with Spinning(SingleThreadedExecutor(context=node.context), node) as spinning:
+        client = VlmClient(node, server_timeout=WAIT)
+        question = client.send("What is it?")
+        assert next(question.deltas()) == "a red"
+        arrived = threading.Event()
+        question.on_change(lambda: arrived.set() if question.text == "a red box" else None)
+        assert spinning.in_callback(wait_for_text) is True
+        end.set()
+        assert question.result(WAIT).text == "a red box"
 
 
 def test_waiting_in_a_callback_works_with_several_threads(vlm: ScriptedVlm, node: Any) -> None:

@@ -26,13 +26,6 @@ class Nobody:
     def check_may_block(self) -> None:
         """It may."""
 
-    def read(self, enough: Callable[[], bool], until: float) -> bool:
-        """Whoever waits is told."""
-        return False
-
-    def wake(self) -> None:
-        """Nobody reads."""
-
     def explain_stopped(self) -> None:
         """It goes on."""
 

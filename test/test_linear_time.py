@@ -135,9 +135,6 @@ class Nowhere:
     def explain_stopped(self) -> None:
         return None
 
-    def wake(self) -> None:
-        return None
-
 
 class Token:
     stage, queue_position, text = 4, 0, ""

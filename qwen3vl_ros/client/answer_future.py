@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
 CANCEL_GRACE = 5.0
 """Seconds that a node gets to confirm a cancel, with the text so far, before the question ends without it."""
 
-
-_FLOW = 0.25
-"""Seconds after a message for which a waiting thread brings the next one itself; Ctrl-C may have to wait as long."""
-
 _STOP_CHECK = 1.0
 """Seconds after which a waiting thread looks whether ROS was shut down: a signal does that without telling anyone."""
 
@@ -38,22 +33,13 @@ class Phase(enum.Enum):
 
 
 class Carrier(Protocol):
-    """What a question needs from the link that carries it; nothing here but :meth:`read` blocks."""
+    """What a question needs from the link that carries it; nothing here blocks."""
 
     def cancel(self, question: Question) -> None:
         """Ask the node to cancel an accepted goal."""
 
     def check_may_block(self) -> None:
         """Raise WouldDeadlock where waiting on this thread would stop what is waited for."""
-
-    def read(self, enough: Callable[[], bool], until: float) -> bool:
-        """Bring what comes on the calling thread until ``enough()`` or ``until``, time.monotonic() seconds.
-
-        False, at once, where it has to wait for another thread to do so, or for the end.
-        """
-
-    def wake(self) -> None:
-        """Have a running :meth:`read` look whether it is enough; otherwise another thread brings what comes."""
 
     def explain_stopped(self) -> VlmError | None:
         """Why nothing can come any more; None while it can."""
@@ -80,7 +66,6 @@ class Question:
         self._streamed = TextBuffer()
         self._reasoning = TextBuffer()
         self._next_sequence = 0
-        self._news_at = -math.inf
         self._gap = False
         self._stage = 0
         self._queue_position = 0
@@ -164,7 +149,6 @@ class Question:
         """
         with self._changed:
             self._on_change = callback
-        self._carrier.wake()
 
     def cancel(self) -> None:
         """Ask the node to stop. Returns at once; the question then ends as Cancelled, with the text so far."""
@@ -233,7 +217,6 @@ class Question:
         with self._changed:
             if self._phase is Phase.DONE or feedback.sequence < self._next_sequence:
                 return
-            self._news_at = time.monotonic()
             if feedback.sequence > self._next_sequence:
                 self._gap = True
             moved = (feedback.stage, feedback.queue_position) != (self._stage, self._queue_position)
@@ -247,7 +230,6 @@ class Question:
                 # Lost messages are made good by the next one that carries all the text, or by the result.
                 self._gap = False
                 self._add_text(feedback.text[len(self._streamed) :])
-            # Last: with Ctrl-C on the way here, this message counts as lost.
             self._next_sequence = feedback.sequence + 1
             if moved or feedback.reasoning_delta:
                 self._tell()
@@ -283,7 +265,6 @@ class Question:
         self._answer = answer
         self._error = error
         self._phase = Phase.DONE
-        self._carrier.wake()
         self._tell()
 
     def _tell(self) -> None:
@@ -319,22 +300,11 @@ class Question:
         give_up = float("inf") if timeout is None else time.monotonic() + timeout
         while not condition() and (now := time.monotonic()) < give_up:
             until = min(self._deadline, give_up, now + _STOP_CHECK)
-            if not self._read(condition, until):
-                with self._changed:
-                    if not condition():
-                        self._changed.wait(max(0.0, until - time.monotonic()))
+            with self._changed:
+                if not condition():
+                    self._changed.wait(max(0.0, until - time.monotonic()))
             if time.monotonic() >= until:
                 self._expire()
-
-    def _read(self, enough: Callable[[], bool], until: float) -> bool:
-        """Bring what comes on this thread, which would only wait; False, at once, where that is for another one."""
-        if self._on_change is not None:
-            return False  # it may not have to wait until this thread comes back
-        flows = self._news_at + _FLOW
-        if time.monotonic() > flows:
-            self._carrier.wake()
-            return False
-        return self._carrier.read(enough, min(until, flows))
 
 
 class AnswerStream:

@@ -1,7 +1,7 @@
 """The link between questions and the node: a client of the action.
 
-Whoever spins the ROS node it lives in brings the replies. Tokens are brought by who waits for them, or else by a thread
-of its own, which also looks after what nobody brings: a node that comes or goes, a reply that was lost.
+Whoever spins the ROS node it lives in brings the replies. A reader thread of its own reads feedback from the middleware
+and looks after what nobody brings: a node that comes or goes, a reply that was lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.client.action_client import GoalClient, feedback_of
 from qwen3vl_ros.client.answer import Answer, answer_of_result
 from qwen3vl_ros.client.answer_future import Phase, Question
-from qwen3vl_ros.client.attendance import Attendance
 from qwen3vl_ros.client.exceptions import (
     BadRequest,
     Cancelled,
@@ -86,7 +84,7 @@ class _Open:
 
 
 class Link:
-    """Carries questions to the node and their answers back. It never spins, and blocks in :meth:`read` alone."""
+    """Carries questions to the node and their answers back. It never spins, and blocks on its reader thread alone."""
 
     def __init__(self, node: Node, action: str, server_timeout: float) -> None:
         self._node = node
@@ -101,7 +99,6 @@ class Link:
         group = MutuallyExclusiveCallbackGroup()
         self.action = node.resolve_service_name(action)
         self._client = GoalClient(node, self.action, group)
-        self._attendance = Attendance(self._take_feedback, self._client.wake, self._is_crowded)
         self._spun = node.create_guard_condition(self._ran, callback_group=group)
         self._thread = threading.Thread(target=self._attend, name="vlm_client", daemon=True)
         self._thread.start()
@@ -208,11 +205,11 @@ class Link:
             asked.question.end(*_outcome(response.result))
 
     def _attend(self) -> None:
-        """Our own thread: bring feedback as it comes, and look around when that is due."""
+        """Run the reader thread: read feedback as it comes, and look around when that is due."""
         with contextlib.suppress(InvalidHandle, ExternalShutdownException):
             while not self._closed:
-                # Nobody wakes us when ROS is shut down.
-                self._attendance.attend(min(_SHUTDOWN_CHECK, max(0.0, self._look_due - time.monotonic())))
+                # Nobody wakes this thread when ROS is shut down.
+                self._take_feedback(min(_SHUTDOWN_CHECK, max(0.0, self._look_due - time.monotonic())))
                 if time.monotonic() >= self._look_due:
                     self._look_safely()
 
@@ -228,33 +225,20 @@ class Link:
                 if (asked := self._forget(key)) is not None:
                     asked.question.end(None, InternalError(defect))
 
-    def read(self, enough: Callable[[], bool], until: float) -> bool:
-        """Bring feedback on the calling thread, which would only wait; see :meth:`Attendance.read`."""
-        if threading.current_thread() is self._thread:
-            return False  # a callback of on_change()
-        try:
-            return self._attendance.read(enough, until)
-        except (InvalidHandle, ExternalShutdownException):
-            return False
+    def _take_feedback(self, timeout: float) -> None:
+        """Hand the next feedback message to its question, if one comes within ``timeout`` seconds.
 
-    def wake(self) -> None:
-        """Have a running :meth:`read` look whether it is enough; our own thread takes over when it ends."""
-        self._attendance.call()
-
-    def _take_feedback(self, timeout: float) -> bool:
-        """Raises InvalidHandle once the ROS node was destroyed, ExternalShutdownException once ROS was shut down."""
+        Raises:
+            InvalidHandle: the ROS node was destroyed.
+            ExternalShutdownException: ROS was shut down.
+        """
         if (news := self._client.next_feedback(timeout)) is None:
             if not self._node.context.ok():
                 raise ExternalShutdownException
-            return False
+            return
         key, serialized = news
         if (asked := self._open.get(key)) is not None:
             asked.question.add_feedback(feedback_of(serialized))
-        return True
-
-    def _is_crowded(self) -> bool:
-        asked = list(self._open.values())
-        return len(asked) > 1 and sum(each.question.phase is not Phase.DONE for each in asked) > 1
 
     def _look(self) -> None:
         with self._lock:
@@ -425,15 +409,16 @@ class Link:
         return self.action.rsplit("/", 1)[0]
 
     def _look_now(self) -> None:
+        """Wake the reader thread so that it looks around."""
         with self._lock:
             self._look_due = 0.0
-        self._attendance.call()
+        self._client.wake()
 
     def _end_thread(self) -> None:
-        self._attendance.call()
+        """End the reader thread, which waits in the middleware, before that is taken down."""
+        self._client.wake()
         if self._thread is not threading.current_thread():  # a callback of on_change() may close the client
             self._thread.join()
-            self._attendance.wait_left(_CANCEL_DELAY)  # nor may a reader be in the middleware when Python ends
 
     def _ran(self) -> None:
         self._ran_at = time.monotonic()

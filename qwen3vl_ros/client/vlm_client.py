@@ -29,8 +29,8 @@ class VlmClient:
     """Asks the vlm node questions. Every method may be called from any thread, several questions at once.
 
     ``node``: a node that somebody spins, whose executor then brings the answers (the client never spins it). None:
-    the client owns a node and a thread that spins it. Tokens come past the executor, to the thread that waits for them
-    or to one of the client; close it, or use it in a ``with`` block.
+    the client owns a node and a thread that spins it. Tokens come past the executor, on a thread of the client; close
+    it, or use it in a ``with`` block.
     ``node_name``: name of the vlm node; relative to the namespace of ``node`` (or to ``namespace``, without one), so
     that a behaviour in /robot1 asks /robot1/vlm; with a leading slash, absolute.
     ``server_timeout``: seconds that a node gets to be found, and then to accept a question.
