@@ -120,8 +120,8 @@ def test_the_clocked_engine_passes_on_the_tokens_it_is_asked_for_and_says_when_t
 def test_a_figure_knows_whether_its_target_is_met() -> None:
     from figures import Figure
 
-    assert Figure("", 0.99, limit=0.98, at_least=True).met
-    assert not Figure("", 0.97, limit=0.98, at_least=True).met
+    assert Figure("", 0.96, limit=0.95, at_least=True).met
+    assert not Figure("", 0.94, limit=0.95, at_least=True).met
     assert Figure("", 0.9, "ms", limit=1.0).met
     assert not Figure("", 1.1, "ms", limit=1.0).met
     assert Figure("", 5.0).met
