@@ -21,7 +21,7 @@ from rich.console import Console
 from qwen3vl_ros.cli.terminal import ask_on_terminal
 from qwen3vl_ros.client import Answer, ServerUnavailable, VlmClient
 from qwen3vl_ros.client.answer import Region
-from qwen3vl_ros.client.background_node import OwnNode
+from qwen3vl_ros.client.background_node import BackgroundNode
 from qwen3vl_ros.ros.child_process import Child
 from qwen3vl_ros.ros.fast_dds import package_profile
 
@@ -80,7 +80,7 @@ def _set_up_dds() -> None:
 class _Robot:
     """Node and camera as child processes, and a ROS node of ours that hears them. Everything it hears is an event."""
 
-    def __init__(self, own: OwnNode, client: VlmClient) -> None:
+    def __init__(self, background: BackgroundNode, client: VlmClient) -> None:
         from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
         from sensor_msgs.msg import Image
 
@@ -95,8 +95,8 @@ class _Robot:
         self._ready_states = (VlmStatus.READY, VlmStatus.BUSY)
         self._failed_state = VlmStatus.UNCONFIGURED
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        own.node.create_subscription(VlmStatus, "/vlm/status", self._on_status, latched)
-        own.node.create_subscription(Image, CAMERA_TOPIC, self._on_frame, qos_profile_sensor_data)
+        background.node.create_subscription(VlmStatus, "/vlm/status", self._on_status, latched)
+        background.node.create_subscription(Image, CAMERA_TOPIC, self._on_frame, qos_profile_sensor_data)
 
     def _on_status(self, status: Any) -> None:
         self.status = status
@@ -167,10 +167,10 @@ class _Robot:
 
 @contextmanager
 def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
-    own = OwnNode(f"demo_{os.getpid()}")
-    own.start()
-    client = VlmClient(own.node, node_name="/vlm")
-    robot = _Robot(own, client)
+    background = BackgroundNode(f"demo_{os.getpid()}")
+    background.start()
+    client = VlmClient(background.node, node_name="/vlm")
+    robot = _Robot(background, client)
     lock = socket.socket(socket.AF_UNIX)
     try:
         _refuse_a_second_robot(client, lock)
@@ -198,7 +198,7 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
         for child in robot.children:
             child.stop()
         client.close()
-        own.stop()
+        background.stop()
         lock.close()
         for number, handler in before.items():
             signal.signal(number, handler)

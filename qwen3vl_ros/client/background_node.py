@@ -10,7 +10,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 
-class OwnNode:
+class BackgroundNode:
     """``node`` is spun between :meth:`start` and :meth:`stop`. Signals are left to the process."""
 
     def __init__(self, name: str, namespace: str = "") -> None:

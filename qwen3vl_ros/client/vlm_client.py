@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.answer_future import AnswerStream, Question
-from qwen3vl_ros.client.background_node import OwnNode
+from qwen3vl_ros.client.background_node import BackgroundNode
 from qwen3vl_ros.client.goal import DEFAULT_TIMEOUT, build_goal
 from qwen3vl_ros.client.goal_tracker import Link
 from qwen3vl_ros.client.tasks import Task, TaskList
@@ -52,16 +52,18 @@ class VlmClient:
         self._making = threading.Lock()
         self._server_timeout = server_timeout
         self._grace = grace
-        self._own = OwnNode(f"vlm_client_{os.getpid()}_{next(_number)}", namespace) if node is None else None
-        self._link = Link(node or self._own_node, f"{node_name}/ask_image", server_timeout)
-        if self._own is not None:
-            self._own.start()
+        self._background = (
+            BackgroundNode(f"vlm_client_{os.getpid()}_{next(_number)}", namespace) if node is None else None
+        )
+        self._link = Link(node or self._background_node, f"{node_name}/ask_image", server_timeout)
+        if self._background is not None:
+            self._background.start()
         atexit.register(self.close)  # no thread may wait in the middleware while the interpreter takes that down
 
     @property
-    def _own_node(self) -> Node:
-        assert self._own is not None
-        return self._own.node
+    def _background_node(self) -> Node:
+        assert self._background is not None
+        return self._background.node
 
     @property
     def action(self) -> str:
@@ -129,7 +131,7 @@ class VlmClient:
         self._link.check_may_block()
         with self._making:
             if self._task_list is None:
-                self._task_list = TaskList(self._node or self._own_node, self._node_name)
+                self._task_list = TaskList(self._node or self._background_node, self._node_name)
         return self._task_list.ask(self._server_timeout if timeout is None else timeout)
 
     def wait_for_server(self, timeout: float | None = None) -> None:
@@ -143,8 +145,8 @@ class VlmClient:
         """Cancel what is open and free everything. Idempotent."""
         atexit.unregister(self.close)
         self._link.close()
-        if self._own is not None:
-            self._own.stop()
+        if self._background is not None:
+            self._background.stop()
         elif self._task_list is not None and self._node is not None and self._node.context.ok():
             task_list, self._task_list = self._task_list, None
             task_list.close()
