@@ -21,7 +21,7 @@ from rclpy.serialization import deserialize_message
 from unique_identifier_msgs.msg import UUID
 
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.ros.polling_subscription import RclError, UnspunSubscription
+from qwen3vl_ros.ros.polling_subscription import PollingSubscription, RclError
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -66,7 +66,7 @@ class GoalClient:
             event_callbacks=_NO_EVENTS,
             raw=True,
         )
-        self._feedback = UnspunSubscription(
+        self._feedback = PollingSubscription(
             node, kinds.FeedbackMessage, f"{action}/_action/feedback", _FEEDBACK, raw=True
         )
 

@@ -1,6 +1,6 @@
-"""A subscription that no executor spins: its messages are taken by whoever wants them, when they want them.
+"""A subscription that is polled instead of spun: the caller waits for a message and takes it on its own thread.
 
-rclpy's executor makes a wait set of everything a node has, twice for each message: about a millisecond of Python where
+rclpy's executor builds a wait set of everything a node has, twice for each message: about a millisecond of Python where
 a model keeps the caches cold, and as much for a message that nobody needs. The calls below are those of rclpy's own
 wait_for_message(), which has no public counterpart that keeps its subscription.
 """
@@ -17,17 +17,17 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 Closed = _rclpy.InvalidHandle
-"""Raised where a subscription is used after it was closed."""
+"""Raised when a subscription is used after it was closed."""
 
 RclError = _rclpy.RCLError
-"""Raised by whatever a node is asked when a signal has shut ROS down, and where the middleware fails."""
+"""Raised when a node is queried after a signal has shut ROS down, and when the middleware fails."""
 
 _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
-"""They would be the executor's to look at."""
+"""The executor would handle them, and no executor knows this subscription."""
 
 
-class _NeverSpun(CallbackGroup):
-    """A callback group whose entities no executor waits for."""
+class _NeverExecuted(CallbackGroup):
+    """A callback group whose entities every executor skips."""
 
     def can_execute(self, entity: Any) -> bool:  # noqa: ARG002
         return False
@@ -36,21 +36,26 @@ class _NeverSpun(CallbackGroup):
         return False
 
     def ending_execution(self, entity: Any) -> None:
-        """Never called: nothing begins."""
+        """Do nothing: execution never begins."""
 
 
-class UnspunSubscription:
-    """Keeps what arrives in the middleware until it is taken. Usable from any thread; one :meth:`wait` at a time.
+class PollingSubscription:
+    """Leaves messages in the middleware's queue until they are taken. Thread-safe, but for one :meth:`wait` at a time.
 
-    ``raw``: messages are taken as bytes, serialized as they came.
+    Args:
+        node: the node that the subscription belongs to.
+        message_type: the message class of the topic.
+        topic: the topic's name, relative to the node's namespace or absolute.
+        qos: its depth bounds how many messages wait to be taken.
+        raw: take messages as bytes, serialized as they came (CDR).
     """
 
     def __init__(self, node: Node, message_type: type, topic: str, qos: QoSProfile, *, raw: bool = False) -> None:
         self._node = node
         self._subscription = node.create_subscription(
-            message_type, topic, _ignore, qos, callback_group=_NeverSpun(), event_callbacks=_NO_EVENTS, raw=raw
+            message_type, topic, _ignore, qos, callback_group=_NeverExecuted(), event_callbacks=_NO_EVENTS, raw=raw
         )
-        self._interrupt = node.create_guard_condition(_ignore, callback_group=_NeverSpun())
+        self._interrupt = node.create_guard_condition(_ignore, callback_group=_NeverExecuted())
         context = node.context.handle
         assert context is not None
         self._wait_set = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, context)
@@ -58,15 +63,33 @@ class UnspunSubscription:
         self.topic: str = self._subscription.topic_name
 
     def take(self) -> tuple[Any, Any] | None:
-        """The oldest message and what the middleware says about it; None when there is none."""
+        """Take the oldest message, without waiting.
+
+        Returns:
+            The message and rclpy's MessageInfo about it, or None if there is none.
+
+        Raises:
+            Closed: the subscription was closed.
+        """
         handle = self._subscription.handle
         with handle:
             taken: tuple[Any, Any] | None = handle.take_message(self.message_type, self._subscription.raw)
         return taken
 
     def wait(self, timeout: float) -> bool:
-        """Wait until there is a message; False after ``timeout`` seconds, once interrupted, or without ROS."""
-        # Entering a handle keeps close() in another thread from freeing it while the wait set points to it.
+        """Wait until there is a message.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether there is one; False after the time-out, an :meth:`interrupt`, or a shutdown of ROS.
+
+        Raises:
+            Closed: the subscription was closed.
+            RclError: the middleware failed.
+        """
+        # Entering a handle keeps close() on another thread from freeing it while the wait set points to it.
         with self._subscription.handle, self._interrupt.handle:
             try:
                 self._wait_set.clear_entities()
@@ -85,10 +108,10 @@ class UnspunSubscription:
             self._interrupt.trigger()
 
     def close(self) -> None:
-        """Drop the subscription; whoever waits for it or takes from it then gets Closed."""
+        """Destroy the subscription; :meth:`wait` and :meth:`take` raise Closed from then on."""
         self._node.destroy_subscription(self._subscription)
         self._node.destroy_guard_condition(self._interrupt)
 
 
 def _ignore(*_: Any) -> None:
-    """A callback for entities that are never spun."""
+    """Do nothing: the callback of entities that are never executed."""

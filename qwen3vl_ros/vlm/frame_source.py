@@ -19,7 +19,7 @@ from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, Reliabilit
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from qwen3vl_ros.ros.polling_subscription import Closed, UnspunSubscription
+from qwen3vl_ros.ros.polling_subscription import Closed, PollingSubscription
 
 
 def _newest(depth: int) -> QoSProfile:
@@ -73,7 +73,7 @@ class Samples:
 
     def __init__(self, node: Node, topic: str, message_type: type, depth: int) -> None:
         self._node = node
-        self._subscription = UnspunSubscription(node, message_type, topic, _newest(depth), raw=True)
+        self._subscription = PollingSubscription(node, message_type, topic, _newest(depth), raw=True)
         self.topic = self._subscription.topic
 
     @property
@@ -109,7 +109,7 @@ class FrameSource:
         self._clock: Clock = node.get_clock()
         self._type = CompressedImage if transport == "compressed" else Image
         topic = f"{topic}/compressed" if transport == "compressed" else topic
-        self._subscription = UnspunSubscription(node, self._type, topic, NEWEST_ONLY, raw=True)
+        self._subscription = PollingSubscription(node, self._type, topic, NEWEST_ONLY, raw=True)
         self.topic = self._subscription.topic
         self._lock = threading.Lock()
         self._newest: Frame | None = None
