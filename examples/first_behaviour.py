@@ -13,7 +13,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
-from qwen3vl_ros.client import Busy, NoFrame, Question, Unreachable, VlmClient, VlmError
+from qwen3vl_ros.client import AnswerFuture, Busy, NoFrame, Unreachable, VlmClient, VlmError
 
 
 class WatchTheBox(Node):
@@ -22,17 +22,17 @@ class WatchTheBox(Node):
     def __init__(self) -> None:
         super().__init__("watch_the_box")
         self._vlm = VlmClient(self)
-        self._question: Question | None = None
+        self._future: AnswerFuture | None = None
         self._there: str | None = None
         self.create_timer(0.1, self._tick)
 
     def _tick(self) -> None:
-        if self._question is None:
-            self._question = self._vlm.send("Is there a red box?", temperature=0.0, max_tokens=8, timeout=20.0)
-        elif self._question.done():
-            question, self._question = self._question, None
+        if self._future is None:
+            self._future = self._vlm.send("Is there a red box?", temperature=0.0, max_tokens=8, timeout=20.0)
+        elif self._future.done():
+            future, self._future = self._future, None
             try:
-                answer = question.result()
+                answer = future.result()
             except (Busy, NoFrame, Unreachable) as error:
                 self.get_logger().warning(f"trying again: {error}", throttle_duration_sec=5.0)
             except VlmError as error:

@@ -19,7 +19,7 @@ import uvicorn
 from qwen3vl_ros.action import AskImage
 
 from qwen3vl_ros.client.answer import Answer, Usage
-from qwen3vl_ros.client.answer_future import Phase, Question
+from qwen3vl_ros.client.answer_future import AnswerFuture, Phase
 from qwen3vl_ros.client.exceptions import Cancelled, ServerUnavailable, VlmError
 from qwen3vl_ros.client.goal import build_goal
 from qwen3vl_ros.client.tasks import Task
@@ -41,7 +41,7 @@ class Asked:
         self.arguments = arguments
         self.goal = build_goal(prompt, **arguments)  # as the robot's client does: wrong types end here
         self.cancelled = threading.Event()
-        self.question = Question(self, prompt, arguments["timeout"], 5.0, 5.0)
+        self.question = AnswerFuture(self, prompt, arguments["timeout"], 5.0, 5.0)
         self.question.mark_sent()
         self.question.mark_accepted()
         self._text = ""
@@ -65,7 +65,7 @@ class Asked:
 
     # What the question needs of who carries it.
 
-    def cancel(self, question: Question) -> None:
+    def cancel(self, future: AnswerFuture) -> None:
         self.cancelled.set()
         self.fail(Cancelled("A client cancelled the question."))
 
@@ -75,7 +75,7 @@ class Asked:
     def explain_stopped(self) -> None:
         """It goes on."""
 
-    def explain_overdue(self, question: Question, phase: Phase) -> VlmError:
+    def explain_overdue(self, future: AnswerFuture, phase: Phase) -> VlmError:
         return ServerUnavailable("the test's robot did not answer")
 
 
@@ -93,7 +93,7 @@ class ScriptedRobot:
         self.script = script or says_red
         self._asked = queue.Queue()
 
-    def send(self, prompt: str, **arguments: Any) -> Question:
+    def send(self, prompt: str, **arguments: Any) -> AnswerFuture:
         asked = Asked(prompt, arguments)
         self._asked.put(asked)
         self.script(asked)

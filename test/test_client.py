@@ -221,6 +221,14 @@ def test_a_handle_shows_the_question_from_tick_to_tick(vlm: ScriptedVlm, client:
     assert question.done()
 
 
+def test_the_former_name_of_a_future_still_works(vlm: ScriptedVlm, client: VlmClient) -> None:
+    assert client_module.Question is client_module.AnswerFuture
+    stream = client.stream("What?")
+    assert isinstance(stream.future, client_module.Question)
+    assert stream.question is stream.future
+    assert "".join(stream) == "yes"
+
+
 # What goes wrong.
 
 

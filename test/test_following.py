@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qwen3vl_ros.client.answer import Answer
-from qwen3vl_ros.client.answer_future import Question
+from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.gateway.async_question import Following
 
 PATIENCE = 30.0
@@ -20,7 +20,7 @@ TOKENS = 200
 class Nobody:
     """Carries the question nowhere."""
 
-    def cancel(self, question: Question) -> None:
+    def cancel(self, future: AnswerFuture) -> None:
         """It is never sent."""
 
     def check_may_block(self) -> None:
@@ -29,7 +29,7 @@ class Nobody:
     def explain_stopped(self) -> None:
         """It goes on."""
 
-    def explain_overdue(self, question: Question, phase: Any) -> Any:
+    def explain_overdue(self, future: AnswerFuture, phase: Any) -> Any:
         raise AssertionError("the question has no deadline")
 
 
@@ -55,7 +55,7 @@ def in_a_thread(work: Callable[[], None]) -> None:
 
 
 def test_tokens_that_come_while_the_loop_is_busy_wake_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    question = Question(Nobody(), "What is it?", PATIENCE, PATIENCE, PATIENCE)
+    question = AnswerFuture(Nobody(), "What is it?", PATIENCE, PATIENCE, PATIENCE)
     wakes: list[Any] = []
 
     def talk() -> None:

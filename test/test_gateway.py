@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 
 from gateway_server import Server, data_url, events, picture, question, serving, stays_open
 from qwen3vl_ros.client.answer import Box, Position, Region
-from qwen3vl_ros.client.answer_future import Question
+from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.gateway.backend import NodeStatus
 from qwen3vl_ros.gateway.chat_response import STAGES
 
@@ -148,15 +148,15 @@ def test_text_does_not_overtake_its_stage(server: Server, http: httpx.Client, mo
         coming = events(response)
         asked.say(stage=2)
         assert next(c["qwen3vl_ros"]["stage"] for c in coming if "qwen3vl_ros" in c) == "encode"
-        stage, tokens = Question.stage.fget, ["red"]
+        stage, tokens = AnswerFuture.stage.fget, ["red"]
 
-        def look(question: Question) -> int:
+        def look(question: AnswerFuture) -> int:
             seen: int = stage(question)
             if seen == 3 and tokens:
                 asked.say(tokens.pop(), stage=4)  # it comes while the stream looks
             return seen
 
-        monkeypatch.setattr(Question, "stage", property(look))
+        monkeypatch.setattr(AnswerFuture, "stage", property(look))
         asked.say(stage=3)
         shown = []
         while not text_of([chunk := next(coming)]):

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qwen3vl_ros.client.answer_future import Question
+from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import BadRequest, ImageInput, Message
 from qwen3vl_ros.engines.conversation import Conversation
@@ -146,8 +146,8 @@ class Token:
 
 def follow(tokens: Iterable[tuple[str, str]]) -> None:
     """As the gateway streams an answer."""
-    carrier: Any = Nowhere()
-    question = Question(carrier, "?", 60.0, 60.0, 60.0)
+    tracker: Any = Nowhere()
+    question = AnswerFuture(tracker, "?", 60.0, 60.0, 60.0)
     n_text = n_reasoning = 0
     for number, token in enumerate(tokens):
         question.add_feedback(Token(number, *token))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from qwen3vl_ros.client import VlmClient
     from qwen3vl_ros.client.answer import Answer
-    from qwen3vl_ros.client.answer_future import AnswerStream, Question
+    from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
     from qwen3vl_ros.client.goal import Arguments
     from qwen3vl_ros.client.tasks import Task
 
@@ -38,7 +38,7 @@ def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Argument
     try:
         stream = client.stream(prompt, **arguments)
         try:
-            with _waiting(stream.question) as stop_waiting:
+            with _waiting(stream.future) as stop_waiting:
                 for piece in stream:
                     stop_waiting()
                     if not as_json:
@@ -133,7 +133,7 @@ def _nobody_reads() -> int:
 
 def _after_cancel(stream: AnswerStream) -> Answer:
     stream.cancel()
-    return stream.question.result()
+    return stream.future.result()
 
 
 def _show(text: str) -> None:
@@ -145,18 +145,18 @@ def _show(text: str) -> None:
 class _Waiting:
     """What a question is doing, as text that is asked for at every refresh of the screen."""
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
+    def __init__(self, future: AnswerFuture) -> None:
+        self._future = future
         self._since = time.monotonic()
 
     def __rich__(self) -> str:
-        place = f", {self._question.queue_position} before it" if self._question.queue_position else ""
-        what = "thinking" if self._question.reasoning else _STAGES[min(self._question.stage, len(_STAGES) - 1)]
+        place = f", {self._future.queue_position} before it" if self._future.queue_position else ""
+        what = "thinking" if self._future.reasoning else _STAGES[min(self._future.stage, len(_STAGES) - 1)]
         return f"[dim]{what}{place} ... {time.monotonic() - self._since:.0f} s[/dim]"
 
 
 @contextlib.contextmanager
-def _waiting(question: Question) -> Iterator[Callable[[], None]]:
+def _waiting(future: AnswerFuture) -> Iterator[Callable[[], None]]:
     """A line that says what is going on until the first text comes; only where somebody can see it."""
     if not sys.stderr.isatty():
         yield lambda: None
@@ -164,7 +164,7 @@ def _waiting(question: Question) -> Iterator[Callable[[], None]]:
     import rich.console
     import rich.live
 
-    waiting = _Waiting(question)
+    waiting = _Waiting(future)
     console = rich.console.Console(stderr=True)
     # redirect_stdout: False, since stdout is the answer's.
     live = rich.live.Live(

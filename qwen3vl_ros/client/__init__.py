@@ -5,11 +5,11 @@
     with VlmClient() as client:
         print(client.ask("What colour is the box?").text)
 
-docs/client.md has the whole story.
+docs/client.md has the whole story. ``Question`` is the former name of :class:`AnswerFuture`, for one more release.
 """
 
 from qwen3vl_ros.client.answer import Answer, Box, Position, Region, Usage
-from qwen3vl_ros.client.answer_future import AnswerStream, Question
+from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
 from qwen3vl_ros.client.exceptions import (
     BadImage,
     BadRequest,
@@ -39,10 +39,13 @@ from qwen3vl_ros.client.goal import ImageLike
 from qwen3vl_ros.client.tasks import Slot, Task
 from qwen3vl_ros.client.vlm_client import VlmClient
 
+Question = AnswerFuture
+"""The former name of :class:`AnswerFuture`."""
+
 __all__ = [
-    "Answer", "AnswerStream", "BadImage", "BadRequest", "BadResponse", "Box", "Busy", "Cancelled", "EngineCrashed",
-    "EngineError", "EngineFailure", "EngineNotReady", "GoalTimeout", "ImageLike", "InternalError", "NoFrame",
-    "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region", "ServerInactive", "ServerLost",
-    "ServerUnavailable", "Shutdown", "Slot", "Task", "Unreachable", "Unsupported", "Usage", "VlmClient",
+    "Answer", "AnswerFuture", "AnswerStream", "BadImage", "BadRequest", "BadResponse", "Box", "Busy", "Cancelled",
+    "EngineCrashed", "EngineError", "EngineFailure", "EngineNotReady", "GoalTimeout", "ImageLike", "InternalError",
+    "NoFrame", "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region", "ServerInactive",
+    "ServerLost", "ServerUnavailable", "Shutdown", "Slot", "Task", "Unreachable", "Unsupported", "Usage", "VlmClient",
     "VlmError", "WouldDeadlock",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The handle of one question: what came so far, its end, and the iterator over its text as it comes."""
+"""The future of one answer: its text so far, its result or error, and an iterator over its text as it comes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CANCEL_GRACE = 5.0
 """Seconds that a node gets to confirm a cancel, with the text so far, before the question ends without it."""
 
 _STOP_CHECK = 1.0
-"""Seconds after which a waiting thread looks whether ROS was shut down: a signal does that without telling anyone."""
+"""Seconds between checks of a waiting thread whether ROS was shut down: a signal does that without telling anyone."""
 
 
 class Phase(enum.Enum):
@@ -32,32 +32,41 @@ class Phase(enum.Enum):
     DONE = enum.auto()
 
 
-class Carrier(Protocol):
-    """What a question needs from the link that carries it; nothing here blocks."""
+class Tracker(Protocol):
+    """What an :class:`AnswerFuture` needs of the GoalTracker; nothing here blocks."""
 
-    def cancel(self, question: Question) -> None:
+    def cancel(self, future: AnswerFuture) -> None:
         """Ask the node to cancel an accepted goal."""
 
     def check_may_block(self) -> None:
         """Raise WouldDeadlock where waiting on this thread would stop what is waited for."""
 
     def explain_stopped(self) -> VlmError | None:
-        """Why nothing can come any more; None while it can."""
+        """Return why nothing can come any more, or None while it can."""
 
-    def explain_overdue(self, question: Question, phase: Phase) -> VlmError:
-        """Why nothing came by the deadline."""
+    def explain_overdue(self, future: AnswerFuture, phase: Phase) -> VlmError:
+        """Return why nothing came by the deadline."""
 
 
-class Question:
-    """A question on its way; made by :meth:`VlmClient.send`. Every method may be called from any thread.
+class AnswerFuture:
+    """The answer to a question, when it comes; made by :meth:`VlmClient.send`. Thread-safe.
 
-    Nothing but :meth:`result` blocks, so a behaviour can hold one and look at it at every tick.
+    Nothing but :meth:`result` blocks, so that a behaviour can hold one and check it at every tick.
     """
 
-    def __init__(self, carrier: Carrier, prompt: str, timeout: float, grace: float, server_timeout: float) -> None:
+    def __init__(self, tracker: Tracker, prompt: str, timeout: float, grace: float, server_timeout: float) -> None:
+        """Make the future of a question that is about to be sent.
+
+        Args:
+            tracker: carries the question.
+            prompt: names the question in errors.
+            timeout: seconds that the node gets, from acceptance.
+            grace: seconds after ``timeout`` for the result to arrive.
+            server_timeout: seconds to find a node, and as many for it to accept the question.
+        """
         self.prompt = prompt
         self.timeout = timeout
-        self._carrier = carrier
+        self._tracker = tracker
         self._grace = grace
         self._server_timeout = server_timeout
         self._changed = threading.Condition()
@@ -79,7 +88,7 @@ class Question:
     # What a behaviour uses.
 
     def done(self) -> bool:
-        """Whether it has ended: answered, failed, cancelled or overdue. Never blocks."""
+        """Return whether it has ended: answered, failed, cancelled or overdue. Never blocks."""
         self._expire()
         return self._phase is Phase.DONE
 
@@ -87,10 +96,10 @@ class Question:
     def text(self) -> str:
         """The answer so far."""
         with self._changed:
-            return self._so_far()
+            return self._current_text()
 
     def text_since(self, start: int) -> str:
-        """``text[start:]``, in time that does not grow with ``start``: for whoever follows the answer as it comes."""
+        """Return ``text[start:]``, in time that does not grow with ``start``: to show the answer as it comes."""
         with self._changed:
             return self._streamed.since(start) if self._report is None else self._report.text[start:]
 
@@ -101,13 +110,13 @@ class Question:
             return str(self._reasoning) if self._report is None else self._report.reasoning
 
     def reasoning_since(self, start: int) -> str:
-        """``reasoning[start:]``, as :meth:`text_since`."""
+        """Return ``reasoning[start:]``, as :meth:`text_since` does."""
         with self._changed:
             return self._reasoning.since(start) if self._report is None else self._report.reasoning[start:]
 
     @property
     def stage(self) -> int:
-        """What the node is doing with it: a STAGE constant of AskImage's feedback."""
+        """What the node is doing: a STAGE constant of AskImage's feedback."""
         return self._stage
 
     @property
@@ -121,18 +130,23 @@ class Question:
         return self._completion_tokens
 
     def exception(self) -> VlmError | None:
-        """Why it failed; None while it runs and when it was answered. Never blocks."""
+        """Return why it failed; None while it runs and when it was answered. Never blocks."""
         self._expire()
         return self._error
 
     def result(self, timeout: float | None = None) -> Answer:
-        """The answer, waited for; raises the question's VlmError when it fails.
+        """Wait for the answer.
 
-        ``timeout``: seconds to wait, None = until the question ends, which it always does. TimeoutError when it is
-        still running then; the question goes on. WouldDeadlock where waiting would stop what is waited for.
+        Args:
+            timeout: seconds to wait; None = until the question ends, which it always does.
+
+        Raises:
+            VlmError: the question failed.
+            TimeoutError: it is still running after ``timeout``; it goes on.
+            WouldDeadlock: this thread is the one that must bring the answer.
         """
         if not self.done():
-            self._carrier.check_may_block()
+            self._tracker.check_may_block()
             self._wait(lambda: self._phase is Phase.DONE, timeout)
             if self._phase is not Phase.DONE:
                 raise TimeoutError(f"the question {self.prompt[:60]!r} is still running after {timeout} s.")
@@ -142,10 +156,10 @@ class Question:
         return self._answer
 
     def on_change(self, callback: Callable[[], None] | None) -> None:
-        """Call ``callback`` whenever something came: a stage, a place in the queue, text, the end; None = no more.
+        """Call ``callback`` after every change: of stage, of queue position, of text, the end; None = no more.
 
-        It runs on the thread that brings the news, and must neither block nor raise. There is one: a second replaces
-        the first.
+        It runs on the client's reader thread, on the executor's, or on one that calls a method of this future, and must
+        neither block nor raise. There is one: a second replaces the first.
         """
         with self._changed:
             self._on_change = callback
@@ -162,23 +176,23 @@ class Question:
                 self._finish(None, Cancelled("The question was cancelled before a node was there to take it."))
             self._changed.notify_all()
         if accepted:
-            self._carrier.cancel(self)
+            self._tracker.cancel(self)
 
     # What the stream uses.
 
     def deltas(self) -> Iterator[str]:
-        """The pieces of text as they come, from the first one; together they are the final text.
+        """Yield the pieces of text as they come, from the first one; together they are the final text.
 
         Ends when the question ends; raises its error then. Blocks like :meth:`result`.
         """
         index = 0
         if not self.done():
-            self._carrier.check_may_block()
+            self._tracker.check_may_block()
         while True:
             self._wait(functools.partial(self._has_more_than, index), None)
             if time.monotonic() > self._deadline:
                 self._expire()
-            # The list only grows, and a question adds nothing after its end.
+            # The list only grows, and not after the end.
             ended = self._phase is Phase.DONE
             yield from (new := self._streamed.pieces[index:])
             index += len(new)
@@ -192,28 +206,28 @@ class Question:
                 text=final, answer=self._answer,
             )  # fmt: skip
 
-    # What the link calls, on the thread that brings it.
+    # What the tracker calls, on its reader thread or the executor's.
 
     @property
     def phase(self) -> Phase:
-        """How far it got."""
+        """How far the question got."""
         return self._phase
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether somebody asked for its end."""
+        """Whether somebody called :meth:`cancel`."""
         return self._cancel_requested
 
     def mark_sent(self) -> None:
-        """The goal is on its way to a node."""
+        """Note that the goal is on its way to a node."""
         self._enter(Phase.SENT, self._server_timeout)
 
     def mark_accepted(self) -> None:
-        """The node took the goal: from here its own time-out counts."""
+        """Note that the node took the goal: from here its own time-out counts."""
         self._enter(Phase.ACCEPTED, CANCEL_GRACE if self._cancel_requested else self.timeout + self._grace)
 
     def add_feedback(self, feedback: Any) -> None:
-        """Take one feedback message in. Messages may be missing; none is applied twice or out of order."""
+        """Apply one feedback message. Messages may be missing; none is applied twice or out of order."""
         with self._changed:
             if self._phase is Phase.DONE or feedback.sequence < self._next_sequence:
                 return
@@ -227,15 +241,15 @@ class Question:
             if not self._gap:
                 self._add_text(feedback.delta)
             elif (feedback.text or not feedback.completion_tokens) and feedback.text.startswith(str(self._streamed)):
-                # Lost messages are made good by the next one that carries all the text, or by the result.
+                # The next message with all of the text replaces lost ones; without any, the result does.
                 self._gap = False
                 self._add_text(feedback.text[len(self._streamed) :])
             self._next_sequence = feedback.sequence + 1
             if moved or feedback.reasoning_delta:
-                self._tell()
+                self._notify()
 
     def end(self, answer: Answer | None, error: VlmError | None) -> None:
-        """The node's last word, or the link's. Later ones are ignored."""
+        """End with an answer or an error, unless it has ended."""
         with self._changed:
             self._finish(answer, error)
 
@@ -246,12 +260,12 @@ class Question:
             if self._phase is not Phase.DONE:
                 self._phase = phase
                 self._deadline = time.monotonic() + seconds
-                self._tell()
+                self._notify()
 
     def _add_text(self, delta: str) -> None:
         if delta:
             self._streamed.append(delta)
-            self._tell()
+            self._notify()
 
     def _finish(self, answer: Answer | None, error: VlmError | None) -> None:
         if self._phase is Phase.DONE:
@@ -261,13 +275,13 @@ class Question:
             self._add_text(report.text[len(self._streamed) :])
         self._report = report
         if error is not None and not error.text:
-            error.text = self._so_far()
+            error.text = self._current_text()
         self._answer = answer
         self._error = error
         self._phase = Phase.DONE
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.notify_all()
         if self._on_change is not None:
             self._on_change()
@@ -275,7 +289,7 @@ class Question:
     def _expire(self) -> None:
         if self._phase is Phase.DONE:
             return
-        if (stopped := self._carrier.explain_stopped()) is not None:
+        if (stopped := self._tracker.explain_stopped()) is not None:
             self.end(None, stopped)
             return
         if time.monotonic() < self._deadline:
@@ -284,19 +298,19 @@ class Question:
         if self._cancel_requested:
             error: VlmError = Cancelled(f"The question was cancelled; the node did not confirm it in {CANCEL_GRACE} s.")
         else:
-            error = self._carrier.explain_overdue(self, phase)
+            error = self._tracker.explain_overdue(self, phase)
         self.end(None, error)
         if phase is Phase.ACCEPTED:
-            self._carrier.cancel(self)
+            self._tracker.cancel(self)
 
-    def _so_far(self) -> str:
+    def _current_text(self) -> str:
         return str(self._streamed) if self._report is None else self._report.text
 
     def _has_more_than(self, pieces: int) -> bool:
         return len(self._streamed.pieces) > pieces or self._phase is Phase.DONE
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
-        """Wait until ``condition`` or ``timeout``; the question's own deadline, which may move, always ends it."""
+        """Wait until ``condition`` holds, ``timeout`` seconds at most; the deadline, which may move, ends it, too."""
         give_up = float("inf") if timeout is None else time.monotonic() + timeout
         while not condition() and (now := time.monotonic()) < give_up:
             until = min(self._deadline, give_up, now + _STOP_CHECK)
@@ -314,28 +328,33 @@ class AnswerStream:
     leaving a ``with`` block. After the loop, :attr:`answer` is the whole answer.
     """
 
-    def __init__(self, question: Question) -> None:
-        self.question = question
+    def __init__(self, future: AnswerFuture) -> None:
+        self.future = future
+
+    @property
+    def question(self) -> AnswerFuture:
+        """The former name of ``future``, for one more release."""
+        return self.future
 
     def __iter__(self) -> Iterator[str]:
         try:
-            yield from self.question.deltas()
+            yield from self.future.deltas()
         finally:
             self.close()
 
     @property
     def answer(self) -> Answer:
-        """The final answer; waits for it where the text was not read to its end. Raises the question's VlmError."""
-        return self.question.result()
+        """The final answer; waits for it if the text was not read to its end. Raises the question's VlmError."""
+        return self.future.result()
 
     def cancel(self) -> None:
         """Ask the node to stop; the loop then ends with Cancelled."""
-        self.question.cancel()
+        self.future.cancel()
 
     def close(self) -> None:
         """Cancel the question unless it has ended."""
-        if not self.question.done():
-            self.question.cancel()
+        if not self.future.done():
+            self.future.cancel()
 
     def __enter__(self) -> AnswerStream:
         return self

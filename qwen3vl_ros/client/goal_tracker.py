@@ -24,7 +24,7 @@ from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedEx
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.client.action_client import GoalClient, feedback_of
 from qwen3vl_ros.client.answer import Answer, answer_of_result
-from qwen3vl_ros.client.answer_future import Phase, Question
+from qwen3vl_ros.client.answer_future import AnswerFuture, Phase
 from qwen3vl_ros.client.exceptions import (
     BadRequest,
     Cancelled,
@@ -69,7 +69,7 @@ _ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.ST
 class _Open:
     """A question on its way. ``goal`` until it is sent; times are time.monotonic() seconds."""
 
-    question: Question
+    question: AnswerFuture
     goal: AskImage.Goal | None
     accepted: bool = False
     cancel_due: float = math.inf
@@ -105,7 +105,7 @@ class Link:
 
     # Questions on their way out.
 
-    def send(self, question: Question, goal: AskImage.Goal) -> None:
+    def send(self, question: AnswerFuture, goal: AskImage.Goal) -> None:
         """Send the goal, now or as soon as a node serves the action."""
         self._check_executor()
         key = uuid.uuid4().bytes
@@ -138,7 +138,7 @@ class Link:
                     ),
                 )
 
-    def cancel(self, question: Question) -> None:
+    def cancel(self, question: AnswerFuture) -> None:
         """Ask the node to cancel an accepted goal."""
         with self._lock:
             key = next(
@@ -348,7 +348,7 @@ class Link:
             return None
         return Cancelled("ROS was shut down in this process before the answer was complete.")
 
-    def explain_overdue(self, question: Question, phase: Phase) -> VlmError:
+    def explain_overdue(self, question: AnswerFuture, phase: Phase) -> VlmError:
         """Why nothing came by the question's deadline."""
         if phase is Phase.ACCEPTED:
             return ServerLost(

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from qwen3vl_ros.client.answer import Answer
-from qwen3vl_ros.client.answer_future import AnswerStream, Question
+from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
 from qwen3vl_ros.client.background_node import BackgroundNode
 from qwen3vl_ros.client.goal import DEFAULT_TIMEOUT, build_goal
 from qwen3vl_ros.client.goal_tracker import Link
@@ -93,12 +93,12 @@ class VlmClient:
         Interrupted (Ctrl-C), it cancels the question and passes the interruption on.
         """
         self._link.check_may_block()
-        question = self.send(prompt, **arguments)
+        future = self.send(prompt, **arguments)
         try:
-            return question.result()
+            return future.result()
         finally:
-            if not question.done():
-                question.cancel()
+            if not future.done():
+                future.cancel()
 
     def stream(self, prompt: str, **arguments: Unpack[Arguments]) -> AnswerStream:
         """Ask and iterate over the text as it comes; ``.answer`` is the whole answer afterwards.
@@ -112,16 +112,16 @@ class VlmClient:
         self._link.check_may_block()
         return AnswerStream(self.send(prompt, **arguments))
 
-    def send(self, prompt: str, **arguments: Unpack[Arguments]) -> Question:
-        """Ask and return at once; look at ``done()`` and ``text`` of the question, for example once per tick.
+    def send(self, prompt: str, **arguments: Unpack[Arguments]) -> AnswerFuture:
+        """Ask and return at once; check ``done()`` and ``text`` of the future, for example once per tick.
 
         Works in every callback. Raises only :class:`BadRequest`. Arguments as for :meth:`ask`.
         """
         goal = build_goal(prompt, **arguments)
         timeout = arguments.get("timeout", DEFAULT_TIMEOUT)
-        question = Question(self._link, prompt, timeout, self._grace, self._server_timeout)
-        self._link.send(question, goal)
-        return question
+        future = AnswerFuture(self._link, prompt, timeout, self._grace, self._server_timeout)
+        self._link.send(future, goal)
+        return future
 
     def tasks(self, timeout: float | None = None) -> tuple[Task, ...]:
         """The ready-made tasks that the node knows, its own files among them; () while it is unconfigured.

@@ -9,7 +9,7 @@ from types import TracebackType
 import anyio
 from starlette.types import Receive
 
-from qwen3vl_ros.client.answer_future import Question
+from qwen3vl_ros.client.answer_future import AnswerFuture
 
 _LOOK = 1.0
 """Seconds after which a question is looked at although nothing came: its time may be over."""
@@ -22,7 +22,7 @@ class ClientGone(Exception):
 class Following:
     """Waits for news of a question without a thread; leaving the ``with`` block cancels an unfinished one."""
 
-    def __init__(self, question: Question, receive: Receive) -> None:
+    def __init__(self, question: AnswerFuture, receive: Receive) -> None:
         """``receive``: of the ASGI request, whose body was read."""
         self.question = question
         self.gone = False

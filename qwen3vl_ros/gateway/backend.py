@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from qwen3vl_ros.client.answer_future import Question
+from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.tasks import Task
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Unavailable(Exception):
 class Robot(Protocol):
     """A robot that answers questions. ``status`` and ``cameras`` return at once; the others may block for a while."""
 
-    def send(self, prompt: str, **arguments: Unpack[Arguments]) -> Question:
+    def send(self, prompt: str, **arguments: Unpack[Arguments]) -> AnswerFuture:
         """Ask; see :meth:`qwen3vl_ros.client.VlmClient.send`. Raises BadRequest."""
 
     def status(self) -> NodeStatus:

@@ -10,7 +10,7 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from qwen3vl_ros.client.answer_future import Question
+from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import ServerUnavailable, VlmError
 from qwen3vl_ros.gateway.async_question import ClientGone, Following
 from qwen3vl_ros.gateway.backend import Robot, why_not
@@ -103,7 +103,7 @@ class Chat:
         read = of_data_url if source == "data" else self._media.read
         return await anyio.to_thread.run_sync(read, url, self._limits)
 
-    async def _send(self, asked: ChatRequest, pictures: list[bytes]) -> tuple[Question, tuple[str, ...]]:
+    async def _send(self, asked: ChatRequest, pictures: list[bytes]) -> tuple[AnswerFuture, tuple[str, ...]]:
         """Send the question to the node, whatever is known of its state: that may be of a node that is gone."""
         if self._strict_model and (loaded := self._robot.status().model):
             check_model(asked.model, loaded)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from qwen3vl_ros.client.answer import Answer, Region, Usage
-from qwen3vl_ros.client.answer_future import Question
+from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import BadResponse
 
 STAGES: Final = ("queued", "frame", "encode", "prefill", "decode")
@@ -94,7 +94,7 @@ class JsonText:
         return _content(answer, as_json=self._fenced is not False)
 
 
-def answer_of(question: Question) -> Answer:
+def answer_of(question: AnswerFuture) -> Answer:
     """Return what a question that has ended was answered.
 
     JSON that max_tokens cut off is an answer, too, with ``finish_reason`` "length" and a note: asking again, as clients

@@ -15,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage
 
 from qwen3vl_ros.client import VlmClient
-from qwen3vl_ros.client.answer_future import Question
+from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import NotSpinning, ServerUnavailable
 from qwen3vl_ros.client.tasks import Task
 from qwen3vl_ros.engines.base import BadImage
@@ -82,7 +82,7 @@ class RosRobot:
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         node.create_timer(1.0, self._close_idle_views, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def send(self, prompt: str, **arguments: Unpack[Arguments]) -> Question:
+    def send(self, prompt: str, **arguments: Unpack[Arguments]) -> AnswerFuture:
         """Ask; see :class:`qwen3vl_ros.gateway.backend.Robot`."""
         names = {camera.name for camera in self._cameras}
         cameras = arguments.get("cameras", ())
