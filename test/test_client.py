@@ -37,9 +37,9 @@ from qwen3vl_ros.client import (
     VlmClient,
     VlmError,
     WouldDeadlock,
+    goal_tracker,
 )
 from qwen3vl_ros.client import answer_future as answer_future_module
-from qwen3vl_ros.client import goal_tracker as link_module
 from qwen3vl_ros.client.action_client import GoalClient
 from qwen3vl_ros.client.exceptions import error_of_code
 from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
@@ -311,7 +311,7 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
 def ask_and_hear_nothing(client: VlmClient) -> None:
     """Ask a node that is there and does not say in time whether it takes the question."""
     client.wait_for_server()
-    client._server_timeout = client._link._server_timeout = 0.4
+    client._server_timeout = client._tracker._server_timeout = 0.4
     with pytest.raises(ServerUnavailable, match="did not say within"):
         client.ask("What?")
 
@@ -356,7 +356,7 @@ def test_a_result_that_was_lost_on_the_way_is_asked_for_again(vlm: ScriptedVlm, 
     lost = lose("ask_result", at_most=2)
     assert client.ask("What?").text == "yes"
     assert len(lost) == 2
-    goals = client._link._client
+    goals = client._tracker._action_client
     assert goals._awaited == {}, "each would be kept for ever"
 
 
@@ -369,7 +369,7 @@ def test_a_refusal_that_was_lost_on_the_way_is_not_waited_for_for_ever(
 
     lose("send")
     forgotten, forget = threading.Event(), GoalClient.forget
-    monkeypatch.setattr(link_module, "_LATE", 0.0)
+    monkeypatch.setattr(goal_tracker, "_LATE_ACCEPTANCE", 0.0)
     monkeypatch.setattr(GoalClient, "forget", note)
     server = ScriptedVlm(namespace="inactive")
     server.accept = lambda request: False
@@ -377,7 +377,7 @@ def test_a_refusal_that_was_lost_on_the_way_is_not_waited_for_for_ever(
         with VlmClient(namespace="inactive", server_timeout=WAIT) as client:
             ask_and_hear_nothing(client)
             assert forgotten.wait(WAIT)
-            assert client._link._open == {}
+            assert client._tracker._open_goals == {}
     finally:
         server.close()
 
@@ -596,7 +596,7 @@ def test_closing_the_client_cancels_what_the_node_took_without_its_knowing(vlm: 
     lose("send")
     vlm.script = until_cancelled
     client = VlmClient(server_timeout=WAIT)
-    client._link._client.new_statuses = dict  # they are late
+    client._tracker._action_client.new_statuses = dict  # they are late
     question = client.send("What?")
     assert next(question.deltas()) == "red"
     client.close()
@@ -718,7 +718,7 @@ def test_closing_between_a_reply_and_what_follows_it_does_not_end_whoever_spins(
     executor.add_node(node)
     client = VlmClient(node, server_timeout=WAIT)
     question = client.send("What?")
-    goals = client._link._client
+    goals = client._tracker._action_client
     while not any(reply.done() for [(_, reply)] in goals._awaited.values()):  # its callback is the executor's next task
         executor.spin_once(WAIT)
     client.close()

@@ -30,12 +30,12 @@ _REQUESTS = QoSProfile(depth=1000)
 """Replies that wait for a busy executor; of more than ten, ROS's default, the middleware drops the oldest."""
 
 _FEEDBACK = QoSProfile(depth=200)
-"""Feedback messages that wait to be taken; beyond that some are lost, which a question survives."""
+"""Feedback messages that wait to be taken; beyond that some are lost, which an AnswerFuture survives."""
 
 _STATUS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
-"""Each would be one more thing that the executor looks at with every message."""
+"""Each would be one more entity in the wait set that the executor builds for every message."""
 
 
 class GoalClient:
@@ -72,7 +72,7 @@ class GoalClient:
 
     def server_is_ready(self) -> bool:
         """Whether a node serves the action, as far as the graph tells."""
-        return self.server_is_there() and self._of_the_graph(
+        return self.server_is_there() and self._query_graph(
             lambda: (
                 all(service.service_is_ready() for service in (self._cancels, self._results))
                 and all(self._node.count_publishers(topic) for topic in (self._feedback.topic, self._status.topic_name))
@@ -81,11 +81,11 @@ class GoalClient:
 
     def server_is_there(self) -> bool:
         """Whether a node serves a part of the action, which takes a fifth of the time to find out."""
-        return self._of_the_graph(self._goals.service_is_ready)
+        return self._query_graph(self._goals.service_is_ready)
 
-    def _of_the_graph(self, look: Callable[[], bool]) -> bool:
+    def _query_graph(self, query: Callable[[], bool]) -> bool:
         try:
-            return look()
+            return query()
         except InvalidHandle:
             return False
         except RclError:

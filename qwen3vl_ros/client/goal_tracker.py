@@ -1,7 +1,7 @@
-"""The link between questions and the node: a client of the action.
+"""Keeps track of the goals that the client has sent: a client of the action AskImage.
 
 Whoever spins the ROS node it lives in brings the replies. A reader thread of its own reads feedback from the middleware
-and looks after what nobody brings: a node that comes or goes, a reply that was lost.
+and checks what no message reports: a node that came or left, a reply that got lost.
 """
 
 from __future__ import annotations
@@ -41,35 +41,35 @@ from qwen3vl_ros.client.exceptions import (
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-_LOOK_PERIOD = 0.1
-"""Seconds between looks at the graph, while something is awaited: rclpy has no event for servers that come or go."""
+_CHECK_PERIOD = 0.1
+"""Seconds between checks while something is awaited: rclpy has no event for servers that come or go."""
 
-_CALM_PERIOD = 0.5
-"""The same while all is well: every question is being answered, and the server is there."""
+_SETTLED_CHECK_PERIOD = 0.5
+"""Seconds between checks while every goal is settled and the server is there."""
 
-_ABSENT_LOOKS = 3
-"""Looks in a row without a server before it counts as gone: its last result may be on the way when it leaves."""
+_MAX_ABSENT_CHECKS = 3
+"""Checks in a row without a server until it counts as gone: its last result may be on the way when it leaves."""
 
 _RESULT_DELAY = 1.0
-"""Seconds from the status that a question has ended to asking again for its result, if that has not come."""
+"""Seconds from the status that a goal has ended to asking again for its result, if that has not come."""
 
 _CANCEL_DELAY = 0.5
 """Seconds after which a cancel that has had no effect is sent again, and that closing waits for confirmations."""
 
-_LATE = 60.0
-"""Seconds after the end of a question in which the node may still say that it takes it, and is told to stop."""
+_LATE_ACCEPTANCE = 60.0
+"""Seconds after the end of a goal for which an acceptance is still awaited, to cancel it on the node."""
 
 _SHUTDOWN_CHECK = 1.0
-"""Seconds between looks whether ROS was shut down."""
+"""Seconds between checks whether ROS was shut down, which wakes nobody."""
 
 _ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
 
 
 @dataclass(slots=True)
-class _Open:
-    """A question on its way. ``goal`` until it is sent; times are time.monotonic() seconds."""
+class _OpenGoal:
+    """A goal that has not ended. ``goal`` is set until it is sent; times are time.monotonic() seconds."""
 
-    question: AnswerFuture
+    future: AnswerFuture
     goal: AskImage.Goal | None
     accepted: bool = False
     cancel_due: float = math.inf
@@ -77,60 +77,63 @@ class _Open:
     forget_at: float = math.inf
 
     @property
-    def is_calm(self) -> bool:
-        """Whether it is being answered, and nothing about it is awaited but the answer."""
+    def is_settled(self) -> bool:
+        """Whether the node accepted it and only the answer is awaited: no cancel, no overdue result."""
         waits = min(self.cancel_due, self.result_due, self.forget_at) < math.inf
-        return self.question.phase is Phase.ACCEPTED and not waits and not self.question.cancel_requested
+        return self.future.phase is Phase.ACCEPTED and not waits and not self.future.cancel_requested
 
 
-class Link:
-    """Carries questions to the node and their answers back. It never spins, and blocks on its reader thread alone."""
+class GoalTracker:
+    """Sends goals to the node and applies its replies, feedback and statuses to their futures.
+
+    Thread-safe. It never spins the ROS node; only its reader thread waits in the middleware.
+    """
 
     def __init__(self, node: Node, action: str, server_timeout: float) -> None:
         self._node = node
         self._server_timeout = server_timeout
         self._lock = threading.RLock()
-        self._open: dict[bytes, _Open] = {}
+        self._open_goals: dict[bytes, _OpenGoal] = {}
         self._server_waiters: list[threading.Event] = []
         self._closed = False
-        self._look_due = math.inf
-        self._absent = 0
-        self._ran_at = 0.0
+        self._check_due = math.inf
+        self._absent_checks = 0
+        self._executor_ran_at = 0.0
         group = MutuallyExclusiveCallbackGroup()
         self.action = node.resolve_service_name(action)
-        self._client = GoalClient(node, self.action, group)
-        self._spun = node.create_guard_condition(self._ran, callback_group=group)
-        self._thread = threading.Thread(target=self._attend, name="vlm_client", daemon=True)
-        self._thread.start()
+        self._action_client = GoalClient(node, self.action, group)
+        self._executor_probe = node.create_guard_condition(self._note_executor_ran, callback_group=group)
+        self._reader = threading.Thread(target=self._run_reader, name="vlm_client", daemon=True)
+        self._reader.start()
 
-    # Questions on their way out.
+    # Sending and cancelling.
 
-    def send(self, question: AnswerFuture, goal: AskImage.Goal) -> None:
+    def send(self, future: AnswerFuture, goal: AskImage.Goal) -> None:
         """Send the goal, now or as soon as a node serves the action."""
         self._check_executor()
         key = uuid.uuid4().bytes
         with self._lock:
             if self._closed:
                 raise ServerUnavailable("The VlmClient is closed; make a new one.")
-            asked = self._open[key] = _Open(question, goal)
+            open_goal = self._open_goals[key] = _OpenGoal(future, goal)
             if self.explain_stopped() is not None:
                 return
-            self._look_now()
-        if self._client.server_is_ready():
-            self._send(key, asked)
+            self._wake_reader()
+        if self._action_client.server_is_ready():
+            self._send(key, open_goal)
 
-    def _send(self, key: bytes, asked: _Open) -> None:
-        if asked.question.done():
+    def _send(self, key: bytes, open_goal: _OpenGoal) -> None:
+        if open_goal.future.done():
             return
         with self._lock:
-            goal, asked.goal = asked.goal, None  # it may hold pictures
+            goal, open_goal.goal = open_goal.goal, None  # it may hold pictures
         if goal is not None:
-            asked.question.mark_sent()
+            open_goal.future.mark_sent()
             try:
-                self._client.send(key, goal, lambda response: self._on_response(key, accepted=response.accepted))
+                self._action_client.send(key, goal, lambda response: self._on_response(key, accepted=response.accepted))
             except (UnicodeError, TypeError, ValueError, AttributeError, AssertionError) as error:
                 self._forget(key)
-                asked.question.end(
+                open_goal.future.end(
                     None,
                     BadRequest(
                         f"The question cannot be sent: a field of a message in it (image, header) has a wrong value "
@@ -138,44 +141,43 @@ class Link:
                     ),
                 )
 
-    def cancel(self, question: AnswerFuture) -> None:
+    def cancel(self, future: AnswerFuture) -> None:
         """Ask the node to cancel an accepted goal."""
         with self._lock:
-            key = next(
-                (key for key, asked in self._open.items() if asked.question is question and asked.accepted), None
-            )
-            self._look_now()
+            accepted = (key for key, goal in self._open_goals.items() if goal.future is future and goal.accepted)
+            key = next(accepted, None)
+            self._wake_reader()
         if key is not None:
             self._cancel(key)
 
     def _cancel(self, key: bytes) -> threading.Event:
-        """Also for a goal that was not heard to be taken; the event is set once the node has confirmed it.
+        """Ask the node to cancel a goal, accepted or not; the event is set once the node has confirmed it.
 
-        What the node answers before it has discovered our half of the service, or is asked in the moment of closing,
-        gets lost: whoever needs the cancel looks again.
+        The reply gets lost if the node has not discovered our half of the service yet, the request if the node is
+        about to leave: the reader thread sends it again.
         """
         confirmed = threading.Event()
-        asked = self._open.get(key)
-        if asked is None or not self._node.context.ok():
+        open_goal = self._open_goals.get(key)
+        if open_goal is None or not self._node.context.ok():
             confirmed.set()  # there is nothing to wait for
         else:
-            asked.cancel_due = time.monotonic() + _CANCEL_DELAY
-            self._client.cancel(key, lambda _: confirmed.set())
+            open_goal.cancel_due = time.monotonic() + _CANCEL_DELAY
+            self._action_client.cancel(key, lambda _: confirmed.set())
         return confirmed
 
-    # What comes back: replies on the executor's thread, with several of them at the same time; the rest elsewhere.
+    # Replies, on the executor's threads, several at the same time.
 
     def _on_response(self, key: bytes, *, accepted: bool) -> None:
-        self._ran()
+        self._note_executor_ran()
         with self._lock:
-            asked = self._open.get(key)
-            if asked is None or asked.accepted:
+            open_goal = self._open_goals.get(key)
+            if open_goal is None or open_goal.accepted:
                 return
-            asked.accepted = accepted
-        question = asked.question
+            open_goal.accepted = accepted
+        future = open_goal.future
         if not accepted:
             self._forget(key)
-            question.end(
+            future.end(
                 None,
                 ServerInactive(
                     f"The node that serves {self.action} does not take questions: it is not active. Activate it "
@@ -183,18 +185,18 @@ class Link:
                 ),
             )
             return
-        question.mark_accepted()
-        self._client.ask_result(key, lambda response: self._on_result(key, response))
-        if question.cancel_requested or question.done():
+        future.mark_accepted()
+        self._action_client.ask_result(key, lambda response: self._on_result(key, response))
+        if future.cancel_requested or future.done():
             self._cancel(key)
 
     def _on_result(self, key: bytes, response: Any) -> None:
-        self._ran()
-        asked = self._forget(key)
-        if asked is None:
+        self._note_executor_ran()
+        open_goal = self._forget(key)
+        if open_goal is None:
             return
         if response.status == GoalStatus.STATUS_UNKNOWN:
-            asked.question.end(
+            open_goal.future.end(
                 None,
                 ServerLost(
                     f"The node that serves {self.action} does not know the question: it was started anew, or has "
@@ -202,113 +204,120 @@ class Link:
                 ),
             )
         else:
-            asked.question.end(*_outcome(response.result))
+            open_goal.future.end(*_outcome(response.result))
 
-    def _attend(self) -> None:
-        """Run the reader thread: read feedback as it comes, and look around when that is due."""
+    # The reader thread.
+
+    def _run_reader(self) -> None:
+        """Run the reader thread: read feedback as it comes, and check the goals when that is due."""
         with contextlib.suppress(InvalidHandle, ExternalShutdownException):
             while not self._closed:
-                # Nobody wakes this thread when ROS is shut down.
-                self._take_feedback(min(_SHUTDOWN_CHECK, max(0.0, self._look_due - time.monotonic())))
-                if time.monotonic() >= self._look_due:
-                    self._look_safely()
+                # A shutdown of ROS does not wake this thread.
+                self._read_feedback(min(_SHUTDOWN_CHECK, max(0.0, self._check_due - time.monotonic())))
+                if time.monotonic() >= self._check_due:
+                    self._check_goals_safely()
 
-    def _look_safely(self) -> None:
-        """Look around; an error there ends the open questions, and not the thread that looks after all later ones."""
+    def _check_goals_safely(self) -> None:
+        """Check the goals; an error there ends the open ones, and not the thread that later ones need."""
         try:
-            self._look()
+            self._check_goals()
         except (InvalidHandle, ExternalShutdownException):
             raise
         except Exception as error:  # noqa: BLE001 nobody else would notice
             defect = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
-            for key in list(self._open):
-                if (asked := self._forget(key)) is not None:
-                    asked.question.end(None, InternalError(defect))
+            for key in list(self._open_goals):
+                if (open_goal := self._forget(key)) is not None:
+                    open_goal.future.end(None, InternalError(defect))
 
-    def _take_feedback(self, timeout: float) -> None:
-        """Hand the next feedback message to its question, if one comes within ``timeout`` seconds.
+    def _read_feedback(self, timeout: float) -> None:
+        """Apply the next feedback message to its future, if one comes within ``timeout`` seconds.
 
         Raises:
             InvalidHandle: the ROS node was destroyed.
             ExternalShutdownException: ROS was shut down.
         """
-        if (news := self._client.next_feedback(timeout)) is None:
+        if (news := self._action_client.next_feedback(timeout)) is None:
             if not self._node.context.ok():
                 raise ExternalShutdownException
             return
         key, serialized = news
-        if (asked := self._open.get(key)) is not None:
-            asked.question.add_feedback(feedback_of(serialized))
+        if (open_goal := self._open_goals.get(key)) is not None:
+            open_goal.future.add_feedback(feedback_of(serialized))
 
-    def _look(self) -> None:
+    def _check_goals(self) -> None:
+        """Do what is due for every open goal, and set when to check again."""
         with self._lock:
-            everything, waiters = list(self._open.items()), list(self._server_waiters)
-        wanted = bool(waiters) or any(asked.goal is not None for _, asked in everything)
-        ready = self._client.server_is_ready() if wanted else self._client.server_is_there()
-        self._absent = 0 if ready else self._absent + 1
+            open_goals, waiters = list(self._open_goals.items()), list(self._server_waiters)
+        wanted = bool(waiters) or any(open_goal.goal is not None for _, open_goal in open_goals)
+        ready = self._action_client.server_is_ready() if wanted else self._action_client.server_is_there()
+        self._absent_checks = 0 if ready else self._absent_checks + 1
         for waiter in waiters if ready else ():
             waiter.set()
-        self._look_at_statuses()
-        for key, asked in everything:
-            self._look_at(key, asked, ready=ready)
+        self._apply_statuses()
+        for key, open_goal in open_goals:
+            self._check_goal(key, open_goal, ready=ready)
         with self._lock:
-            calm = ready and not self._server_waiters and all(asked.is_calm for asked in self._open.values())
-            if not calm:
-                self._spun.trigger()  # is there an executor that would bring a reply?
-                self._look_due = time.monotonic() + _LOOK_PERIOD
+            settled = (
+                ready
+                and not self._server_waiters
+                and all(open_goal.is_settled for open_goal in self._open_goals.values())
+            )
+            if not settled:
+                self._executor_probe.trigger()  # runs _note_executor_ran, if there is an executor
+                self._check_due = time.monotonic() + _CHECK_PERIOD
             else:
-                self._look_due = time.monotonic() + _CALM_PERIOD if self._open else math.inf
+                self._check_due = time.monotonic() + _SETTLED_CHECK_PERIOD if self._open_goals else math.inf
 
-    def _look_at(self, key: bytes, asked: _Open, *, ready: bool) -> None:
-        question, now = asked.question, time.monotonic()
-        gone = self._absent >= _ABSENT_LOOKS
-        if question.done():
-            # A node that has not said yet whether it takes the question is told to stop when it does.
-            asked.forget_at = min(asked.forget_at, now + _LATE)
-            if asked.goal is not None or asked.accepted or gone or now > asked.forget_at:
+    def _check_goal(self, key: bytes, open_goal: _OpenGoal, *, ready: bool) -> None:
+        future, now = open_goal.future, time.monotonic()
+        gone = self._absent_checks >= _MAX_ABSENT_CHECKS
+        if future.done():
+            # A goal whose acceptance is still awaited is kept, to be cancelled when the node accepts it.
+            open_goal.forget_at = min(open_goal.forget_at, now + _LATE_ACCEPTANCE)
+            if open_goal.goal is not None or open_goal.accepted or gone or now > open_goal.forget_at:
                 self._forget(key)
-        elif ready and question.phase is Phase.WAITING_SERVER:
-            self._send(key, asked)
-        elif gone and question.phase is Phase.ACCEPTED:
-            question.end(None, ServerLost(f"The node that serves {self.action} vanished during the answer."))
-        elif question.cancel_requested and now > asked.cancel_due:
+        elif ready and future.phase is Phase.WAITING_SERVER:
+            self._send(key, open_goal)
+        elif gone and future.phase is Phase.ACCEPTED:
+            future.end(None, ServerLost(f"The node that serves {self.action} vanished during the answer."))
+        elif future.cancel_requested and now > open_goal.cancel_due:
             self._cancel(key)
-        elif now > asked.result_due:
-            asked.result_due = now + _RESULT_DELAY
-            self._client.ask_result(key, lambda response: self._on_result(key, response))
+        elif now > open_goal.result_due:
+            open_goal.result_due = now + _RESULT_DELAY
+            self._action_client.ask_result(key, lambda response: self._on_result(key, response))
 
-    def _look_at_statuses(self) -> None:
-        """Take a goal as accepted that the node lists, though nobody told us; ask again for a result that is overdue.
+    def _apply_statuses(self) -> None:
+        """Accept the goals that the node lists although its response got lost; note when results are overdue.
 
         A node that has not discovered our half of a service yet when it answers drops that answer (rclpy warns
         "client will not receive response"). Its status, which is latched, comes all the same.
         """
-        for key, status in self._client.new_statuses().items():
-            asked = self._open.get(key)
-            if asked is None:
+        for key, status in self._action_client.new_statuses().items():
+            open_goal = self._open_goals.get(key)
+            if open_goal is None:
                 continue
             if status in _ENDED:
-                asked.result_due = min(asked.result_due, time.monotonic() + _RESULT_DELAY)
+                open_goal.result_due = min(open_goal.result_due, time.monotonic() + _RESULT_DELAY)
             self._on_response(key, accepted=True)
 
-    def _forget(self, key: bytes) -> _Open | None:
+    def _forget(self, key: bytes) -> _OpenGoal | None:
         with self._lock:
-            asked = self._open.pop(key, None)
-        self._client.forget(key)
-        return asked
+            open_goal = self._open_goals.pop(key, None)
+        self._action_client.forget(key)
+        return open_goal
 
-    # Waiting, and why not.
+    # Waiting, and the reasons against it.
 
     def wait_for_server(self, timeout: float) -> None:
-        """Return as soon as a node serves the action; ServerUnavailable after ``timeout`` seconds."""
-        if self._client.server_is_ready():
+        """Return as soon as a node serves the action; raise ServerUnavailable after ``timeout`` seconds."""
+        if self._action_client.server_is_ready():
             return
         self._check_executor()
         self.check_may_block()
         waiter = threading.Event()
         with self._lock:
             self._server_waiters.append(waiter)
-            self._look_now()
+            self._wake_reader()
         since = time.monotonic()
         try:
             if not waiter.wait(timeout):
@@ -318,7 +327,7 @@ class Link:
                 self._server_waiters.remove(waiter)
 
     def check_may_block(self) -> None:
-        """Raise WouldDeadlock when this thread is the one that must bring what would be waited for."""
+        """Raise WouldDeadlock if this thread is the one that must bring what would be waited for."""
         executor = self._node.executor
         if executor is None or isinstance(executor, MultiThreadedExecutor):
             return  # its callbacks run on threads of a pool, ours in a callback group of their own
@@ -328,7 +337,7 @@ class Link:
         if frame is not None:
             raise WouldDeadlock(
                 f"This call waits for an answer inside a callback of node {self._node.get_name()}, on the only thread "
-                "that could deliver it. Use send() and look at the question's done() in later callbacks, spin the node "
+                "that could deliver it. Use send() and check done() of its future in later callbacks, spin the node "
                 "with a MultiThreadedExecutor, or make the client with VlmClient() so that it has a thread of its own."
             )
 
@@ -343,20 +352,20 @@ class Link:
             )
 
     def explain_stopped(self) -> VlmError | None:
-        """Why nothing can come any more: ROS was shut down in this process. None while it can."""
+        """Return why nothing can come any more: ROS was shut down in this process. None while it can."""
         if self._node.context.ok():
             return None
         return Cancelled("ROS was shut down in this process before the answer was complete.")
 
-    def explain_overdue(self, question: AnswerFuture, phase: Phase) -> VlmError:
-        """Why nothing came by the question's deadline."""
+    def explain_overdue(self, future: AnswerFuture, phase: Phase) -> VlmError:
+        """Return why nothing came by the future's deadline."""
         if phase is Phase.ACCEPTED:
             return ServerLost(
                 f"The node that serves {self.action} took the question and sent no result, although its time "
-                f"({question.timeout:g} s) has run out. It hangs or is out of reach; look at its log and restart it."
+                f"({future.timeout:g} s) has run out. It hangs or is out of reach; look at its log and restart it."
             )
         since = time.monotonic() - self._server_timeout
-        if phase is Phase.SENT and self._ran_at >= since:
+        if phase is Phase.SENT and self._executor_ran_at >= since:
             return ServerUnavailable(
                 f"A node serves {self.action}, but did not say within {self._server_timeout:g} s whether it takes the "
                 "question. It hangs or the network loses its replies; look at its log."
@@ -364,7 +373,7 @@ class Link:
         return self._unavailable(since, self._server_timeout)
 
     def _unavailable(self, since: float, waited: float) -> VlmError:
-        if self._ran_at < since:
+        if self._executor_ran_at < since:
             return NotSpinning(
                 f"Nothing ran the callbacks of node {self._node.get_name()} for {waited:g} s, so no answer can arrive. "
                 "Spin it in another thread (`threading.Thread(target=rclpy.spin, args=(node,)).start()`); if it does "
@@ -380,24 +389,24 @@ class Link:
         )
 
     def close(self) -> None:
-        """End every open question as Cancelled (asking the node to stop) and leave the ROS node as it was."""
+        """End every open goal as Cancelled, on the node as well, and leave the ROS node as it was."""
         with self._lock:
             self._closed = True
-            everything = list(self._open.items())
-        for _, asked in everything:
-            asked.question.end(None, Cancelled("The VlmClient was closed before the answer was complete."))
-        # Of those that were sent; the node may have taken one without our having heard so.
-        confirmations = [self._cancel(key) for key, asked in everything if asked.goal is None]
-        self._wait_for(confirmations)
-        for key, _ in everything:
+            open_goals = list(self._open_goals.items())
+        for _, open_goal in open_goals:
+            open_goal.future.end(None, Cancelled("The VlmClient was closed before the answer was complete."))
+        # Of all that were sent: the node may have accepted one whose response got lost.
+        confirmations = [self._cancel(key) for key, open_goal in open_goals if open_goal.goal is None]
+        self._await_cancels(confirmations)
+        for key, _ in open_goals:
             self._forget(key)
-        self._end_thread()
+        self._stop_reader()
         if self._node.context.ok():
-            self._node.destroy_guard_condition(self._spun)
-            self._client.destroy()
+            self._node.destroy_guard_condition(self._executor_probe)
+            self._action_client.destroy()
 
-    def _wait_for(self, confirmations: list[threading.Event]) -> None:
-        """For a moment, where this thread may: a request may get lost when its client is gone at once."""
+    def _await_cancels(self, confirmations: list[threading.Event]) -> None:
+        """Wait a moment, where this thread may: a request may get lost if its client is destroyed at once."""
         with contextlib.suppress(WouldDeadlock):
             self.check_may_block()
             end = time.monotonic() + _CANCEL_DELAY
@@ -408,20 +417,20 @@ class Link:
     def _node_name(self) -> str:
         return self.action.rsplit("/", 1)[0]
 
-    def _look_now(self) -> None:
-        """Wake the reader thread so that it looks around."""
+    def _wake_reader(self) -> None:
+        """Wake the reader thread so that it checks the goals."""
         with self._lock:
-            self._look_due = 0.0
-        self._client.wake()
+            self._check_due = 0.0
+        self._action_client.wake()
 
-    def _end_thread(self) -> None:
-        """End the reader thread, which waits in the middleware, before that is taken down."""
-        self._client.wake()
-        if self._thread is not threading.current_thread():  # a callback of on_change() may close the client
-            self._thread.join()
+    def _stop_reader(self) -> None:
+        """Stop the reader thread, so that it does not wait in the middleware when that is taken down."""
+        self._action_client.wake()
+        if self._reader is not threading.current_thread():  # a callback of on_change() may close the client
+            self._reader.join()
 
-    def _ran(self) -> None:
-        self._ran_at = time.monotonic()
+    def _note_executor_ran(self) -> None:
+        self._executor_ran_at = time.monotonic()
 
 
 def _outcome(result: AskImage.Result) -> tuple[Answer | None, VlmError | None]:

@@ -13,7 +13,7 @@ from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
 from qwen3vl_ros.client.background_node import BackgroundNode
 from qwen3vl_ros.client.goal import DEFAULT_TIMEOUT, build_goal
-from qwen3vl_ros.client.goal_tracker import Link
+from qwen3vl_ros.client.goal_tracker import GoalTracker
 from qwen3vl_ros.client.tasks import Task, TaskList
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class VlmClient:
         self._background = (
             BackgroundNode(f"vlm_client_{os.getpid()}_{next(_number)}", namespace) if node is None else None
         )
-        self._link = Link(node or self._background_node, f"{node_name}/ask_image", server_timeout)
+        self._tracker = GoalTracker(node or self._background_node, f"{node_name}/ask_image", server_timeout)
         if self._background is not None:
             self._background.start()
         atexit.register(self.close)  # no thread may wait in the middleware while the interpreter takes that down
@@ -68,7 +68,7 @@ class VlmClient:
     @property
     def action(self) -> str:
         """Full name of the action that it asks."""
-        return self._link.action
+        return self._tracker.action
 
     def ask(self, prompt: str, **arguments: Unpack[Arguments]) -> Answer:
         """Ask and wait for the whole answer; raises a :class:`VlmError`, or WouldDeadlock where it must not wait.
@@ -92,7 +92,7 @@ class VlmClient:
 
         Interrupted (Ctrl-C), it cancels the question and passes the interruption on.
         """
-        self._link.check_may_block()
+        self._tracker.check_may_block()
         future = self.send(prompt, **arguments)
         try:
             return future.result()
@@ -109,7 +109,7 @@ class VlmClient:
 
         Leaving the loop early cancels the question. Arguments as for :meth:`ask`.
         """
-        self._link.check_may_block()
+        self._tracker.check_may_block()
         return AnswerStream(self.send(prompt, **arguments))
 
     def send(self, prompt: str, **arguments: Unpack[Arguments]) -> AnswerFuture:
@@ -119,8 +119,8 @@ class VlmClient:
         """
         goal = build_goal(prompt, **arguments)
         timeout = arguments.get("timeout", DEFAULT_TIMEOUT)
-        future = AnswerFuture(self._link, prompt, timeout, self._grace, self._server_timeout)
-        self._link.send(future, goal)
+        future = AnswerFuture(self._tracker, prompt, timeout, self._grace, self._server_timeout)
+        self._tracker.send(future, goal)
         return future
 
     def tasks(self, timeout: float | None = None) -> tuple[Task, ...]:
@@ -128,7 +128,7 @@ class VlmClient:
 
         Waits; raises ServerUnavailable or NotSpinning after ``timeout`` (default server_timeout) seconds.
         """
-        self._link.check_may_block()
+        self._tracker.check_may_block()
         with self._making:
             if self._task_list is None:
                 self._task_list = TaskList(self._node or self._background_node, self._node_name)
@@ -139,12 +139,12 @@ class VlmClient:
 
         Not needed before asking: a question waits by itself.
         """
-        self._link.wait_for_server(self._server_timeout if timeout is None else timeout)
+        self._tracker.wait_for_server(self._server_timeout if timeout is None else timeout)
 
     def close(self) -> None:
         """Cancel what is open and free everything. Idempotent."""
         atexit.unregister(self.close)
-        self._link.close()
+        self._tracker.close()
         if self._background is not None:
             self._background.stop()
         elif self._task_list is not None and self._node is not None and self._node.context.ok():
