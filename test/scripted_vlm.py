@@ -104,8 +104,11 @@ class ScriptedVlm:
     def _wait_for_a_listener(self) -> None:
         """A client's goal may come before its subscription to feedback is known; what is said then is lost."""
         end = time.monotonic() + WAIT
-        feedback = self.node.resolve_topic_name("~/ask_image") + "/_action/feedback"
-        while not self.node.count_subscribers(feedback) and time.monotonic() < end:
+        action = self.node.resolve_topic_name("~/ask_image") + "/_action"
+        while time.monotonic() < end:
+            listeners = self.node.count_subscribers(f"{action}/feedback")
+            if listeners and listeners >= self.node.count_clients(f"{action}/send_goal"):
+                return
             time.sleep(0.01)
 
     def vanish(self) -> None:
