@@ -1,9 +1,18 @@
 """A client of the action AskImage, on what a ROS action is made of: three services and two topics.
 
-rclpy's ActionClient is not used: in both rclpy 7.1 and 9.1 a quick answer to a goal that another thread sends finds
-nobody waiting for it, feedback that is handled after the result is dropped, an executor that comes upon a client which
-another thread has just destroyed raises, and every status, which lists the goals of all clients, is made into Python
-objects. Feedback, a message per token, is not left to the executor either: whoever wants it takes it. Names and types: https://design.ros2.org/articles/actions.html
+It replaces rclpy's ActionClient for these reasons:
+
+- Cost: rclpy hands every feedback message, one per token, to the executor, which builds a wait set of everything the
+  node has for each (about 1 ms more per token beside a busy model, docs/performance.md), and turns every status, which
+  lists the goals of all clients, into Python objects. Here the caller reads feedback itself, :meth:`next_feedback`.
+- Late replies: rclpy offers cancel and result on a goal handle, which exists once the reply to the goal has arrived.
+  Here the client chooses the goal's id, so that both work for a goal whose reply is late or lost.
+- Races: a reply that arrives before the thread that asked has registered its future is dropped
+  (https://github.com/ros2/rclpy/issues/1123, fixed in rclpy 9.1.3 and 7.1.7); in 9.1 and 7.1, feedback that is
+  handled after the result is dropped, and an executor that comes upon a client which another thread has just destroyed
+  raises.
+
+Names and types: https://design.ros2.org/articles/actions.html
 """
 
 from __future__ import annotations
@@ -39,10 +48,15 @@ _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 class GoalClient:
-    """Requests about goals, each known by its 16 bytes. Any thread may call any method; :meth:`next_feedback` blocks.
+    """Sends requests about goals, each known by its id of 16 bytes. Thread-safe; :meth:`next_feedback` blocks.
 
-    ``action`` is the action's full name. What a request is to be followed by runs on the executor's thread, as a task
-    of its own, which belongs to no callback group. Once the ROS node is destroyed, requests have no reply.
+    The callback of a request, ``then``, runs on the executor's thread, as a task of its own, which belongs to no
+    callback group. Once the ROS node is destroyed, requests have no reply.
+
+    Args:
+        node: the ROS node that the client lives in.
+        action: full name of the action.
+        group: callback group of the replies and statuses.
     """
 
     def __init__(self, node: Node, action: str, group: CallbackGroup) -> None:
@@ -71,7 +85,7 @@ class GoalClient:
         )
 
     def server_is_ready(self) -> bool:
-        """Whether a node serves the action, as far as the graph tells."""
+        """Return whether a node serves the action, as far as the graph tells."""
         return self.server_is_there() and self._query_graph(
             lambda: (
                 all(service.service_is_ready() for service in (self._cancels, self._results))
@@ -80,7 +94,7 @@ class GoalClient:
         )
 
     def server_is_there(self) -> bool:
-        """Whether a node serves a part of the action, which takes a fifth of the time to find out."""
+        """Return whether a node serves a part of the action, which takes a fifth of the time to find out."""
         return self._query_graph(self._goals.service_is_ready)
 
     def _query_graph(self, query: Callable[[], bool]) -> bool:
@@ -110,20 +124,26 @@ class GoalClient:
         self._call(self._results, key, request, then)
 
     def forget(self, key: bytes) -> None:
-        """Wait for no more replies about a goal."""
+        """Drop the replies about a goal that are still awaited."""
         with self._lock:
             awaited = self._awaited.pop(key, [])
         for service, reply in awaited:
             service.remove_pending_request(reply)
 
     def next_feedback(self, timeout: float) -> tuple[bytes, bytes] | None:
-        """A goal, of whichever client, and the next feedback on it, for :func:`feedback_of`; by one thread at a time.
+        """Wait for the next feedback message, on a goal of any client; one thread at a time.
 
-        None after ``timeout`` seconds, or :meth:`wake`.
+        Args:
+            timeout: seconds to wait at most.
 
-        A serialized FeedbackMessage is (CDR, OMG DDS-RTPS 10.2) an encapsulation header of 4 bytes, the goal's 16 and
-        those of the Feedback, which are aligned the same without them.
+        Returns:
+            The goal's id and its serialized feedback, for :func:`feedback_of`; None after ``timeout`` or :meth:`wake`.
+
+        Raises:
+            InvalidHandle: the ROS node, or the client, was destroyed.
         """
+        # A serialized FeedbackMessage is (CDR, OMG DDS-RTPS 10.2) an encapsulation header of 4 bytes, the goal's 16 and
+        # those of the Feedback, which are aligned the same without them.
         if not self._feedback.wait(timeout) or (taken := self._feedback.take()) is None:
             return None
         serialized: bytes = taken[0]
@@ -134,7 +154,7 @@ class GoalClient:
         self._feedback.interrupt()
 
     def new_statuses(self) -> Mapping[bytes, int]:
-        """The statuses of all clients' goals, GoalStatus constants; empty if none came since they were asked for."""
+        """Return the statuses (GoalStatus constants) of all clients' goals; empty if none came since the last call."""
         newest, self._newest_status = self._newest_status, None
         if newest is None:
             return {}
@@ -162,7 +182,7 @@ class GoalClient:
 
 
 def feedback_of(serialized: bytes) -> AskImage.Feedback:
-    """What :meth:`GoalClient.next_feedback` brought."""
+    """Deserialize what :meth:`GoalClient.next_feedback` returned."""
     feedback: AskImage.Feedback = deserialize_message(serialized, AskImage.Feedback)
     return feedback
 

@@ -1,4 +1,4 @@
-"""A ROS node for programs that have none: in a context of its own, spun by a thread of its own."""
+"""A ROS node for programs that have none: in a context of its own, spun by a thread in the background."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rclpy.signals import SignalHandlerOptions
 
 
 class BackgroundNode:
-    """``node`` is spun between :meth:`start` and :meth:`stop`. Signals are left to the process."""
+    """Spins ``node`` between :meth:`start` and :meth:`stop`. Leaves signals to the process."""
 
     def __init__(self, name: str, namespace: str = "") -> None:
         self._context = rclpy.Context()
@@ -28,7 +28,7 @@ class BackgroundNode:
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
 
     def start(self) -> None:
-        """Spin from now on."""
+        """Start the thread that spins the node."""
         self._thread.start()
 
     def _spin(self) -> None:

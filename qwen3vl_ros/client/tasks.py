@@ -55,7 +55,15 @@ class TaskList:
         self._client: Any = node.create_client(ListTasks, f"{node_name}/list_tasks")
 
     def ask(self, timeout: float) -> tuple[Task, ...]:
-        """The tasks; () while the node is unconfigured. ServerUnavailable or NotSpinning after ``timeout`` seconds."""
+        """Return the tasks; () while the node is unconfigured.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            ServerUnavailable: no node serves the list by then.
+            NotSpinning: one does, and its reply did not come.
+        """
         deadline = time.monotonic() + timeout
         service = self._client.service_name
         if not self._client.wait_for_service(timeout):

@@ -26,15 +26,18 @@ _number = itertools.count()
 
 
 class VlmClient:
-    """Asks the vlm node questions. Every method may be called from any thread, several questions at once.
+    """Asks the vlm node questions. Thread-safe; several questions may be open at once.
 
-    ``node``: a node that somebody spins, whose executor then brings the answers (the client never spins it). None:
-    the client owns a node and a thread that spins it. Tokens come past the executor, on a thread of the client; close
-    it, or use it in a ``with`` block.
-    ``node_name``: name of the vlm node; relative to the namespace of ``node`` (or to ``namespace``, without one), so
-    that a behaviour in /robot1 asks /robot1/vlm; with a leading slash, absolute.
-    ``server_timeout``: seconds that a node gets to be found, and then to accept a question.
-    ``grace``: seconds beyond a question's own time-out after which a result that did not come is given up.
+    Close it, or use it in a ``with`` block. Tokens come past the executor, on a reader thread of the client.
+
+    Args:
+        node: a node that somebody spins, whose executor then brings the replies (the client never spins it). None:
+            the client owns a node and a thread that spins it.
+        node_name: name of the vlm node; relative to the namespace of ``node`` (or to ``namespace``, without one), so
+            that a behaviour in /robot1 asks /robot1/vlm; with a leading slash, absolute.
+        namespace: of the client's own node, where there is no ``node``.
+        server_timeout: seconds that a node gets to be found, and then to accept a question.
+        grace: seconds beyond a question's own time-out after which a result that did not come is given up.
     """
 
     def __init__(
