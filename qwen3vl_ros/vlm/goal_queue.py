@@ -39,8 +39,8 @@ class GoalQueue(Generic[T]):
         with self._changed:
             if self._closed or len(self._items) >= self.capacity:
                 return False
-            place = next((i for i, other in enumerate(self._items) if other.priority < item.priority), len(self._items))
-            self._items.insert(place, item)
+            index = next((i for i, other in enumerate(self._items) if other.priority < item.priority), len(self._items))
+            self._items.insert(index, item)
             self._changed.notify()
             return True
 

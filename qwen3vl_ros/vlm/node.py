@@ -39,7 +39,7 @@ from qwen3vl_ros.vlm.engine_swap import Newcomer, retire
 from qwen3vl_ros.vlm.job import Asker, Code, Ending, Job, Outcome
 from qwen3vl_ros.vlm.messages import fill_result, question_from, task_message, timeout_of
 from qwen3vl_ros.vlm.replies import ActionAsker, ServiceAsker
-from qwen3vl_ros.vlm.scheduler import Conductor
+from qwen3vl_ros.vlm.scheduler import Scheduler
 from qwen3vl_ros.vlm.status import Reporter, View
 from qwen3vl_ros.vlm.visualization import Display
 
@@ -64,7 +64,7 @@ class VlmNode(LifecycleNode):
         self._settings = parameters.declare(self)
         self._tasks = Tasks({})
         self._engine: EngineChain | None = None
-        self._conductor: Conductor | None = None
+        self._scheduler: Scheduler | None = None
         self._newcomer: Newcomer | None = None
         self._adopting = False
         self._finalized = False
@@ -98,7 +98,7 @@ class VlmNode(LifecycleNode):
     def _view(self) -> View:
         newcomer = self._newcomer  # read once: other threads look, too
         coming = "" if newcomer is None else str(newcomer)
-        return View(self._settings, self._message, self._engine, coming, self._conductor, tuple(self._tasks))
+        return View(self._settings, self._message, self._engine, coming, self._scheduler, tuple(self._tasks))
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class VlmNode(LifecycleNode):
         except RuntimeError as error:  # such as a topic name that is none
             self._fail(f"the cameras cannot be used: {error}")
             return TransitionCallbackReturn.FAILURE
-        self._conductor = Conductor(
+        self._scheduler = Scheduler(
             self._engine,
             cameras,
             self._display,
@@ -140,7 +140,7 @@ class VlmNode(LifecycleNode):
             self._log_error,
         )
         self._message = ""
-        self._conductor.engine_changed()
+        self._scheduler.engine_changed()
         self._reporter.publish_status()
         self._fall_back_if_failed(self._engine.health)
         return super().on_activate(state)
@@ -188,16 +188,16 @@ class VlmNode(LifecycleNode):
         self.get_logger().error(message)
         self._reporter.publish_status()
 
-    def stop_accepting(self) -> Conductor | None:
+    def stop_accepting(self) -> Scheduler | None:
         """Accept nothing more and end every accepted goal; returns who still works on them, if anybody does."""
-        conductor = self._conductor
+        scheduler = self._scheduler
         self._end_goals(Code.SHUTDOWN, "the node was shut down before the answer was complete")
-        return conductor
+        return scheduler
 
     def _end_goals(self, code: int, message: str) -> None:
-        if self._conductor is not None:
-            conductor, self._conductor = self._conductor, None
-            conductor.close(code, message)
+        if self._scheduler is not None:
+            scheduler, self._scheduler = self._scheduler, None
+            scheduler.close(code, message)
         self._reporter.publish_status()
 
     def _close_engine(self) -> None:
@@ -221,9 +221,9 @@ class VlmNode(LifecycleNode):
         elif health.state in (State.RESTARTING, State.FAILED):
             self._reporter.last_error = health.message
             self.get_logger().error(health.message)
-        conductor = self._conductor
-        if conductor is not None:
-            conductor.engine_changed()
+        scheduler = self._scheduler
+        if scheduler is not None:
+            scheduler.engine_changed()
         self._reporter.publish_status()
         self._fall_back_if_failed(health)
 
@@ -236,8 +236,8 @@ class VlmNode(LifecycleNode):
     def _unconfigure(self) -> None:
         if self._engine is None or self._engine.health.state is not State.FAILED:
             return
-        if self._conductor is not None:
-            self._conductor.end_all(Code.ENGINE_NOT_READY, self._message)
+        if self._scheduler is not None:
+            self._scheduler.end_all(Code.ENGINE_NOT_READY, self._message)
             self.trigger_deactivate()
         self.trigger_cleanup()
 
@@ -288,7 +288,7 @@ class VlmNode(LifecycleNode):
         assert newcomer.chain is not None
         assert self._engine is not None
         old, self._engine = self._engine, newcomer.chain
-        jobs = [] if self._conductor is None else self._conductor.use(newcomer.chain)
+        jobs = [] if self._scheduler is None else self._scheduler.use(newcomer.chain)
         newcomer.listen(self._on_engine_change)
         self._fall_back_if_failed(newcomer.chain.health)  # what happened before anybody listened
         self._reporter.publish_status()
@@ -348,14 +348,14 @@ class VlmNode(LifecycleNode):
     # --- questions ---------------------------------------------------------------------------------------------------
 
     def _on_goal(self, _goal: Any) -> GoalResponse:
-        return GoalResponse.REJECT if self._conductor is None else GoalResponse.ACCEPT
+        return GoalResponse.REJECT if self._scheduler is None else GoalResponse.ACCEPT
 
     def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
         self._accept(goal_handle.request, ActionAsker(goal_handle, self._action_server, self._executor))
 
     def _on_cancel(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> CancelResponse:
-        conductor = self._conductor
-        job = None if conductor is None else conductor.find(bytes(goal_handle.goal_id.uuid).hex())
+        scheduler = self._scheduler
+        job = None if scheduler is None else scheduler.find(bytes(goal_handle.goal_id.uuid).hex())
         if job is not None:
             job.end(Code.CANCELLED, "a client cancelled the goal")
         return CancelResponse.ACCEPT
@@ -371,9 +371,9 @@ class VlmNode(LifecycleNode):
 
     def _accept(self, goal: Any, asker: Asker) -> None:
         """Hand a question over to be checked and queued, or finish it at once with the reason why it cannot be."""
-        conductor = self._conductor
+        scheduler = self._scheduler
         self._reporter.count_accepted()
-        if conductor is None:
+        if scheduler is None:
             message = f"the node is not active: {self._message or 'activate it first'}"
             self._refuse(asker, Ending(Code.ENGINE_NOT_READY, message))
             return
@@ -383,8 +383,8 @@ class VlmNode(LifecycleNode):
         except BadRequest as error:
             self._refuse(asker, Ending(Code.BAD_REQUEST, str(error)))
             return
-        job = Job(asker, goal.priority, timeout, conductor.ended, self._deadlines)
-        conductor.accept(job, lambda: question_from(goal, settings, tasks))
+        job = Job(asker, goal.priority, timeout, scheduler.ended, self._deadlines)
+        scheduler.accept(job, lambda: question_from(goal, settings, tasks))
 
     def _refuse(self, asker: Asker, ending: Ending) -> None:
         outcome = Outcome(ending)
@@ -431,9 +431,9 @@ def main(args: Sequence[str] | None = None) -> int:
     executor.create_task(node.start)  # before it spins: a goal that comes at once must not find the node inactive
     spinning.start()
     status = stop.wait()
-    conductor = _on(executor, node.stop_accepting) if status == 0 else None
-    if conductor is not None:
-        conductor.wait_idle(0.5)
+    scheduler = _on(executor, node.stop_accepting) if status == 0 else None
+    if scheduler is not None:
+        scheduler.wait_idle(0.5)
         for _ in range(2):  # a result that is ready is out once the executor has been through its tasks
             _on(executor, lambda: None)
     if status == 0:

@@ -1,4 +1,4 @@
-"""One question put to the engine: pictures in, chunks out as feedback, and what the complete answer says."""
+"""The path of one question: collect pictures, prompt the engine, stream its chunks as feedback, parse the answer."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from qwen3vl_ros.vlm.regions import camera_view, points_at_something, regions_of
 from qwen3vl_ros.vlm.visualization import Display
 
 RESULT_GRACE = 0.25
-"""Seconds that an ended question waits for the engine's last words before its result goes out without them."""
+"""Seconds that an ended question waits for the engine's last chunk before its result is sent without it."""
 
 STOP_GRACE = 2.0
 """Seconds after which an engine that was told to stop and did not is killed."""
 
 VALIDATION_TIME = 3.0
-"""Seconds that holding an answer against its schema may take; without a malicious schema it is a millisecond."""
+"""Time limit of validating an answer against its schema, seconds; without a malicious schema it takes 1 ms."""
 
 
 @dataclass(slots=True)
@@ -92,12 +92,18 @@ class Draft:
         )
 
 
-class Answering:
-    """Has questions answered, each on the thread that asks for it.
+class Pipeline:
+    """Runs a goal through cameras and engine on the calling thread.
 
-    ``engine`` gives the engine of this moment, and ``asking`` the one that a job is put to, for as long as it is.
-    ``sandbox`` is where answers are held against their schemas. ``give_up`` ends a job whose engine has no last words.
-    ``log`` takes sentences about answers.
+    Args:
+        engine: Returns the current engine.
+        asking: Yields the engine that a job is sent to, for as long as it is.
+        cameras: By name.
+        display: Shows questions and answers.
+        settings: Returns the current parameters.
+        sandbox: Runs the validation of answers against their schemas.
+        give_up: Finishes a job whose engine does not stop in time.
+        log: Takes sentences about answers.
     """
 
     def __init__(
@@ -121,7 +127,7 @@ class Answering:
         self._log = log
 
     def answer(self, job: Job, draft: Draft) -> None:
-        """Fill ``draft``, as far as it goes before the job ends or something raises."""
+        """Fill ``draft`` until the answer is complete, the job ends or something raises."""
         description = self._ready(job)
         if description is None:
             health = self._engine().health
@@ -161,7 +167,7 @@ class Answering:
         self._display.answered(question.prompt, str(draft.text), seen.pictures, draft.regions)
 
     def _ready(self, job: Job) -> Description | None:
-        """What the engine is, once it is loaded; None when the job ended before."""
+        """Wait until the engine is loaded and describe it; None when the job ends first."""
         while job.ending is None:
             health = self._engine().health
             if health.state is State.READY and health.description is not None:
@@ -173,9 +179,9 @@ class Answering:
 
     @staticmethod
     def _prompt(question: Question, draft: Draft, *, constrained: bool) -> str:
-        """The text that goes to the model: with the camera told, and the schema asked for where nothing enforces it.
+        """Compose the prompt: with the camera's field of view, and with the schema where the engine enforces none.
 
-        A task says in its own words what its answer looks like.
+        A task describes its answer in its own words.
         """
         prompt, own = question.prompt, draft.seen.own
         if question.prompt_through is not None and own:
@@ -250,11 +256,11 @@ class Answering:
             ) from error
 
     def _stream(self, job: Job, draft: Draft, request: Request, description: Description, engine: EngineChain) -> None:
-        """Send the request and pass on what comes, until it is complete or the job ended."""
+        """Send the request and publish its chunks until the answer is complete or the job ends."""
         last_full_text = -float("inf")
 
         def deliver(item: Chunk | EngineError) -> None:
-            """On the engine's thread, so that a token waits for no other; only what ends the answer goes on."""
+            """Publish a chunk on the engine's thread, without a hand-over; only what ends the answer is passed on."""
             nonlocal last_full_text
             try:
                 if isinstance(item, Chunk):
@@ -298,7 +304,7 @@ class Answering:
 
     @staticmethod
     def _patience(told_to_stop: float | None) -> float | None:
-        """Seconds to wait for the next chunk: for ever while the job runs, within the graces once it ended."""
+        """Seconds to wait for the next chunk: unlimited while the job runs, within the grace periods once it ended."""
         if told_to_stop is None:
             return None
         since = time.monotonic() - told_to_stop
@@ -323,7 +329,7 @@ class Answering:
 
     @staticmethod
     def _show(job: Job, draft: Draft, chunk: Chunk, full_text: bool) -> None:
-        """Feedback of what came."""
+        """Publish ``chunk`` as feedback."""
         if job.ending is None and (chunk.finish_reason is None or chunk.text or chunk.reasoning):
             job.asker.progress(
                 Progress(

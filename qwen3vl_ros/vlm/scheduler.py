@@ -1,8 +1,8 @@
-"""Leads each question from the queue through camera and engine to its result.
+"""Decides which question runs when: check, queue, slots of the engine, result.
 
-A conductor thread per question that the engine can take at once, and one that checks goals before they are queued;
-callbacks of the node only ever hand jobs over or end them, so accepting, cancelling and status never wait for a model,
-nor for a goal that takes long to check.
+One thread per slot (a question that the engine takes at once) runs jobs, and one thread checks goals before they are
+queued. The node's callbacks only hand jobs over or end them, so accepting, cancelling and status never wait for a
+model, nor for a goal that takes long to check.
 """
 
 from __future__ import annotations
@@ -26,19 +26,24 @@ from qwen3vl_ros.vlm.frame_source import CameraHealth
 from qwen3vl_ros.vlm.goal_queue import GoalQueue
 from qwen3vl_ros.vlm.job import Code, Ending, Job, Outcome, Progress
 from qwen3vl_ros.vlm.parameters import Settings
-from qwen3vl_ros.vlm.pipeline import Answering, Draft
+from qwen3vl_ros.vlm.pipeline import Draft, Pipeline
 from qwen3vl_ros.vlm.visualization import Display
 
 _MOST_UNCHECKED = 64
-"""Goals that may wait to be checked, which takes a tenth of a millisecond, or a second for the worst of schemas."""
+"""Goals that may wait to be checked. A check takes 0.1 ms, with the worst of schemas 1 s."""
 
 
-class Conductor:
-    """Answers jobs with ``engine``, looking through ``cameras``, until it is closed; ``display`` shows them.
+class Scheduler:
+    """Runs jobs through the :class:`Pipeline`, as many at once as the engine has slots, until it is closed.
 
-    ``settings`` gives the parameters as they are now. ``on_change`` is called when a job was queued or has its turn.
-    ``on_finish`` gets every job with its outcome, ``log_exception`` a sentence when a defect of this package ended a
-    question.
+    Args:
+        engine: Answers, until :meth:`use` names another.
+        cameras: By name; closed with the scheduler.
+        display: Shows questions and answers.
+        settings: Returns the current parameters.
+        on_change: Called when a job was queued or leaves the queue.
+        on_finish: Called once per job, with its outcome.
+        log_exception: Takes a sentence when a defect of this package ended a question.
     """
 
     def __init__(
@@ -57,7 +62,7 @@ class Conductor:
         self._settings = settings
         self._sandbox = Sandbox()
         self._sandbox.warm_up()  # it boots for as long as a small model answers
-        self._answers = Answering(
+        self._pipeline = Pipeline(
             lambda: self._engine,
             self._being_asked,
             cameras,
@@ -77,10 +82,10 @@ class Conductor:
         self._asked: dict[Job, EngineChain] = {}
         self._unfinished = 0
         self._idle = threading.Condition()
-        self._slots = 0
-        self._concurrency = 1
-        self._answering = 0
-        self._place = threading.Condition()
+        self._n_threads = 0
+        self._slots = 1
+        self._slots_taken = 0
+        self._slot_freed = threading.Condition()
         self._positions = threading.Lock()
         self.engine_changed()
 
@@ -103,18 +108,20 @@ class Conductor:
             return [job for job in self._live.values() if job not in waiting and job not in self._unchecked]
 
     def accept(self, job: Job, check: Callable[[], Question]) -> None:
-        """Have the goal of ``job`` checked and queued, off this thread, or finished with the reason why it is not.
+        """Check and queue ``job`` on the checking thread; finish it with an error where it cannot be queued.
 
-        ``check`` returns what the goal asks, or raises :class:`BadRequest`.
+        Args:
+            job: Accepted just now.
+            check: Returns the validated goal, or raises :class:`BadRequest`.
         """
         with self._idle:
             self._unfinished += 1
         with self._lock:
             self._live[job.asker.goal_id] = job
-            crowded = len(self._unchecked) >= _MOST_UNCHECKED
-            if not crowded:
+            full = len(self._unchecked) >= _MOST_UNCHECKED
+            if not full:
                 self._unchecked.add(job)
-        if crowded:
+        if full:
             self.finish(
                 job, Outcome(Ending(Code.BUSY, f"{_MOST_UNCHECKED} goals wait to be looked at: try again later"))
             )
@@ -122,7 +129,7 @@ class Conductor:
             self._checker.submit(self._check, job, check)
 
     def _check(self, job: Job, check: Callable[[], Question]) -> None:
-        """On the checking thread: queue ``job``, unless it is over already."""
+        """Queue ``job`` unless it is over already. Runs on the checking thread."""
         try:
             job.checked = check()
             refusal = self._apply_busy_policy(job)
@@ -132,7 +139,7 @@ class Conductor:
             if job not in self._unchecked:
                 return  # it ended meanwhile, and has its result
             self._unchecked.remove(job)
-            free = self._slots - (len(self._live) - 1 - len(self._jobs) - len(self._unchecked))
+            free = self._n_threads - (len(self._live) - 1 - len(self._jobs) - len(self._unchecked))
         if refusal is None:
             assert job.checked is not None
             if job.checked.response_schema is not None:
@@ -151,7 +158,7 @@ class Conductor:
         self.finish(job, Outcome(job.ending or refusal))
 
     def _apply_busy_policy(self, job: Job) -> Ending | None:
-        """What the parameter ``busy_policy`` says about ``job`` and those that were accepted before it."""
+        """Apply the parameter ``busy_policy`` to ``job`` and those accepted before it; return why it is refused."""
         policy = self._settings().busy_policy
         others = [other for other in self.live if other is not job and other.accepted <= job.accepted]
         if policy == "reject" and others:
@@ -168,7 +175,7 @@ class Conductor:
             return self._live.get(goal_id)
 
     def use(self, engine: EngineChain) -> list[Job]:
-        """From now on ask ``engine``; returns the jobs that the one before is answering."""
+        """Send jobs to ``engine`` from now on; return those that the previous one is still answering."""
         with self._lock:
             self._engine = engine
             asked_before = [job for job, asked in self._asked.items() if asked is not engine]
@@ -176,22 +183,22 @@ class Conductor:
         return asked_before
 
     def engine_changed(self) -> None:
-        """The engine's state is another now: jobs that wait for it look again, and its concurrency is used."""
-        with self._place:  # whoever comes last has looked last
+        """Adopt the engine's state: wake jobs that wait for it, and offer as many slots as it has."""
+        with self._slot_freed:  # serialized so that the newest state wins
             description = self._engine.health.description
-            wanted = self._concurrency = 1 if description is None else description.concurrency
-            self._place.notify_all()
+            wanted = self._slots = 1 if description is None else description.concurrency
+            self._slot_freed.notify_all()
         with self._lock:
-            new, self._slots = max(0, wanted - self._slots), max(wanted, self._slots)
+            new, self._n_threads = max(0, wanted - self._n_threads), max(wanted, self._n_threads)
         for _ in range(new):
-            threading.Thread(target=self._serve, name="conductor", daemon=True).start()
+            threading.Thread(target=self._serve, name="scheduler", daemon=True).start()
         for job in self.live:
             job.inbox.put(None)
 
     def ended(self, job: Job) -> None:
-        """``job`` was told to end early: one that still waits, in the queue or before it, is finished here and now."""
-        with self._place:
-            self._place.notify_all()
+        """Finish ``job``, which was told to end early, if it still waits in the queue or to be checked."""
+        with self._slot_freed:
+            self._slot_freed.notify_all()
         with self._lock:
             unchecked = job in self._unchecked
             self._unchecked.discard(job)
@@ -200,7 +207,7 @@ class Conductor:
             self.show_positions()
 
     def finish(self, job: Job, outcome: Outcome) -> None:
-        """Give ``job`` its result, unless it has one."""
+        """Send ``job`` its result, unless it has one."""
         final = job.finish(outcome)
         if final is not None:
             with self._lock:
@@ -218,7 +225,7 @@ class Conductor:
             return self._idle.wait_for(lambda: self._unfinished == 0, timeout)
 
     def camera_health(self) -> dict[str, CameraHealth]:
-        """How the cameras are doing, by name."""
+        """Health of each camera, by name."""
         return {name: camera.health() for name, camera in self._cameras.items()}
 
     def close(self, code: int, message: str) -> None:
@@ -236,8 +243,8 @@ class Conductor:
             job.end(code, message)
 
     def show_positions(self) -> None:
-        """Tell everybody who waits how many are before them, where that has changed."""
-        with self._positions:  # whoever counts last tells last
+        """Send each waiting job its position where that has changed."""
+        with self._positions:  # serialized so that the newest position wins
             waiting = self._jobs.waiting()
             ahead = len(self.running)
             for position, job in enumerate(waiting, ahead):
@@ -274,22 +281,22 @@ class Conductor:
         return Ending(code, message)
 
     def _answer(self, job: Job, draft: Draft) -> None:
-        """Fill ``draft``, as far as it goes before the job ends or something raises.
+        """Fill ``draft`` until the answer is complete, the job ends or something raises.
 
-        A question that its engine gave back, because it was left for another one or is loading anew, is asked again,
-        once: whoever asked never notices. One during which the engine's process died is not: it may be the reason.
+        Retries once when the engine gave the question back, because it was left for another one or is loading anew:
+        the client never notices. Does not retry when the engine's process died: the question may be the reason.
         """
-        with self._a_place(job):  # before looking: the picture is of the moment when the engine takes it
+        with self._slot(job):  # before a frame is taken: it is to be of the moment when the engine takes it
             try:
-                self._answers.answer(job, draft)
+                self._pipeline.answer(job, draft)
             except EngineNotReady:
                 if draft.begun or self._engine.health.state in (State.FAILED, State.CLOSED):
                     raise
-                self._answers.answer(job, draft)
+                self._pipeline.answer(job, draft)
 
     @contextmanager
     def _being_asked(self, job: Job) -> Iterator[EngineChain]:
-        """The engine that ``job`` is put to; while it is, :meth:`use` knows who asks it."""
+        """Yield the engine for ``job``; within the block, :meth:`use` counts it as asked by that job."""
         with self._lock:
             engine = self._asked[job] = self._engine
         try:
@@ -299,14 +306,14 @@ class Conductor:
                 del self._asked[job]
 
     @contextmanager
-    def _a_place(self, job: Job) -> Iterator[None]:
-        """Wait until the engine takes one more question, or the job ended."""
-        with self._place:
-            self._place.wait_for(lambda: self._answering < self._concurrency or job.ending is not None)
-            self._answering += 1
+    def _slot(self, job: Job) -> Iterator[None]:
+        """Hold one of the engine's slots; waits for a free one, or until the job ends."""
+        with self._slot_freed:
+            self._slot_freed.wait_for(lambda: self._slots_taken < self._slots or job.ending is not None)
+            self._slots_taken += 1
         try:
             yield
         finally:
-            with self._place:
-                self._answering -= 1
-                self._place.notify()
+            with self._slot_freed:
+                self._slots_taken -= 1
+                self._slot_freed.notify()

@@ -25,14 +25,14 @@ from qwen3vl_ros.vlm.frame_source import LOOK_PERIOD
 from qwen3vl_ros.vlm.job import Code, Outcome, first_frame_id
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings, described
-from qwen3vl_ros.vlm.scheduler import Conductor
+from qwen3vl_ros.vlm.scheduler import Scheduler
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The node as it is now. ``message`` says what is wrong with the node itself; ``conductor`` None = not active.
+    """The node as it is now. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
     ``newcomer``: in a sentence, the engine that loads to take over from ``engine``; "" = none. ``tasks``: names of the
     ready-made tasks.
@@ -42,7 +42,7 @@ class View:
     message: str
     engine: EngineChain | None
     newcomer: str
-    conductor: Conductor | None
+    scheduler: Scheduler | None
     tasks: tuple[str, ...]
 
 
@@ -99,7 +99,7 @@ class Reporter:
         """Publish the state as it is now; the lock keeps the newest one last."""
         with self._lock:
             view = self._look()
-            conductor = view.conductor
+            scheduler = view.scheduler
             status = VlmStatus(message=view.message, engine=view.settings.engine, state=VlmStatus.UNCONFIGURED)
             status.header.stamp = self._node.get_clock().now().to_msg()
             if view.engine is not None:
@@ -117,13 +117,13 @@ class Reporter:
                     status.max_images = health.description.max_images or 0
                 if health.state is not State.READY:
                     status.state = VlmStatus.LOADING
-                elif conductor is None:
+                elif scheduler is None:
                     status.state = VlmStatus.INACTIVE
                 else:
-                    status.state = VlmStatus.BUSY if conductor.running else VlmStatus.READY
+                    status.state = VlmStatus.BUSY if scheduler.running else VlmStatus.READY
             status.tasks = list(view.tasks)
-            if conductor is not None:
-                status.queue_length, status.queue_capacity = conductor.waiting, view.settings.queue_size
+            if scheduler is not None:
+                status.queue_length, status.queue_capacity = scheduler.waiting, view.settings.queue_size
             status.goals_accepted = self._totals["accepted"]
             status.goals_succeeded = self._totals["succeeded"]
             status.goals_failed = self._totals["failed"]
@@ -147,16 +147,16 @@ class Reporter:
 
     def _publish_diagnostics(self) -> None:
         view, name = self._look(), self._node.get_fully_qualified_name()
-        settings, conductor = view.settings, view.conductor
+        settings, scheduler = view.settings, view.scheduler
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
         health = Health(State.CLOSED, view.message) if view.engine is None else view.engine.health
         chosen = settings.engines != described()["engines"].default
         array.status.append(diagnostics.engine_status(name, settings.engine, health, chosen=chosen))
-        if conductor is not None:
-            for camera, camera_health in conductor.camera_health().items():
+        if scheduler is not None:
+            for camera, camera_health in scheduler.camera_health().items():
                 array.status.append(diagnostics.camera_status(name, camera, camera_health, settings.max_frame_age))
-        waiting, running = (0, 0) if conductor is None else (conductor.waiting, len(conductor.running))
+        waiting, running = (0, 0) if scheduler is None else (scheduler.waiting, len(scheduler.running))
         array.status.append(
             diagnostics.queue_status(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)
         )
