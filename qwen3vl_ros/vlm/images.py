@@ -163,5 +163,5 @@ def _frame(job: Job, camera: Camera, deadline: float) -> Frame | None:
         job.interrupt = interrupt
 
     return camera.wait(
-        question.not_before, question.max_frame_age, deadline, lambda: job.ending is not None, interrupted_by
+        question.not_before, question.max_frame_age, deadline, lambda: job.error is not None, interrupted_by
     )

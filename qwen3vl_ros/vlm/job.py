@@ -23,18 +23,18 @@ Code = AskImage.Result
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a question ends otherwise than by being answered: an AskImage error code and its sentence."""
+class GoalError:
+    """Why a goal fails: an AskImage error code and its sentence."""
 
     code: int
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a question ended. Times in seconds; None = that stage was not reached. ``notes``: a sentence each."""
+class GoalResult:
+    """What a goal ended with. Times in seconds; None = that stage was not reached. ``notes``: a sentence each."""
 
-    ending: Ending | None = None
+    error: GoalError | None = None
     text: str = ""
     reasoning: str = ""
     finish_reason: str = ""
@@ -77,7 +77,7 @@ class Asker(Protocol):
     def progress(self, progress: Progress) -> None:
         """Something happened."""
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, result: GoalResult) -> None:
         """It is over; called once."""
 
 
@@ -103,7 +103,7 @@ class Job:
         self.checked: Question | None = None
         self._on_end = on_end
         self._lock = threading.Lock()
-        self._ending: Ending | None = None
+        self._error: GoalError | None = None
         self._finished = False
         self._timeout = timeout
         self._deadline = deadlines.add(self.accepted + timeout, self._expire)
@@ -120,31 +120,31 @@ class Job:
         return self._deadline.when
 
     @property
-    def ending(self) -> Ending | None:
+    def error(self) -> GoalError | None:
         """Why it is to end early, None while it is not."""
-        return self._ending
+        return self._error
 
     def end(self, code: int, message: str) -> None:
         """Make it end with this error, at whatever stage it is. Too late or a second time: no effect."""
         with self._lock:
-            if self._ending is not None or self._finished:
+            if self._error is not None or self._finished:
                 return
-            self._ending = Ending(code, message)
+            self._error = GoalError(code, message)
         self.inbox.put(None)
         self.interrupt()
         self._on_end(self)
 
-    def finish(self, outcome: Outcome) -> Outcome | None:
+    def finish(self, result: GoalResult) -> GoalResult | None:
         """Hand the result to whoever asked, once: later calls return None."""
         with self._lock:
             if self._finished:
                 return None
             self._finished = True
         self._deadline.forget()
-        outcome = replace(outcome, total_time=time.monotonic() - self.accepted)
-        self.asker.finished(outcome)
+        result = replace(result, total_time=time.monotonic() - self.accepted)
+        self.asker.finished(result)
         self.done.set()
-        return outcome
+        return result
 
     def _expire(self) -> None:
         self.end(Code.TIMEOUT, f"the answer was not complete {self._timeout:g} s after the goal was accepted")

@@ -20,7 +20,7 @@ from qwen3vl_ros.prompts.request import Question, Turn, merge_options, pictures_
 from qwen3vl_ros.prompts.schema import parse_schema
 from qwen3vl_ros.prompts.tasks import Task, Tasks, parse_slots
 from qwen3vl_ros.vision.region import Region
-from qwen3vl_ros.vlm.job import Outcome, Progress
+from qwen3vl_ros.vlm.job import GoalResult, Progress
 from qwen3vl_ros.vlm.parameters import Settings
 
 _OPTION_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
@@ -86,25 +86,25 @@ def question_from(goal: Any, settings: Settings, tasks: Tasks) -> Question:
     )
 
 
-def fill_result(result: Any, outcome: Outcome) -> Any:
-    """Write ``outcome`` into an AskImage result, an Ask response or an Answer; returns it."""
-    if outcome.ending is not None:
-        result.error_code = outcome.ending.code
-        result.error_msg = output_text(outcome.ending.message)
-    result.text = outcome.text
-    result.finish_reason = outcome.finish_reason
-    result.json = output_text(outcome.json)  # JSON can spell out half a surrogate pair
-    result.image_headers = list(outcome.headers)
-    result.regions = [region_message(region, outcome.headers[region.image_index]) for region in outcome.regions]
-    result.probability = _or_unknown(outcome.certainty.probability)
-    result.probability_mass = _or_unknown(outcome.certainty.mass)
-    result.notes = list(map(output_text, outcome.notes))
-    result.usage = usage_message(outcome)
-    result.engine = output_text(outcome.engine)
-    result.model = output_text(outcome.model)
-    if hasattr(result, "reasoning"):
-        result.reasoning = outcome.reasoning
-    return result
+def fill_result(message: Any, result: GoalResult) -> Any:
+    """Write ``result`` into an AskImage result, an Ask response or an Answer, and return that."""
+    if result.error is not None:
+        message.error_code = result.error.code
+        message.error_msg = output_text(result.error.message)
+    message.text = result.text
+    message.finish_reason = result.finish_reason
+    message.json = output_text(result.json)  # JSON can spell out half a surrogate pair
+    message.image_headers = list(result.headers)
+    message.regions = [region_message(region, result.headers[region.image_index]) for region in result.regions]
+    message.probability = _or_unknown(result.certainty.probability)
+    message.probability_mass = _or_unknown(result.certainty.mass)
+    message.notes = list(map(output_text, result.notes))
+    message.usage = usage_message(result)
+    message.engine = output_text(result.engine)
+    message.model = output_text(result.model)
+    if hasattr(message, "reasoning"):
+        message.reasoning = result.reasoning
+    return message
 
 
 def region_message(region: Region, header: Header) -> RegionMessage:
@@ -129,9 +129,9 @@ def region_message(region: Region, header: Header) -> RegionMessage:
     return message
 
 
-def usage_message(outcome: Outcome) -> Usage:
+def usage_message(result: GoalResult) -> Usage:
     """What an answer cost."""
-    usage = outcome.usage
+    usage = result.usage
     decode_time = (usage.total_time or 0.0) - (usage.first_token_time or 0.0)
     speed = (usage.completion_tokens - 1) / decode_time if usage.completion_tokens > 1 and decode_time > 0 else 0.0
     return Usage(
@@ -140,11 +140,11 @@ def usage_message(outcome: Outcome) -> Usage:
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
         bytes_sent=usage.bytes_sent,
-        queue_time=_or_unknown(outcome.queue_time),
-        image_time=_or_unknown(outcome.image_time),
+        queue_time=_or_unknown(result.queue_time),
+        image_time=_or_unknown(result.image_time),
         encode_time=_or_unknown(usage.encode_time),
         first_token_time=_or_unknown(usage.first_token_time),
-        total_time=outcome.total_time,
+        total_time=result.total_time,
         tokens_per_second=speed,
     )
 
@@ -160,9 +160,9 @@ def fill_feedback(feedback: AskImage.Feedback, progress: Progress, sequence: int
     feedback.completion_tokens = progress.completion_tokens
 
 
-def answer_message(question: Question | None, goal_id: str, outcome: Outcome) -> Answer:
+def answer_message(question: Question | None, goal_id: str, result: GoalResult) -> Answer:
     """The log entry of a finished question; its header is stamped by the caller."""
-    answer: Answer = fill_result(Answer(), outcome)
+    answer: Answer = fill_result(Answer(), result)
     answer.goal_id = goal_id
     answer.prompt = "" if question is None else question.prompt
     answer.task = "" if question is None else question.task

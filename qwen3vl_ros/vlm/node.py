@@ -36,7 +36,7 @@ from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.engine_parameters import ENGINES
 from qwen3vl_ros.vlm.engine_settings import engine_specs, policy, task_files
 from qwen3vl_ros.vlm.engine_swap import Newcomer, retire
-from qwen3vl_ros.vlm.job import Asker, Code, Ending, Job, Outcome
+from qwen3vl_ros.vlm.job import Asker, Code, GoalError, GoalResult, Job
 from qwen3vl_ros.vlm.messages import fill_result, question_from, task_message, timeout_of
 from qwen3vl_ros.vlm.replies import ActionAsker, ServiceAsker
 from qwen3vl_ros.vlm.scheduler import Scheduler
@@ -375,21 +375,21 @@ class VlmNode(LifecycleNode):
         self._reporter.count_accepted()
         if scheduler is None:
             message = f"the node is not active: {self._message or 'activate it first'}"
-            self._refuse(asker, Ending(Code.ENGINE_NOT_READY, message))
+            self._refuse(asker, GoalError(Code.ENGINE_NOT_READY, message))
             return
         settings, tasks = self._settings, self._tasks
         try:
             timeout = timeout_of(goal, settings)
         except BadRequest as error:
-            self._refuse(asker, Ending(Code.BAD_REQUEST, str(error)))
+            self._refuse(asker, GoalError(Code.BAD_REQUEST, str(error)))
             return
         job = Job(asker, goal.priority, timeout, scheduler.ended, self._deadlines)
         scheduler.accept(job, lambda: question_from(goal, settings, tasks))
 
-    def _refuse(self, asker: Asker, ending: Ending) -> None:
-        outcome = Outcome(ending)
-        asker.finished(outcome)
-        self._reporter.finished(None, asker.goal_id, outcome)
+    def _refuse(self, asker: Asker, error: GoalError) -> None:
+        result = GoalResult(error)
+        asker.finished(result)
+        self._reporter.finished(None, asker.goal_id, result)
 
     def _log_info(self, message: str) -> None:
         self.get_logger().info(message)
@@ -397,8 +397,8 @@ class VlmNode(LifecycleNode):
     def _log_error(self, message: str) -> None:
         self.get_logger().error(message)
 
-    def _on_finish(self, job: Job, outcome: Outcome) -> None:
-        self._reporter.finished(job.checked, job.asker.goal_id, outcome)
+    def _on_finish(self, job: Job, result: GoalResult) -> None:
+        self._reporter.finished(job.checked, job.asker.goal_id, result)
 
     # --- parameters --------------------------------------------------------------------------------------------------
 
@@ -412,7 +412,7 @@ class VlmNode(LifecycleNode):
 
 def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.Result:
     """Goals are executed by their ActionAsker, which brings its own callback."""
-    return fill_result(AskImage.Result(), Outcome(Ending(Code.INTERNAL_ERROR, "executed outside the queue")))
+    return fill_result(AskImage.Result(), GoalResult(GoalError(Code.INTERNAL_ERROR, "executed outside the queue")))
 
 
 def main(args: Sequence[str] | None = None) -> int:

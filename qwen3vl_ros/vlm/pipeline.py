@@ -25,7 +25,7 @@ from qwen3vl_ros.vision.grounding import GroundingError
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE, Camera
 from qwen3vl_ros.vlm.images import Seen, look
-from qwen3vl_ros.vlm.job import Code, Ending, Job, Outcome, Progress
+from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.regions import camera_view, points_at_something, regions_of
 from qwen3vl_ros.vlm.visualization import Display
@@ -41,8 +41,8 @@ VALIDATION_TIME = 3.0
 
 
 @dataclass(slots=True)
-class Draft:
-    """What is known of an answer while it is made."""
+class PartialAnswer:
+    """What is known of an answer while it is generated."""
 
     text: TextBuffer = field(default_factory=TextBuffer)
     reasoning: TextBuffer = field(default_factory=TextBuffer)
@@ -63,19 +63,19 @@ class Draft:
     engine: str = ""
     model: str = ""
 
-    def outcome(self, job: Job, ending: Ending | None = None) -> Outcome:
-        """What the job ended with. That it was told to end outweighs what went wrong while it was ending."""
-        ending = job.ending or ending
-        if ending is not None and ending.code == Code.TIMEOUT and self.loading:
-            ending = Ending(Code.ENGINE_NOT_READY, f"{ending.message}, because no model was ready: {self.loading}")
+    def result(self, job: Job, error: GoalError | None = None) -> GoalResult:
+        """The job's result. That it was told to end outweighs an ``error`` that was met meanwhile."""
+        error = job.error or error
+        if error is not None and error.code == Code.TIMEOUT and self.loading:
+            error = GoalError(Code.ENGINE_NOT_READY, f"{error.message}, because no model was ready: {self.loading}")
         finish_reason = self.finish_reason
-        if ending is not None and self.completion_tokens and not finish_reason:
+        if error is not None and self.completion_tokens and not finish_reason:
             finish_reason = "cancelled"
         usage = self.usage
         if not usage.completion_tokens:
             usage = Usage(completion_tokens=self.completion_tokens)
-        return Outcome(
-            ending=ending,
+        return GoalResult(
+            error=error,
             text=str(self.text),
             reasoning=str(self.reasoning),
             finish_reason=finish_reason,
@@ -114,7 +114,7 @@ class Pipeline:
         display: Display,
         settings: Callable[[], Settings],
         sandbox: Sandbox,
-        give_up: Callable[[Job, Outcome], None],
+        give_up: Callable[[Job, GoalResult], None],
         log: Callable[[str], None],
     ) -> None:
         self._engine = engine
@@ -126,49 +126,49 @@ class Pipeline:
         self._give_up = give_up
         self._log = log
 
-    def answer(self, job: Job, draft: Draft) -> None:
-        """Fill ``draft`` until the answer is complete, the job ends or something raises."""
+    def run(self, job: Job, answer: PartialAnswer) -> None:
+        """Fill ``answer`` until the answer is complete, the job ends or something raises."""
         description = self._ready(job)
         if description is None:
             health = self._engine().health
             if health.state is not State.READY:
-                draft.loading = health.message or "it is still loading"
+                answer.loading = health.message or "it is still loading"
             return
-        draft.engine, draft.model = description.engine, description.model
+        answer.engine, answer.model = description.engine, description.model
         question = job.question
         check_supported(question, description)
         begin = time.monotonic()
         seen = look(job, self._cameras, self._settings().frame_timeout, description)
         if seen is None:
             return
-        draft.seen, draft.image_time = seen, time.monotonic() - begin
-        draft.notes = []
+        answer.seen, answer.image_time = seen, time.monotonic() - begin
+        answer.notes = []
         if question.parser == "regions" and seen.parts > 1 and question.response_schema is not None:
             question = replace(question, response_schema=naming_schema(question.response_schema, seen.parts))
         constrained = question.response_schema is None or "json_schema" in description.supports
-        draft.withheld = not constrained  # it may have to be given again, and what was streamed cannot be taken back
-        prompt = self._prompt(question, draft, constrained=constrained)
-        notes = list(draft.notes)
-        problem = self._ask(job, question, draft, description, prompt)
-        if problem and not constrained and job.ending is None:
-            first, draft.notes = replace(draft), notes
-            draft.text, draft.reasoning, draft.finish_reason = TextBuffer(), TextBuffer(), ""
+        answer.withheld = not constrained  # it may have to be given again, and what was streamed cannot be taken back
+        prompt = self._prompt(question, answer, constrained=constrained)
+        notes = list(answer.notes)
+        problem = self._ask(job, question, answer, description, prompt)
+        if problem and not constrained and job.error is None:
+            first, answer.notes = replace(answer), notes
+            answer.text, answer.reasoning, answer.finish_reason = TextBuffer(), TextBuffer(), ""
             again = f"{prompt}\n\n{again_prompt(str(first.text), problem)}"
             try:
-                problem = self._ask(job, question, draft, description, again)
+                problem = self._ask(job, question, answer, description, again)
             except EngineError as error:  # such as PromptTooLong: the first answer is what there is
-                draft.text, draft.reasoning, draft.finish_reason = first.text, first.reasoning, first.finish_reason
-                draft.notes = first.notes
+                answer.text, answer.reasoning, answer.finish_reason = first.text, first.reasoning, first.finish_reason
+                answer.notes = first.notes
                 problem = f"{problem}; asking again failed: {error}"
-        if draft.withheld and draft.text:
-            self._show(job, draft, Chunk(Stage.DECODE, str(draft.text), "", draft.completion_tokens), True)
+        if answer.withheld and answer.text:
+            self._show(job, answer, Chunk(Stage.DECODE, str(answer.text), "", answer.completion_tokens), True)
         if problem:
             job.end(Code.BAD_RESPONSE, problem)
-        self._display.answered(question.prompt, str(draft.text), seen.pictures, draft.regions)
+        self._display.answered(question.prompt, str(answer.text), seen.pictures, answer.regions)
 
     def _ready(self, job: Job) -> Description | None:
         """Wait until the engine is loaded and describe it; None when the job ends first."""
-        while job.ending is None:
+        while job.error is None:
             health = self._engine().health
             if health.state is State.READY and health.description is not None:
                 return health.description
@@ -178,60 +178,60 @@ class Pipeline:
         return None
 
     @staticmethod
-    def _prompt(question: Question, draft: Draft, *, constrained: bool) -> str:
+    def _prompt(question: Question, answer: PartialAnswer, *, constrained: bool) -> str:
         """Compose the prompt: with the camera's field of view, and with the schema where the engine enforces none.
 
         A task describes its answer in its own words.
         """
-        prompt, own = question.prompt, draft.seen.own
+        prompt, own = question.prompt, answer.seen.own
         if question.prompt_through is not None and own:
             try:
                 view = camera_view(own[0])
             except CalibrationError as error:
-                draft.notes.append(f"the model was not told the camera's field of view: {error}")
+                answer.notes.append(f"the model was not told the camera's field of view: {error}")
             else:
                 prompt = prompt if view is None else question.prompt_through(view)
-        if question.parser == "regions" and draft.seen.parts > 1:
-            prompt = f"{prompt}\n{naming_prompt(draft.seen.parts)}"
+        if question.parser == "regions" and answer.seen.parts > 1:
+            prompt = f"{prompt}\n{naming_prompt(answer.seen.parts)}"
         if not constrained and question.response_schema is not None and not question.task:
             prompt = f"{prompt}\n\n{schema_prompt(question.response_schema)}"
         return prompt
 
-    def _ask(self, job: Job, question: Question, draft: Draft, description: Description, prompt: str) -> str:
+    def _ask(self, job: Job, question: Question, answer: PartialAnswer, description: Description, prompt: str) -> str:
         """Have the engine answer; returns what is wrong with the answer, "" when nothing is or the job ended."""
         request = Request(
-            conversation(question, draft.seen.content, prompt),
+            conversation(question, answer.seen.content, prompt),
             supported_options(question, description),
             question.response_schema if "json_schema" in description.supports else None,
             wanted_choices(question, description),
         )
-        if job.ending is None:
+        if job.error is None:
             with self._asking(job) as engine:
-                self._stream(job, draft, request, description, engine)
-        if job.ending is not None:
+                self._stream(job, answer, request, description, engine)
+        if job.error is not None:
             return ""
-        draft.certainty = certainty(question, description, draft.probabilities)
-        draft.notes += [draft.certainty.note] if draft.certainty.note else []
-        return self._read(job, question, draft)
+        answer.certainty = certainty(question, description, answer.probabilities)
+        answer.notes += [answer.certainty.note] if answer.certainty.note else []
+        return self._read(job, question, answer)
 
-    def _read(self, job: Job, question: Question, draft: Draft) -> str:
+    def _read(self, job: Job, question: Question, answer: PartialAnswer) -> str:
         """Take what a complete answer says, the JSON and what it points at; returns what is wrong with it, or ""."""
 
         def report(sentence: str) -> None:
-            draft.notes.append(sentence)
+            answer.notes.append(sentence)
             self._log(sentence)
 
-        text, scale = str(draft.text), cast("Scale", self._settings().coordinates)
+        text, scale = str(answer.text), cast("Scale", self._settings().coordinates)
         try:
             if question.parser in ("regions", "regions_3d"):
-                draft.regions = regions_of(text, draft.seen, scale, report, lambda: job.ending is not None)
+                answer.regions = regions_of(text, answer.seen, scale, report, lambda: job.error is not None)
                 with suppress(ValueError):  # regions are read even from JSON that is cut off
-                    draft.json = self._validated(job, text, question.response_schema or {})
+                    answer.json = self._validated(job, text, question.response_schema or {})
             elif question.response_schema is not None:
-                draft.json = self._validated(job, text, question.response_schema)
-            elif draft.seen.pictures and points_at_something(text):
+                answer.json = self._validated(job, text, question.response_schema)
+            elif answer.seen.pictures and points_at_something(text):
                 with suppress(GroundingError):  # nobody asked for regions
-                    draft.regions = regions_of(text, draft.seen, scale, report, lambda: job.ending is not None)
+                    answer.regions = regions_of(text, answer.seen, scale, report, lambda: job.error is not None)
         except ValueError as error:
             return str(error)
         return ""
@@ -241,21 +241,23 @@ class Pipeline:
 
         def interrupted_by(interrupt: Callable[[], None]) -> None:
             job.interrupt = interrupt
-            if job.ending is not None:
+            if job.error is not None:
                 interrupt()
 
         timeout = max(0.0, min(VALIDATION_TIME, job.deadline - time.monotonic()))
         try:
             return self._sandbox.run(validate_answer, text, schema, timeout=timeout, interrupted_by=interrupted_by)
         except Killed as error:
-            if job.ending is not None or time.monotonic() >= job.deadline:
+            if job.error is not None or time.monotonic() >= job.deadline:
                 return ""
             raise BadRequest(
                 f"response_schema: the answer could not be held against it, {error}: simplify its patterns and "
                 "references"
             ) from error
 
-    def _stream(self, job: Job, draft: Draft, request: Request, description: Description, engine: EngineChain) -> None:
+    def _stream(
+        self, job: Job, answer: PartialAnswer, request: Request, description: Description, engine: EngineChain
+    ) -> None:
         """Send the request and publish its chunks until the answer is complete or the job ends."""
         last_full_text = -float("inf")
 
@@ -267,8 +269,8 @@ class Pipeline:
                     now = time.monotonic()
                     full = now - last_full_text >= self._settings().full_text_interval
                     last_full_text = now if full else last_full_text
-                    self._take_chunk(job, draft, item, full)
-                    self._display.writing(job.question.prompt, draft.text, draft.seen.pictures)
+                    self._take_chunk(job, answer, item, full)
+                    self._display.writing(job.question.prompt, answer.text, answer.seen.pictures)
                     if item.finish_reason is None:
                         return
                 job.inbox.put(item)
@@ -277,19 +279,19 @@ class Pipeline:
 
         call = engine.submit(request, description, deliver)
         job.interrupt = call.cancel
-        if job.ending is not None:
+        if job.error is not None:
             call.cancel()
         give_up = time.monotonic() + DEPTH_PATIENCE
-        for picture in draft.seen.pictures:  # while the engine works: a later depth picture is of another moment
-            picture.fetch_depth(self._settings().depth_tolerance, give_up, lambda: job.ending is not None)
+        for picture in answer.seen.pictures:  # while the engine works: a later depth picture is of another moment
+            picture.fetch_depth(self._settings().depth_tolerance, give_up, lambda: job.error is not None)
         told_to_stop: float | None = None
         while True:
-            if job.ending is not None and told_to_stop is None:
+            if job.error is not None and told_to_stop is None:
                 told_to_stop = time.monotonic()
             try:
                 item = job.inbox.get(timeout=self._patience(told_to_stop))
             except queue.Empty:
-                self._give_up(job, draft.outcome(job))
+                self._give_up(job, answer.result(job))
                 if told_to_stop is not None and time.monotonic() - told_to_stop >= STOP_GRACE:
                     call.kill(f"it did not stop within {STOP_GRACE:g} s of being told to")
                     return
@@ -298,7 +300,7 @@ class Pipeline:
                 call.cancel()  # a defect of ours: the engine may be at it still
                 raise item
             if item is not None:
-                if item.finish_reason == "cancelled" and job.ending is None:
+                if item.finish_reason == "cancelled" and job.error is None:
                     raise EngineNotReady("the engine was given up before the answer was complete; ask again")
                 return
 
@@ -310,32 +312,32 @@ class Pipeline:
         since = time.monotonic() - told_to_stop
         return max(0.0, (RESULT_GRACE if since < RESULT_GRACE else STOP_GRACE) - since)
 
-    def _take_chunk(self, job: Job, draft: Draft, chunk: Chunk, full_text: bool) -> None:
+    def _take_chunk(self, job: Job, answer: PartialAnswer, chunk: Chunk, full_text: bool) -> None:
         text, reasoning = output_text(chunk.text), output_text(chunk.reasoning)
         if (text, reasoning) != (chunk.text, chunk.reasoning):
             chunk = replace(chunk, text=text, reasoning=reasoning)
-        draft.begun = draft.begun or chunk.finish_reason != "cancelled"
-        draft.text.append(chunk.text)
-        draft.reasoning.append(chunk.reasoning)
-        draft.completion_tokens = chunk.completion_tokens
+        answer.begun = answer.begun or chunk.finish_reason != "cancelled"
+        answer.text.append(chunk.text)
+        answer.reasoning.append(chunk.reasoning)
+        answer.completion_tokens = chunk.completion_tokens
         if chunk.finish_reason is not None:
-            draft.finish_reason = chunk.finish_reason
-            draft.probabilities = chunk.probabilities
+            answer.finish_reason = chunk.finish_reason
+            answer.probabilities = chunk.probabilities
         if chunk.usage is not None:
-            draft.usage = chunk.usage
-        if draft.withheld:
+            answer.usage = chunk.usage
+        if answer.withheld:
             chunk = replace(chunk, text="", reasoning="")
-        self._show(job, draft, chunk, full_text and not draft.withheld)
+        self._show(job, answer, chunk, full_text and not answer.withheld)
 
     @staticmethod
-    def _show(job: Job, draft: Draft, chunk: Chunk, full_text: bool) -> None:
+    def _show(job: Job, answer: PartialAnswer, chunk: Chunk, full_text: bool) -> None:
         """Publish ``chunk`` as feedback."""
-        if job.ending is None and (chunk.finish_reason is None or chunk.text or chunk.reasoning):
+        if job.error is None and (chunk.finish_reason is None or chunk.text or chunk.reasoning):
             job.asker.progress(
                 Progress(
                     chunk.stage,
                     delta=chunk.text,
-                    text=str(draft.text) if full_text else None,
+                    text=str(answer.text) if full_text else None,
                     reasoning_delta=chunk.reasoning,
                     completion_tokens=chunk.completion_tokens,
                 )

@@ -13,7 +13,7 @@ from rclpy.task import Future
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.engines.base import Stage
 from qwen3vl_ros.srv import Ask
-from qwen3vl_ros.vlm.job import Code, Outcome, Progress
+from qwen3vl_ros.vlm.job import Code, GoalResult, Progress
 from qwen3vl_ros.vlm.messages import fill_feedback, fill_result
 
 
@@ -34,7 +34,7 @@ class ActionAsker:
         self._lock = threading.Lock()
         self._started = False
         self._over = False
-        self._outcome: Future[Outcome] = Future(executor=executor)
+        self._result: Future[GoalResult] = Future(executor=executor)
 
     @property
     def goal_id(self) -> str:
@@ -46,7 +46,7 @@ class ActionAsker:
         if not self._started:
             self._started = True
             # On the executor's thread, where a cancel request is either wholly processed or not yet begun.
-            self._executor.create_task(self._goal_handle.execute, self._wait_for_outcome)
+            self._executor.create_task(self._goal_handle.execute, self._wait_for_result)
 
     def progress(self, progress: Progress) -> None:
         """Publish it as feedback."""
@@ -59,23 +59,23 @@ class ActionAsker:
             self._server._handle.publish_feedback(self._message)
             self._sequence += 1
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, result: GoalResult) -> None:
         """The goal's result: status, then the message."""
         self._over = True
         self.started()
-        self._outcome.set_result(outcome)
+        self._result.set_result(result)
         self._executor.wake()
 
-    async def _wait_for_outcome(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> Any:
-        outcome = await self._outcome
-        assert outcome is not None
-        if outcome.ending is None:
+    async def _wait_for_result(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> Any:
+        result = await self._result
+        assert result is not None
+        if result.error is None:
             goal_handle.succeed()
-        elif outcome.ending.code == Code.CANCELLED and goal_handle.is_cancel_requested:
+        elif result.error.code == Code.CANCELLED and goal_handle.is_cancel_requested:
             goal_handle.canceled()
         else:
             goal_handle.abort()
-        return fill_result(AskImage.Result(), outcome)
+        return fill_result(AskImage.Result(), result)
 
 
 class ServiceAsker:
@@ -84,7 +84,7 @@ class ServiceAsker:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self.goal_id = uuid.uuid4().hex
-        self.outcome: Future[Outcome] = Future(executor=executor)
+        self.result: Future[GoalResult] = Future(executor=executor)
 
     def started(self) -> None:
         """Nothing to tell."""
@@ -92,13 +92,13 @@ class ServiceAsker:
     def progress(self, progress: Progress) -> None:
         """Nobody to tell."""
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, result: GoalResult) -> None:
         """What :meth:`respond` waits for."""
-        self.outcome.set_result(outcome)
+        self.result.set_result(result)
         self._executor.wake()
 
     async def respond(self, response: Ask.Response) -> Ask.Response:
-        """The service's response, once there is an outcome."""
-        outcome = await self.outcome
-        assert outcome is not None
-        return fill_result(response, outcome)
+        """The service's response, once there is a result."""
+        result = await self.result
+        assert result is not None
+        return fill_result(response, result)

@@ -24,9 +24,9 @@ from qwen3vl_ros.prompts.sandbox import Sandbox
 from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.frame_source import CameraHealth
 from qwen3vl_ros.vlm.goal_queue import GoalQueue
-from qwen3vl_ros.vlm.job import Code, Ending, Job, Outcome, Progress
+from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
-from qwen3vl_ros.vlm.pipeline import Draft, Pipeline
+from qwen3vl_ros.vlm.pipeline import PartialAnswer, Pipeline
 from qwen3vl_ros.vlm.visualization import Display
 
 _MOST_UNCHECKED = 64
@@ -42,7 +42,7 @@ class Scheduler:
         display: Shows questions and answers.
         settings: Returns the current parameters.
         on_change: Called when a job was queued or leaves the queue.
-        on_finish: Called once per job, with its outcome.
+        on_finish: Called once per job, with its result.
         log_exception: Takes a sentence when a defect of this package ended a question.
     """
 
@@ -53,7 +53,7 @@ class Scheduler:
         display: Display,
         settings: Callable[[], Settings],
         on_change: Callable[[], None],
-        on_finish: Callable[[Job, Outcome], None],
+        on_finish: Callable[[Job, GoalResult], None],
         log_exception: Callable[[str], None],
     ) -> None:
         self._jobs: GoalQueue[Job] = GoalQueue(settings().queue_size)
@@ -123,7 +123,7 @@ class Scheduler:
                 self._unchecked.add(job)
         if full:
             self.finish(
-                job, Outcome(Ending(Code.BUSY, f"{_MOST_UNCHECKED} goals wait to be looked at: try again later"))
+                job, GoalResult(GoalError(Code.BUSY, f"{_MOST_UNCHECKED} goals wait to be looked at: try again later"))
             )
         else:
             self._checker.submit(self._check, job, check)
@@ -134,7 +134,7 @@ class Scheduler:
             job.checked = check()
             refusal = self._apply_busy_policy(job)
         except Exception as error:  # noqa: BLE001 no goal, however strange, ends the thread that checks them all
-            refusal = self._ending_of(error)
+            refusal = self._error_of(error)
         with self._lock:
             if job not in self._unchecked:
                 return  # it ended meanwhile, and has its result
@@ -149,20 +149,20 @@ class Scheduler:
             if self._jobs.put(job):
                 self.show_positions()
                 self._on_change()
-                if job.ending is not None:  # it ended before it stood in the queue
+                if job.error is not None:  # it ended before it stood in the queue
                     self.ended(job)
                 return
-            refusal = Ending(
+            refusal = GoalError(
                 Code.BUSY, f"the queue is full ({self.waiting} goals wait): try again later, or raise queue_size"
             )
-        self.finish(job, Outcome(job.ending or refusal))
+        self.finish(job, GoalResult(job.error or refusal))
 
-    def _apply_busy_policy(self, job: Job) -> Ending | None:
+    def _apply_busy_policy(self, job: Job) -> GoalError | None:
         """Apply the parameter ``busy_policy`` to ``job`` and those accepted before it; return why it is refused."""
         policy = self._settings().busy_policy
         others = [other for other in self.live if other is not job and other.accepted <= job.accepted]
         if policy == "reject" and others:
-            return Ending(Code.BUSY, "another goal is running and busy_policy is reject: try again later")
+            return GoalError(Code.BUSY, "another goal is running and busy_policy is reject: try again later")
         if policy == "preempt":
             for other in others:
                 if other.priority <= job.priority:
@@ -203,12 +203,12 @@ class Scheduler:
             unchecked = job in self._unchecked
             self._unchecked.discard(job)
         if unchecked or self._jobs.withdraw(job):
-            self.finish(job, Outcome(job.ending, queue_time=time.monotonic() - job.accepted))
+            self.finish(job, GoalResult(job.error, queue_time=time.monotonic() - job.accepted))
             self.show_positions()
 
-    def finish(self, job: Job, outcome: Outcome) -> None:
+    def finish(self, job: Job, result: GoalResult) -> None:
         """Send ``job`` its result, unless it has one."""
-        final = job.finish(outcome)
+        final = job.finish(result)
         if final is not None:
             with self._lock:
                 self._live.pop(job.asker.goal_id, None)
@@ -261,38 +261,38 @@ class Scheduler:
                 self._log_exception(f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}")
 
     def _run(self, job: Job) -> None:
-        draft = Draft(queue_time=time.monotonic() - job.accepted)
-        ending: Ending | None = None
+        answer = PartialAnswer(queue_time=time.monotonic() - job.accepted)
+        failure: GoalError | None = None
         try:
             self.show_positions()
             job.asker.started()
             self._on_change()
-            self._answer(job, draft)
+            self._answer(job, answer)
         except Exception as error:  # noqa: BLE001 whatever happened, the goal gets a result
-            ending = self._ending_of(error)
-        self.finish(job, draft.outcome(job, ending))
+            failure = self._error_of(error)
+        self.finish(job, answer.result(job, failure))
 
-    def _ending_of(self, error: Exception) -> Ending:
+    def _error_of(self, error: Exception) -> GoalError:
         code = getattr(Code, getattr(error, "code_name", "INTERNAL_ERROR"))
         message = str(error)
         if code == Code.INTERNAL_ERROR:
             message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
             self._log_exception(message)
-        return Ending(code, message)
+        return GoalError(code, message)
 
-    def _answer(self, job: Job, draft: Draft) -> None:
-        """Fill ``draft`` until the answer is complete, the job ends or something raises.
+    def _answer(self, job: Job, answer: PartialAnswer) -> None:
+        """Fill ``answer`` until the answer is complete, the job ends or something raises.
 
         Retries once when the engine gave the question back, because it was left for another one or is loading anew:
         the client never notices. Does not retry when the engine's process died: the question may be the reason.
         """
         with self._slot(job):  # before a frame is taken: it is to be of the moment when the engine takes it
             try:
-                self._pipeline.answer(job, draft)
+                self._pipeline.run(job, answer)
             except EngineNotReady:
-                if draft.begun or self._engine.health.state in (State.FAILED, State.CLOSED):
+                if answer.begun or self._engine.health.state in (State.FAILED, State.CLOSED):
                     raise
-                self._pipeline.answer(job, draft)
+                self._pipeline.run(job, answer)
 
     @contextmanager
     def _being_asked(self, job: Job) -> Iterator[EngineChain]:
@@ -309,7 +309,7 @@ class Scheduler:
     def _slot(self, job: Job) -> Iterator[None]:
         """Hold one of the engine's slots; waits for a free one, or until the job ends."""
         with self._slot_freed:
-            self._slot_freed.wait_for(lambda: self._slots_taken < self._slots or job.ending is not None)
+            self._slot_freed.wait_for(lambda: self._slots_taken < self._slots or job.error is not None)
             self._slots_taken += 1
         try:
             yield

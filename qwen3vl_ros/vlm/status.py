@@ -22,7 +22,7 @@ from qwen3vl_ros.ros.polling_subscription import Closed
 from qwen3vl_ros.vlm import diagnostics
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.frame_source import LOOK_PERIOD
-from qwen3vl_ros.vlm.job import Code, Outcome, first_frame_id
+from qwen3vl_ros.vlm.job import Code, GoalResult, first_frame_id
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings, described
 from qwen3vl_ros.vlm.scheduler import Scheduler
@@ -77,21 +77,21 @@ class Reporter:
         with self._lock:
             self._totals["accepted"] += 1
 
-    def finished(self, question: Question | None, goal_id: str, outcome: Outcome) -> None:
+    def finished(self, question: Question | None, goal_id: str, result: GoalResult) -> None:
         """A question has its result: count it, and publish it on ~/answers."""
         with self._lock:
-            self._totals["prompt_tokens"] += outcome.usage.prompt_tokens
-            self._totals["completion_tokens"] += outcome.usage.completion_tokens
-            if outcome.ending is None:
+            self._totals["prompt_tokens"] += result.usage.prompt_tokens
+            self._totals["completion_tokens"] += result.usage.completion_tokens
+            if result.error is None:
                 self._totals["succeeded"] += 1
-            elif outcome.ending.code == Code.CANCELLED:
+            elif result.error.code == Code.CANCELLED:
                 self._totals["cancelled"] += 1
             else:
                 self._totals["failed"] += 1
-                self.last_error = outcome.ending.message
-        message = answer_message(question, goal_id, outcome)
+                self.last_error = result.error.message
+        message = answer_message(question, goal_id, result)
         message.header.stamp = self._node.get_clock().now().to_msg()
-        message.header.frame_id = first_frame_id(outcome.headers)
+        message.header.frame_id = first_frame_id(result.headers)
         self._answers.publish(message)
         self.publish_status()
 
