@@ -92,7 +92,7 @@ def look(job: Job, cameras: Mapping[str, Camera], frame_timeout: float, descript
     question = job.question
     sources = [_Source(message) for message in question.images]
     if question.looks:
-        job.asker.progress(Progress(Stage.WAITING_FRAME))
+        job.reply.progress(Progress(Stage.WAITING_FRAME))
         deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
         for camera in chosen(cameras, question.cameras):
             frame = _frame(job, camera, deadline)

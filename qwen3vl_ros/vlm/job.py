@@ -1,4 +1,4 @@
-"""One accepted question on its way to its result, whoever asked it (action goal or service call)."""
+"""An accepted question on its way to its result, and the types that the stages of its way exchange."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class Progress:
     completion_tokens: int = 0
 
 
-class Asker(Protocol):
-    """Who asked: gets told of the start, of progress and of the end, from any thread."""
+class GoalReply(Protocol):
+    """Where a goal's feedback and result go. Its methods may be called from any thread."""
 
     @property
     def goal_id(self) -> str:
@@ -75,10 +75,10 @@ class Asker(Protocol):
         """The question left the queue."""
 
     def progress(self, progress: Progress) -> None:
-        """Something happened."""
+        """Publish it as feedback."""
 
     def finished(self, result: GoalResult) -> None:
-        """It is over; called once."""
+        """Send the result; called once."""
 
 
 class Job:
@@ -86,14 +86,14 @@ class Job:
 
     Cancel, time-out, preemption and shutdown all call :meth:`end`; the first one wins, whatever stage the question is
     in. ``on_end`` then runs once, in that caller's thread, to interrupt the stage. Everything the job waits for arrives
-    in ``inbox``. ``position``: how many are before it, as whoever asked was told last; None = not yet.
+    in ``inbox``. ``position``: how many are before it, as its client was told last; None = not yet.
     ``priority``: higher is served first. ``timeout`` in seconds from now.
     """
 
     def __init__(
-        self, asker: Asker, priority: int, timeout: float, on_end: Callable[[Job], None], deadlines: Deadlines
+        self, reply: GoalReply, priority: int, timeout: float, on_end: Callable[[Job], None], deadlines: Deadlines
     ) -> None:
-        self.asker = asker
+        self.reply = reply
         self.priority = priority
         self.accepted = time.monotonic()
         self.inbox: queue.SimpleQueue[Chunk | Exception | None] = queue.SimpleQueue()
@@ -135,14 +135,14 @@ class Job:
         self._on_end(self)
 
     def finish(self, result: GoalResult) -> GoalResult | None:
-        """Hand the result to whoever asked, once: later calls return None."""
+        """Send the result, once: later calls return None."""
         with self._lock:
             if self._finished:
                 return None
             self._finished = True
         self._deadline.forget()
         result = replace(result, total_time=time.monotonic() - self.accepted)
-        self.asker.finished(result)
+        self.reply.finished(result)
         self.done.set()
         return result
 

@@ -36,9 +36,9 @@ from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.engine_parameters import ENGINES
 from qwen3vl_ros.vlm.engine_settings import engine_specs, policy, task_files
 from qwen3vl_ros.vlm.engine_swap import Newcomer, retire
-from qwen3vl_ros.vlm.job import Asker, Code, GoalError, GoalResult, Job
+from qwen3vl_ros.vlm.job import Code, GoalError, GoalReply, GoalResult, Job
 from qwen3vl_ros.vlm.messages import fill_result, question_from, task_message, timeout_of
-from qwen3vl_ros.vlm.replies import ActionAsker, ServiceAsker
+from qwen3vl_ros.vlm.replies import ActionReply, ServiceReply
 from qwen3vl_ros.vlm.scheduler import Scheduler
 from qwen3vl_ros.vlm.status import Reporter, View
 from qwen3vl_ros.vlm.visualization import Display
@@ -351,7 +351,7 @@ class VlmNode(LifecycleNode):
         return GoalResponse.REJECT if self._scheduler is None else GoalResponse.ACCEPT
 
     def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
-        self._accept(goal_handle.request, ActionAsker(goal_handle, self._action_server, self._executor))
+        self._accept(goal_handle.request, ActionReply(goal_handle, self._action_server, self._executor))
 
     def _on_cancel(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> CancelResponse:
         scheduler = self._scheduler
@@ -361,35 +361,35 @@ class VlmNode(LifecycleNode):
         return CancelResponse.ACCEPT
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
-        asker = ServiceAsker(self._executor)
-        self._accept(request, asker)
-        return await asker.respond(response)
+        reply = ServiceReply(self._executor)
+        self._accept(request, reply)
+        return await reply.respond(response)
 
     def _on_list_tasks(self, _request: ListTasks.Request, response: ListTasks.Response) -> ListTasks.Response:
         response.tasks = [task_message(task) for task in self._tasks.values()]
         return response
 
-    def _accept(self, goal: Any, asker: Asker) -> None:
+    def _accept(self, goal: Any, reply: GoalReply) -> None:
         """Hand a question over to be checked and queued, or finish it at once with the reason why it cannot be."""
         scheduler = self._scheduler
         self._reporter.count_accepted()
         if scheduler is None:
             message = f"the node is not active: {self._message or 'activate it first'}"
-            self._refuse(asker, GoalError(Code.ENGINE_NOT_READY, message))
+            self._refuse(reply, GoalError(Code.ENGINE_NOT_READY, message))
             return
         settings, tasks = self._settings, self._tasks
         try:
             timeout = timeout_of(goal, settings)
         except BadRequest as error:
-            self._refuse(asker, GoalError(Code.BAD_REQUEST, str(error)))
+            self._refuse(reply, GoalError(Code.BAD_REQUEST, str(error)))
             return
-        job = Job(asker, goal.priority, timeout, scheduler.ended, self._deadlines)
+        job = Job(reply, goal.priority, timeout, scheduler.ended, self._deadlines)
         scheduler.accept(job, lambda: question_from(goal, settings, tasks))
 
-    def _refuse(self, asker: Asker, error: GoalError) -> None:
+    def _refuse(self, reply: GoalReply, error: GoalError) -> None:
         result = GoalResult(error)
-        asker.finished(result)
-        self._reporter.finished(None, asker.goal_id, result)
+        reply.finished(result)
+        self._reporter.finished(None, reply.goal_id, result)
 
     def _log_info(self, message: str) -> None:
         self.get_logger().info(message)
@@ -398,7 +398,7 @@ class VlmNode(LifecycleNode):
         self.get_logger().error(message)
 
     def _on_finish(self, job: Job, result: GoalResult) -> None:
-        self._reporter.finished(job.checked, job.asker.goal_id, result)
+        self._reporter.finished(job.checked, job.reply.goal_id, result)
 
     # --- parameters --------------------------------------------------------------------------------------------------
 
@@ -411,7 +411,7 @@ class VlmNode(LifecycleNode):
 
 
 def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.Result:
-    """Goals are executed by their ActionAsker, which brings its own callback."""
+    """Goals are executed by their ActionReply, which brings its own callback."""
     return fill_result(AskImage.Result(), GoalResult(GoalError(Code.INTERNAL_ERROR, "executed outside the queue")))
 
 

@@ -333,7 +333,7 @@ class Pipeline:
     def _show(job: Job, answer: PartialAnswer, chunk: Chunk, full_text: bool) -> None:
         """Publish ``chunk`` as feedback."""
         if job.error is None and (chunk.finish_reason is None or chunk.text or chunk.reasoning):
-            job.asker.progress(
+            job.reply.progress(
                 Progress(
                     chunk.stage,
                     delta=chunk.text,

@@ -1,4 +1,4 @@
-"""Who asks the node: clients of the action AskImage, and callers of the service Ask."""
+"""Where a goal's feedback and result go: a client of the action AskImage, or a caller of the service Ask."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from qwen3vl_ros.vlm.job import Code, GoalResult, Progress
 from qwen3vl_ros.vlm.messages import fill_feedback, fill_result
 
 
-class ActionAsker:
-    """A goal of the action: feedback goes straight out from the thread that has it, the result through the executor."""
+class ActionReply:
+    """Replies to a goal of the action: publishes feedback on the calling thread, the result through the executor."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class ActionAsker:
         return bytes(self._goal_handle.goal_id.uuid).hex()
 
     def started(self) -> None:
-        """The goal leaves the queue: its status becomes EXECUTING."""
+        """Set the goal's status to EXECUTING: it leaves the queue."""
         if not self._started:
             self._started = True
             # On the executor's thread, where a cancel request is either wholly processed or not yet begun.
@@ -60,7 +60,7 @@ class ActionAsker:
             self._sequence += 1
 
     def finished(self, result: GoalResult) -> None:
-        """The goal's result: status, then the message."""
+        """Send the status, then the result."""
         self._over = True
         self.started()
         self._result.set_result(result)
@@ -78,8 +78,8 @@ class ActionAsker:
         return fill_result(AskImage.Result(), result)
 
 
-class ServiceAsker:
-    """A call of the service: there is nobody to tell of progress."""
+class ServiceReply:
+    """Replies to a call of the service, which takes no feedback."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -87,18 +87,18 @@ class ServiceAsker:
         self.result: Future[GoalResult] = Future(executor=executor)
 
     def started(self) -> None:
-        """Nothing to tell."""
+        """Do nothing."""
 
     def progress(self, progress: Progress) -> None:
-        """Nobody to tell."""
+        """Do nothing."""
 
     def finished(self, result: GoalResult) -> None:
-        """What :meth:`respond` waits for."""
+        """Let :meth:`respond` return."""
         self.result.set_result(result)
         self._executor.wake()
 
     async def respond(self, response: Ask.Response) -> Ask.Response:
-        """The service's response, once there is a result."""
+        """Wait for the result and fill ``response`` with it."""
         result = await self.result
         assert result is not None
         return fill_result(response, result)

@@ -117,7 +117,7 @@ class Scheduler:
         with self._idle:
             self._unfinished += 1
         with self._lock:
-            self._live[job.asker.goal_id] = job
+            self._live[job.reply.goal_id] = job
             full = len(self._unchecked) >= _MOST_UNCHECKED
             if not full:
                 self._unchecked.add(job)
@@ -211,7 +211,7 @@ class Scheduler:
         final = job.finish(result)
         if final is not None:
             with self._lock:
-                self._live.pop(job.asker.goal_id, None)
+                self._live.pop(job.reply.goal_id, None)
             try:
                 self._on_finish(job, final)
             finally:
@@ -250,7 +250,7 @@ class Scheduler:
             for position, job in enumerate(waiting, ahead):
                 if job.position != position:
                     job.position = position
-                    job.asker.progress(Progress(Stage.QUEUED, queue_position=position))
+                    job.reply.progress(Progress(Stage.QUEUED, queue_position=position))
 
     def _serve(self) -> None:
         while (job := self._jobs.take()) is not None:
@@ -265,7 +265,7 @@ class Scheduler:
         failure: GoalError | None = None
         try:
             self.show_positions()
-            job.asker.started()
+            job.reply.started()
             self._on_change()
             self._answer(job, answer)
         except Exception as error:  # noqa: BLE001 whatever happened, the goal gets a result
