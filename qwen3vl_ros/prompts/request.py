@@ -76,7 +76,7 @@ class Question:
     asked: frozenset[str] = frozenset()
 
     @property
-    def looks(self) -> bool:
+    def needs_cameras(self) -> bool:
         """Whether it is asked through cameras: it brings no picture of its own and is not ``text_only``."""
         return not self.text_only and len(self.images) == pictures_in(self.history)
 

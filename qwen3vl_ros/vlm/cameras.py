@@ -26,8 +26,8 @@ DEPTH_PATIENCE = 0.5
 """Seconds that a depth picture, or a calibration, may come after the picture it belongs to."""
 
 
-_LOOK = 0.05
-"""Seconds after which who waits looks whether its question has ended."""
+_POLL_PERIOD = 0.05
+"""Seconds between two checks of a waiting thread whether its question has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Camera:
         on_interrupt: Callable[[Callable[[], None]], None],
     ) -> Frame | None:
         """As :meth:`FrameSource.wait`, one caller after the other; ``on_interrupt`` is told how to end the wait."""
-        while not self._lock.acquire(timeout=0.05):  # another question looks through this camera
+        while not self._lock.acquire(timeout=_POLL_PERIOD):  # another question looks through this camera
             if ended():
                 return None
         try:
@@ -86,7 +86,7 @@ class Camera:
         if not self._depth.publishers:
             return Depth(missing=f"nobody publishes {self._depth.topic}")
         try:
-            while not self._depth_lock.acquire(timeout=_LOOK):  # another question measures with this camera
+            while not self._depth_lock.acquire(timeout=_POLL_PERIOD):  # another question measures with this camera
                 if ended():
                     return Depth(missing="the question ended meanwhile")
             try:
@@ -149,7 +149,7 @@ class Camera:
 def _wait(source: Samples, give_up: float, ended: Callable[[], bool]) -> bool:
     """Wait until ``source`` has a message; False at ``give_up``, or once ``ended()``."""
     while not ended() and (left := give_up - time.monotonic()) > 0:
-        if source.wait(min(left, _LOOK)):
+        if source.wait(min(left, _POLL_PERIOD)):
             return True
     return False
 

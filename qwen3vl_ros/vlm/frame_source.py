@@ -30,7 +30,7 @@ def _newest(depth: int) -> QoSProfile:
 NEWEST_ONLY = _newest(1)
 """Never an old frame."""
 
-LOOK_PERIOD = 5.0
+SAMPLE_PERIOD = 5.0
 """Seconds between two frames taken for diagnostics alone: at 1080p each costs an idle node some 15 ms."""
 
 
@@ -115,7 +115,7 @@ class FrameSource:
         self._newest: Frame | None = None
         self._taken = 0
         self._published: int | None = None
-        self._looked: float | None = None
+        self._sampled_at: float | None = None
         self._published_then: int | None = None
         self._rate: float | None = None
         self._frame_age: float | None = None
@@ -126,7 +126,7 @@ class FrameSource:
         self._newest = None
 
     def interrupt(self) -> None:
-        """Make a running :meth:`wait` look at its ``cancelled`` at once."""
+        """Make a running :meth:`wait` check its ``cancelled`` at once."""
         self._subscription.interrupt()
 
     def wait(
@@ -162,21 +162,21 @@ class FrameSource:
         return max(self._age(frame), time.monotonic() - frame.taken)
 
     def health(self) -> CameraHealth:
-        """What can be said about the camera: rate and age as of the latest look, at most LOOK_PERIOD ago.
+        """Health of the camera: rate and age as of the latest sample, at most SAMPLE_PERIOD ago.
 
-        The rate comes from the publisher's sequence numbers, so the frames between two looks need not be taken.
+        The rate comes from the publisher's sequence numbers, so the frames between two samples need not be taken.
         """
         now = time.monotonic()
-        if self._looked is None or now - self._looked >= LOOK_PERIOD or self._frame_age is None:
+        if self._sampled_at is None or now - self._sampled_at >= SAMPLE_PERIOD or self._frame_age is None:
             frame = self._take()
             self._subscription.interrupt()  # the frame just taken may be the one that a running wait() waits for
             self._frame_age = None if frame is None else self._age(frame)
             self._rate = None
-            if self._looked is not None and self._published is not None and self._published_then is not None:
+            if self._sampled_at is not None and self._published is not None and self._published_then is not None:
                 published = self._published - self._published_then
                 # Fewer than before: another publisher, or the same one started anew.
-                self._rate = published / (now - self._looked) if published >= 0 else None
-            self._looked, self._published_then = now, self._published
+                self._rate = published / (now - self._sampled_at) if published >= 0 else None
+            self._sampled_at, self._published_then = now, self._published
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         problem = self._mismatch() or ("" if publishers else f"nobody publishes {self.topic}")
         return CameraHealth(self.topic, len(publishers), self._rate, self._frame_age, problem)

@@ -48,8 +48,8 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a question looks at. ``content``: every picture or part of one, fitted, after the words that announce it.
+class InputImages:
+    """The images of a question. ``content``: every picture or part of one, fitted, after the words that announce it.
 
     ``subject``: index of the first picture that it is about; those before belong to earlier turns.
     """
@@ -83,15 +83,28 @@ class _Source:
         return self.grid[0] * self.grid[1]
 
 
-def look(job: Job, cameras: Mapping[str, Camera], frame_timeout: float, description: Description) -> Seen | None:
-    """What the question of ``job`` is about, fitted for the engine; None when the job ended before.
+def collect_images(
+    job: Job, cameras: Mapping[str, Camera], frame_timeout: float, description: Description
+) -> InputImages | None:
+    """Collect the images of the goal and its cameras, and fit them for the engine.
 
-    ``frame_timeout``: seconds to wait for a fresh frame, 0 = as long as the job has time. Raises :class:`BadRequest`,
-    :class:`BadImage` and :class:`qwen3vl_ros.vlm.frame_source.NoFrame`.
+    Args:
+        job: Its goal was checked.
+        cameras: By name.
+        frame_timeout: Seconds to wait for a fresh frame, 0 = as long as the job has time.
+        description: Of the engine.
+
+    Returns:
+        None when the job ended before.
+
+    Raises:
+        BadRequest: A camera is unknown, or the images are too many or too few.
+        BadImage: An image cannot be decoded.
+        NoFrame: No fresh frame came in time.
     """
     question = job.question
     sources = [_Source(message) for message in question.images]
-    if question.looks:
+    if question.needs_cameras:
         job.reply.progress(Progress(Stage.WAITING_FRAME))
         deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
         for camera in chosen(cameras, question.cameras):
@@ -116,7 +129,7 @@ def look(job: Job, cameras: Mapping[str, Camera], frame_timeout: float, descript
             if several and (source.camera or (question.parser == "regions" and index >= pictures_in(question.history))):
                 content.append(_announcement(number, source, part))
             content.append(image)
-    return Seen(tuple(pictures), tuple(content), subject)
+    return InputImages(tuple(pictures), tuple(content), subject)
 
 
 def _check_counts(question: Question, sources: Sequence[_Source], subject: int, description: Description) -> None:

@@ -24,7 +24,7 @@ from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE, Camera
-from qwen3vl_ros.vlm.images import Seen, look
+from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.regions import camera_view, points_at_something, regions_of
@@ -48,7 +48,7 @@ class PartialAnswer:
     reasoning: TextBuffer = field(default_factory=TextBuffer)
     finish_reason: str = ""
     json: str = ""
-    seen: Seen = field(default_factory=Seen)
+    inputs: InputImages = field(default_factory=InputImages)
     regions: tuple[Region, ...] = ()
     usage: Usage = field(default_factory=Usage)
     probabilities: tuple[float, ...] | None = None
@@ -80,7 +80,7 @@ class PartialAnswer:
             reasoning=str(self.reasoning),
             finish_reason=finish_reason,
             json=self.json,
-            headers=tuple(picture.header for picture in self.seen.pictures),
+            headers=tuple(picture.header for picture in self.inputs.pictures),
             regions=self.regions,
             certainty=self.certainty,
             notes=tuple(dict.fromkeys(self.notes)),
@@ -138,13 +138,13 @@ class Pipeline:
         question = job.question
         check_supported(question, description)
         begin = time.monotonic()
-        seen = look(job, self._cameras, self._settings().frame_timeout, description)
-        if seen is None:
+        inputs = collect_images(job, self._cameras, self._settings().frame_timeout, description)
+        if inputs is None:
             return
-        answer.seen, answer.image_time = seen, time.monotonic() - begin
+        answer.inputs, answer.image_time = inputs, time.monotonic() - begin
         answer.notes = []
-        if question.parser == "regions" and seen.parts > 1 and question.response_schema is not None:
-            question = replace(question, response_schema=naming_schema(question.response_schema, seen.parts))
+        if question.parser == "regions" and inputs.parts > 1 and question.response_schema is not None:
+            question = replace(question, response_schema=naming_schema(question.response_schema, inputs.parts))
         constrained = question.response_schema is None or "json_schema" in description.supports
         answer.withheld = not constrained  # it may have to be given again, and what was streamed cannot be taken back
         prompt = self._prompt(question, answer, constrained=constrained)
@@ -164,7 +164,7 @@ class Pipeline:
             self._show(job, answer, Chunk(Stage.DECODE, str(answer.text), "", answer.completion_tokens), True)
         if problem:
             job.end(Code.BAD_RESPONSE, problem)
-        self._display.answered(question.prompt, str(answer.text), seen.pictures, answer.regions)
+        self._display.answered(question.prompt, str(answer.text), inputs.pictures, answer.regions)
 
     def _ready(self, job: Job) -> Description | None:
         """Wait until the engine is loaded and describe it; None when the job ends first."""
@@ -183,7 +183,7 @@ class Pipeline:
 
         A task describes its answer in its own words.
         """
-        prompt, own = question.prompt, answer.seen.own
+        prompt, own = question.prompt, answer.inputs.own
         if question.prompt_through is not None and own:
             try:
                 view = camera_view(own[0])
@@ -191,8 +191,8 @@ class Pipeline:
                 answer.notes.append(f"the model was not told the camera's field of view: {error}")
             else:
                 prompt = prompt if view is None else question.prompt_through(view)
-        if question.parser == "regions" and answer.seen.parts > 1:
-            prompt = f"{prompt}\n{naming_prompt(answer.seen.parts)}"
+        if question.parser == "regions" and answer.inputs.parts > 1:
+            prompt = f"{prompt}\n{naming_prompt(answer.inputs.parts)}"
         if not constrained and question.response_schema is not None and not question.task:
             prompt = f"{prompt}\n\n{schema_prompt(question.response_schema)}"
         return prompt
@@ -200,7 +200,7 @@ class Pipeline:
     def _ask(self, job: Job, question: Question, answer: PartialAnswer, description: Description, prompt: str) -> str:
         """Have the engine answer; returns what is wrong with the answer, "" when nothing is or the job ended."""
         request = Request(
-            conversation(question, answer.seen.content, prompt),
+            conversation(question, answer.inputs.content, prompt),
             supported_options(question, description),
             question.response_schema if "json_schema" in description.supports else None,
             wanted_choices(question, description),
@@ -224,14 +224,14 @@ class Pipeline:
         text, scale = str(answer.text), cast("Scale", self._settings().coordinates)
         try:
             if question.parser in ("regions", "regions_3d"):
-                answer.regions = regions_of(text, answer.seen, scale, report, lambda: job.error is not None)
+                answer.regions = regions_of(text, answer.inputs, scale, report, lambda: job.error is not None)
                 with suppress(ValueError):  # regions are read even from JSON that is cut off
                     answer.json = self._validated(job, text, question.response_schema or {})
             elif question.response_schema is not None:
                 answer.json = self._validated(job, text, question.response_schema)
-            elif answer.seen.pictures and points_at_something(text):
+            elif answer.inputs.pictures and points_at_something(text):
                 with suppress(GroundingError):  # nobody asked for regions
-                    answer.regions = regions_of(text, answer.seen, scale, report, lambda: job.error is not None)
+                    answer.regions = regions_of(text, answer.inputs, scale, report, lambda: job.error is not None)
         except ValueError as error:
             return str(error)
         return ""
@@ -270,7 +270,7 @@ class Pipeline:
                     full = now - last_full_text >= self._settings().full_text_interval
                     last_full_text = now if full else last_full_text
                     self._take_chunk(job, answer, item, full)
-                    self._display.writing(job.question.prompt, answer.text, answer.seen.pictures)
+                    self._display.writing(job.question.prompt, answer.text, answer.inputs.pictures)
                     if item.finish_reason is None:
                         return
                 job.inbox.put(item)
@@ -282,7 +282,7 @@ class Pipeline:
         if job.error is not None:
             call.cancel()
         give_up = time.monotonic() + DEPTH_PATIENCE
-        for picture in answer.seen.pictures:  # while the engine works: a later depth picture is of another moment
+        for picture in answer.inputs.pictures:  # while the engine works: a later depth picture is of another moment
             picture.fetch_depth(self._settings().depth_tolerance, give_up, lambda: job.error is not None)
         told_to_stop: float | None = None
         while True:

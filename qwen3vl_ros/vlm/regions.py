@@ -13,7 +13,7 @@ from qwen3vl_ros.vision.depth import NO_DEPTH, locate
 from qwen3vl_ros.vision.grounding import parse_regions
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vision.tiles import merged
-from qwen3vl_ros.vlm.images import Picture, Seen
+from qwen3vl_ros.vlm.images import InputImages, Picture
 
 _POINTS = re.compile(r"bbox_?[23]d|point_?2d|polygon|<box>|<quad>|<\|box_start\||<points?\b", re.IGNORECASE)
 """What an answer has that points at something, although nobody asked with a task."""
@@ -44,7 +44,7 @@ def points_at_something(text: str) -> bool:
 
 
 def regions_of(
-    text: str, seen: Seen, scale: Scale, report: Callable[[str], None], ended: Callable[[], bool]
+    text: str, inputs: InputImages, scale: Scale, report: Callable[[str], None], ended: Callable[[], bool]
 ) -> tuple[Region, ...]:
     """What ``text`` points at, with positions where the picture has depth; ``report`` is told what is left out and why.
 
@@ -53,12 +53,12 @@ def regions_of(
 
     Raises :class:`qwen3vl_ros.vision.grounding.GroundingError` when it points at nothing that can be used.
     """
-    grounding = parse_regions(text, [fit for picture in seen.own for fit in picture.fits], scale)
+    grounding = parse_regions(text, [fit for picture in inputs.own for fit in picture.fits], scale)
     for sentence in grounding.skipped:
         report(f"a region of the answer is left out: {sentence}")
     regions: list[Region] = []
     first = 0
-    for index, picture in enumerate(seen.own, seen.subject):
+    for index, picture in enumerate(inputs.own, inputs.subject):
         parts = range(first, first + len(picture.fits))
         first = parts.stop
         own = [replace(r, image_index=r.image_index - parts[0]) for r in grounding.regions if r.image_index in parts]

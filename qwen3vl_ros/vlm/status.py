@@ -21,7 +21,7 @@ from qwen3vl_ros.prompts.request import Question
 from qwen3vl_ros.ros.polling_subscription import Closed
 from qwen3vl_ros.vlm import diagnostics
 from qwen3vl_ros.vlm.deadlines import Deadlines
-from qwen3vl_ros.vlm.frame_source import LOOK_PERIOD
+from qwen3vl_ros.vlm.frame_source import SAMPLE_PERIOD
 from qwen3vl_ros.vlm.job import Code, GoalResult, first_frame_id
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings, described
@@ -139,7 +139,7 @@ class Reporter:
                 return  # planned anew meanwhile
             self._due = self._deadlines.add(now + self._period, self._diagnose)
             # It takes a millisecond from an engine that uses every core.
-            if now - self._diagnosed < LOOK_PERIOD and not self._diagnostics.get_subscription_count():
+            if now - self._diagnosed < SAMPLE_PERIOD and not self._diagnostics.get_subscription_count():
                 return
             self._diagnosed = now
         with contextlib.suppress(Closed):  # a camera, this very moment

@@ -1,4 +1,4 @@
-"""What people and tools look at: annotated pictures, markers for RViz, detections. Drawn only while somebody looks."""
+"""Publishes annotated pictures, markers for RViz, and detections. Draws only while there are subscribers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Display:
         self._annotated = node.create_publisher(Image, "~/annotated", 1)
         self._markers = node.create_publisher(MarkerArray, "~/markers", 1)
         self._detections = _Detections.create(node)
-        self._next_look = 0.0
+        self._next_check = 0.0
         self._wanted = threading.Event()
         self._writing: Callable[[], None] | None = None
         self._answered: collections.deque[Callable[[], None]] = collections.deque(maxlen=_BACKLOG)
@@ -50,15 +50,15 @@ class Display:
 
     @property
     def watched(self) -> bool:
-        """Whether somebody looks at annotated pictures."""
+        """Whether annotated pictures have a subscriber."""
         return self._annotated.get_subscription_count() > 0
 
     def writing(self, question: str, text: TextBuffer, pictures: Sequence[Picture]) -> None:
         """An answer grew. Returns at once; pictures that come too fast are left out."""
-        if not pictures or (now := time.monotonic()) < self._next_look:
+        if not pictures or (now := time.monotonic()) < self._next_check:
             return
         # Not for each token: a model leaves the caches cold, and then asking the middleware takes 50 microseconds.
-        self._next_look = now + _PERIOD
+        self._next_check = now + _PERIOD
         if self.watched:
             self._writing = lambda: self._annotate(question, str(text), pictures[:1], ())
             self._wanted.set()
