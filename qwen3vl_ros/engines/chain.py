@@ -1,7 +1,7 @@
 """Several engines in order of preference, of which the best one that works is asked.
 
-One thread looks at the engines whenever something changes and does what :class:`EngineChain` promises. An engine that
-cannot be used now is *out*: after a while it is probed again, and started when the probe finds it usable.
+One thread re-evaluates the engines whenever something changes and does what :class:`EngineChain` promises. An engine
+that cannot be used now is *out*: after a while it is probed again, and started when the probe finds it usable.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Policy:
     longest_retry: float = 300.0
 
 
-class _Link:
+class EngineCandidate:
     """One engine of the chain.
 
     ``failures``, ``calls`` and ``retry`` change under the chain's lock, the rest on its thread. ``out``: why it is not
@@ -55,6 +55,7 @@ class _Link:
 
     @property
     def ready(self) -> bool:
+        """Whether its process can answer."""
         return self.process is not None and self.process.health.state is State.READY
 
 
@@ -79,19 +80,19 @@ class EngineChain:
         policy: Policy | None = None,
     ) -> None:
         self._policy = policy or Policy()
-        self._links = [_Link(spec, self._policy.retry) for spec in specs]
+        self._candidates = [EngineCandidate(spec, self._policy.retry) for spec in specs]
         self._on_change = on_change
         self._report = report
         self._lock = threading.Lock()
-        self._asked: _Link | None = None
+        self._asked: EngineCandidate | None = None
         self._without = Health(State.LOADING, "looking for an engine that works")
         self._passed_over = ""
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._probe = Probe(())
         self._thread = threading.Thread(target=self._watch, name="engine-chain", daemon=True)
-        if len(self._links) == 1:
-            self._asked = self._links[0]
+        if len(self._candidates) == 1:
+            self._asked = self._candidates[0]
             self._start(self._asked)
         else:
             self._thread.start()
@@ -108,32 +109,36 @@ class EngineChain:
 
         Raises :class:`EngineNotReady` when it is not ready, or another one is asked by now.
         """
-        link = self._asked
-        process = None if link is None else link.process
-        if link is None or process is None or process.health.description != description:
+        candidate = self._asked
+        process = None if candidate is None else candidate.process
+        if candidate is None or process is None or process.health.description != description:
             raise EngineNotReady(f"engine {description.engine!r} was left for another one")
 
         def count(item: Chunk | EngineError) -> None:
             if isinstance(item, EngineError) or item.finish_reason is not None:
                 with self._lock:
-                    link.calls -= 1
+                    candidate.calls -= 1
                     if isinstance(item, EngineError):
                         # Those of an engine that is being ended say nothing about it.
-                        link.failures += link.process is process and not isinstance(item, BadRequest)
-                        if link.failures >= self._policy.failures and len(self._links) > 1 and link is self._asked:
+                        candidate.failures += candidate.process is process and not isinstance(item, BadRequest)
+                        if (
+                            candidate.failures >= self._policy.failures
+                            and len(self._candidates) > 1
+                            and candidate is self._asked
+                        ):
                             self._asked = None  # at once: what is asked again now must meet the next one
                     elif item.finish_reason != "cancelled":
-                        link.failures, link.retry = 0, self._policy.retry
+                        candidate.failures, candidate.retry = 0, self._policy.retry
                 self._wake()
             deliver(item)
 
         with self._lock:
-            link.calls += 1
+            candidate.calls += 1
         try:
             return process.submit(request, count)
         except BaseException:
             with self._lock:
-                link.calls -= 1
+                candidate.calls -= 1
             raise
 
     def close(self) -> None:
@@ -142,7 +147,7 @@ class EngineChain:
         self._wake()
         self._probe.close()
         with self._lock:
-            processes = [link.process for link in self._links if link.process is not None]
+            processes = [candidate.process for candidate in self._candidates if candidate.process is not None]
         # At the same time: each may take its while.
         closers = [threading.Thread(target=process.close) for process in processes]
         for closer in closers:
@@ -153,7 +158,7 @@ class EngineChain:
             self._thread.join()
 
     def _wake(self) -> None:
-        if len(self._links) > 1:
+        if len(self._candidates) > 1:
             self._wakes.put(None)
 
     # --- on the chain's thread, but for the only start of a chain of one ---------------------------------------------
@@ -161,59 +166,59 @@ class EngineChain:
     def _watch(self) -> None:
         while not self._closing.is_set():
             try:
-                wait = self._look()
+                wait = self._update()
             except Exception as error:  # noqa: BLE001 no memory for a process, say: they are watched all the same
                 self._report(f"looking for an engine failed, which is tried again ({type(error).__name__}: {error})")
                 wait = self._policy.retry
             with suppress(queue.Empty):
                 self._wakes.get(timeout=None if wait == _NEVER else max(0.0, wait))
-                while True:  # one look for all that happened meanwhile
+                while True:  # one update for all that happened meanwhile
                     self._wakes.get_nowait()
 
-    def _look(self) -> float:
+    def _update(self) -> float:
         """Do what is due; seconds until something will be if nothing happens."""
         now = time.monotonic()
-        for link in self._links:
-            if link.was_ready and not link.ready:
-                link.idle_since = now
-            link.was_ready = link.ready
-            if link.process is not None and link.process.health.state is State.FAILED:
-                self._put_out(link, link.process.health.message)
-            elif link.failures >= self._policy.failures:
-                self._put_out(link, f"{link.failures} answers in a row failed")
+        for candidate in self._candidates:
+            if candidate.was_ready and not candidate.ready:
+                candidate.idle_since = now
+            candidate.was_ready = candidate.ready
+            if candidate.process is not None and candidate.process.health.state is State.FAILED:
+                self._put_out(candidate, candidate.process.health.message)
+            elif candidate.failures >= self._policy.failures:
+                self._put_out(candidate, f"{candidate.failures} answers in a row failed")
         patience = self._find_one_that_works()
-        asked = next((link for link in self._links if link.ready), None)
+        asked = next((candidate for candidate in self._candidates if candidate.ready), None)
         if asked is not None:
             asked.out = ""
             self._ask(asked)
-            for link in self._links[self._links.index(asked) + 1 :]:
-                if link.process is not None and not link.calls:
-                    self._end(link)
-        elif not any(link.process for link in self._links):
+            for candidate in self._candidates[self._candidates.index(asked) + 1 :]:
+                if candidate.process is not None and not candidate.calls:
+                    self._end(candidate)
+        elif not any(candidate.process for candidate in self._candidates):
             self._say_that_none_works()
         self._say_who_was_passed_over()
-        retries = [link.retry_at for link in self._preferred() if link.process is None and link.out]
+        retries = [candidate.retry_at for candidate in self._preferred() if candidate.process is None and candidate.out]
         return min([patience, *(at - time.monotonic() for at in retries)])
 
-    def _preferred(self) -> list[_Link]:
-        """The links that would be asked rather than the one that is; all of them while that is not ready."""
+    def _preferred(self) -> list[EngineCandidate]:
+        """The candidates that would be asked rather than the one that is; all of them while that is not ready."""
         asked = self._asked
-        return self._links[: None if asked is None or not asked.ready else self._links.index(asked)]
+        return self._candidates[: None if asked is None or not asked.ready else self._candidates.index(asked)]
 
     def _find_one_that_works(self) -> float:
         """See to it that an engine is ready or loading; seconds until one that loads has had its time."""
         now = time.monotonic()
         due, loading = [], None
-        for link in self._preferred():
-            if link.process is None:
-                due += [link] if now >= link.retry_at else []
-            elif link.ready:
+        for candidate in self._preferred():
+            if candidate.process is None:
+                due += [candidate] if now >= candidate.retry_at else []
+            elif candidate.ready:
                 break
-            elif now < link.idle_since + self._policy.after:
-                loading = link
+            elif now < candidate.idle_since + self._policy.after:
+                loading = candidate
                 break
             else:
-                link.out = link.process.health.message or "it takes long to load"
+                candidate.out = candidate.process.health.message or "it takes long to load"
         loading = self._start_one_of(due) or loading
         if loading is None:
             return _NEVER
@@ -221,76 +226,78 @@ class EngineChain:
             self._ask(loading)
         return loading.idle_since + self._policy.after - time.monotonic()
 
-    def _start_one_of(self, links: list[_Link]) -> _Link | None:
+    def _start_one_of(self, candidates: list[EngineCandidate]) -> EngineCandidate | None:
         """Start the first of them that a probe finds usable; those before it are out."""
-        if not links:
+        if not candidates:
             return None
-        self._probe = Probe([link.spec for link in links])
+        self._probe = Probe([candidate.spec for candidate in candidates])
         if self._closing.is_set():  # close() may have come before there was a probe to end
             return None
         try:
-            for link, finding in zip(links, self._probe, strict=False):
+            for candidate, finding in zip(candidates, self._probe, strict=False):
                 if self._closing.is_set():
                     return None
                 if finding.usable:
-                    self._report(f"engine {link.spec.name!r} can be used: {finding.sentence}")
-                    self._start(link)
-                    return link
-                if link.out != finding.sentence:
-                    self._report(f"engine {link.spec.name!r} cannot be used: {finding.sentence}")
-                self._put_out(link, finding.sentence, for_ever=finding.usable is False)
+                    self._report(f"engine {candidate.spec.name!r} can be used: {finding.sentence}")
+                    self._start(candidate)
+                    return candidate
+                if candidate.out != finding.sentence:
+                    self._report(f"engine {candidate.spec.name!r} cannot be used: {finding.sentence}")
+                self._put_out(candidate, finding.sentence, for_ever=finding.usable is False)
         finally:
             self._probe.close()
         return None
 
-    def _start(self, link: _Link) -> None:
+    def _start(self, candidate: EngineCandidate) -> None:
         def changed(_: Health) -> None:
             self._wake()
-            if link is self._asked:
+            if candidate is self._asked:
                 self._tell()
 
-        link.idle_since, link.failures, link.out = time.monotonic(), 0, ""
-        process = EngineProcess(link.spec, changed)
+        candidate.idle_since, candidate.failures, candidate.out = time.monotonic(), 0, ""
+        process = EngineProcess(candidate.spec, changed)
         with self._lock:
-            link.process = process
+            candidate.process = process
         if self._closing.is_set():  # close() may have come before there was a process to end
             process.close()
 
-    def _put_out(self, link: _Link, reason: str, *, for_ever: bool = False) -> None:
+    def _put_out(self, candidate: EngineCandidate, reason: str, *, for_ever: bool = False) -> None:
         """Leave an engine, until its next probe."""
-        if link.process is not None:
-            self._report(f"engine {link.spec.name!r} is out: {reason}")
+        if candidate.process is not None:
+            self._report(f"engine {candidate.spec.name!r} is out: {reason}")
         with self._lock:
-            link.out, link.failures = reason, 0
-            link.retry_at = _NEVER if for_ever else time.monotonic() + link.retry
-            link.retry = min(2 * link.retry, self._policy.longest_retry)
-        if link is self._asked:
+            candidate.out, candidate.failures = reason, 0
+            candidate.retry_at = _NEVER if for_ever else time.monotonic() + candidate.retry
+            candidate.retry = min(2 * candidate.retry, self._policy.longest_retry)
+        if candidate is self._asked:
             self._asked = None
-        self._end(link)
+        self._end(candidate)
 
-    def _end(self, link: _Link) -> None:
+    def _end(self, candidate: EngineCandidate) -> None:
         with self._lock:
-            process, link.process = link.process, None
+            process, candidate.process = candidate.process, None
         if process is not None:
             process.close()
 
-    def _ask(self, link: _Link) -> None:
-        if link is not self._asked:
+    def _ask(self, candidate: EngineCandidate) -> None:
+        if candidate is not self._asked:
             if self._asked is not None:
-                self._report(f"engine {link.spec.name!r} answers now, no longer {self._asked.spec.name!r}")
-            self._asked = link
+                self._report(f"engine {candidate.spec.name!r} answers now, no longer {self._asked.spec.name!r}")
+            self._asked = candidate
             self._tell()
 
     def _say_who_was_passed_over(self) -> None:
-        text = "; ".join(f"{link.spec.name} is not used: {link.out}" for link in self._preferred() if link.out)
+        text = "; ".join(
+            f"{candidate.spec.name} is not used: {candidate.out}" for candidate in self._preferred() if candidate.out
+        )
         if text != self._passed_over and self._asked is not None:
             self._passed_over = text
             self._tell()
 
     def _say_that_none_works(self) -> None:
         # The last one first: it is what simulation and a machine without anything use.
-        reasons = "; ".join(f"{link.spec.name}: {link.out}" for link in reversed(self._links))
-        hopeless = all(link.retry_at == _NEVER for link in self._links)
+        reasons = "; ".join(f"{candidate.spec.name}: {candidate.out}" for candidate in reversed(self._candidates))
+        hopeless = all(candidate.retry_at == _NEVER for candidate in self._candidates)
         without = Health(State.FAILED if hopeless else State.RESTARTING, f"no engine can be used. {reasons}")
         if without != self._without:
             self._without = without
