@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3vl_ros.engines.base import Description
-from qwen3vl_ros.engines.choices import Opening, bare, beginnings, probabilities
+from qwen3vl_ros.engines.choices import FirstToken, bare, beginnings, probabilities
 from qwen3vl_ros.prompts.probability import certainty, wanted_choices
-from qwen3vl_ros.prompts.request import Question
+from qwen3vl_ros.prompts.request import AskRequest
 
 YES_NO = (("yes", "是", "是的"), ("no", "否", "不是"))
-ASKED = Question("Is it?", choices=YES_NO)
+ASKED = AskRequest("Is it?", choices=YES_NO)
 TELLS = Description("teller", "m", supports=frozenset({"probabilities"}))
 
 
@@ -48,30 +48,30 @@ def test_a_bare_text_has_nothing_left_to_strip(text: str) -> None:
 
 
 def test_the_first_token_that_says_something_counts() -> None:
-    opening = Opening(YES_NO)
+    first_token = FirstToken(YES_NO)
     for token, told in (("\n\n", (0.1, 0.1)), ('"', (0.2, 0.1)), ("Yes", (0.7, 0.2)), ("no", (0.0, 1.0))):
-        opening.take(token, lambda told=told: told)
-    assert opening.probabilities == (0.7, 0.2)
+        first_token.take(token, lambda told=told: told)
+    assert first_token.probabilities == (0.7, 0.2)
 
 
 def test_what_turns_out_to_be_reasoning_does_not_count() -> None:
-    opening = Opening(YES_NO)
-    opening.take("think", lambda: (0.5, 0.5))
-    opening.again()
-    assert opening.probabilities is None
-    opening.take("No", lambda: (0.1, 0.8))
-    assert opening.probabilities == (0.1, 0.8)
+    first_token = FirstToken(YES_NO)
+    first_token.take("think", lambda: (0.5, 0.5))
+    first_token.reset()
+    assert first_token.probabilities is None
+    first_token.take("No", lambda: (0.1, 0.8))
+    assert first_token.probabilities == (0.1, 0.8)
 
 
 def test_nobody_looks_where_there_is_nothing_to_choose() -> None:
-    Opening(()).take("Yes", lambda: pytest.fail("somebody looked"))
+    FirstToken(()).take("Yes", lambda: pytest.fail("somebody looked"))
 
 
 def test_half_a_character_is_the_first_token() -> None:
-    opening = Opening(YES_NO)
-    opening.take("\ufffd", lambda: (0.0, 0.1))
-    opening.take("yes", lambda: (1.0, 0.0))
-    assert opening.probabilities == (0.0, 0.1)
+    first_token = FirstToken(YES_NO)
+    first_token.take("\ufffd", lambda: (0.0, 0.1))
+    first_token.take("yes", lambda: (1.0, 0.0))
+    assert first_token.probabilities == (0.0, 0.1)
 
 
 # What the result says.
@@ -83,28 +83,28 @@ def test_the_probability_is_the_first_choices_share_of_what_all_had() -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "engine", "told", "words"),
+    ("asked", "engine", "told", "words"),
     [
         (ASKED, Description("deaf", "m"), None, "engine 'deaf' tells none"),
-        (Question("?", choices=YES_NO, response_schema={}), TELLS, None, "JSON"),
+        (AskRequest("?", choices=YES_NO, response_schema={}), TELLS, None, "JSON"),
         (ASKED, TELLS, None, "logprobs"),
         (ASKED, TELLS, (0.0, 0.0), "none of the choices"),
     ],
 )
 def test_what_is_not_known_is_said_so(
-    question: Question, engine: Description, told: tuple[float, ...] | None, words: str
+    asked: AskRequest, engine: Description, told: tuple[float, ...] | None, words: str
 ) -> None:
-    found = certainty(question, engine, told)
+    found = certainty(asked, engine, told)
     assert found.probability is None
     assert words in found.note
 
 
 def test_a_question_without_choices_has_neither_probability_nor_note() -> None:
-    found = certainty(Question("What?"), TELLS, None)
+    found = certainty(AskRequest("What?"), TELLS, None)
     assert (found.probability, found.mass, found.note) == (None, None, "")
 
 
 def test_an_engine_is_asked_only_for_what_it_can_tell() -> None:
     assert wanted_choices(ASKED, TELLS) == YES_NO
     assert wanted_choices(ASKED, Description("deaf", "m")) == ()
-    assert wanted_choices(Question("?", choices=YES_NO, response_schema={}), TELLS) == ()
+    assert wanted_choices(AskRequest("?", choices=YES_NO, response_schema={}), TELLS) == ()

@@ -13,7 +13,7 @@ import pytest
 from gateway_server import Asked, Server, events, picture, question, serving
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.exceptions import BadResponse
-from qwen3vl_ros.prompts.request import Question, Turn, conversation
+from qwen3vl_ros.prompts.request import AskRequest, Turn, conversation
 
 CHAT = "/v1/chat/completions"
 
@@ -360,7 +360,7 @@ def messages(*turns: tuple[str, Any], prompt: str = "", system: str = "", own: i
     history = tuple(Turn(role, tuple(content)) for role, content in turns)  # type: ignore[arg-type]
     number = sum(turn.content.count(None) for turn in history) + own
     images = [np.full((1, 1, 3), index, np.uint8) for index in range(number)]
-    asked = Question(prompt, system_prompt=system, history=history)
+    asked = AskRequest(prompt, system_prompt=system, history=history)
     return [
         (message.role, [part if isinstance(part, str) else int(part[0, 0, 0]) for part in message.content])
         for message in conversation(asked, images, prompt)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3vl_ros.engines.base import BadRequest, Description, Options, Unsupported
-from qwen3vl_ros.prompts.request import Question, check_supported, merge_options
+from qwen3vl_ros.prompts.request import AskRequest, check_supported, merge_options
 from qwen3vl_ros.prompts.schema import parse_schema, validate_answer
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
@@ -70,16 +70,16 @@ def test_an_answer_that_breaks_its_schema_says_where() -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "field"),
+    ("asked", "field"),
     [
-        (Question("?", system_prompt="s"), "system_prompt"),
-        (Question("?", text_only=True), "text_only"),
-        (Question("?", options=Options(seed=1), asked=frozenset({"seed"})), "seed"),
-        (Question("?", options=Options(stop=("x",))), "stop"),
+        (AskRequest("?", system_prompt="s"), "system_prompt"),
+        (AskRequest("?", text_only=True), "text_only"),
+        (AskRequest("?", options=Options(seed=1), asked=frozenset({"seed"})), "seed"),
+        (AskRequest("?", options=Options(stop=("x",))), "stop"),
     ],
 )
-def test_a_field_that_the_engine_cannot_honour_is_named(question: Question, field: str) -> None:
+def test_a_field_that_the_engine_cannot_honour_is_named(asked: AskRequest, field: str) -> None:
     with pytest.raises(Unsupported, match=f"^{field}:"):
-        check_supported(question, Description("e", "m"))
+        check_supported(asked, Description("e", "m"))
     every = frozenset({"system_prompt", "text_only", "json_schema", "seed", "stop"})
-    check_supported(question, Description("e", "m", supports=every))
+    check_supported(asked, Description("e", "m", supports=every))

@@ -47,21 +47,26 @@ def probabilities(tokens: Iterable[tuple[str, float]], choices: Choices) -> tupl
     return tuple(sums)
 
 
-class Opening:
-    """Waits for the first token of an answer that says something, and keeps the ``probabilities`` at that place."""
+class FirstToken:
+    """Keeps the ``probabilities`` at the first token of an answer that has a letter or digit in it."""
 
     def __init__(self, choices: Choices) -> None:
         """Without ``choices`` there is nothing to wait for."""
         self.probabilities: tuple[float, ...] | None = None
         self._wanted = self._waiting = bool(choices)
 
-    def take(self, token: str, look: Callable[[], tuple[float, ...] | None]) -> None:
-        """The answer goes on with ``token``, U+FFFD for a part of a character; ``look`` knows what could have come."""
+    def take(self, token: str, read: Callable[[], tuple[float, ...] | None]) -> None:
+        """Keep the probabilities if ``token`` is the first one that counts.
+
+        Args:
+            token: Text that the answer goes on with, U+FFFD for a part of a character.
+            read: Returns the probability of each choice at this place; called once.
+        """
         if self._waiting and any(letter.isalnum() or letter == "\ufffd" for letter in token):
-            self.probabilities = look()
+            self.probabilities = read()
             self._waiting = False
 
-    def again(self) -> None:
-        """What came so far was reasoning."""
+    def reset(self) -> None:
+        """Start anew: what came so far was reasoning."""
         self.probabilities = None
         self._waiting = self._wanted

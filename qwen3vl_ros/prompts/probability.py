@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qwen3vl_ros.engines.base import Description
-from qwen3vl_ros.prompts.request import Question
+from qwen3vl_ros.prompts.request import AskRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +21,18 @@ class Certainty:
     note: str = ""
 
 
-def wanted_choices(question: Question, description: Description) -> tuple[tuple[str, ...], ...]:
+def wanted_choices(request: AskRequest, description: Description) -> tuple[tuple[str, ...], ...]:
     """The choices whose probabilities the engine is asked for; () where it could not tell."""
-    if question.response_schema is not None or "probabilities" not in description.supports:
+    if request.response_schema is not None or "probabilities" not in description.supports:
         return ()
-    return question.choices
+    return request.choices
 
 
-def certainty(question: Question, description: Description, told: Sequence[float] | None) -> Certainty:
+def certainty(request: AskRequest, description: Description, told: Sequence[float] | None) -> Certainty:
     """What ``told``, the engine's probabilities of the question's choices, come to."""
-    if not question.choices:
+    if not request.choices:
         return Certainty()
-    if question.response_schema is not None:
+    if request.response_schema is not None:
         return Certainty(note="no probability: the answer is JSON (response_schema), which begins with no choice")
     if "probabilities" not in description.supports:
         return Certainty(

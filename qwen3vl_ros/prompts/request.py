@@ -1,4 +1,4 @@
-"""A validated question: what a goal message says, checked, with every "unset" resolved."""
+"""A validated goal: what its message says, checked, with every "unset" resolved."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked.
+class AskRequest:
+    """A validated goal.
 
     ``images``: sensor_msgs Image and CompressedImage messages; empty = look through ``cameras`` (names; empty = the
     first one), unless ``text_only``.
@@ -54,7 +54,7 @@ class Question:
     ``task``: its name; ``parser``: what its answer goes through, None without one; ``pictures``: how many it needs;
     ``choices``: groups of words that its answer begins with, of whose first one the probability is wanted;
     ``prompt_through``: its prompt when the camera is known, None where that makes no difference.
-    ``asked``: names of the options that the question itself sets; the others in ``options`` are the node's defaults.
+    ``asked``: names of the options that the goal itself sets; the others in ``options`` are the node's defaults.
     ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
     """
 
@@ -91,7 +91,7 @@ def pictures_in(history: Sequence[Turn]) -> int:
     return sum(turn.content.count(None) for turn in history)
 
 
-def conversation(question: Question, content: Sequence[str | Image], prompt: str) -> tuple[Message, ...]:
+def conversation(request: AskRequest, content: Sequence[str | Image], prompt: str) -> tuple[Message, ...]:
     """Every turn that the model reads: instruction, history, and the question itself; no role has two in a row.
 
     ``content``: all pictures, fitted, and what introduces them; those of the history come first. ``prompt``: the text
@@ -99,10 +99,10 @@ def conversation(question: Question, content: Sequence[str | Image], prompt: str
     """
     rest = iter(content)
     turns = [
-        Message(turn.role, tuple(next(rest) if p is None else p for p in turn.content)) for turn in question.history
+        Message(turn.role, tuple(next(rest) if p is None else p for p in turn.content)) for turn in request.history
     ]
-    if question.system_prompt:
-        turns.insert(0, Message("system", (question.system_prompt,)))
+    if request.system_prompt:
+        turns.insert(0, Message("system", (request.system_prompt,)))
     asked: tuple[str | Image, ...] = (*rest, prompt) if prompt else tuple(rest)
     return _alternating((*turns, Message("user", asked)))
 
@@ -159,19 +159,19 @@ def check_option(name: str, value: float) -> None:
         )
 
 
-def check_supported(question: Question, description: Description) -> None:
-    """Raise :class:`Unsupported`, naming the field, when the engine cannot honour something the question sets."""
+def check_supported(request: AskRequest, description: Description) -> None:
+    """Raise :class:`Unsupported`, naming the field, when the engine cannot honour something the goal sets."""
     used = {
-        "system_prompt": bool(question.system_prompt),
-        "text_only": question.text_only and not question.images,
-        "stop": bool(question.options.stop),
-    } | dict.fromkeys(question.asked, True)
+        "system_prompt": bool(request.system_prompt),
+        "text_only": request.text_only and not request.images,
+        "stop": bool(request.options.stop),
+    } | dict.fromkeys(request.asked, True)
     for name, is_used in used.items():
         if is_used and name not in description.supports:
             raise Unsupported(f"{name}: engine {description.engine!r} cannot honour it; leave it unset")
 
 
-def supported_options(question: Question, description: Description) -> Options:
-    """The question's options without those defaults of the node that the engine has no use for."""
+def supported_options(request: AskRequest, description: Description) -> Options:
+    """The goal's options without those defaults of the node that the engine has no use for."""
     unknown: dict[str, Any] = {name: None for name in _RANGES if name not in description.supports}
-    return replace(question.options, **unknown)
+    return replace(request.options, **unknown)

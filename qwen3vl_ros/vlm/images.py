@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.base import BadRequest, Description, Image, ImageInput, Stage
-from qwen3vl_ros.prompts.request import Question, pictures_in
+from qwen3vl_ros.prompts.request import AskRequest, pictures_in
 from qwen3vl_ros.vision.compressed import decode
 from qwen3vl_ros.vision.encodings import to_rgb
 from qwen3vl_ros.vision.fit import Fit, fit_image
@@ -102,20 +102,20 @@ def collect_images(
         BadImage: An image cannot be decoded.
         NoFrame: No fresh frame came in time.
     """
-    question = job.question
-    sources = [_Source(message) for message in question.images]
-    if question.needs_cameras:
+    request = job.request
+    sources = [_Source(message) for message in request.images]
+    if request.needs_cameras:
         job.reply.progress(Progress(Stage.WAITING_FRAME))
         deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
-        for camera in chosen(cameras, question.cameras):
+        for camera in chosen(cameras, request.cameras):
             frame = _frame(job, camera, deadline)
             if frame is None:
                 return None
             # A part has another field of view than the camera: of no use to a model that is to guess metres.
-            grid = (1, 1) if question.parser == "regions_3d" else camera.grid
+            grid = (1, 1) if request.parser == "regions_3d" else camera.grid
             sources.append(_Source(frame.message(), camera, frame, grid))
-    subject = question.subject(len(sources))
-    _check_counts(question, sources, subject, description)
+    subject = request.subject(len(sources))
+    _check_counts(request, sources, subject, description)
     pictures: list[Picture] = []
     content: list[str | Image] = []
     number, several = 0, sum(source.parts for source in sources[subject:]) > 1
@@ -126,21 +126,21 @@ def collect_images(
         for part, image in enumerate(images):
             number += index >= subject
             # Pictures of earlier turns stand where those turns say; those of a goal are announced to be referred to.
-            if several and (source.camera or (question.parser == "regions" and index >= pictures_in(question.history))):
+            if several and (source.camera or (request.parser == "regions" and index >= pictures_in(request.history))):
                 content.append(_announcement(number, source, part))
             content.append(image)
     return InputImages(tuple(pictures), tuple(content), subject)
 
 
-def _check_counts(question: Question, sources: Sequence[_Source], subject: int, description: Description) -> None:
+def _check_counts(request: AskRequest, sources: Sequence[_Source], subject: int, description: Description) -> None:
     parts, own = sum(source.parts for source in sources), len(sources) - subject
     if description.max_images is not None and parts > description.max_images:
         counted = "pictures in the goal" if parts == len(sources) else "pictures, the parts of `tiles` counted,"
         raise BadRequest(f"{parts} {counted}; engine {description.engine!r} takes {description.max_images}")
-    if sources and own < question.pictures:
-        raise BadRequest(f"task {question.task} is about {question.pictures} pictures; the goal has {own}")
-    if own > 1 and question.parser == "regions_3d":
-        raise BadRequest(f"task {question.task} looks at one picture; the goal has {own}: ask about each")
+    if sources and own < request.pictures:
+        raise BadRequest(f"task {request.task} is about {request.pictures} pictures; the goal has {own}")
+    if own > 1 and request.parser == "regions_3d":
+        raise BadRequest(f"task {request.task} looks at one picture; the goal has {own}: ask about each")
 
 
 def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tuple[Image, Fit]]:
@@ -170,11 +170,11 @@ def _announcement(number: int, source: _Source, part: int) -> str:
 
 def _frame(job: Job, camera: Camera, deadline: float) -> Frame | None:
     """A fresh frame; None when the job ended before. Raises :class:`NoFrame` at ``deadline``."""
-    question = job.question
+    request = job.request
 
     def interrupted_by(interrupt: Callable[[], None]) -> None:
         job.interrupt = interrupt
 
     return camera.wait(
-        question.not_before, question.max_frame_age, deadline, lambda: job.error is not None, interrupted_by
+        request.not_before, request.max_frame_age, deadline, lambda: job.error is not None, interrupted_by
     )

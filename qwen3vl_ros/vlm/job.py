@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.engines.base import Chunk, Stage, Usage
 from qwen3vl_ros.prompts.probability import Certainty
-from qwen3vl_ros.prompts.request import Question
+from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.deadlines import Deadlines
 
@@ -100,7 +100,7 @@ class Job:
         self.interrupt: Callable[[], None] = lambda: None
         self.done = threading.Event()
         self.position: int | None = None
-        self.checked: Question | None = None
+        self.checked: AskRequest | None = None
         self._on_end = on_end
         self._lock = threading.Lock()
         self._error: GoalError | None = None
@@ -109,8 +109,8 @@ class Job:
         self._deadline = deadlines.add(self.accepted + timeout, self._expire)
 
     @property
-    def question(self) -> Question:
-        """What is asked, which is known once the goal was checked: ``checked``."""
+    def request(self) -> AskRequest:
+        """The validated goal: ``checked``, once it was checked."""
         assert self.checked is not None
         return self.checked
 

@@ -16,7 +16,7 @@ from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.msg import Answer, TaskSlot, Usage
 from qwen3vl_ros.msg import Region as RegionMessage
 from qwen3vl_ros.msg import Task as TaskMessage
-from qwen3vl_ros.prompts.request import Question, Turn, merge_options, pictures_in
+from qwen3vl_ros.prompts.request import AskRequest, Turn, merge_options, pictures_in
 from qwen3vl_ros.prompts.schema import parse_schema
 from qwen3vl_ros.prompts.tasks import Task, Tasks, parse_slots
 from qwen3vl_ros.vision.region import Region
@@ -32,8 +32,8 @@ def timeout_of(goal: Any, settings: Settings) -> float:
     return _seconds(goal, "timeout") or settings.timeout
 
 
-def question_from(goal: Any, settings: Settings, tasks: Tasks) -> Question:
-    """The question in an AskImage goal or an Ask request, with the node's defaults where it leaves things unset.
+def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
+    """Validate an AskImage goal or an Ask request, and fill in the node's defaults where it leaves things unset.
 
     Raises :class:`BadRequest` with a sentence that names the field when the goal makes no sense.
     """
@@ -60,7 +60,7 @@ def question_from(goal: Any, settings: Settings, tasks: Tasks) -> Question:
     if goal.text_only and (len(images) > in_history or goal.cameras):
         raise BadRequest("text_only: the goal brings pictures or names cameras, and asks to answer without; choose one")
     not_before = getattr(goal, "not_before", None)
-    return Question(
+    return AskRequest(
         prompt=goal.prompt if asked is None else asked.prompt,
         system_prompt=goal.system_prompt or (asked.system_prompt if asked else "") or settings.system_prompt,
         images=images,
@@ -160,12 +160,12 @@ def fill_feedback(feedback: AskImage.Feedback, progress: Progress, sequence: int
     feedback.completion_tokens = progress.completion_tokens
 
 
-def answer_message(question: Question | None, goal_id: str, result: GoalResult) -> Answer:
+def answer_message(request: AskRequest | None, goal_id: str, result: GoalResult) -> Answer:
     """The log entry of a finished question; its header is stamped by the caller."""
     answer: Answer = fill_result(Answer(), result)
     answer.goal_id = goal_id
-    answer.prompt = "" if question is None else question.prompt
-    answer.task = "" if question is None else question.task
+    answer.prompt = "" if request is None else request.prompt
+    answer.task = "" if request is None else request.task
     return answer
 
 

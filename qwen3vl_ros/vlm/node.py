@@ -37,7 +37,7 @@ from qwen3vl_ros.vlm.engine_parameters import ENGINES
 from qwen3vl_ros.vlm.engine_settings import engine_specs, policy, task_files
 from qwen3vl_ros.vlm.engine_swap import Newcomer, retire
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalReply, GoalResult, Job
-from qwen3vl_ros.vlm.messages import fill_result, question_from, task_message, timeout_of
+from qwen3vl_ros.vlm.messages import fill_result, request_from, task_message, timeout_of
 from qwen3vl_ros.vlm.replies import ActionReply, ServiceReply
 from qwen3vl_ros.vlm.scheduler import Scheduler
 from qwen3vl_ros.vlm.status import Reporter, View
@@ -384,7 +384,7 @@ class VlmNode(LifecycleNode):
             self._refuse(reply, GoalError(Code.BAD_REQUEST, str(error)))
             return
         job = Job(reply, goal.priority, timeout, scheduler.ended, self._deadlines)
-        scheduler.accept(job, lambda: question_from(goal, settings, tasks))
+        scheduler.accept(job, lambda: request_from(goal, settings, tasks))
 
     def _refuse(self, reply: GoalReply, error: GoalError) -> None:
         result = GoalResult(error)

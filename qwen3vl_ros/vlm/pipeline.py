@@ -16,7 +16,7 @@ from qwen3vl_ros.engines.process import State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.prompts.multi_image import naming_prompt, naming_schema
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
-from qwen3vl_ros.prompts.request import Question, check_supported, conversation, supported_options
+from qwen3vl_ros.prompts.request import AskRequest, check_supported, conversation, supported_options
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.prompts.schema import again_prompt, schema_prompt, validate_answer
 from qwen3vl_ros.vision.camera_model import CalibrationError
@@ -135,27 +135,27 @@ class Pipeline:
                 answer.loading = health.message or "it is still loading"
             return
         answer.engine, answer.model = description.engine, description.model
-        question = job.question
-        check_supported(question, description)
+        request = job.request
+        check_supported(request, description)
         begin = time.monotonic()
         inputs = collect_images(job, self._cameras, self._settings().frame_timeout, description)
         if inputs is None:
             return
         answer.inputs, answer.image_time = inputs, time.monotonic() - begin
         answer.notes = []
-        if question.parser == "regions" and inputs.parts > 1 and question.response_schema is not None:
-            question = replace(question, response_schema=naming_schema(question.response_schema, inputs.parts))
-        constrained = question.response_schema is None or "json_schema" in description.supports
+        if request.parser == "regions" and inputs.parts > 1 and request.response_schema is not None:
+            request = replace(request, response_schema=naming_schema(request.response_schema, inputs.parts))
+        constrained = request.response_schema is None or "json_schema" in description.supports
         answer.withheld = not constrained  # it may have to be given again, and what was streamed cannot be taken back
-        prompt = self._prompt(question, answer, constrained=constrained)
+        prompt = self._prompt(request, answer, constrained=constrained)
         notes = list(answer.notes)
-        problem = self._ask(job, question, answer, description, prompt)
+        problem = self._ask(job, request, answer, description, prompt)
         if problem and not constrained and job.error is None:
             first, answer.notes = replace(answer), notes
             answer.text, answer.reasoning, answer.finish_reason = TextBuffer(), TextBuffer(), ""
             again = f"{prompt}\n\n{again_prompt(str(first.text), problem)}"
             try:
-                problem = self._ask(job, question, answer, description, again)
+                problem = self._ask(job, request, answer, description, again)
             except EngineError as error:  # such as PromptTooLong: the first answer is what there is
                 answer.text, answer.reasoning, answer.finish_reason = first.text, first.reasoning, first.finish_reason
                 answer.notes = first.notes
@@ -164,7 +164,7 @@ class Pipeline:
             self._show(job, answer, Chunk(Stage.DECODE, str(answer.text), "", answer.completion_tokens), True)
         if problem:
             job.end(Code.BAD_RESPONSE, problem)
-        self._display.answered(question.prompt, str(answer.text), inputs.pictures, answer.regions)
+        self._display.answered(request.prompt, str(answer.text), inputs.pictures, answer.regions)
 
     def _ready(self, job: Job) -> Description | None:
         """Wait until the engine is loaded and describe it; None when the job ends first."""
@@ -178,43 +178,43 @@ class Pipeline:
         return None
 
     @staticmethod
-    def _prompt(question: Question, answer: PartialAnswer, *, constrained: bool) -> str:
+    def _prompt(request: AskRequest, answer: PartialAnswer, *, constrained: bool) -> str:
         """Compose the prompt: with the camera's field of view, and with the schema where the engine enforces none.
 
         A task describes its answer in its own words.
         """
-        prompt, own = question.prompt, answer.inputs.own
-        if question.prompt_through is not None and own:
+        prompt, own = request.prompt, answer.inputs.own
+        if request.prompt_through is not None and own:
             try:
                 view = camera_view(own[0])
             except CalibrationError as error:
                 answer.notes.append(f"the model was not told the camera's field of view: {error}")
             else:
-                prompt = prompt if view is None else question.prompt_through(view)
-        if question.parser == "regions" and answer.inputs.parts > 1:
+                prompt = prompt if view is None else request.prompt_through(view)
+        if request.parser == "regions" and answer.inputs.parts > 1:
             prompt = f"{prompt}\n{naming_prompt(answer.inputs.parts)}"
-        if not constrained and question.response_schema is not None and not question.task:
-            prompt = f"{prompt}\n\n{schema_prompt(question.response_schema)}"
+        if not constrained and request.response_schema is not None and not request.task:
+            prompt = f"{prompt}\n\n{schema_prompt(request.response_schema)}"
         return prompt
 
-    def _ask(self, job: Job, question: Question, answer: PartialAnswer, description: Description, prompt: str) -> str:
+    def _ask(self, job: Job, request: AskRequest, answer: PartialAnswer, description: Description, prompt: str) -> str:
         """Have the engine answer; returns what is wrong with the answer, "" when nothing is or the job ended."""
-        request = Request(
-            conversation(question, answer.inputs.content, prompt),
-            supported_options(question, description),
-            question.response_schema if "json_schema" in description.supports else None,
-            wanted_choices(question, description),
+        engine_request = Request(
+            conversation(request, answer.inputs.content, prompt),
+            supported_options(request, description),
+            request.response_schema if "json_schema" in description.supports else None,
+            wanted_choices(request, description),
         )
         if job.error is None:
             with self._asking(job) as engine:
-                self._stream(job, answer, request, description, engine)
+                self._stream(job, answer, engine_request, description, engine)
         if job.error is not None:
             return ""
-        answer.certainty = certainty(question, description, answer.probabilities)
+        answer.certainty = certainty(request, description, answer.probabilities)
         answer.notes += [answer.certainty.note] if answer.certainty.note else []
-        return self._read(job, question, answer)
+        return self._read(job, request, answer)
 
-    def _read(self, job: Job, question: Question, answer: PartialAnswer) -> str:
+    def _read(self, job: Job, request: AskRequest, answer: PartialAnswer) -> str:
         """Take what a complete answer says, the JSON and what it points at; returns what is wrong with it, or ""."""
 
         def report(sentence: str) -> None:
@@ -223,12 +223,12 @@ class Pipeline:
 
         text, scale = str(answer.text), cast("Scale", self._settings().coordinates)
         try:
-            if question.parser in ("regions", "regions_3d"):
+            if request.parser in ("regions", "regions_3d"):
                 answer.regions = regions_of(text, answer.inputs, scale, report, lambda: job.error is not None)
                 with suppress(ValueError):  # regions are read even from JSON that is cut off
-                    answer.json = self._validated(job, text, question.response_schema or {})
-            elif question.response_schema is not None:
-                answer.json = self._validated(job, text, question.response_schema)
+                    answer.json = self._validated(job, text, request.response_schema or {})
+            elif request.response_schema is not None:
+                answer.json = self._validated(job, text, request.response_schema)
             elif answer.inputs.pictures and points_at_something(text):
                 with suppress(GroundingError):  # nobody asked for regions
                     answer.regions = regions_of(text, answer.inputs, scale, report, lambda: job.error is not None)
@@ -256,7 +256,7 @@ class Pipeline:
             ) from error
 
     def _stream(
-        self, job: Job, answer: PartialAnswer, request: Request, description: Description, engine: EngineChain
+        self, job: Job, answer: PartialAnswer, engine_request: Request, description: Description, engine: EngineChain
     ) -> None:
         """Send the request and publish its chunks until the answer is complete or the job ends."""
         last_full_text = -float("inf")
@@ -270,14 +270,14 @@ class Pipeline:
                     full = now - last_full_text >= self._settings().full_text_interval
                     last_full_text = now if full else last_full_text
                     self._take_chunk(job, answer, item, full)
-                    self._display.writing(job.question.prompt, answer.text, answer.inputs.pictures)
+                    self._display.writing(job.request.prompt, answer.text, answer.inputs.pictures)
                     if item.finish_reason is None:
                         return
                 job.inbox.put(item)
             except Exception as error:  # noqa: BLE001 raised again where the goal gets its result
                 job.inbox.put(error)
 
-        call = engine.submit(request, description, deliver)
+        call = engine.submit(engine_request, description, deliver)
         job.interrupt = call.cancel
         if job.error is not None:
             call.cancel()

@@ -19,7 +19,7 @@ from qwen3vl_ros.engines.base import (
 )
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import State
-from qwen3vl_ros.prompts.request import Question
+from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.prompts.sandbox import Sandbox
 from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.frame_source import CameraHealth
@@ -107,7 +107,7 @@ class Scheduler:
         with self._lock:
             return [job for job in self._live.values() if job not in waiting and job not in self._unchecked]
 
-    def accept(self, job: Job, check: Callable[[], Question]) -> None:
+    def accept(self, job: Job, check: Callable[[], AskRequest]) -> None:
         """Check and queue ``job`` on the checking thread; finish it with an error where it cannot be queued.
 
         Args:
@@ -128,7 +128,7 @@ class Scheduler:
         else:
             self._checker.submit(self._check, job, check)
 
-    def _check(self, job: Job, check: Callable[[], Question]) -> None:
+    def _check(self, job: Job, check: Callable[[], AskRequest]) -> None:
         """Queue ``job`` unless it is over already. Runs on the checking thread."""
         try:
             job.checked = check()

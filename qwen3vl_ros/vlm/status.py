@@ -17,7 +17,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import Health, State
 from qwen3vl_ros.msg import Answer, VlmStatus
-from qwen3vl_ros.prompts.request import Question
+from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.ros.polling_subscription import Closed
 from qwen3vl_ros.vlm import diagnostics
 from qwen3vl_ros.vlm.deadlines import Deadlines
@@ -77,7 +77,7 @@ class Reporter:
         with self._lock:
             self._totals["accepted"] += 1
 
-    def finished(self, question: Question | None, goal_id: str, result: GoalResult) -> None:
+    def finished(self, request: AskRequest | None, goal_id: str, result: GoalResult) -> None:
         """A question has its result: count it, and publish it on ~/answers."""
         with self._lock:
             self._totals["prompt_tokens"] += result.usage.prompt_tokens
@@ -89,7 +89,7 @@ class Reporter:
             else:
                 self._totals["failed"] += 1
                 self.last_error = result.error.message
-        message = answer_message(question, goal_id, result)
+        message = answer_message(request, goal_id, result)
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.header.frame_id = first_frame_id(result.headers)
         self._answers.publish(message)

@@ -37,7 +37,7 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Usage,
 )
-from qwen3vl_ros.engines.choices import Opening
+from qwen3vl_ros.engines.choices import FirstToken
 from qwen3vl_ros.engines.llama import log
 from qwen3vl_ros.engines.llama.context import CancelledError, ImageSpan, LlamaContext, n_cells
 from qwen3vl_ros.engines.llama.files import find_model
@@ -212,9 +212,9 @@ class _Answer:
             # Reasoning is free text: the grammar begins with the answer.
             reasoning = sampler(None) if grammar and prompt.reasoning else answering
             finish: FinishReason
-            opening = Opening(request.choices)
+            first_token = FirstToken(request.choices)
 
-            def look() -> tuple[float, ...]:
+            def read_probabilities() -> tuple[float, ...]:
                 return self._vocabulary.probabilities(self._context.logits(), request.choices)
 
             try:
@@ -233,9 +233,9 @@ class _Answer:
                     written = self._context.token_bytes(token)
                     answer, thought = text.feed(written)
                     if text.reasoning:
-                        opening.again()
+                        first_token.reset()
                     elif not thinking:
-                        opening.take(written.decode("utf-8", "replace"), look)
+                        first_token.take(written.decode("utf-8", "replace"), read_probabilities)
                     if answer or thought:
                         yield Chunk(self._stage, answer, thought, self._completion_tokens)
                     if text.stopped:
@@ -249,7 +249,7 @@ class _Answer:
                 finish = "cancelled"
         answer, thought = text.finish()
         usage = self._usage()
-        yield Chunk(self._stage, answer, thought, self._completion_tokens, finish, usage, opening.probabilities)
+        yield Chunk(self._stage, answer, thought, self._completion_tokens, finish, usage, first_token.probabilities)
 
     def _read_prompt(self) -> Iterator[Chunk]:
         """Bring the KV cache to the prompt, encoding pictures that were not seen before."""

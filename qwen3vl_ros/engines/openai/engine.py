@@ -32,7 +32,7 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Usage,
 )
-from qwen3vl_ros.engines.choices import Opening, probabilities
+from qwen3vl_ros.engines.choices import FirstToken, probabilities
 from qwen3vl_ros.engines.openai.address import find_addresses, find_key
 from qwen3vl_ros.engines.openai.errors import Refused, combined
 from qwen3vl_ros.engines.openai.reply import Counts, Delta, TokenChances
@@ -243,7 +243,7 @@ class _Answer:
         # Servers know stop strings too; one that ignores them does not break the promise.
         self._text = AnswerText(request.options.stop)
         self._choices = request.choices
-        self._opening = Opening(request.choices)
+        self._first_token = FirstToken(request.choices)
         self._answer_decoder, self._reasoning_decoder = _UTF16("replace"), _UTF16("replace")
         self._stage = Stage.PREFILL
         self._n_tokens = 0
@@ -267,10 +267,10 @@ class _Answer:
         thinking = self._text.reasoning or bool(delta.reasoning)
         text, reasoning = self._text.feed(_whole_characters(self._answer_decoder, delta.text).encode())
         if self._text.reasoning:
-            self._opening.again()
+            self._first_token.reset()
         elif not thinking:
             for token in delta.tokens or (TokenChances(delta.text, ()),):
-                self._opening.take(token.text, partial(self._probabilities, token))
+                self._first_token.take(token.text, partial(self._probabilities, token))
         reasoning = _whole_characters(self._reasoning_decoder, delta.reasoning) + reasoning
         first = self._first_token_time is None
         if first:
@@ -303,7 +303,7 @@ class _Answer:
             first_token_time=self._first_token_time,
             total_time=time.monotonic() - self._started,
         )
-        return Chunk(self._stage, text, reasoning, n_tokens, finish, usage, self._opening.probabilities)
+        return Chunk(self._stage, text, reasoning, n_tokens, finish, usage, self._first_token.probabilities)
 
 
 def _servers(
