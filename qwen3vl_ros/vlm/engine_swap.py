@@ -16,8 +16,8 @@ LOAD_TIMEOUT = 600.0
 """Seconds after which an engine that still loads counts as failed."""
 
 
-class Newcomer:
-    """Engines that load while others answer. ``chain`` is theirs once :meth:`load` returned ""."""
+class PendingEngine:
+    """An engine, or a chain of them, that loads while another answers. ``chain`` is set once it starts."""
 
     def __init__(self, specs: Sequence[EngineSpec], report: Callable[[str], None], policy: Policy) -> None:
         self.chain: EngineChain | None = None
@@ -60,11 +60,11 @@ class Newcomer:
         return "" if health.state is State.READY else health.message
 
     def listen(self, listener: Callable[[Health], None]) -> None:
-        """From now on tell ``listener`` what changes."""
+        """Report changes to ``listener`` from now on."""
         self._listener = listener
 
     def close(self) -> None:
-        """Give up, from any thread."""
+        """Stop loading and end its processes. May be called from any thread."""
         self._closed.set()
         self._probe.close()
         if self.chain is not None:
@@ -72,8 +72,15 @@ class Newcomer:
             self.chain.close()
 
 
-def retire(chain: EngineChain, jobs: Sequence[Job], grace: float, reason: str) -> None:
-    """Close an engine when the jobs that it answers have ended: by themselves, or ``grace`` seconds from now."""
+def drain(chain: EngineChain, jobs: Sequence[Job], grace: float, reason: str) -> None:
+    """Let an engine finish ``jobs``, then close it.
+
+    Args:
+        chain: The engine.
+        jobs: Those that it is answering.
+        grace: Seconds after which those that are left end with PREEMPTED.
+        reason: The sentence that they end with.
+    """
     give_up = time.monotonic() + grace
     for job in jobs:
         if not job.done.wait(max(0.0, min(give_up - time.monotonic(), threading.TIMEOUT_MAX))):

@@ -35,12 +35,12 @@ from qwen3vl_ros.vlm.cameras import open_cameras
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.engine_parameters import ENGINES
 from qwen3vl_ros.vlm.engine_settings import engine_specs, policy, task_files
-from qwen3vl_ros.vlm.engine_swap import Newcomer, retire
+from qwen3vl_ros.vlm.engine_swap import PendingEngine, drain
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalReply, GoalResult, Job
 from qwen3vl_ros.vlm.messages import fill_result, request_from, task_message, timeout_of
 from qwen3vl_ros.vlm.replies import ActionReply, ServiceReply
 from qwen3vl_ros.vlm.scheduler import Scheduler
-from qwen3vl_ros.vlm.status import Reporter, View
+from qwen3vl_ros.vlm.status import NodeSnapshot, StatusPublisher
 from qwen3vl_ros.vlm.visualization import Display
 
 _FEEDBACK = QoSProfile(depth=1000)
@@ -65,12 +65,12 @@ class VlmNode(LifecycleNode):
         self._tasks = Tasks({})
         self._engine: EngineChain | None = None
         self._scheduler: Scheduler | None = None
-        self._newcomer: Newcomer | None = None
+        self._pending: PendingEngine | None = None
         self._adopting = False
         self._finalized = False
         self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
         self._deadlines = Deadlines(self._log_error)
-        self._reporter = Reporter(self, self._view, self._deadlines)
+        self._status = StatusPublisher(self, self._take_snapshot, self._deadlines)
         self._display = Display(self, self._log_error)
         group = ReentrantCallbackGroup()
         self._action_server = ActionServer(
@@ -93,19 +93,19 @@ class VlmNode(LifecycleNode):
         self._set_engine = self.create_service(SetEngine, "~/set_engine", self._on_set_engine, callback_group=group)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._read_parameters)
-        self._reporter.publish_status()
+        self._status.publish()
 
-    def _view(self) -> View:
-        newcomer = self._newcomer  # read once: other threads look, too
-        coming = "" if newcomer is None else str(newcomer)
-        return View(self._settings, self._message, self._engine, coming, self._scheduler, tuple(self._tasks))
+    def _take_snapshot(self) -> NodeSnapshot:
+        pending = self._pending  # read once: another thread may change it
+        coming = "" if pending is None else str(pending)
+        return NodeSnapshot(self._settings, self._message, self._engine, coming, self._scheduler, tuple(self._tasks))
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Start the engine's process; the model loads there while the node goes on."""
         self._settings = parameters.read(self)
-        self._reporter.set_period(self._settings.diagnostics_period)
+        self._status.set_period(self._settings.diagnostics_period)
         self._message = ""
         try:
             specs = engine_specs(self, self._settings)
@@ -135,13 +135,13 @@ class VlmNode(LifecycleNode):
             cameras,
             self._display,
             lambda: self._settings,
-            self._reporter.publish_status,
+            self._status.publish,
             self._on_finish,
             self._log_error,
         )
         self._message = ""
         self._scheduler.engine_changed()
-        self._reporter.publish_status()
+        self._status.publish()
         self._fall_back_if_failed(self._engine.health)
         return super().on_activate(state)
 
@@ -184,9 +184,9 @@ class VlmNode(LifecycleNode):
             self.trigger_activate()
 
     def _fail(self, message: str) -> None:
-        self._message = self._reporter.last_error = message
+        self._message = self._status.last_error = message
         self.get_logger().error(message)
-        self._reporter.publish_status()
+        self._status.publish()
 
     def stop_accepting(self) -> Scheduler | None:
         """Accept nothing more and end every accepted goal; returns who still works on them, if anybody does."""
@@ -198,11 +198,11 @@ class VlmNode(LifecycleNode):
         if self._scheduler is not None:
             scheduler, self._scheduler = self._scheduler, None
             scheduler.close(code, message)
-        self._reporter.publish_status()
+        self._status.publish()
 
     def _close_engine(self) -> None:
-        newcomer = self._newcomer
-        closer = threading.Thread(target=newcomer.close) if newcomer is not None else None
+        pending = self._pending
+        closer = threading.Thread(target=pending.close) if pending is not None else None
         if closer is not None:  # at the same time as the other: each may take its while
             closer.start()
         if self._engine is not None:
@@ -210,7 +210,7 @@ class VlmNode(LifecycleNode):
             engine.close()
         if closer is not None:
             closer.join()
-        self._reporter.publish_status()
+        self._status.publish()
 
     def _on_engine_change(self, health: Health) -> None:
         """On the engine's thread: tell waiting questions and everybody else."""
@@ -219,12 +219,12 @@ class VlmNode(LifecycleNode):
                 f"engine {health.description.engine} loaded {health.description.model} in {health.load_time:.1f} s"
             )
         elif health.state in (State.RESTARTING, State.FAILED):
-            self._reporter.last_error = health.message
+            self._status.last_error = health.message
             self.get_logger().error(health.message)
         scheduler = self._scheduler
         if scheduler is not None:
             scheduler.engine_changed()
-        self._reporter.publish_status()
+        self._status.publish()
         self._fall_back_if_failed(health)
 
     def _fall_back_if_failed(self, health: Health) -> None:
@@ -247,7 +247,7 @@ class VlmNode(LifecycleNode):
         """Load another engine beside the one that answers, and change over once it is ready."""
         if self._engine is None:
             problem = "the node is unconfigured: set the parameters, then configure and activate it"
-        elif self._newcomer is not None:
+        elif self._pending is not None:
             problem = "another change of the engine is under way: try again when it is over"
         else:
             problem = await self._change_engine(request)
@@ -272,29 +272,29 @@ class VlmNode(LifecycleNode):
         except (OSError, RuntimeError) as error:  # as in on_configure
             self._set_engine_parameters(before)
             return f"the parameters of the engine cannot be used: {error}"
-        newcomer = self._newcomer = Newcomer(specs, self._log_info, policy(self._settings))
-        self._log_info(f"set_engine: {newcomer}")
+        pending = self._pending = PendingEngine(specs, self._log_info, policy(self._settings))
+        self._log_info(f"set_engine: {pending}")
         try:
-            self._reporter.publish_status()
-            problem = await self._in_a_thread(newcomer.load)
+            self._status.publish()
+            problem = await self._in_a_thread(pending.load)
         finally:
-            self._newcomer = None
+            self._pending = None
         if not problem and self._engine is None:
-            newcomer.close()
+            pending.close()
             problem = "the node was cleaned up meanwhile"
         if problem:
             self._set_engine_parameters(before)
             return problem
-        assert newcomer.chain is not None
+        assert pending.chain is not None
         assert self._engine is not None
-        old, self._engine = self._engine, newcomer.chain
-        jobs = [] if self._scheduler is None else self._scheduler.use(newcomer.chain)
-        newcomer.listen(self._on_engine_change)
-        self._fall_back_if_failed(newcomer.chain.health)  # what happened before anybody listened
-        self._reporter.publish_status()
+        old, self._engine = self._engine, pending.chain
+        jobs = [] if self._scheduler is None else self._scheduler.use(pending.chain)
+        pending.listen(self._on_engine_change)
+        self._fall_back_if_failed(pending.chain.health)  # what happened before anybody listened
+        self._status.publish()
         grace = request.grace.sec + request.grace.nanosec / 1e9 or float("inf")
         reason = "the engine was changed before the answer was complete"
-        threading.Thread(target=retire, args=(old, jobs, grace, reason), name="retire-engine", daemon=True).start()
+        threading.Thread(target=drain, args=(old, jobs, grace, reason), name="drain-engine", daemon=True).start()
         return ""
 
     @staticmethod
@@ -372,7 +372,7 @@ class VlmNode(LifecycleNode):
     def _accept(self, goal: Any, reply: GoalReply) -> None:
         """Hand a question over to be checked and queued, or finish it at once with the reason why it cannot be."""
         scheduler = self._scheduler
-        self._reporter.count_accepted()
+        self._status.count_accepted()
         if scheduler is None:
             message = f"the node is not active: {self._message or 'activate it first'}"
             self._refuse(reply, GoalError(Code.ENGINE_NOT_READY, message))
@@ -389,7 +389,7 @@ class VlmNode(LifecycleNode):
     def _refuse(self, reply: GoalReply, error: GoalError) -> None:
         result = GoalResult(error)
         reply.finished(result)
-        self._reporter.finished(None, reply.goal_id, result)
+        self._status.finished(None, reply.goal_id, result)
 
     def _log_info(self, message: str) -> None:
         self.get_logger().info(message)
@@ -398,7 +398,7 @@ class VlmNode(LifecycleNode):
         self.get_logger().error(message)
 
     def _on_finish(self, job: Job, result: GoalResult) -> None:
-        self._reporter.finished(job.checked, job.reply.goal_id, result)
+        self._status.finished(job.checked, job.reply.goal_id, result)
 
     # --- parameters --------------------------------------------------------------------------------------------------
 
@@ -407,7 +407,7 @@ class VlmNode(LifecycleNode):
 
     def _read_parameters(self, _changes: Sequence[Parameter[Any]]) -> None:
         self._settings = parameters.read(self)
-        self._reporter.publish_status()
+        self._status.publish()
 
 
 def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.Result:

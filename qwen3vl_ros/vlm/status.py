@@ -31,28 +31,28 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The node as it is now. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
+class NodeSnapshot:
+    """The node's current state. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
-    ``newcomer``: in a sentence, the engine that loads to take over from ``engine``; "" = none. ``tasks``: names of the
+    ``pending``: in a sentence, the engine that loads to take over from ``engine``; "" = none. ``tasks``: names of the
     ready-made tasks.
     """
 
     settings: Settings
     message: str
     engine: EngineChain | None
-    newcomer: str
+    pending: str
     scheduler: Scheduler | None
     tasks: tuple[str, ...]
 
 
-class Reporter:
-    """Publishes what ``look`` shows. Every method may be called from any thread."""
+class StatusPublisher:
+    """Publishes ~/status, ~/answers and /diagnostics. Every method may be called from any thread."""
 
-    def __init__(self, node: Node, look: Callable[[], View], deadlines: Deadlines) -> None:
+    def __init__(self, node: Node, take_snapshot: Callable[[], NodeSnapshot], deadlines: Deadlines) -> None:
         self.last_error = ""
         self._node = node
-        self._look = look
+        self._take_snapshot = take_snapshot
         self._deadlines = deadlines
         self._totals: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -60,25 +60,25 @@ class Reporter:
         self._status = node.create_publisher(VlmStatus, "~/status", _LATCHED)
         self._answers = node.create_publisher(Answer, "~/answers", 10)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.set_period(look().settings.diagnostics_period)
+        self.set_period(take_snapshot().settings.diagnostics_period)
 
     def set_period(self, seconds: float) -> None:
-        """Publish diagnostics that often from now on, by the clock on the wall, whatever simulated time does.
+        """Publish diagnostics every ``seconds`` of wall time from now on, whatever simulated time does.
 
-        While nobody listens, every 5 s at most: then cameras are looked at, whose rate is told to whoever comes.
-        Not with a timer of the node: for each call its executor looks at all that the node has, which takes longer.
+        Without subscribers, sample every 5 s so that the frame rate is known when one connects.
+        Not with a timer of the node: for each call its executor checks every entity of the node, which takes longer.
         """
         with self._lock:
             self._period = seconds
             self._due = self._deadlines.add(time.monotonic() + seconds, self._diagnose)
 
     def count_accepted(self) -> None:
-        """A question was accepted."""
+        """Count an accepted question."""
         with self._lock:
             self._totals["accepted"] += 1
 
     def finished(self, request: AskRequest | None, goal_id: str, result: GoalResult) -> None:
-        """A question has its result: count it, and publish it on ~/answers."""
+        """Count a question that has its result, and publish it on ~/answers."""
         with self._lock:
             self._totals["prompt_tokens"] += result.usage.prompt_tokens
             self._totals["completion_tokens"] += result.usage.completion_tokens
@@ -93,19 +93,19 @@ class Reporter:
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.header.frame_id = first_frame_id(result.headers)
         self._answers.publish(message)
-        self.publish_status()
+        self.publish()
 
-    def publish_status(self) -> None:
-        """Publish the state as it is now; the lock keeps the newest one last."""
-        with self._lock:
-            view = self._look()
-            scheduler = view.scheduler
-            status = VlmStatus(message=view.message, engine=view.settings.engine, state=VlmStatus.UNCONFIGURED)
+    def publish(self) -> None:
+        """Publish the current state."""
+        with self._lock:  # serialized so that the newest state wins
+            snapshot = self._take_snapshot()
+            scheduler = snapshot.scheduler
+            status = VlmStatus(message=snapshot.message, engine=snapshot.settings.engine, state=VlmStatus.UNCONFIGURED)
             status.header.stamp = self._node.get_clock().now().to_msg()
-            if view.engine is not None:
-                health = view.engine.health
+            if snapshot.engine is not None:
+                health = snapshot.engine.health
                 status.message = "; ".join(
-                    filter(None, (health.message or view.message or health.passed_over, view.newcomer))
+                    filter(None, (health.message or snapshot.message or health.passed_over, snapshot.pending))
                 )
                 status.engine_pid = health.pid
                 status.engine_memory = health.memory
@@ -121,9 +121,9 @@ class Reporter:
                     status.state = VlmStatus.INACTIVE
                 else:
                     status.state = VlmStatus.BUSY if scheduler.running else VlmStatus.READY
-            status.tasks = list(view.tasks)
+            status.tasks = list(snapshot.tasks)
             if scheduler is not None:
-                status.queue_length, status.queue_capacity = scheduler.waiting, view.settings.queue_size
+                status.queue_length, status.queue_capacity = scheduler.waiting, snapshot.settings.queue_size
             status.goals_accepted = self._totals["accepted"]
             status.goals_succeeded = self._totals["succeeded"]
             status.goals_failed = self._totals["failed"]
@@ -146,11 +146,11 @@ class Reporter:
             self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
-        view, name = self._look(), self._node.get_fully_qualified_name()
-        settings, scheduler = view.settings, view.scheduler
+        snapshot, name = self._take_snapshot(), self._node.get_fully_qualified_name()
+        settings, scheduler = snapshot.settings, snapshot.scheduler
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
-        health = Health(State.CLOSED, view.message) if view.engine is None else view.engine.health
+        health = Health(State.CLOSED, snapshot.message) if snapshot.engine is None else snapshot.engine.health
         chosen = settings.engines != described()["engines"].default
         array.status.append(diagnostics.engine_status(name, settings.engine, health, chosen=chosen))
         if scheduler is not None:
