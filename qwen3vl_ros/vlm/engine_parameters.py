@@ -74,7 +74,7 @@ class Openai:
     first_token_timeout: float = number(60.0, 0.1, 3600.0, "Seconds from a request to the first token.")
     token_timeout: float = number(20.0, 0.1, 3600.0, "Seconds from one token to the next.")
     retries: int = number(
-        2, 0, 20, "Times that a request without an answer yet is sent again, after 429, 5xx or a lost connection."
+        2, 0, 20, "Maximum number of retries before the first token, after 429, 5xx or a lost connection."
     )
     retry_dead_after: float = number(30.0, 0.1, 3600.0, "Seconds after which an address that was dead is tried again.")
 

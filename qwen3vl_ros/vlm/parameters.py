@@ -90,7 +90,7 @@ class Settings:
         2.0,
         0.001,
         _FOREVER,
-        "Greatest age of a frame when it is picked, seconds, where a goal does not say.",
+        "Default maximum frame age in seconds.",
         live=True,
     )
     frame_timeout: float = number(
