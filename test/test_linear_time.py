@@ -39,7 +39,7 @@ from qwen3vl_ros.vision.fit import plan_fit
 from qwen3vl_ros.vision.grounding import GroundingError, parse_regions
 from qwen3vl_ros.vision.lenient_json import NUMBER
 from qwen3vl_ros.vision.tiles import merged, tiles
-from qwen3vl_ros.vlm.regions import points_at_something
+from qwen3vl_ros.vlm.regions import mentions_regions
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -166,7 +166,7 @@ FUNCTIONS: dict[str, Callable[[Any], object]] = {
     "NUMBER": NUMBER.fullmatch,
     "parse_regions": quiet(lambda text: parse_regions(text, [FIT]), GroundingError),
     "merged": lambda text: merged(parse_regions(text, TILES).regions, TILES),
-    "points_at_something": points_at_something,
+    "mentions_regions": mentions_regions,
     "annotate": lambda text: annotate(PICTURE, text, text),
     "parse_slots": quiet(parse_slots, BadRequest),
     "short": short,
@@ -260,9 +260,9 @@ FAMILIES: list[tuple[str, Any]] = [
     ("parse_regions", lambda n: "<ref> " + "a" * 400 * n + "</ref>" + "<box>(1,1),(2,2)" * n),
     ("parse_regions", lambda n: "<ref> " + "a" * 400 * n + "</ref>" + "<box>(1,1),(9,5000)" * n),
     ("merged", lambda n: json.dumps([{"bbox_2d": [i % 999, 1, 999, 9], "image": 1 + i % 2} for i in range(n)])),
-    ("points_at_something", repeated("<point")),
-    ("points_at_something", repeated("bbox_")),
-    ("points_at_something", repeated("<|box_start")),
+    ("mentions_regions", repeated("<point")),
+    ("mentions_regions", repeated("bbox_")),
+    ("mentions_regions", repeated("<|box_start")),
     # Text to look at.
     ("annotate", repeated("a")),
     ("annotate", repeated("a ")),

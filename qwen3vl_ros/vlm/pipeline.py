@@ -27,7 +27,7 @@ from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE, Camera
 from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
-from qwen3vl_ros.vlm.regions import camera_view, points_at_something, regions_of
+from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of
 from qwen3vl_ros.vlm.visualization import Display
 
 RESULT_GRACE = 0.25
@@ -215,7 +215,7 @@ class Pipeline:
         return self._read(job, request, answer)
 
     def _read(self, job: Job, request: AskRequest, answer: PartialAnswer) -> str:
-        """Take what a complete answer says, the JSON and what it points at; returns what is wrong with it, or ""."""
+        """Parse the JSON and the regions of a complete answer; returns what is wrong with it, or ""."""
 
         def report(sentence: str) -> None:
             answer.notes.append(sentence)
@@ -229,7 +229,7 @@ class Pipeline:
                     answer.json = self._validated(job, text, request.response_schema or {})
             elif request.response_schema is not None:
                 answer.json = self._validated(job, text, request.response_schema)
-            elif answer.inputs.pictures and points_at_something(text):
+            elif answer.inputs.pictures and mentions_regions(text):
                 with suppress(GroundingError):  # nobody asked for regions
                     answer.regions = regions_of(text, answer.inputs, scale, report, lambda: job.error is not None)
         except ValueError as error:

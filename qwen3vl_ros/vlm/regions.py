@@ -1,4 +1,4 @@
-"""From an answer's text to the things it points at: in pixels of the original pictures, and in metres."""
+"""Reads the regions of an answer: in pixels of the original pictures, and in metres."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vision.tiles import merged
 from qwen3vl_ros.vlm.images import InputImages, Picture
 
-_POINTS = re.compile(r"bbox_?[23]d|point_?2d|polygon|<box>|<quad>|<\|box_start\||<points?\b", re.IGNORECASE)
-"""What an answer has that points at something, although nobody asked with a task."""
+_REGION_MARKS = re.compile(r"bbox_?[23]d|point_?2d|polygon|<box>|<quad>|<\|box_start\||<points?\b", re.IGNORECASE)
+"""Marks a region in an answer to a question without a task."""
 
 
 def camera_view(picture: Picture) -> CameraView | None:
@@ -38,20 +38,28 @@ def camera_view(picture: Picture) -> CameraView | None:
     return CameraView(*fit.fitted_size, fx=fx, fy=fy, cx=cx, cy=cy)
 
 
-def points_at_something(text: str) -> bool:
-    """Whether an answer to a question without a task is to be read as one that points."""
-    return _POINTS.search(text) is not None
+def mentions_regions(text: str) -> bool:
+    """Whether an answer to a question without a task is to be parsed for regions."""
+    return _REGION_MARKS.search(text) is not None
 
 
 def regions_of(
     text: str, inputs: InputImages, scale: Scale, report: Callable[[str], None], ended: Callable[[], bool]
 ) -> tuple[Region, ...]:
-    """What ``text`` points at, with positions where the picture has depth; ``report`` is told what is left out and why.
+    """Parse the regions of ``text``, and measure the position of each where its picture has depth.
 
     Measuring takes milliseconds for each region, of which a model that repeats itself writes hundreds: none is
     measured once ``ended()`` is true.
 
-    Raises :class:`qwen3vl_ros.vision.grounding.GroundingError` when it points at nothing that can be used.
+    Args:
+        text: The answer.
+        inputs: The images that it is about.
+        scale: Unit of its coordinates.
+        report: Takes a sentence for each region that is left out.
+        ended: Whether the goal ended meanwhile.
+
+    Raises:
+        GroundingError: It has no region that can be used.
     """
     grounding = parse_regions(text, [fit for picture in inputs.own for fit in picture.fits], scale)
     for sentence in grounding.skipped:
