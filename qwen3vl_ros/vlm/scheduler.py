@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
 
 from qwen3vl_ros.engines.base import (
     EngineNotReady,
@@ -23,7 +24,6 @@ from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.prompts.sandbox import Sandbox
 from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.frame_source import CameraHealth
-from qwen3vl_ros.vlm.goal_queue import GoalQueue
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.pipeline import PartialAnswer, Pipeline
@@ -31,6 +31,70 @@ from qwen3vl_ros.vlm.visualization import Display
 
 _MOST_UNCHECKED = 64
 """Goals that may wait to be checked. A check takes 0.1 ms, with the worst of schemas 1 s."""
+
+
+class Prioritized(Protocol):
+    """What a :class:`GoalQueue` holds."""
+
+    @property
+    def priority(self) -> int:
+        """Higher is served first."""
+        ...
+
+
+T = TypeVar("T", bound=Prioritized)
+
+
+class GoalQueue(Generic[T]):
+    """A thread-safe bounded priority queue whose items can be withdrawn while they wait.
+
+    Bounded by ``capacity``, which may change at any time; items that are in stay in. A handful of items at most:
+    operations are linear in their number.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._items: list[T] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: T) -> bool:
+        """Add ``item`` behind those of its priority; False when the queue is full or closed."""
+        with self._changed:
+            if self._closed or len(self._items) >= self.capacity:
+                return False
+            index = next((i for i, other in enumerate(self._items) if other.priority < item.priority), len(self._items))
+            self._items.insert(index, item)
+            self._changed.notify()
+            return True
+
+    def take(self) -> T | None:
+        """Wait for the next item and remove it; None once the queue is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed)
+            return self._items.pop(0) if self._items else None
+
+    def withdraw(self, item: T) -> bool:
+        """Remove ``item``, wherever it stands; False when it is no longer in."""
+        with self._changed:
+            if item in self._items:
+                self._items.remove(item)
+                return True
+            return False
+
+    def waiting(self) -> list[T]:
+        """All items, next one first."""
+        with self._changed:
+            return list(self._items)
+
+    def close(self) -> None:
+        """Accept no more items; :meth:`take` returns the rest, then None."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 class Scheduler:

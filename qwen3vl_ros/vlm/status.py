@@ -1,4 +1,4 @@
-"""What the node tells others: the latched status, diagnostics, and every question with its answer."""
+"""Publishes what the node reports: the latched status, diagnostics, and every question with its answer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
@@ -19,9 +19,8 @@ from qwen3vl_ros.engines.process import Health, State
 from qwen3vl_ros.msg import Answer, VlmStatus
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.ros.polling_subscription import Closed
-from qwen3vl_ros.vlm import diagnostics
 from qwen3vl_ros.vlm.deadlines import Deadlines
-from qwen3vl_ros.vlm.frame_source import SAMPLE_PERIOD
+from qwen3vl_ros.vlm.frame_source import SAMPLE_PERIOD, CameraHealth
 from qwen3vl_ros.vlm.job import Code, GoalResult, first_frame_id
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings, described
@@ -152,12 +151,93 @@ class StatusPublisher:
         array.header.stamp = self._node.get_clock().now().to_msg()
         health = Health(State.CLOSED, snapshot.message) if snapshot.engine is None else snapshot.engine.health
         chosen = settings.engines != described()["engines"].default
-        array.status.append(diagnostics.engine_status(name, settings.engine, health, chosen=chosen))
+        array.status.append(_engine_diagnostics(name, settings.engine, health, chosen=chosen))
         if scheduler is not None:
             for camera, camera_health in scheduler.camera_health().items():
-                array.status.append(diagnostics.camera_status(name, camera, camera_health, settings.max_frame_age))
+                array.status.append(_camera_diagnostics(name, camera, camera_health, settings.max_frame_age))
         waiting, running = (0, 0) if scheduler is None else (scheduler.waiting, len(scheduler.running))
         array.status.append(
-            diagnostics.queue_status(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)
+            _queue_diagnostics(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)
         )
         self._diagnostics.publish(array)
+
+
+# --- diagnostics ------------------------------------------------------------------------------------------------------
+# ``node`` is its full name. A status is named after its last part, as tools show it; the value "node" has all of it,
+# for tools that listen to several robots.
+
+
+def _camera_diagnostics(node: str, name: str, camera: CameraHealth, max_frame_age: float) -> DiagnosticStatus:
+    """ERROR when frames cannot arrive, WARN when the newest is too old to be used."""
+    if camera.problem:
+        level, message = DiagnosticStatus.ERROR, camera.problem
+    elif camera.age is None:
+        level, message = DiagnosticStatus.ERROR, f"no frame has arrived on {camera.topic}"
+    elif camera.age > max_frame_age:
+        level, message = DiagnosticStatus.WARN, f"the newest frame is {camera.age:.1f} s old"
+    elif camera.age < -max_frame_age:
+        level, message = DiagnosticStatus.WARN, f"the newest frame is stamped {-camera.age:.1f} s in the future"
+    else:
+        level, message = DiagnosticStatus.OK, "frames arrive"
+    return _diagnostics_of(
+        node,
+        f"camera {name}".rstrip(),
+        level,
+        message,
+        {
+            "topic": camera.topic,
+            "publishers": camera.publishers,
+            "rate (Hz)": "unknown" if camera.rate is None else f"{camera.rate:.1f}",
+            "age of the newest frame (s)": "none" if camera.age is None else f"{camera.age:.3f}",
+        },
+    )
+
+
+def _engine_diagnostics(node: str, name: str, health: Health, *, chosen: bool) -> DiagnosticStatus:
+    """ERROR when no answer can come, WARN while it loads or restarts, or when a better one is out.
+
+    ``chosen``: somebody listed the engines. Where nobody did, one that is not there is nothing to worry about.
+    """
+    level = {
+        State.READY: DiagnosticStatus.OK,
+        State.LOADING: DiagnosticStatus.WARN,
+        State.RESTARTING: DiagnosticStatus.WARN,
+    }.get(health.state, DiagnosticStatus.ERROR)
+    if level == DiagnosticStatus.OK and chosen and health.passed_over:
+        level = DiagnosticStatus.WARN
+    description = health.description
+    return _diagnostics_of(
+        node,
+        "engine",
+        level,
+        health.message or health.passed_over or health.state.value,
+        {
+            "engine": name if description is None else description.engine,
+            "model": "" if description is None else description.model,
+            "state": health.state.value,
+            "pid": health.pid,
+            "memory (MB)": f"{health.memory / 1e6:.0f}",
+            "load time (s)": f"{health.load_time:.2f}",
+            "restarts": health.restarts,
+        },
+    )
+
+
+def _queue_diagnostics(
+    node: str, waiting: int, capacity: int, running: int, totals: Mapping[str, int], last_error: str
+) -> DiagnosticStatus:
+    """WARN when the next goal would be refused."""
+    full = capacity > 0 and waiting >= capacity
+    return _diagnostics_of(
+        node,
+        "queue",
+        DiagnosticStatus.WARN if full else DiagnosticStatus.OK,
+        "full: the next goal ends with BUSY" if full else "goals are accepted",
+        {"waiting": waiting, "capacity": capacity, "running": running, **totals, "last error": last_error},
+    )
+
+
+def _diagnostics_of(node: str, part: str, level: bytes, message: str, values: Mapping[str, object]) -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in {**values, "node": node}.items()]
+    name = f"{node.rpartition('/')[2]}: {part}"
+    return DiagnosticStatus(name=name, hardware_id="", level=level, message=message, values=pairs)
