@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
@@ -20,7 +20,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.engines.base import BadRequest
@@ -33,9 +32,8 @@ from qwen3vl_ros.srv import Ask, ListTasks, SetEngine
 from qwen3vl_ros.vlm import parameters
 from qwen3vl_ros.vlm.cameras import open_cameras
 from qwen3vl_ros.vlm.deadlines import Deadlines
-from qwen3vl_ros.vlm.engine_parameters import ENGINES
 from qwen3vl_ros.vlm.engine_settings import engine_specs, policy, task_files
-from qwen3vl_ros.vlm.engine_swap import PendingEngine, drain
+from qwen3vl_ros.vlm.engine_swap import EngineSwap, PendingEngine
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalReply, GoalResult, Job
 from qwen3vl_ros.vlm.messages import fill_result, request_from, task_message, timeout_of
 from qwen3vl_ros.vlm.replies import ActionReply, ServiceReply
@@ -65,11 +63,17 @@ class VlmNode(LifecycleNode):
         self._tasks = Tasks({})
         self._engine: EngineChain | None = None
         self._scheduler: Scheduler | None = None
-        self._pending: PendingEngine | None = None
-        self._adopting = False
         self._finalized = False
         self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
         self._deadlines = Deadlines(self._log_error)
+        self._swap = EngineSwap(
+            self,
+            executor,
+            lambda: self._settings,
+            lambda: self._engine,
+            self._take_over,
+            lambda: self._status.publish(),
+        )
         self._status = StatusPublisher(self, self._take_snapshot, self._deadlines)
         self._display = Display(self, self._log_error)
         group = ReentrantCallbackGroup()
@@ -90,13 +94,13 @@ class VlmNode(LifecycleNode):
         )
         self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
         self._list_tasks = self.create_service(ListTasks, "~/list_tasks", self._on_list_tasks, callback_group=group)
-        self._set_engine = self.create_service(SetEngine, "~/set_engine", self._on_set_engine, callback_group=group)
+        self._set_engine = self.create_service(SetEngine, "~/set_engine", self._swap.serve, callback_group=group)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._read_parameters)
         self._status.publish()
 
     def _take_snapshot(self) -> NodeSnapshot:
-        pending = self._pending  # read once: another thread may change it
+        pending = self._swap.pending  # read once: another thread may change it
         coming = "" if pending is None else str(pending)
         return NodeSnapshot(self._settings, self._message, self._engine, coming, self._scheduler, tuple(self._tasks))
 
@@ -201,7 +205,7 @@ class VlmNode(LifecycleNode):
         self._status.publish()
 
     def _close_engine(self) -> None:
-        pending = self._pending
+        pending = self._swap.pending
         closer = threading.Thread(target=pending.close) if pending is not None else None
         if closer is not None:  # at the same time as the other: each may take its while
             closer.start()
@@ -241,50 +245,8 @@ class VlmNode(LifecycleNode):
             self.trigger_deactivate()
         self.trigger_cleanup()
 
-    # --- another engine while questions come -------------------------------------------------------------------------
-
-    async def _on_set_engine(self, request: SetEngine.Request, response: SetEngine.Response) -> SetEngine.Response:
-        """Load another engine beside the one that answers, and change over once it is ready."""
-        if self._engine is None:
-            problem = "the node is unconfigured: set the parameters, then configure and activate it"
-        elif self._pending is not None:
-            problem = "another change of the engine is under way: try again when it is over"
-        else:
-            problem = await self._change_engine(request)
-        description = None if self._engine is None else self._engine.health.description
-        if description is not None:
-            response.engine, response.model = description.engine, description.model
-        response.success = not problem
-        response.message = problem or f"engine {response.engine} answers with {response.model}"
-        self._log_info(f"set_engine: {response.message}")
-        return response
-
-    async def _change_engine(self, request: SetEngine.Request) -> str:
-        """Why it was not done; "" when it was."""
-        changes = self._wanted_parameters(request)
-        if problem := self._without_effect(request, changes):
-            return problem
-        before = {name: self.get_parameter(name).value if self.has_parameter(name) else None for name in changes}
-        if problem := self._set_engine_parameters(changes):
-            return problem
-        try:
-            specs = engine_specs(self, self._settings)
-        except (OSError, RuntimeError) as error:  # as in on_configure
-            self._set_engine_parameters(before)
-            return f"the parameters of the engine cannot be used: {error}"
-        pending = self._pending = PendingEngine(specs, self._log_info, policy(self._settings))
-        self._log_info(f"set_engine: {pending}")
-        try:
-            self._status.publish()
-            problem = await self._in_a_thread(pending.load)
-        finally:
-            self._pending = None
-        if not problem and self._engine is None:
-            pending.close()
-            problem = "the node was cleaned up meanwhile"
-        if problem:
-            self._set_engine_parameters(before)
-            return problem
+    def _take_over(self, pending: PendingEngine) -> tuple[EngineChain, list[Job]]:
+        """Answer with the engine that has loaded; returns the previous one and the jobs that it is answering."""
         assert pending.chain is not None
         assert self._engine is not None
         old, self._engine = self._engine, pending.chain
@@ -292,58 +254,7 @@ class VlmNode(LifecycleNode):
         pending.listen(self._on_engine_change)
         self._fall_back_if_failed(pending.chain.health)  # what happened before anybody listened
         self._status.publish()
-        grace = request.grace.sec + request.grace.nanosec / 1e9 or float("inf")
-        reason = "the engine was changed before the answer was complete"
-        threading.Thread(target=drain, args=(old, jobs, grace, reason), name="drain-engine", daemon=True).start()
-        return ""
-
-    @staticmethod
-    def _without_effect(request: SetEngine.Request, changes: Mapping[str, Any]) -> str:
-        """Why the request asks for something that no engine would be told, or ""."""
-        engine = changes.get("engine", parameters.AUTO)
-        for name in ("model", "mmproj"):
-            if getattr(request, name) and engine == parameters.AUTO:
-                return f"{name}: engine auto has none of its own: name the engine that is to use it"
-            if getattr(request, name) and engine in ENGINES and f"{engine}.{name}" not in parameters.described():
-                return f"{name}: engine {engine!r} has no such parameter; leave it empty"
-        return ""
-
-    def _wanted_parameters(self, request: SetEngine.Request) -> dict[str, Any]:
-        engine = request.engine
-        if not engine:
-            health = None if self._engine is None else self._engine.health
-            engine = health.description.engine if health and health.description else self._settings.engine
-        wanted = {"engine": engine, f"{engine}.model": request.model, f"{engine}.mmproj": request.mmproj}
-        return {name: value for name, value in wanted.items() if value}
-
-    def _set_engine_parameters(self, values: Mapping[str, Any]) -> str:
-        """Set them although the node is configured; why not, or ""."""
-        self._adopting = True
-        try:
-            for name, value in values.items():
-                if value is None:
-                    self.undeclare_parameter(name)
-                elif not self.has_parameter(name):
-                    self.declare_parameter(name, value)
-            known = [Parameter(name, value=value) for name, value in values.items() if value is not None]
-            return str(self.set_parameters_atomically(known).reason)
-        finally:
-            self._adopting = False
-
-    async def _in_a_thread(self, function: Callable[[], str]) -> str:
-        """What ``function``, which blocks, returns."""
-        outcome: Future[str] = Future(executor=self._executor)
-
-        def run() -> None:
-            try:
-                result = function()
-            except Exception as error:  # noqa: BLE001 the caller of the service gets it as a sentence
-                result = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
-            outcome.set_result(result)
-            self._executor.wake()  # it looks at who waits for an outcome only when it is awake
-
-        threading.Thread(target=run, name="set-engine", daemon=True).start()
-        return (await outcome) or ""
+        return old, jobs
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
@@ -403,7 +314,7 @@ class VlmNode(LifecycleNode):
     # --- parameters --------------------------------------------------------------------------------------------------
 
     def _check_parameters(self, changes: Sequence[Parameter[Any]]) -> SetParametersResult:
-        return parameters.check(changes, configured=self._engine is not None and not self._adopting)
+        return parameters.check(changes, configured=self._engine is not None and not self._swap.adopting)
 
     def _read_parameters(self, _changes: Sequence[Parameter[Any]]) -> None:
         self._settings = parameters.read(self)
