@@ -40,6 +40,10 @@ VALIDATION_TIME = 3.0
 """Time limit of validating an answer against its schema, seconds; without a malicious schema it takes 1 ms."""
 
 
+class BadAnswer(Exception):
+    """The answer is not what was asked for; the text says what is wrong with it."""
+
+
 @dataclass(slots=True)
 class PartialAnswer:
     """What is known of an answer while it is generated."""
@@ -148,22 +152,15 @@ class Pipeline:
         constrained = request.response_schema is None or "json_schema" in description.supports
         answer.withheld = not constrained  # it may have to be given again, and what was streamed cannot be taken back
         prompt = self._prompt(request, answer, constrained=constrained)
-        notes = list(answer.notes)
-        problem = self._ask(job, request, answer, description, prompt)
-        if problem and not constrained and job.error is None:
-            first, answer.notes = replace(answer), notes
-            answer.text, answer.reasoning, answer.finish_reason = TextBuffer(), TextBuffer(), ""
-            again = f"{prompt}\n\n{again_prompt(str(first.text), problem)}"
-            try:
-                problem = self._ask(job, request, answer, description, again)
-            except EngineError as error:  # such as PromptTooLong: the first answer is what there is
-                answer.text, answer.reasoning, answer.finish_reason = first.text, first.reasoning, first.finish_reason
-                answer.notes = first.notes
-                problem = f"{problem}; asking again failed: {error}"
+        problem: BadAnswer | None = None
+        try:
+            self._ask_until_valid(job, request, answer, description, prompt)
+        except BadAnswer as error:
+            problem = error
         if answer.withheld and answer.text:
             self._show(job, answer, Chunk(Stage.DECODE, str(answer.text), "", answer.completion_tokens), True)
-        if problem:
-            job.end(Code.BAD_RESPONSE, problem)
+        if problem is not None:
+            job.end(Code.BAD_RESPONSE, str(problem))
         self._display.answered(request.prompt, str(answer.text), inputs.pictures, answer.regions)
 
     def _ready(self, job: Job) -> Description | None:
@@ -197,8 +194,32 @@ class Pipeline:
             prompt = f"{prompt}\n\n{schema_prompt(request.response_schema)}"
         return prompt
 
-    def _ask(self, job: Job, request: AskRequest, answer: PartialAnswer, description: Description, prompt: str) -> str:
-        """Have the engine answer; returns what is wrong with the answer, "" when nothing is or the job ended."""
+    def _ask_until_valid(
+        self, job: Job, request: AskRequest, answer: PartialAnswer, description: Description, prompt: str
+    ) -> None:
+        """Ask, and once more if the answer breaks a schema that the engine does not enforce.
+
+        Raises:
+            BadAnswer: The second answer is not valid either, or none could be had.
+        """
+        notes = list(answer.notes)
+        try:
+            self._ask(job, request, answer, description, prompt)
+        except BadAnswer as problem:
+            if not answer.withheld or job.error is not None:
+                raise
+            first, answer.notes = replace(answer), notes
+            answer.text, answer.reasoning, answer.finish_reason = TextBuffer(), TextBuffer(), ""
+            again = f"{prompt}\n\n{again_prompt(str(first.text), str(problem))}"
+            try:
+                self._ask(job, request, answer, description, again)
+            except EngineError as error:  # such as PromptTooLong: the first answer is what there is
+                answer.text, answer.reasoning, answer.finish_reason = first.text, first.reasoning, first.finish_reason
+                answer.notes = first.notes
+                raise BadAnswer(f"{problem}; asking again failed: {error}") from error
+
+    def _ask(self, job: Job, request: AskRequest, answer: PartialAnswer, description: Description, prompt: str) -> None:
+        """Stream the engine's answer and parse it, unless the job ends before. Raises :class:`BadAnswer`."""
         engine_request = Request(
             conversation(request, answer.inputs.content, prompt),
             supported_options(request, description),
@@ -209,13 +230,13 @@ class Pipeline:
             with self._asking(job) as engine:
                 self._stream(job, answer, engine_request, description, engine)
         if job.error is not None:
-            return ""
+            return
         answer.certainty = certainty(request, description, answer.probabilities)
         answer.notes += [answer.certainty.note] if answer.certainty.note else []
-        return self._read(job, request, answer)
+        self._read(job, request, answer)
 
-    def _read(self, job: Job, request: AskRequest, answer: PartialAnswer) -> str:
-        """Parse the JSON and the regions of a complete answer; returns what is wrong with it, or ""."""
+    def _read(self, job: Job, request: AskRequest, answer: PartialAnswer) -> None:
+        """Parse the JSON and the regions of a complete answer. Raises :class:`BadAnswer`."""
 
         def report(sentence: str) -> None:
             answer.notes.append(sentence)
@@ -233,8 +254,7 @@ class Pipeline:
                 with suppress(GroundingError):  # nobody asked for regions
                     answer.regions = regions_of(text, answer.inputs, scale, report, lambda: job.error is not None)
         except ValueError as error:
-            return str(error)
-        return ""
+            raise BadAnswer(str(error)) from error
 
     def _validated(self, job: Job, text: str, schema: Mapping[str, Any]) -> str:
         """The JSON of an answer, "" when the job ended before it was checked. Raises ValueError, BadRequest."""
