@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,7 +13,7 @@ from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
-from qwen3vl_ros.engines.base import BadRequest, FitMode
+from qwen3vl_ros.engines.base import BadRequest, Cancel, FitMode
 from qwen3vl_ros.ros.polling_subscription import Closed
 from qwen3vl_ros.vision.fit import Rotation
 from qwen3vl_ros.vlm.frame_source import CameraHealth, Frame, FrameSource, Samples
@@ -59,40 +59,32 @@ class Camera:
         self._recent: collections.deque[Frame] = collections.deque(maxlen=_DEPTH_HISTORY)
         self._calibration: dict[str, CameraInfo] = {}
 
-    def wait(
-        self,
-        not_before: int,
-        max_age: float,
-        deadline: float,
-        ended: Callable[[], bool],
-        on_interrupt: Callable[[Callable[[], None]], None],
-    ) -> Frame | None:
-        """As :meth:`FrameSource.wait`, one caller after the other; ``on_interrupt`` is told how to end the wait."""
-        while not self._lock.acquire(timeout=_POLL_PERIOD):  # another question looks through this camera
-            if ended():
+    def wait(self, not_before: int, max_age: float, deadline: float, cancel: Cancel) -> Frame | None:
+        """As :meth:`FrameSource.wait`, one caller after the other; None once ``cancel`` is set."""
+        while not self._lock.acquire(timeout=_POLL_PERIOD):  # another question waits for this camera
+            if cancel.is_set():
                 return None
         try:
-            on_interrupt(self.frames.interrupt)
-            return self.frames.wait(not_before, max_age, deadline, ended)
+            with cancel.calling(self.frames.interrupt):
+                return self.frames.wait(not_before, max_age, deadline, cancel.is_set)
         finally:
-            on_interrupt(lambda: None)
             self._lock.release()
 
-    def depth_of(self, frame: Frame, tolerance: float, give_up: float, ended: Callable[[], bool]) -> Depth:
+    def depth_of(self, frame: Frame, tolerance: float, give_up: float, cancel: Cancel) -> Depth:
         """The depth picture taken at most ``tolerance`` seconds from ``frame``.
 
-        Waits for it until ``give_up`` (time.monotonic() seconds), or until ``ended()`` is true.
+        Waits for it until ``give_up`` (time.monotonic() seconds), or until ``cancel`` is set.
         """
         if not self._depth.publishers:
             return Depth(missing=f"nobody publishes {self._depth.topic}")
         try:
             while not self._depth_lock.acquire(timeout=_POLL_PERIOD):  # another question measures with this camera
-                if ended():
+                if cancel.is_set():
                     return Depth(missing="the question ended meanwhile")
             try:
-                nearest = self._nearest_depth(frame.stamp, give_up, ended)
-                colour_info = self._newest_info(self._info, give_up, ended)
-                depth_info = self._newest_info(self._depth_info, 0.0, ended) or colour_info
+                nearest = self._nearest_depth(frame.stamp, give_up, cancel)
+                colour_info = self._newest_info(self._info, give_up, cancel)
+                depth_info = self._newest_info(self._depth_info, 0.0, cancel) or colour_info
             finally:
                 self._depth_lock.release()
         except Closed:
@@ -113,7 +105,7 @@ class Camera:
         """The newest that came; None while none did, and once the camera is closed."""
         try:
             with self._depth_lock:
-                return self._newest_info(self._info, 0.0, lambda: False)
+                return self._newest_info(self._info, 0.0, Cancel())
         except Closed:
             return None
 
@@ -126,19 +118,19 @@ class Camera:
         for source in (self.frames, self._info, self._depth, self._depth_info):
             source.close()
 
-    def _nearest_depth(self, stamp: int, give_up: float, ended: Callable[[], bool]) -> Frame | None:
+    def _nearest_depth(self, stamp: int, give_up: float, cancel: Cancel) -> Frame | None:
         while True:
             self._recent.extend(self._depth.take())
             if self._recent and self._recent[-1].stamp >= stamp:
                 break
-            if not _wait(self._depth, give_up, ended):
+            if not _wait(self._depth, give_up, cancel):
                 break
         return min(self._recent, key=lambda frame: abs(frame.stamp - stamp), default=None)
 
-    def _newest_info(self, source: Samples, give_up: float, ended: Callable[[], bool]) -> CameraInfo | None:
+    def _newest_info(self, source: Samples, give_up: float, cancel: Cancel) -> CameraInfo | None:
         samples = source.take()
         known = self._calibration.get(source.topic)
-        if not samples and known is None and source.publishers and _wait(source, give_up, ended):
+        if not samples and known is None and source.publishers and _wait(source, give_up, cancel):
             samples = source.take()
         if samples:
             known = deserialize_message(samples[-1].serialized, CameraInfo)
@@ -146,9 +138,9 @@ class Camera:
         return known
 
 
-def _wait(source: Samples, give_up: float, ended: Callable[[], bool]) -> bool:
-    """Wait until ``source`` has a message; False at ``give_up``, or once ``ended()``."""
-    while not ended() and (left := give_up - time.monotonic()) > 0:
+def _wait(source: Samples, give_up: float, cancel: Cancel) -> bool:
+    """Wait until ``source`` has a message; False at ``give_up``, or once ``cancel`` is set."""
+    while not cancel.is_set() and (left := give_up - time.monotonic()) > 0:
         if source.wait(min(left, _POLL_PERIOD)):
             return True
     return False

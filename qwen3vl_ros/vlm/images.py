@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from qwen3vl_ros.engines.base import BadRequest, Description, Image, ImageInput, Stage
+from qwen3vl_ros.engines.base import BadRequest, Cancel, Description, Image, ImageInput, Stage
 from qwen3vl_ros.prompts.request import AskRequest, pictures_in
 from qwen3vl_ros.vision.compressed import decode
 from qwen3vl_ros.vision.encodings import to_rgb
@@ -41,10 +41,10 @@ class Picture:
         """(width, height) in pixels."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
-    def fetch_depth(self, tolerance: float, give_up: float, ended: Callable[[], bool]) -> None:
-        """Take the depth picture of the frame's moment, once; waits for it until ``give_up`` or ``ended()``."""
+    def fetch_depth(self, tolerance: float, give_up: float, cancel: Cancel) -> None:
+        """Take the depth picture of the frame's moment, once; waits for it until ``give_up`` or ``cancel``."""
         if self.camera is not None and self.frame is not None and self.depth == Depth():
-            self.depth = self.camera.depth_of(self.frame, tolerance, give_up, ended)
+            self.depth = self.camera.depth_of(self.frame, tolerance, give_up, cancel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def collect_images(
         job.reply.progress(Progress(Stage.WAITING_FRAME))
         deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
         for camera in chosen(cameras, request.cameras):
-            frame = _frame(job, camera, deadline)
+            frame = camera.wait(request.not_before, request.max_frame_age, deadline, job.cancellation)
             if frame is None:
                 return None
             # A part has another field of view than the camera: of no use to a model that is to guess metres.
@@ -166,15 +166,3 @@ def _announcement(number: int, source: _Source, part: int) -> str:
     words += [f"row {row + 1} of {rows}"] if rows > 1 else []
     words += [f"column {column + 1} of {columns}"] if columns > 1 else []
     return ", ".join(words) + ": "
-
-
-def _frame(job: Job, camera: Camera, deadline: float) -> Frame | None:
-    """A fresh frame; None when the job ended before. Raises :class:`NoFrame` at ``deadline``."""
-    request = job.request
-
-    def interrupted_by(interrupt: Callable[[], None]) -> None:
-        job.interrupt = interrupt
-
-    return camera.wait(
-        request.not_before, request.max_frame_age, deadline, lambda: job.error is not None, interrupted_by
-    )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.engines.base import Chunk, Stage, Usage
+from qwen3vl_ros.engines.base import Cancel, Chunk, Stage, Usage
 from qwen3vl_ros.prompts.probability import Certainty
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vision.region import Region
@@ -85,8 +85,9 @@ class Job:
     """A question, its deadline, and the one way to end it early.
 
     Cancel, time-out, preemption and shutdown all call :meth:`end`; the first one wins, whatever stage the question is
-    in. ``on_end`` then runs once, in that caller's thread, to interrupt the stage. Everything the job waits for arrives
-    in ``inbox``. ``position``: how many are before it, as its client was told last; None = not yet.
+    in. That sets ``cancellation``, which every stage is given, and then calls ``on_end``, once, in that caller's
+    thread. What the engine has for the job, and a wake-up (None) when the job or the engine's state changed, arrives in
+    ``inbox``. ``position``: how many are before it, as its client was told last; None = not yet.
     ``priority``: higher is served first. ``timeout`` in seconds from now.
     """
 
@@ -97,7 +98,7 @@ class Job:
         self.priority = priority
         self.accepted = time.monotonic()
         self.inbox: queue.SimpleQueue[Chunk | Exception | None] = queue.SimpleQueue()
-        self.interrupt: Callable[[], None] = lambda: None
+        self.cancellation = Cancel()
         self.done = threading.Event()
         self.position: int | None = None
         self.checked: AskRequest | None = None
@@ -131,7 +132,7 @@ class Job:
                 return
             self._error = GoalError(code, message)
         self.inbox.put(None)
-        self.interrupt()
+        self.cancellation.set()
         self._on_end(self)
 
     def finish(self, result: GoalResult) -> GoalResult | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from qwen3vl_ros.engines.base import BadRequest, Chunk, Description, EngineError, EngineNotReady, Request, Stage, Usage
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.plain_text import output_text
-from qwen3vl_ros.engines.process import State
+from qwen3vl_ros.engines.process import Call, State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.prompts.multi_image import naming_prompt, naming_schema
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
@@ -245,28 +245,27 @@ class Pipeline:
         text, scale = str(answer.text), cast("Scale", self._settings().coordinates)
         try:
             if request.parser in ("regions", "regions_3d"):
-                answer.regions = regions_of(text, answer.inputs, scale, report, lambda: job.error is not None)
+                answer.regions = regions_of(text, answer.inputs, scale, report, job.cancellation)
                 with suppress(ValueError):  # regions are read even from JSON that is cut off
                     answer.json = self._validated(job, text, request.response_schema or {})
             elif request.response_schema is not None:
                 answer.json = self._validated(job, text, request.response_schema)
             elif answer.inputs.pictures and mentions_regions(text):
                 with suppress(GroundingError):  # nobody asked for regions
-                    answer.regions = regions_of(text, answer.inputs, scale, report, lambda: job.error is not None)
+                    answer.regions = regions_of(text, answer.inputs, scale, report, job.cancellation)
         except ValueError as error:
             raise BadAnswer(str(error)) from error
 
     def _validated(self, job: Job, text: str, schema: Mapping[str, Any]) -> str:
         """The JSON of an answer, "" when the job ended before it was checked. Raises ValueError, BadRequest."""
-
-        def interrupted_by(interrupt: Callable[[], None]) -> None:
-            job.interrupt = interrupt
-            if job.error is not None:
-                interrupt()
-
         timeout = max(0.0, min(VALIDATION_TIME, job.deadline - time.monotonic()))
         try:
-            return self._sandbox.run(validate_answer, text, schema, timeout=timeout, interrupted_by=interrupted_by)
+            with ExitStack() as stack:
+
+                def interrupted_by(kill: Callable[[], None]) -> None:
+                    stack.enter_context(job.cancellation.calling(kill))
+
+                return self._sandbox.run(validate_answer, text, schema, timeout=timeout, interrupted_by=interrupted_by)
         except Killed as error:
             if job.error is not None or time.monotonic() >= job.deadline:
                 return ""
@@ -298,12 +297,19 @@ class Pipeline:
                 job.inbox.put(error)
 
         call = engine.submit(engine_request, description, deliver)
-        job.interrupt = call.cancel
-        if job.error is not None:
-            call.cancel()
-        give_up = time.monotonic() + DEPTH_PATIENCE
-        for picture in answer.inputs.pictures:  # while the engine works: a later depth picture is of another moment
-            picture.fetch_depth(self._settings().depth_tolerance, give_up, lambda: job.error is not None)
+        with job.cancellation.calling(call.cancel):
+            give_up = time.monotonic() + DEPTH_PATIENCE
+            for picture in answer.inputs.pictures:  # while the engine works: a later depth picture is of another moment
+                picture.fetch_depth(self._settings().depth_tolerance, give_up, job.cancellation)
+            self._wait_for_end(job, answer, call)
+
+    def _wait_for_end(self, job: Job, answer: PartialAnswer, call: Call) -> None:
+        """Wait for the last chunk; finish the job without it, and kill the engine, when it does not stop in time.
+
+        Raises:
+            EngineNotReady: The engine gave the question back.
+            Exception: What the engine, or the delivery of its chunks, raised.
+        """
         told_to_stop: float | None = None
         while True:
             if job.error is not None and told_to_stop is None:

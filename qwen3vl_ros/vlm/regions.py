@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from qwen3vl_ros.engines.base import Cancel
 from qwen3vl_ros.prompts.camera_view import CameraView
 from qwen3vl_ros.vision.camera_model import lens_of
 from qwen3vl_ros.vision.coordinates import Scale
@@ -44,19 +45,19 @@ def mentions_regions(text: str) -> bool:
 
 
 def regions_of(
-    text: str, inputs: InputImages, scale: Scale, report: Callable[[str], None], ended: Callable[[], bool]
+    text: str, inputs: InputImages, scale: Scale, report: Callable[[str], None], cancel: Cancel
 ) -> tuple[Region, ...]:
     """Parse the regions of ``text``, and measure the position of each where its picture has depth.
 
     Measuring takes milliseconds for each region, of which a model that repeats itself writes hundreds: none is
-    measured once ``ended()`` is true.
+    measured once ``cancel`` is set.
 
     Args:
         text: The answer.
         inputs: The images that it is about.
         scale: Unit of its coordinates.
         report: Takes a sentence for each region that is left out.
-        ended: Whether the goal ended meanwhile.
+        cancel: Set when the goal ends.
 
     Raises:
         GroundingError: It has no region that can be used.
@@ -70,7 +71,7 @@ def regions_of(
         parts = range(first, first + len(picture.fits))
         first = parts.stop
         own = [replace(r, image_index=r.image_index - parts[0]) for r in grounding.regions if r.image_index in parts]
-        regions += (_measured(replace(r, image_index=index), picture, ended) for r in _whole(own, picture))
+        regions += (_measured(replace(r, image_index=index), picture, cancel) for r in _whole(own, picture))
     return tuple(regions)
 
 
@@ -78,7 +79,7 @@ def _whole(regions: Sequence[Region], picture: Picture) -> Sequence[Region]:
     return regions if len(picture.fits) == 1 else merged(regions, picture.fits)
 
 
-def _measured(region: Region, picture: Picture, ended: Callable[[], bool]) -> Region:
+def _measured(region: Region, picture: Picture, cancel: Cancel) -> Region:
     if region.position is not None or picture.camera is None:
         return region  # the model itself said where; or nobody can know
     depth = picture.depth
@@ -90,6 +91,6 @@ def _measured(region: Region, picture: Picture, ended: Callable[[], bool]) -> Re
             position_error=f"{NO_DEPTH}the depth picture is in frame {depth.image.header.frame_id!r}, the colour "
             f"picture in {picture.header.frame_id!r}: register depth to colour, as most drivers can",
         )
-    if ended():
+    if cancel.is_set():
         return replace(region, position_error=f"{NO_DEPTH}the goal ended before it was measured")
     return locate([region], depth.image, depth.depth_info, depth.colour_info, picture.size)[0]
