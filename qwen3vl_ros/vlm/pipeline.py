@@ -43,6 +43,8 @@ VALIDATION_TIME = 3.0
 class BadAnswer(Exception):
     """The answer is not what was asked for; the text says what is wrong with it."""
 
+    code_name = "BAD_RESPONSE"  # as in engines/base.py
+
 
 @dataclass(slots=True)
 class PartialAnswer:
@@ -131,7 +133,13 @@ class Pipeline:
         self._log = log
 
     def run(self, job: Job, answer: PartialAnswer) -> None:
-        """Fill ``answer`` until the answer is complete, the job ends or something raises."""
+        """Fill ``answer`` until it is complete or the job ends.
+
+        Raises:
+            BadAnswer: It is complete, and not what was asked for.
+            NoFrame: No fresh frame came in time.
+            EngineError: What the engine, or a check of the goal, raised.
+        """
         description = self._ready(job)
         if description is None:
             health = self._engine().health
@@ -159,9 +167,9 @@ class Pipeline:
             problem = error
         if answer.withheld and answer.text:
             self._show(job, answer, Chunk(Stage.DECODE, str(answer.text), "", answer.completion_tokens), True)
-        if problem is not None:
-            job.end(Code.BAD_RESPONSE, str(problem))
         self._display.answered(request.prompt, str(answer.text), inputs.pictures, answer.regions)
+        if problem is not None:
+            raise problem
 
     def _ready(self, job: Job) -> Description | None:
         """Wait until the engine is loaded and describe it; None when the job ends first."""
