@@ -142,7 +142,7 @@ class EngineChain:
             raise
 
     def close(self) -> None:
-        """End every process. Idempotent; nobody is told any more."""
+        """End every process and report nothing any more. Idempotent."""
         self._closing.set()
         self._wake()
         self._probe.close()

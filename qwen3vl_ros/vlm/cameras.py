@@ -1,4 +1,4 @@
-"""The cameras that questions look through: pictures, and the depth and calibration that belong to them."""
+"""The cameras of the node: pictures, and the depth and calibration that belong to them."""
 
 from __future__ import annotations
 

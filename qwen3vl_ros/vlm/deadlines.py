@@ -1,4 +1,4 @@
-"""Deadlines of many questions, and whatever else is due at some moment, watched by one thread."""
+"""Timers on one thread: deadlines of many questions, and whatever else is due at some moment."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from collections.abc import Callable
 
 
 class Deadline:
-    """A moment at which something is called, unless it is forgotten before."""
+    """A moment at which ``call`` is called, unless it is forgotten before."""
 
     def __init__(self, when: float, call: Callable[[], None]) -> None:
         self.when = when
         self.call: Callable[[], None] | None = call
 
     def forget(self) -> None:
-        """Call nothing any more. Idempotent; also frees what the call would have needed, such as pictures."""
+        """Drop the call, and what it refers to, such as pictures. Idempotent."""
         self.call = None
 
 
 class Deadlines:
-    """Calls what is due, on a thread of its own, until it is closed.
+    """Calls what is due on its own thread, until it is closed.
 
-    A ``threading.Timer`` for each question would make whoever accepts it wait until a new thread has been given the
-    processor.
+    A ``threading.Timer`` for each question would make the thread that accepts it wait until a new thread is
+    scheduled.
     """
 
     def __init__(self, log_error: Callable[[str], None]) -> None:
@@ -47,7 +47,7 @@ class Deadlines:
         return deadline
 
     def close(self) -> None:
-        """Call nothing any more."""
+        """End the thread; call nothing any more."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -63,7 +63,7 @@ class Deadlines:
                 self._log_error(f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}")
 
     def _next(self) -> Deadline | None:
-        """The next one, once it is due; None when closed."""
+        """Wait until the next one is due and remove it; None when closed."""
         with self._changed:
             while not self._closed:
                 while self._heap and self._heap[0][2].call is None:

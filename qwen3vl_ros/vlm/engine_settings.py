@@ -1,4 +1,4 @@
-"""From the node's parameters to the engines that it runs."""
+"""Builds the specifications of engines from the node's parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qwen3vl_ros.vlm.parameters import AUTO, Settings
 
 
 def engine_specs(node: Node, settings: Settings) -> Sequence[EngineSpec]:
-    """The engines that the parameters ask for, the most preferred one first.
+    """Specify the engines that the parameters ask for, the most preferred one first.
 
     An engine of this package gets its group of parameters, a third party's what was set under its name. Relative paths
     count from the current directory, ~ is the home directory. Raises OSError or RuntimeError for paths without meaning.
@@ -27,7 +27,7 @@ def engine_specs(node: Node, settings: Settings) -> Sequence[EngineSpec]:
 
 
 def engine_spec(node: Node, settings: Settings, name: str) -> EngineSpec:
-    """One of them."""
+    """Specify the engine ``name``."""
     return EngineSpec(name, _config(node, settings, name), settings.heartbeat_timeout)
 
 
@@ -38,7 +38,7 @@ def task_files(settings: Settings) -> list[Path]:
 
 
 def policy(settings: Settings) -> Policy:
-    """When one engine is left for the next."""
+    """Read when an engine is left for the next one."""
     return Policy(failures=settings.fallback_failures, after=settings.fallback_after)
 
 

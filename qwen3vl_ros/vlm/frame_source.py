@@ -1,4 +1,4 @@
-"""Frames of one camera, taken only when somebody asks.
+"""Frames of one camera, taken on demand.
 
 Subscriptions keep the newest samples in the middleware and no executor ever spins them, so an idle camera costs no
 Python at all; a question takes the sample that waits there, or waits for the next one.

@@ -1,4 +1,4 @@
-"""Between this package's messages and the plain objects that the rest of it works with."""
+"""Converts between ROS messages and the plain objects of the other modules."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def fill_result(message: Any, result: GoalResult) -> Any:
 
 
 def region_message(region: Region, header: Header) -> RegionMessage:
-    """A thing in the picture with that header."""
+    """Convert a region of the picture with that header."""
     message = RegionMessage(label=region.label, image_index=region.image_index)
     message.position_error = output_text(region.position_error)
     if region.box is not None:
@@ -130,7 +130,7 @@ def region_message(region: Region, header: Header) -> RegionMessage:
 
 
 def usage_message(result: GoalResult) -> Usage:
-    """What an answer cost."""
+    """Convert times and token counts."""
     usage = result.usage
     decode_time = (usage.total_time or 0.0) - (usage.first_token_time or 0.0)
     speed = (usage.completion_tokens - 1) / decode_time if usage.completion_tokens > 1 and decode_time > 0 else 0.0
@@ -150,7 +150,7 @@ def usage_message(result: GoalResult) -> Usage:
 
 
 def fill_feedback(feedback: AskImage.Feedback, progress: Progress, sequence: int) -> None:
-    """Make it say what happened."""
+    """Write ``progress`` into ``feedback``."""
     feedback.stage = int(progress.stage)
     feedback.queue_position = progress.queue_position
     feedback.sequence = sequence
@@ -161,7 +161,7 @@ def fill_feedback(feedback: AskImage.Feedback, progress: Progress, sequence: int
 
 
 def answer_message(request: AskRequest | None, goal_id: str, result: GoalResult) -> Answer:
-    """The log entry of a finished question; its header is stamped by the caller."""
+    """Build the log entry of a finished question; the caller stamps its header."""
     answer: Answer = fill_result(Answer(), result)
     answer.goal_id = goal_id
     answer.prompt = "" if request is None else request.prompt
@@ -170,7 +170,7 @@ def answer_message(request: AskRequest | None, goal_id: str, result: GoalResult)
 
 
 def task_message(task: Task) -> TaskMessage:
-    """What a task is for, and what it takes."""
+    """Convert a task: what it is for, and what it takes."""
     return TaskMessage(
         name=task.name,
         description=task.description,
@@ -215,7 +215,7 @@ def _seconds(goal: Any, name: str) -> float:
 
 
 def _value(value: float) -> float:
-    """A float32 of a message as its shortest decimal, so that 0.7 is not reported as 0.699999988079071."""
+    """Shortest decimal of a float32, so that 0.7 is not reported as 0.699999988079071."""
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 

@@ -42,19 +42,19 @@ from qwen3vl_ros.vlm.status import NodeSnapshot, StatusPublisher
 from qwen3vl_ros.vlm.visualization import Display
 
 _FEEDBACK = QoSProfile(depth=1000)
-"""A client that is busy for a while still gets every token; ten, the default, are gone in a blink."""
+"""Keeps every token for a client that is busy for a while; the default is ten."""
 
 _REQUESTS = QoSProfile(depth=1000)
-"""Of more than ten requests that come at once, the middleware would drop the oldest without a word."""
+"""Keeps every request of a burst: beyond ten, the default, the middleware drops the oldest silently."""
 
 
 _RESULT_KEPT = 10
-"""Seconds that a result can be asked for again by a client that it did not reach. No more than that takes: each message
-of the goals' states lists all goals that are kept, and every client takes it in whenever any goal's state changes."""
+"""Seconds that a result is kept for a client that it did not reach. No longer than that takes: each message of the
+goals' states lists all goals that are kept, and is sent to every client whenever any goal's state changes."""
 
 
 class VlmNode(LifecycleNode):
-    """See the module. ``executor`` is the one that spins it, with a single thread."""
+    """See the module. ``executor`` spins it, with a single thread."""
 
     def __init__(self, executor: SingleThreadedExecutor) -> None:
         super().__init__("vlm", automatically_declare_parameters_from_overrides=True)
@@ -107,7 +107,7 @@ class VlmNode(LifecycleNode):
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the engine's process; the model loads there while the node goes on."""
+        """Start the engine's process, which loads the model in the background."""
         self._settings = parameters.read(self)
         self._status.set_period(self._settings.diagnostics_period)
         self._message = ""
@@ -150,7 +150,7 @@ class VlmNode(LifecycleNode):
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Accept no more goals; every accepted one ends now, with SHUTDOWN and what text it has."""
+        """Accept no more goals; end every accepted one with SHUTDOWN and its text so far."""
         self._end_goals(Code.SHUTDOWN, "the node was deactivated before the answer was complete")
         return super().on_deactivate(state)
 
@@ -161,14 +161,14 @@ class VlmNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """From any state: end every goal and unload the model."""
+        """End every goal and unload the model, from any state."""
         self.stop_accepting()
         self._close_engine()
         self._finalized = True
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """Unload the model and reach the lifecycle's end, from whatever state."""
+        """Unload the model and finalize the node, from any state."""
         self._close_engine()
         self._display.close()
         self._deadlines.close()
@@ -176,7 +176,7 @@ class VlmNode(LifecycleNode):
             self.trigger_shutdown()
 
     def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """After a transition that raised: nothing is left running, and the node can be configured again."""
+        """Clean up after a transition that raised, so that the node can be configured again."""
         self._fail("a lifecycle transition failed; the log has the reason")
         self.stop_accepting()
         self._close_engine()
@@ -193,7 +193,7 @@ class VlmNode(LifecycleNode):
         self._status.publish()
 
     def stop_accepting(self) -> Scheduler | None:
-        """Accept nothing more and end every accepted goal; returns who still works on them, if anybody does."""
+        """Accept no more goals and end every accepted one; returns the scheduler, None while inactive."""
         scheduler = self._scheduler
         self._end_goals(Code.SHUTDOWN, "the node was shut down before the answer was complete")
         return scheduler
@@ -217,7 +217,7 @@ class VlmNode(LifecycleNode):
         self._status.publish()
 
     def _on_engine_change(self, health: Health) -> None:
-        """On the engine's thread: tell waiting questions and everybody else."""
+        """Wake waiting questions and publish the engine's new state. Runs on the engine's thread."""
         if health.state is State.READY and health.description is not None:
             self.get_logger().info(
                 f"engine {health.description.engine} loaded {health.description.model} in {health.load_time:.1f} s"
@@ -232,7 +232,7 @@ class VlmNode(LifecycleNode):
         self._fall_back_if_failed(health)
 
     def _fall_back_if_failed(self, health: Health) -> None:
-        """An engine that cannot load its model takes the node back to unconfigured, where parameters can be mended."""
+        """Return to unconfigured, where parameters can be corrected, when the engine cannot load its model."""
         if health.state is State.FAILED:
             self._message = health.message
             self._executor.create_task(self._unconfigure)
@@ -252,7 +252,7 @@ class VlmNode(LifecycleNode):
         old, self._engine = self._engine, pending.chain
         jobs = [] if self._scheduler is None else self._scheduler.use(pending.chain)
         pending.listen(self._on_engine_change)
-        self._fall_back_if_failed(pending.chain.health)  # what happened before anybody listened
+        self._fall_back_if_failed(pending.chain.health)  # what happened before it was listened to
         self._status.publish()
         return old, jobs
 
@@ -281,7 +281,7 @@ class VlmNode(LifecycleNode):
         return response
 
     def _accept(self, goal: Any, reply: GoalReply) -> None:
-        """Hand a question over to be checked and queued, or finish it at once with the reason why it cannot be."""
+        """Hand a goal to the scheduler, or finish it at once with an error where it cannot be accepted."""
         scheduler = self._scheduler
         self._status.count_accepted()
         if scheduler is None:
@@ -322,7 +322,7 @@ class VlmNode(LifecycleNode):
 
 
 def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.Result:
-    """Goals are executed by their ActionReply, which brings its own callback."""
+    """Refuse: goals are executed by their ActionReply, which has a callback of its own."""
     return fill_result(AskImage.Result(), GoalResult(GoalError(Code.INTERNAL_ERROR, "executed outside the queue")))
 
 
@@ -356,7 +356,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _on(executor: SingleThreadedExecutor, callback: Callable[[], Any]) -> Any:
-    """What ``callback`` returns on the executor's thread; None when that takes longer than a shutdown may."""
+    """Run ``callback`` on the executor's thread and return its result; None when a shutdown cannot wait for it."""
     done = threading.Event()
     task = executor.create_task(callback)
     task.add_done_callback(lambda _: done.set())
@@ -369,7 +369,7 @@ def _spin(executor: SingleThreadedExecutor, stop: StopSignal) -> None:
     except ExternalShutdownException:
         return
     except BaseException:
-        stop.fail()  # a node that hears nothing any more must not look alive
+        stop.fail()  # a node whose executor is dead must not look alive
         raise
 
 

@@ -259,7 +259,7 @@ class Pipeline:
             elif request.response_schema is not None:
                 answer.json = self._validated(job, text, request.response_schema)
             elif answer.inputs.pictures and mentions_regions(text):
-                with suppress(GroundingError):  # nobody asked for regions
+                with suppress(GroundingError):  # none were asked for
                     answer.regions = regions_of(text, answer.inputs, scale, report, job.cancellation)
         except ValueError as error:
             raise BadAnswer(str(error)) from error

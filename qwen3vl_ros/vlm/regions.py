@@ -81,7 +81,7 @@ def _whole(regions: Sequence[Region], picture: Picture) -> Sequence[Region]:
 
 def _measured(region: Region, picture: Picture, cancel: Cancel) -> Region:
     if region.position is not None or picture.camera is None:
-        return region  # the model itself said where; or nobody can know
+        return region  # the model itself said where; or it cannot be known
     depth = picture.depth
     if depth.image is None or depth.depth_info is None or depth.colour_info is None:
         return replace(region, position_error=f"{NO_DEPTH}{depth.missing}")

@@ -52,7 +52,7 @@ class ActionReply:
         """Publish it as feedback."""
         with self._lock:
             if self._over or (self._started and progress.stage is Stage.QUEUED):
-                return  # somebody counted the queue just before this goal left it, or had one more token
+                return  # late: the position was counted before this goal left the queue, or one more token came
             fill_feedback(self._message.feedback, progress, self._sequence)
             # As ServerGoalHandle.publish_feedback(), which makes three new messages for each: between two tokens of a
             # large model that takes a third of a millisecond from it.

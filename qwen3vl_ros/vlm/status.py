@@ -196,7 +196,7 @@ def _camera_diagnostics(node: str, name: str, camera: CameraHealth, max_frame_ag
 def _engine_diagnostics(node: str, name: str, health: Health, *, chosen: bool) -> DiagnosticStatus:
     """ERROR when no answer can come, WARN while it loads or restarts, or when a better one is out.
 
-    ``chosen``: somebody listed the engines. Where nobody did, one that is not there is nothing to worry about.
+    ``chosen``: the user listed the engines. Where they are the default, a missing one is nothing to worry about.
     """
     level = {
         State.READY: DiagnosticStatus.OK,
