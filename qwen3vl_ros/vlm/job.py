@@ -92,7 +92,13 @@ class Job:
     """
 
     def __init__(
-        self, reply: GoalReply, priority: int, timeout: float, on_end: Callable[[Job], None], deadlines: Deadlines
+        self,
+        reply: GoalReply,
+        priority: int,
+        timeout: float,
+        on_end: Callable[[Job], None],
+        on_finish: Callable[[Job, GoalResult], None],
+        deadlines: Deadlines,
     ) -> None:
         self.reply = reply
         self.priority = priority
@@ -103,6 +109,7 @@ class Job:
         self.position: int | None = None
         self.checked: AskRequest | None = None
         self._on_end = on_end
+        self._on_finish = on_finish
         self._lock = threading.Lock()
         self._error: GoalError | None = None
         self._finished = False
@@ -135,17 +142,17 @@ class Job:
         self.cancellation.set()
         self._on_end(self)
 
-    def finish(self, result: GoalResult) -> GoalResult | None:
-        """Send the result, once: later calls return None."""
+    def finish(self, result: GoalResult) -> None:
+        """Send the result, unless it has one, and call ``on_finish`` with it."""
         with self._lock:
             if self._finished:
-                return None
+                return
             self._finished = True
         self._deadline.forget()
         result = replace(result, total_time=time.monotonic() - self.accepted)
         self.reply.finished(result)
         self.done.set()
-        return result
+        self._on_finish(self, result)
 
     def _expire(self) -> None:
         self.end(Code.TIMEOUT, f"the answer was not complete {self._timeout:g} s after the goal was accepted")

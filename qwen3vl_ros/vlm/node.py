@@ -294,7 +294,7 @@ class VlmNode(LifecycleNode):
         except BadRequest as error:
             self._refuse(reply, GoalError(Code.BAD_REQUEST, str(error)))
             return
-        job = Job(reply, goal.priority, timeout, scheduler.ended, self._deadlines)
+        job = Job(reply, goal.priority, timeout, scheduler.ended, scheduler.finished, self._deadlines)
         scheduler.accept(job, lambda: request_from(goal, settings, tasks))
 
     def _refuse(self, reply: GoalReply, error: GoalError) -> None:

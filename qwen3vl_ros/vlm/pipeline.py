@@ -108,7 +108,6 @@ class Pipeline:
         display: Shows questions and answers.
         settings: Returns the current parameters.
         sandbox: Runs the validation of answers against their schemas.
-        give_up: Finishes a job whose engine does not stop in time.
         log: Takes sentences about answers.
     """
 
@@ -120,7 +119,6 @@ class Pipeline:
         display: Display,
         settings: Callable[[], Settings],
         sandbox: Sandbox,
-        give_up: Callable[[Job, GoalResult], None],
         log: Callable[[str], None],
     ) -> None:
         self._engine = engine
@@ -129,7 +127,6 @@ class Pipeline:
         self._display = display
         self._settings = settings
         self._sandbox = sandbox
-        self._give_up = give_up
         self._log = log
 
     def run(self, job: Job, answer: PartialAnswer) -> None:
@@ -325,7 +322,7 @@ class Pipeline:
             try:
                 item = job.inbox.get(timeout=self._patience(told_to_stop))
             except queue.Empty:
-                self._give_up(job, answer.result(job))
+                job.finish(answer.result(job))
                 if told_to_stop is not None and time.monotonic() - told_to_stop >= STOP_GRACE:
                     call.kill(f"it did not stop within {STOP_GRACE:g} s of being told to")
                     return

@@ -133,7 +133,6 @@ class Scheduler:
             display,
             settings,
             self._sandbox,
-            self.finish,
             log_exception,
         )
         self._checker = ThreadPoolExecutor(1, "check-goals")  # one: goals are queued in the order of their acceptance
@@ -186,8 +185,8 @@ class Scheduler:
             if not full:
                 self._unchecked.add(job)
         if full:
-            self.finish(
-                job, GoalResult(GoalError(Code.BUSY, f"{_MOST_UNCHECKED} goals wait to be looked at: try again later"))
+            job.finish(
+                GoalResult(GoalError(Code.BUSY, f"{_MOST_UNCHECKED} goals wait to be looked at: try again later"))
             )
         else:
             self._checker.submit(self._check, job, check)
@@ -219,7 +218,7 @@ class Scheduler:
             refusal = GoalError(
                 Code.BUSY, f"the queue is full ({self.waiting} goals wait): try again later, or raise queue_size"
             )
-        self.finish(job, GoalResult(job.error or refusal))
+        job.finish(GoalResult(job.error or refusal))
 
     def _apply_busy_policy(self, job: Job) -> GoalError | None:
         """Apply the parameter ``busy_policy`` to ``job`` and those accepted before it; return why it is refused."""
@@ -267,21 +266,19 @@ class Scheduler:
             unchecked = job in self._unchecked
             self._unchecked.discard(job)
         if unchecked or self._jobs.withdraw(job):
-            self.finish(job, GoalResult(job.error, queue_time=time.monotonic() - job.accepted))
+            job.finish(GoalResult(job.error, queue_time=time.monotonic() - job.accepted))
             self.show_positions()
 
-    def finish(self, job: Job, result: GoalResult) -> None:
-        """Send ``job`` its result, unless it has one."""
-        final = job.finish(result)
-        if final is not None:
-            with self._lock:
-                self._live.pop(job.reply.goal_id, None)
-            try:
-                self._on_finish(job, final)
-            finally:
-                with self._idle:
-                    self._unfinished -= 1
-                    self._idle.notify_all()
+    def finished(self, job: Job, result: GoalResult) -> None:
+        """Forget ``job``, which has its result."""
+        with self._lock:
+            self._live.pop(job.reply.goal_id, None)
+        try:
+            self._on_finish(job, result)
+        finally:
+            with self._idle:
+                self._unfinished -= 1
+                self._idle.notify_all()
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until every accepted question has its result; False when that takes longer than ``timeout`` seconds."""
@@ -334,7 +331,7 @@ class Scheduler:
             self._answer(job, answer)
         except Exception as error:  # noqa: BLE001 whatever happened, the goal gets a result
             failure = self._error_of(error)
-        self.finish(job, answer.result(job, failure))
+        job.finish(answer.result(job, failure))
 
     def _error_of(self, error: Exception) -> GoalError:
         code = getattr(Code, getattr(error, "code_name", "INTERNAL_ERROR"))
