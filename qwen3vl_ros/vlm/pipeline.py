@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -98,12 +99,37 @@ class PartialAnswer:
         )
 
 
+class ActiveEngine:
+    """The engine that answers, and the jobs that each engine is answering. Usable from any thread."""
+
+    def __init__(self, chain: EngineChain) -> None:
+        self.chain = chain
+        self._asked: dict[Job, EngineChain] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def asked_by(self, job: Job) -> Iterator[EngineChain]:
+        """Yield the engine for ``job``, which it is answering within the block."""
+        with self._lock:
+            chain = self._asked[job] = self.chain
+        try:
+            yield chain
+        finally:
+            with self._lock:
+                del self._asked[job]
+
+    def replace(self, chain: EngineChain) -> list[Job]:
+        """Answer with ``chain`` from now on; returns the jobs that others are still answering."""
+        with self._lock:
+            self.chain = chain
+            return [job for job, asked in self._asked.items() if asked is not chain]
+
+
 class Pipeline:
     """Runs a goal through cameras and engine on the calling thread.
 
     Args:
-        engine: Returns the current engine.
-        asking: Yields the engine that a job is sent to, for as long as it is.
+        engine: Answers; may change while a job waits for it.
         cameras: By name.
         display: Shows questions and answers.
         settings: Returns the current parameters.
@@ -113,8 +139,7 @@ class Pipeline:
 
     def __init__(
         self,
-        engine: Callable[[], EngineChain],
-        asking: Callable[[Job], AbstractContextManager[EngineChain]],
+        engine: ActiveEngine,
         cameras: Mapping[str, Camera],
         display: Display,
         settings: Callable[[], Settings],
@@ -122,7 +147,6 @@ class Pipeline:
         log: Callable[[str], None],
     ) -> None:
         self._engine = engine
-        self._asking = asking
         self._cameras = cameras
         self._display = display
         self._settings = settings
@@ -139,7 +163,7 @@ class Pipeline:
         """
         description = self._ready(job)
         if description is None:
-            health = self._engine().health
+            health = self._engine.chain.health
             if health.state is not State.READY:
                 answer.loading = health.message or "it is still loading"
             return
@@ -171,7 +195,7 @@ class Pipeline:
     def _ready(self, job: Job) -> Description | None:
         """Wait until the engine is loaded and describe it; None when the job ends first."""
         while job.error is None:
-            health = self._engine().health
+            health = self._engine.chain.health
             if health.state is State.READY and health.description is not None:
                 return health.description
             if health.state in (State.FAILED, State.CLOSED):
@@ -232,8 +256,8 @@ class Pipeline:
             wanted_choices(request, description),
         )
         if job.error is None:
-            with self._asking(job) as engine:
-                self._stream(job, answer, engine_request, description, engine)
+            with self._engine.asked_by(job) as chain:
+                self._stream(job, answer, engine_request, description, chain)
         if job.error is not None:
             return
         answer.certainty = certainty(request, description, answer.probabilities)
@@ -280,7 +304,7 @@ class Pipeline:
             ) from error
 
     def _stream(
-        self, job: Job, answer: PartialAnswer, engine_request: Request, description: Description, engine: EngineChain
+        self, job: Job, answer: PartialAnswer, engine_request: Request, description: Description, chain: EngineChain
     ) -> None:
         """Send the request and publish its chunks until the answer is complete or the job ends."""
         last_full_text = -float("inf")
@@ -301,7 +325,7 @@ class Pipeline:
             except Exception as error:  # noqa: BLE001 raised again where the goal gets its result
                 job.inbox.put(error)
 
-        call = engine.submit(engine_request, description, deliver)
+        call = chain.submit(engine_request, description, deliver)
         with job.cancellation.calling(call.cancel):
             give_up = time.monotonic() + DEPTH_PATIENCE
             for picture in answer.inputs.pictures:  # while the engine works: a later depth picture is of another moment

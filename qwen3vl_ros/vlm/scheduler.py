@@ -26,7 +26,7 @@ from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.frame_source import CameraHealth
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
-from qwen3vl_ros.vlm.pipeline import PartialAnswer, Pipeline
+from qwen3vl_ros.vlm.pipeline import ActiveEngine, PartialAnswer, Pipeline
 from qwen3vl_ros.vlm.visualization import Display
 
 _MOST_UNCHECKED = 64
@@ -121,14 +121,13 @@ class Scheduler:
         log_exception: Callable[[str], None],
     ) -> None:
         self._jobs: GoalQueue[Job] = GoalQueue(settings().queue_size)
-        self._engine = engine
+        self._engine = ActiveEngine(engine)
         self._cameras = cameras
         self._settings = settings
         self._sandbox = Sandbox()
         self._sandbox.warm_up()  # it boots for as long as a small model answers
         self._pipeline = Pipeline(
-            lambda: self._engine,
-            self._being_asked,
+            self._engine,
             cameras,
             display,
             settings,
@@ -142,7 +141,6 @@ class Scheduler:
         self._log_exception = log_exception
         self._lock = threading.Lock()
         self._live: dict[str, Job] = {}
-        self._asked: dict[Job, EngineChain] = {}
         self._unfinished = 0
         self._idle = threading.Condition()
         self._n_threads = 0
@@ -239,16 +237,14 @@ class Scheduler:
 
     def use(self, engine: EngineChain) -> list[Job]:
         """Send jobs to ``engine`` from now on; return those that the previous one is still answering."""
-        with self._lock:
-            self._engine = engine
-            asked_before = [job for job, asked in self._asked.items() if asked is not engine]
+        asked_before = self._engine.replace(engine)
         self.engine_changed()
         return asked_before
 
     def engine_changed(self) -> None:
         """Adopt the engine's state: wake jobs that wait for it, and offer as many slots as it has."""
         with self._slot_freed:  # serialized so that the newest state wins
-            description = self._engine.health.description
+            description = self._engine.chain.health.description
             wanted = self._slots = 1 if description is None else description.concurrency
             self._slot_freed.notify_all()
         with self._lock:
@@ -351,20 +347,9 @@ class Scheduler:
             try:
                 self._pipeline.run(job, answer)
             except EngineNotReady:
-                if answer.begun or self._engine.health.state in (State.FAILED, State.CLOSED):
+                if answer.begun or self._engine.chain.health.state in (State.FAILED, State.CLOSED):
                     raise
                 self._pipeline.run(job, answer)
-
-    @contextmanager
-    def _being_asked(self, job: Job) -> Iterator[EngineChain]:
-        """Yield the engine for ``job``; within the block, :meth:`use` counts it as asked by that job."""
-        with self._lock:
-            engine = self._asked[job] = self._engine
-        try:
-            yield engine
-        finally:
-            with self._lock:
-                del self._asked[job]
 
     @contextmanager
     def _slot(self, job: Job) -> Iterator[None]:
