@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from gateway_server import Server, picture, question, serving
 from qwen3vl_ros.gateway.errors import ApiError
+from qwen3vl_ros.gateway.images import PictureLimits, of_data_url, source_of
 from qwen3vl_ros.gateway.media import MediaDirectory
-from qwen3vl_ros.gateway.pictures import PictureLimits, of_data_url, source_of
 from qwen3vl_ros.gateway.settings import SettingsError
 
 CHAT = "/v1/chat/completions"

@@ -19,11 +19,11 @@ from qwen3vl_ros.gateway.chat_request import ChatRequest, read_json
 from qwen3vl_ros.gateway.chat_response import Reply, answer_of
 from qwen3vl_ros.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, of_vlm
 from qwen3vl_ros.gateway.form import read_form
+from qwen3vl_ros.gateway.images import PictureLimits, of_data_url, source_of
 from qwen3vl_ros.gateway.limits import RateLimit, Slots
 from qwen3vl_ros.gateway.media import MediaDirectory
 from qwen3vl_ros.gateway.metrics import Metrics
 from qwen3vl_ros.gateway.models import ALIAS, check_model
-from qwen3vl_ros.gateway.pictures import PictureLimits, of_data_url, source_of
 from qwen3vl_ros.gateway.remote import RemotePictures
 from qwen3vl_ros.gateway.settings import Settings
 from qwen3vl_ros.gateway.streaming import EventStream, begun

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from qwen3vl_ros.gateway.chat_request import ChatRequest, read
 from qwen3vl_ros.gateway.errors import ApiError
-from qwen3vl_ros.gateway.pictures import PictureLimits, checked
+from qwen3vl_ros.gateway.images import PictureLimits, checked
 from qwen3vl_ros.gateway.request_fields import plain_text
 
 _MOST_PARTS = 50

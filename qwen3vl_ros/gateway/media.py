@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from qwen3vl_ros.gateway.errors import ApiError
-from qwen3vl_ros.gateway.pictures import PictureLimits, checked
+from qwen3vl_ros.gateway.images import PictureLimits, checked
 from qwen3vl_ros.gateway.settings import SettingsError
 
 _SCHEME: Final = "file://"
@@ -37,7 +37,7 @@ class MediaDirectory:
         """Return the image file at ``url``, a relative path or a ``file://`` URL with one, checked.
 
         Raises:
-            ApiError: 400 where there is no such file, 413 and 415 as :func:`~qwen3vl_ros.gateway.pictures.checked`.
+            ApiError: 400 where there is no such file, 413 and 415 as :func:`~qwen3vl_ros.gateway.images.checked`.
         """
         if self._root is None:
             raise _refused(

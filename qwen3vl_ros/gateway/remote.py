@@ -12,7 +12,7 @@ import anyio.to_thread
 import httpx
 
 from qwen3vl_ros.gateway.errors import ApiError
-from qwen3vl_ros.gateway.pictures import PictureLimits, checked
+from qwen3vl_ros.gateway.images import PictureLimits, checked
 
 _TIMEOUT: Final = 15.0
 """Seconds for a whole picture, redirects included."""
