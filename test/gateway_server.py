@@ -113,7 +113,7 @@ class ScriptedRobot:
             raise Unavailable("no frame on /dark/image for 3.0 s: is the camera running?")
         if name != "front":
             raise UnknownCamera(f"there is no camera {name!r}; there are 'front', 'dark'")
-        return Snapshot(picture(width or 64, 48, "JPEG"), (12, 34), 0.056, 64, 48)
+        return Snapshot(image_file(width or 64, 48, "JPEG"), (12, 34), 0.056, 64, 48)
 
     def tasks(self) -> list[Task]:
         return [Task("locate", "Where things are.", "what", (), "regions", 1, (), "/robot/tasks.yaml")]
@@ -168,8 +168,8 @@ def serving(robot: ScriptedRobot | None = None, token: str = "", **settings: Any
     assert not thread.is_alive()
 
 
-def picture(width: int = 64, height: int = 48, form: str = "PNG") -> bytes:
-    """A file with a picture of noise."""
+def image_file(width: int = 64, height: int = 48, form: str = "PNG") -> bytes:
+    """A file with an image of noise."""
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     file = io.BytesIO()
     PIL.Image.fromarray(pixels).save(file, form)
@@ -181,7 +181,7 @@ def data_url(content: bytes, kind: str = "png") -> str:
 
 
 def question(*content: Any, **fields: Any) -> dict[str, Any]:
-    """A request with one turn: texts, and pictures as files."""
+    """A request with one turn: texts, and images as files."""
     parts = [
         {"type": "image_url", "image_url": {"url": data_url(part)}}
         if isinstance(part, bytes)

@@ -12,7 +12,7 @@ import pytest
 from qwen3vl_ros.action import AskImage
 from std_msgs.msg import Header
 
-from gateway_server import Server, data_url, events, picture, question, serving, stays_open
+from gateway_server import Server, data_url, events, image_file, question, serving, stays_open
 from qwen3vl_ros.client.answer import Box, Position, Region
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.gateway.backend import NodeStatus
@@ -64,7 +64,7 @@ def test_an_answer_has_what_openai_has_no_place_for(server: Server, http: httpx.
     server.robot.script = lambda asked: asked.answer(
         "[]", regions=regions, json=[], image_headers=(header,), probability=0.75, notes=("one",)
     )
-    more = http.post(CHAT, json=question(picture(), "Where?")).json()["qwen3vl_ros"]
+    more = http.post(CHAT, json=question(image_file(), "Where?")).json()["qwen3vl_ros"]
     ball, box = more["regions"]
     assert ball["box"] == [1, 2, 3, 4]
     assert ball["point"] == [2.5, 4.0]
@@ -213,8 +213,8 @@ def asking(server: Server, http: httpx.Client) -> Any:
     return lambda body: asked_by(server, http, body)
 
 
-def test_pictures_reach_the_robot_as_they_were_sent(asking: Any) -> None:
-    first, second = picture(), picture(32, 32, "JPEG")
+def test_images_reach_the_robot_as_they_were_sent(asking: Any) -> None:
+    first, second = image_file(), image_file(32, 32, "JPEG")
     goal = asking(question(first, second, "Which is larger?")).goal
     assert goal.prompt == "Which is larger?"
     assert [bytes(image.data) for image in goal.compressed_images] == [first, second]
@@ -222,37 +222,37 @@ def test_pictures_reach_the_robot_as_they_were_sent(asking: Any) -> None:
     assert not goal.history
 
 
-def test_a_picture_may_follow_its_question(asking: Any) -> None:
-    goal = asking(question("What is it?", picture())).goal
+def test_an_image_may_follow_its_question(asking: Any) -> None:
+    goal = asking(question("What is it?", image_file())).goal
     assert (goal.prompt, len(goal.compressed_images), len(goal.history)) == ("What is it?", 1, 0)
 
 
-def test_a_picture_url_may_be_a_plain_string(asking: Any) -> None:
-    part = {"type": "image_url", "image_url": data_url(picture())}
+def test_an_image_url_may_be_a_plain_string(asking: Any) -> None:
+    part = {"type": "image_url", "image_url": data_url(image_file())}
     content = [{"type": "text", "text": "What is it?"}, part]
     goal = asking({"messages": [{"role": "user", "content": content}]}).goal
-    assert bytes(goal.compressed_images[0].data) == picture()
+    assert bytes(goal.compressed_images[0].data) == image_file()
 
 
 def test_webp_is_taken(asking: Any) -> None:
-    goal = asking(question(picture(8, 6, "WEBP"), "What is it?")).goal
+    goal = asking(question(image_file(8, 6, "WEBP"), "What is it?")).goal
     assert [(image.width, image.height, image.encoding) for image in goal.images] == [(8, 6, "rgb8")]
 
 
-def test_a_question_without_a_picture_is_text_only(asking: Any) -> None:
+def test_a_question_without_an_image_is_text_only(asking: Any) -> None:
     goal = asking({"messages": [{"role": "user", "content": "Who are you?"}]}).goal
     assert (goal.prompt, goal.text_only) == ("Who are you?", True)
 
 
 @pytest.mark.parametrize("camera", ["front", ["front"]])
-def test_a_camera_takes_the_place_of_a_picture(asking: Any, camera: Any) -> None:
+def test_a_camera_takes_the_place_of_an_image(asking: Any, camera: Any) -> None:
     goal = asking(question(camera=camera)).goal
     assert goal.cameras == ["front"]
     assert not goal.text_only
 
 
-def test_a_conversation_keeps_its_turns_and_the_places_of_its_pictures(asking: Any) -> None:
-    first, second = picture(16, 16), picture(24, 24)
+def test_a_conversation_keeps_its_turns_and_the_places_of_its_images(asking: Any) -> None:
+    first, second = image_file(16, 16), image_file(24, 24)
     url = {"type": "image_url", "image_url": {"url": data_url(first)}}
     body = {
         "messages": [
@@ -274,23 +274,23 @@ def test_a_conversation_keeps_its_turns_and_the_places_of_its_pictures(asking: A
     assert not goal.text_only
 
 
-def test_a_follow_up_without_a_picture_looks_through_no_camera(asking: Any) -> None:
-    turns = [*question(picture(), "What?")["messages"], {"role": "assistant", "content": "A ball."}]
+def test_a_follow_up_without_an_image_looks_through_no_camera(asking: Any) -> None:
+    turns = [*question(image_file(), "What?")["messages"], {"role": "assistant", "content": "A ball."}]
     goal = asking({"messages": [*turns, {"role": "user", "content": "What colour?"}]}).goal
     assert goal.text_only
     assert len(goal.compressed_images) == 1
 
 
-def test_the_order_of_several_texts_and_pictures_is_kept(asking: Any) -> None:
-    goal = asking(question("Left:", picture(16, 16), "Right:", picture(24, 24), "Which is larger?")).goal
+def test_the_order_of_several_texts_and_images_is_kept(asking: Any) -> None:
+    goal = asking(question("Left:", image_file(16, 16), "Right:", image_file(24, 24), "Which is larger?")).goal
     assert [(turn.role, list(turn.content)) for turn in goal.history] == [("user", ["Left:", "", "Right:", ""])]
     assert goal.prompt == "Which is larger?"
     assert goal.text_only
     assert len(goal.compressed_images) == 2
 
 
-def test_a_task_has_its_slots_and_its_pictures(asking: Any) -> None:
-    goal = asking(question("red", picture(), "cups", task="locate", slots={"language": "en"})).goal
+def test_a_task_has_its_slots_and_its_images(asking: Any) -> None:
+    goal = asking(question("red", image_file(), "cups", task="locate", slots={"language": "en"})).goal
     assert (goal.task, goal.prompt, json.loads(goal.slots)) == ("locate", "red\ncups", {"language": "en"})
     assert not goal.history
 
@@ -343,13 +343,13 @@ def test_structured_content_can_be_parsed_however_the_model_wrote_it(
 
 
 def test_a_form_with_image_and_prompt_is_a_question(server: Server, http: httpx.Client, asking: Any) -> None:
-    response = http.post(CHAT, files={"image": ("box.png", picture(), "image/png")}, data={"prompt": "What is it?"})
+    response = http.post(CHAT, files={"image": ("box.png", image_file(), "image/png")}, data={"prompt": "What is it?"})
     reply = response.raise_for_status().json()
     assert reply["choices"][0]["message"]["content"] == "red"
     assert reply["usage"]["total_time_ms"] == 250
     goal = server.robot.next_asked().goal
     assert goal.prompt == "What is it?"
-    assert bytes(goal.compressed_images[0].data) == picture()
+    assert bytes(goal.compressed_images[0].data) == image_file()
     assert not goal.text_only
 
 

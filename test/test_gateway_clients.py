@@ -17,7 +17,7 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 
-from gateway_server import PATIENCE, Server, data_url, picture, serving
+from gateway_server import PATIENCE, Server, data_url, image_file, serving
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.exceptions import BadResponse, Busy
 
@@ -27,7 +27,7 @@ MESSAGES: list[Any] = [
         "role": "user",
         "content": [
             {"type": "text", "text": "What colour is the box?"},
-            {"type": "image_url", "image_url": {"url": data_url(picture()), "detail": "auto"}},
+            {"type": "image_url", "image_url": {"url": data_url(image_file()), "detail": "auto"}},
         ],
     }
 ]
@@ -170,7 +170,7 @@ def test_openai_sees_an_error_within_a_stream(server: Server, client: openai.Ope
 def test_requests_uploads_a_form(server: Server) -> None:
     reply = requests.post(
         f"{server.url}/v1/chat/completions",
-        files={"image": ("box.jpg", picture(form="JPEG"), "image/jpeg")},
+        files={"image": ("box.jpg", image_file(form="JPEG"), "image/jpeg")},
         data={"prompt": "What colour is the box?"},
         headers={"Authorization": f"Bearer {TOKEN}"},
         timeout=PATIENCE,
@@ -180,7 +180,7 @@ def test_requests_uploads_a_form(server: Server) -> None:
     assert reply.json()["usage"]["total_time_ms"] > 0
 
 
-def test_requests_learns_that_its_picture_is_too_large() -> None:
+def test_requests_learns_that_its_image_is_too_large() -> None:
     """It sends all of it before it looks for an answer, and must find one."""
     with serving() as server:
         large = b"\xff\xd8\xff" + b"x" * 10_000_000
@@ -196,7 +196,7 @@ def test_requests_learns_that_its_picture_is_too_large() -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed (apt install curl)")
 def test_curl_asks_and_uploads(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "box.png").write_bytes(picture())
+    (tmp_path / "box.png").write_bytes(image_file())
     address = f"{server.url}/v1/chat/completions"
     bearer = f"Authorization: Bearer {TOKEN}"
     common = ["curl", "--silent", "--show-error", "--fail-with-body", "--max-time", "60", "--noproxy", "*", address]
@@ -231,13 +231,13 @@ print(json.load(urllib.request.urlopen(request))["choices"][0]["message"]["conte
 
 def test_a_client_of_the_boards_server_runs_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "demo.jpg").write_bytes(picture(form="JPEG"))
+    (tmp_path / "images" / "demo.jpg").write_bytes(image_file(form="JPEG"))
     with serving(media_path=str(tmp_path)) as server:
         client = [sys.executable, "-c", BOARD % f"127.0.0.1:{server.port}"]
         done = subprocess.run(client, capture_output=True, text=True, check=True, timeout=PATIENCE)
         assert done.stdout == "red\n"
         goal = server.robot.next_asked().goal
-    assert bytes(goal.compressed_images[0].data) == picture(form="JPEG")
+    assert bytes(goal.compressed_images[0].data) == image_file(form="JPEG")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway_server import PATIENCE, Asked, Server, data_url, events, picture, question, serving, stays_open
+from gateway_server import PATIENCE, Asked, Server, data_url, events, image_file, question, serving, stays_open
 from qwen3vl_ros.client import exceptions
 from qwen3vl_ros.gateway.backend import NodeStatus
 from qwen3vl_ros.gateway.limits import RateLimit
@@ -79,18 +79,18 @@ def image(url: Any) -> dict[str, Any]:
         (question(frequency_penalty=0.5), "frequency_penalty", "would change the answer"),
         (question(**{"top-p": 0.5, "top_p": 0.25}), "top_p", "there twice"),
         (question(response_format={"type": "json_schema", "json_schema": {"name": "a"}}), None, "required"),
-        (question(picture(), "What?", camera="front"), "camera", "choose one"),
+        (question(image_file(), "What?", camera="front"), "camera", "choose one"),
         (question(camera=5), "camera", "string"),
         (image({"url": 5}), "messages.0.content.1.image_url.url", "string"),
         (image("data:image/png;base64,"), "messages", "empty"),
         (image("data:image/png,rawbytes"), "messages", "base64"),
         (image("data:image/png;base64"), "messages", "comma"),
         (image("data:image/png;base64,AAAAA"), "messages", "base64"),
-        (image(data_url(b"no picture at all")), "messages", "no JPEG, PNG or WebP"),
+        (image(data_url(b"no image at all")), "messages", "no JPEG, PNG or WebP"),
         (image("/root/secret.png"), "messages", "not read"),
         (image("file:///root/secret.png"), "messages", "not read"),
-        (image("http://example.com/picture.png"), "messages", "not fetched"),
-        (image(data_url(picture())) | {"task": 3}, "task", "string"),
+        (image("http://example.com/image.png"), "messages", "not fetched"),
+        (image(data_url(image_file())) | {"task": 3}, "task", "string"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(http: httpx.Client, body: Any, param: str | None, words: str) -> None:
@@ -113,10 +113,10 @@ def test_a_body_that_is_no_json_is_refused(http: httpx.Client, body: bytes) -> N
         ({"image": ("a.png", b"broken")}, "messages"),
         ({"prompt": (None, "What?")}, "image"),
         ({"image": (None, "text"), "prompt": (None, "What?")}, "image"),
-        ({"file": ("a.png", picture()), "prompt": (None, "What?")}, "file"),
-        ({"image": ("a.png", picture()), "prompt": (None, "What?"), "messages": (None, "[]")}, "messages"),
-        ({"image": ("a.png", picture()), "prompt": (None, "What?"), "max_tokens": (None, "few")}, "max_tokens"),
-        ({"image": ("a.png", picture()), "prompt": (None, "What?"), "camera": (None, "front")}, "camera"),
+        ({"file": ("a.png", image_file()), "prompt": (None, "What?")}, "file"),
+        ({"image": ("a.png", image_file()), "prompt": (None, "What?"), "messages": (None, "[]")}, "messages"),
+        ({"image": ("a.png", image_file()), "prompt": (None, "What?"), "max_tokens": (None, "few")}, "max_tokens"),
+        ({"image": ("a.png", image_file()), "prompt": (None, "What?"), "camera": (None, "front")}, "camera"),
     ],
 )
 def test_a_form_that_makes_no_sense_is_refused(http: httpx.Client, files: dict[str, Any], param: str) -> None:
@@ -156,8 +156,8 @@ def test_a_method_that_is_not_there_is_405(http: httpx.Client) -> None:
     assert response.headers["allow"] == "POST"
 
 
-def test_a_picture_too_large_is_413(http: httpx.Client) -> None:
-    large = picture(100, 100)
+def test_an_image_too_large_is_413(http: httpx.Client) -> None:
+    large = image_file(100, 100)
     assert len(large) > 20_000
     assert "20000 bytes" in error_of(http.post(CHAT, json=image(data_url(large))), 413)["message"]
     form = {"image": ("a.png", large), "prompt": (None, "What?")}
@@ -175,7 +175,7 @@ def bomb(side: int) -> bytes:
 
 
 @pytest.mark.parametrize("side", [101, 30_000, 2**31 - 1])
-def test_a_picture_of_too_many_pixels_is_413_before_it_is_decoded(http: httpx.Client, side: int) -> None:
+def test_an_image_of_too_many_pixels_is_413_before_it_is_decoded(http: httpx.Client, side: int) -> None:
     error = error_of(http.post(CHAT, json=image(data_url(bomb(side)))), 413)
     assert "10000 are accepted" in error["message"]
 
@@ -196,11 +196,11 @@ def test_a_body_of_another_type_is_415(http: httpx.Client, kind: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF"])
-def test_a_picture_of_another_format_is_415(http: httpx.Client, form: str) -> None:
-    error_of(http.post(CHAT, json=image(data_url(picture(8, 8, form), form.lower()))), 415)
+def test_an_image_of_another_format_is_415(http: httpx.Client, form: str) -> None:
+    error_of(http.post(CHAT, json=image(data_url(image_file(8, 8, form), form.lower()))), 415)
 
 
-def test_a_data_url_that_is_no_picture_is_415(http: httpx.Client) -> None:
+def test_a_data_url_that_is_no_image_is_415(http: httpx.Client) -> None:
     error_of(http.post(CHAT, json=image("data:application/pdf;base64,AAAA")), 415)
 
 

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_server import Server, picture, question, serving
+from gateway_server import Server, image_file, question, serving
 from qwen3vl_ros.gateway.errors import ApiError
-from qwen3vl_ros.gateway.images import PictureLimits, of_data_url, source_of
+from qwen3vl_ros.gateway.images import ImageLimits, of_data_url, source_of
 from qwen3vl_ros.gateway.media import MediaDirectory
 from qwen3vl_ros.gateway.settings import SettingsError
 
 CHAT = "/v1/chat/completions"
-LIMITS = PictureLimits(100_000, 1_000_000)
-PNG = picture(5, 4)
+LIMITS = ImageLimits(100_000, 1_000_000)
+PNG = image_file(5, 4)
 BLANKS = st.text(" \t\r\n", max_size=3)
 
 
@@ -49,7 +49,7 @@ def image(url: Any) -> dict[str, Any]:
 def test_base64_is_read_however_it_is_written(
     before: str, kind: str, mark: str, padded: bool, for_urls: bool, escaped: bool, blanks: Any, size: int
 ) -> None:
-    file = picture(size, 4)
+    file = image_file(size, 4)
     text = (base64.urlsafe_b64encode if for_urls else base64.b64encode)(file).decode()
     text = text if padded else text.rstrip("=")
     for place, blank in blanks:
@@ -233,8 +233,8 @@ def http(running: Server) -> Iterator[httpx.Client]:
 
 @pytest.mark.parametrize(
     "body",
-    [question(picture()), question(picture(), " "), question(picture(), picture()), question("", camera="front"),
-     {"camera": "front", "messages": [{"role": "user", "content": []}]}],
+    [question(image_file()), question(image_file(), " "), question(image_file(), image_file()),
+     question("", camera="front"), {"camera": "front", "messages": [{"role": "user", "content": []}]}],
 )  # fmt: skip
 def test_an_image_without_text_is_described(running: Server, http: httpx.Client, body: Any) -> None:
     reply = http.post(CHAT, json=body)
@@ -253,7 +253,7 @@ def test_a_form_without_a_prompt_has_its_image_described(
 
 
 def test_an_image_after_its_question_in_a_message_of_its_own_is_asked_that(running: Server, http: httpx.Client) -> None:
-    turns = [{"role": "user", "content": "Is there a ball?"}, *question(picture())["messages"]]
+    turns = [{"role": "user", "content": "Is there a ball?"}, *question(image_file())["messages"]]
     assert http.post(CHAT, json={"messages": turns}).json()["qwen3vl_ros"]["notes"] == []
     goal = running.robot.next_asked().goal
     assert (goal.prompt, list(goal.history[0].content), goal.text_only) == ("", ["Is there a ball?"], False)

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway_server import Asked, Server, events, picture, question, serving
+from gateway_server import Asked, Server, events, image_file, question, serving
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.exceptions import BadResponse
 from qwen3vl_ros.prompts.request import AskRequest, Turn, conversation
@@ -104,12 +104,12 @@ def test_what_has_no_effect_is_told_in_a_stream_and_for_a_form(http: httpx.Clien
         last = [chunk for chunk in events(response) if isinstance(chunk, dict)][-1]
     assert last["qwen3vl_ros"]["notes"] == ["verbosity: without effect"]
     form = {"prompt": "?", "n": "1", "top_p": "1", "max_tokens": "-1", "seed": "", "verbosity": "low"}
-    reply = http.post(CHAT, files={"image": ("a.png", picture())}, data=form)
+    reply = http.post(CHAT, files={"image": ("a.png", image_file())}, data=form)
     assert reply.json()["qwen3vl_ros"]["notes"] == ["verbosity: without effect"]
 
 
 def test_fields_of_messages_and_parts_without_effect_are_taken_and_told_once(http: httpx.Client) -> None:
-    body = question(picture(), "What?", "Really?")
+    body = question(image_file(), "What?", "Really?")
     (turn,) = body["messages"]
     turn |= {"name": "Ann", "weight": 1, "tool_calls": [], "refusal": None, "annotations": []}
     image, *texts = turn["content"]
@@ -223,7 +223,7 @@ def test_a_field_that_would_change_the_answer_is_refused_by_name(http: httpx.Cli
 
 
 def test_a_form_may_ask_for_no_more(http: httpx.Client) -> None:
-    form = {"image": ("a.png", picture()), "prompt": (None, "?"), "n": (None, "2")}
+    form = {"image": ("a.png", image_file()), "prompt": (None, "?"), "n": (None, "2")}
     assert http.post(CHAT, files=form).json()["error"]["param"] == "n"
 
 
@@ -348,7 +348,7 @@ def test_a_name_may_be_no_text_either(http: httpx.Client, name: str) -> None:
 
 
 def test_a_nul_in_a_form_is_400(http: httpx.Client) -> None:
-    form = {"image": ("a.png", picture()), "prompt": (None, "a\0b")}
+    form = {"image": ("a.png", image_file()), "prompt": (None, "a\0b")}
     assert http.post(CHAT, files=form).json()["error"]["param"] == "prompt"
 
 
@@ -410,7 +410,7 @@ def test_two_messages_of_the_user_stay_two(server: Server, http: httpx.Client) -
 
 
 def test_texts_side_by_side_in_one_message_are_one(server: Server, http: httpx.Client) -> None:
-    assert notes_of(http, question("Make a ", "title", picture(), "A man", " at the door")) == []
+    assert notes_of(http, question("Make a ", "title", image_file(), "A man", " at the door")) == []
     goal = server.robot.next_asked().goal
     assert [list(each.content) for each in goal.history] == [["Make a title", ""]]
     assert goal.prompt == "A man at the door"

@@ -24,8 +24,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
 import third_party
-from gateway_server import data_url, events, question
-from gateway_server import picture as picture_file
+from gateway_server import data_url, events, image_file, question
 from ros_client import SENSOR_DATA, RosClient, picture
 from vlm_process import VlmProcess
 from web_process import PATIENCE, WebProcess, wait_ready, wait_status
@@ -137,7 +136,7 @@ def test_an_answer_over_http_is_the_answer_over_ros(ros: RosClient, vlm: VlmProc
     status = wait_ready(http)
     assert (status["engine"], status["model"]) == ("llama", "Tabletop")
     assert http.get("/v1/models/Tabletop").json()["max_model_len"] == 4096
-    file = picture_file(96, 64)
+    file = image_file(96, 64)
     message = CompressedImage(format="png", data=file)
     wanted = ros.ask("What colour is the box?", compressed_images=[message], options={"max_tokens": 8}).result()
     body = question(file, "What colour is the box?", temperature=0, max_tokens=8)
@@ -161,13 +160,13 @@ def test_tasks_are_those_of_the_node(vlm: VlmProcess, http: httpx.Client) -> Non
 
 
 def test_a_conversation_reaches_the_model_turn_by_turn(parrot: VlmProcess, http: httpx.Client) -> None:
-    url = {"type": "image_url", "image_url": {"url": data_url(picture_file(64, 32))}}
+    url = {"type": "image_url", "image_url": {"url": data_url(image_file(64, 32))}}
     body = {
         "messages": [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": [{"type": "text", "text": "Look:"}, url, {"type": "text", "text": "what?"}]},
             {"role": "assistant", "content": "A ball."},
-            *question(picture_file(32, 64), "And here?")["messages"],
+            *question(image_file(32, 64), "And here?")["messages"],
         ]
     }
     assert json.loads(content_of(http.post(CHAT, json=body))) == [
@@ -178,8 +177,8 @@ def test_a_conversation_reaches_the_model_turn_by_turn(parrot: VlmProcess, http:
     ]
 
 
-def test_texts_and_pictures_reach_the_model_in_their_order(parrot: VlmProcess, http: httpx.Client) -> None:
-    body = question("Left:", picture_file(64, 32), "Right:", picture_file(32, 64))
+def test_texts_and_images_reach_the_model_in_their_order(parrot: VlmProcess, http: httpx.Client) -> None:
+    body = question("Left:", image_file(64, 32), "Right:", image_file(32, 64))
     assert json.loads(content_of(http.post(CHAT, json=body))) == [
         ["user", ["Left:", [32, 64, 3], "Right:", [64, 32, 3]]]
     ]
@@ -263,7 +262,7 @@ def test_a_stream_shows_its_stage_or_its_place_in_the_queue_and_a_full_queue_is_
         (question(camera="left"), "there is no camera 'left'"),
         (question(seed=5), "seed: engine 'parrot' cannot honour it"),
         (question(task="dance"), 'there is no "dance"'),
-        (question(picture_file(8, 8)[:-40], "What?"), "cut off or broken"),
+        (question(image_file(8, 8)[:-40], "What?"), "cut off or broken"),
     ],
 )
 def test_what_the_node_refuses_is_400_with_its_sentence(
@@ -280,7 +279,7 @@ def moment(ros: RosClient, offset: float = 0.0) -> Time:
 
 
 class Publisher:
-    """A camera's picture on ``topic``, ten times a second. ``stamp``: gives each its stamp, without it the time."""
+    """A camera's image on ``topic``, ten times a second. ``stamp``: gives each its stamp, without it the time."""
 
     def __init__(
         self, ros: RosClient, topic: str, stamp: Callable[[], Time] | None = None, size: tuple[int, int] = (96, 64)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway_server import Server, data_url, picture, question, serving
+from gateway_server import Server, data_url, image_file, question, serving
 from qwen3vl_ros.client.exceptions import InternalError
 from qwen3vl_ros.gateway import logs
 from qwen3vl_ros.gateway.auth import HEADERS
@@ -112,7 +112,7 @@ def test_this_machines_names_and_those_allowed_are_taken(local: Server, host: st
 
 def test_pages_of_other_sites_may_not_ask(local: Server) -> None:
     with local.client() as client:
-        form: dict[str, Any] = {"image": ("a.png", picture()), "prompt": (None, "What?")}
+        form: dict[str, Any] = {"image": ("a.png", image_file()), "prompt": (None, "What?")}
         for origin in ("https://evil.example", "null", f"http://localhost:{local.port}"):
             assert client.post(CHAT, files=form, headers={"Origin": origin}).status_code == 403
         assert client.post(CHAT, files=form, headers={"Origin": local.url}).status_code == 200
@@ -235,11 +235,11 @@ def test_many_names_do_not_widen_the_rate_limit() -> None:
     assert asked.count(429) == 0
 
 
-# --- pictures from elsewhere ------------------------------------------------------------------------------------------
+# --- images from elsewhere --------------------------------------------------------------------------------------------
 
 
 class Elsewhere(http.server.BaseHTTPRequestHandler):
-    """A server with a picture, and with redirects."""
+    """A server with an image, and with redirects."""
 
     def do_GET(self) -> None:
         if self.path.startswith("/to/"):
@@ -247,7 +247,7 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", self.path.removeprefix("/to/"))
             self.end_headers()
             return
-        content = {"/picture.png": picture(), "/large.png": b"\x89PNG" * 100_000, "/text": b"text"}.get(self.path)
+        content = {"/image.png": image_file(), "/large.png": b"\x89PNG" * 100_000, "/text": b"text"}.get(self.path)
         self.send_response(200 if content else 404)
         self.end_headers()
         self.wfile.write(content or b"")
@@ -278,8 +278,8 @@ def ask_about(client: httpx.Client, url: str) -> httpx.Response:
     return client.post(CHAT, json={"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, part]}]})
 
 
-def test_a_picture_of_a_listed_host_is_fetched(fetching: httpx.Client, elsewhere: str) -> None:
-    assert ask_about(fetching, f"{elsewhere}/picture.png").status_code == 200
+def test_an_image_of_a_listed_host_is_fetched(fetching: httpx.Client, elsewhere: str) -> None:
+    assert ask_about(fetching, f"{elsewhere}/image.png").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -288,10 +288,10 @@ def test_a_picture_of_a_listed_host_is_fetched(fetching: httpx.Client, elsewhere
         ("/nothing.png", 400, "answered 404"),
         ("/text", 400, "no JPEG"),
         ("/large.png", 413, "100000 bytes"),
-        ("/to/http://localhost/picture.png", 400, "not one that this gateway fetches from"),
+        ("/to/http://localhost/image.png", 400, "not one that this gateway fetches from"),
         ("/to/file:///etc/passwd", 400, "not one that this gateway fetches from"),
-        ("/to//picture.png", 400, "inside a private network"),
-        ("/to/http://127.0.0.1/picture.png", 400, "inside a private network"),
+        ("/to//image.png", 400, "inside a private network"),
+        ("/to/http://127.0.0.1/image.png", 400, "inside a private network"),
         ("/to/", 400, "inside a private network"),
     ],
 )
@@ -332,7 +332,7 @@ def log_folder(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_access_log_says_who_asked_about_what_and_for_how_long(log_folder: Path) -> None:
     with serving() as server, server.client() as client:
-        form: dict[str, Any] = {"image": ("my\nbox.png", picture()), "prompt": (None, "What?")}
+        form: dict[str, Any] = {"image": ("my\nbox.png", image_file()), "prompt": (None, "What?")}
         client.post(CHAT, files=form)
         client.get("/nothing%0A127.0.0.1 GET")
     first, second = (log_folder / "access.log").read_text().splitlines()
@@ -352,7 +352,7 @@ def test_nobody_writes_an_entry_of_their_own_into_a_log(log_folder: Path, truste
         client.get(f"/{urllib.parse.quote(FORGERY)}")
         client.get("/health", headers={"X-Forwarded-For": "6.6.6.6 GET \x1b[2J".encode("latin-1").decode("latin-1")})
         client.get("/health", headers={"User-Agent": "x", "X-Forwarded-For": "x" * 5000})
-        form: dict[str, Any] = {"image": (FORGERY, picture()), "prompt": (None, "What?")}
+        form: dict[str, Any] = {"image": (FORGERY, image_file()), "prompt": (None, "What?")}
         client.post(CHAT, files=form)
         server.robot.script = lambda asked: asked.fail(InternalError(FORGERY))
         client.post(CHAT, json=question())
@@ -374,14 +374,14 @@ def test_nobody_writes_an_entry_of_their_own_into_a_log(log_folder: Path, truste
     assert clients == ["127.0.0.1"] * 6
 
 
-def test_logs_hold_no_pictures_no_questions_and_no_tokens(log_folder: Path) -> None:
-    url = data_url(picture())
+def test_logs_hold_no_images_no_questions_and_no_tokens(log_folder: Path) -> None:
+    url = data_url(image_file())
     with serving(token=TOKEN) as server, server.client(headers=BEARER) as client:
-        client.post(CHAT, json=question(picture(), "MY QUESTION"))
-        client.post(CHAT, json=question(picture(), "MY QUESTION", unknown=url))
+        client.post(CHAT, json=question(image_file(), "MY QUESTION"))
+        client.post(CHAT, json=question(image_file(), "MY QUESTION", unknown=url))
         client.get(f"/api/status?token={TOKEN}")
         server.robot.script = lambda asked: 1 / 0
-        client.post(CHAT, json=question(picture(), "MY QUESTION"))
+        client.post(CHAT, json=question(image_file(), "MY QUESTION"))
     written = "".join(path.read_text() for path in log_folder.iterdir())
     assert "ZeroDivisionError" in written
     for secret in (TOKEN, "MY QUESTION", url[40:80]):

@@ -19,12 +19,12 @@ from qwen3vl_ros.gateway.chat_request import ChatRequest, read_json
 from qwen3vl_ros.gateway.chat_response import Reply, answer_of
 from qwen3vl_ros.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, of_vlm
 from qwen3vl_ros.gateway.form import read_form
-from qwen3vl_ros.gateway.images import PictureLimits, of_data_url, source_of
+from qwen3vl_ros.gateway.images import ImageLimits, of_data_url, source_of
 from qwen3vl_ros.gateway.limits import RateLimit, Slots
 from qwen3vl_ros.gateway.media import MediaDirectory
 from qwen3vl_ros.gateway.metrics import Metrics
 from qwen3vl_ros.gateway.models import ALIAS, check_model
-from qwen3vl_ros.gateway.remote import RemotePictures
+from qwen3vl_ros.gateway.remote import RemoteImages
 from qwen3vl_ros.gateway.settings import Settings
 from qwen3vl_ros.gateway.streaming import EventStream, begun
 from qwen3vl_ros.gateway.to_goal import arguments_of, image_urls
@@ -46,8 +46,8 @@ class Chat:
         # Those that are answered, and one more: what is received must not take all memory either.
         self._bodies = Bodies(settings.body_timeout, (settings.concurrency + 1) * settings.max_request_bytes)
         self._fetch_time = settings.body_timeout
-        self._limits = PictureLimits(settings.max_image_bytes, settings.max_image_pixels)
-        self._remote = RemotePictures(settings.remote_image_hosts)
+        self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+        self._remote = RemoteImages(settings.remote_image_hosts)
         self._media = MediaDirectory(settings.media_path)
         self._metrics = metrics
         metrics.show_running(lambda: self._slots.taken)
@@ -61,10 +61,10 @@ class Chat:
         with ExitStack() as held:
             try:
                 async with self._bodies.read(request) as whole:
-                    asked, pictures = await self._decode(whole)
+                    asked, images = await self._decode(whole)
                     held.enter_context(self._slots.place())
-                request.state.pictures = len(pictures)
-                question, notes = await self._send(asked, pictures)
+                request.state.images = len(images)
+                question, notes = await self._send(asked, images)
                 following = held.enter_context(Following(question, request.receive))
                 reply = Reply(self._robot.status().model or ALIAS, notes)
                 if not asked.stream:
@@ -90,12 +90,12 @@ class Chat:
             return await read_form(request, self._limits)
         asked = await read_json(request)
         with anyio.move_on_after(self._fetch_time):
-            return asked, [await self._picture(url) for url in image_urls(asked)]
+            return asked, [await self._image(url) for url in image_urls(asked)]
         raise ApiError(
             400, "invalid_image_url", f"the images did not arrive within {self._fetch_time:g} s", param="messages"
         )
 
-    async def _picture(self, url: str) -> bytes:
+    async def _image(self, url: str) -> bytes:
         url = url.strip()
         source = source_of(url)
         if source == "http":
@@ -103,11 +103,11 @@ class Chat:
         read = of_data_url if source == "data" else self._media.read
         return await anyio.to_thread.run_sync(read, url, self._limits)
 
-    async def _send(self, asked: ChatRequest, pictures: list[bytes]) -> tuple[AnswerFuture, tuple[str, ...]]:
+    async def _send(self, asked: ChatRequest, images: list[bytes]) -> tuple[AnswerFuture, tuple[str, ...]]:
         """Send the question to the node, whatever is known of its state: that may be of a node that is gone."""
         if self._strict_model and (loaded := self._robot.status().model):
             check_model(asked.model, loaded)
-        prompt, arguments, notes = arguments_of(asked, pictures, self._timeout)
+        prompt, arguments, notes = arguments_of(asked, images, self._timeout)
         question = await anyio.to_thread.run_sync(lambda: self._robot.send(prompt, **arguments))
         return question, (*notes, *asked.notes)
 

@@ -182,7 +182,7 @@ async def read_json(request: Request) -> ChatRequest:
             "unsupported_media_type",
             f"the body is {content_type[:60] or 'of no type'}: send application/json, or a multipart/form-data form",
         )
-    return await anyio.to_thread.run_sync(_parse, await request.body())  # pictures make it large
+    return await anyio.to_thread.run_sync(_parse, await request.body())  # images make it large
 
 
 def _parse(body: bytes) -> ChatRequest:

@@ -11,16 +11,16 @@ from starlette.requests import Request
 
 from qwen3vl_ros.gateway.chat_request import ChatRequest, read
 from qwen3vl_ros.gateway.errors import ApiError
-from qwen3vl_ros.gateway.images import PictureLimits, checked
+from qwen3vl_ros.gateway.images import ImageLimits, checked
 from qwen3vl_ros.gateway.request_fields import plain_text
 
 _MOST_PARTS = 50
 
 
-async def read_form(request: Request, limits: PictureLimits) -> tuple[ChatRequest, list[bytes]]:
-    """The question in a form, and its pictures. Raises :class:`ApiError`.
+async def read_form(request: Request, limits: ImageLimits) -> tuple[ChatRequest, list[bytes]]:
+    """The question in a form, and its images. Raises :class:`ApiError`.
 
-    ``image``: JPEG, PNG or WebP, several times for several pictures. Fields other than ``image`` and ``prompt`` are
+    ``image``: JPEG, PNG or WebP, several times for several images. Fields other than ``image`` and ``prompt`` are
     those of the JSON body that hold a single value, such as ``max_tokens`` and ``camera``; an empty one is not there.
     """
     values: dict[str, Any] = {}
@@ -37,14 +37,14 @@ async def read_form(request: Request, limits: PictureLimits) -> tuple[ChatReques
                 raise ApiError(400, "invalid_form", f"{name}: that is no field of this form", param=name)
             else:
                 values[name] = value
-        pictures = [await anyio.to_thread.run_sync(checked, await file.read(limits.size + 1), limits) for file in files]
+        images = [await anyio.to_thread.run_sync(checked, await file.read(limits.size + 1), limits) for file in files]
     finally:
         await form.close()
-    request.state.picture_name = files[0].filename if files else None
+    request.state.image_name = files[0].filename if files else None
     values = {name: value for name, value in plain_text(values).items() if value}  # as browsers send empty fields
     prompt = values.pop("prompt", "")
-    if not pictures and "camera" not in values:
-        raise ApiError(400, "invalid_value", "image: the form brings no picture and names no camera", param="image")
-    parts = [{"type": "image_url", "image_url": "form:image"} for _ in pictures]
+    if not images and "camera" not in values:
+        raise ApiError(400, "invalid_value", "image: the form brings no image and names no camera", param="image")
+    parts = [{"type": "image_url", "image_url": "form:image"} for _ in images]
     values["messages"] = [{"role": "user", "content": [*parts, {"type": "text", "text": prompt}]}]
-    return read(values, strict=False), pictures
+    return read(values, strict=False), images

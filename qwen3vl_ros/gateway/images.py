@@ -1,4 +1,4 @@
-"""Pictures in questions: out of ``data:`` URLs, and none larger than allowed."""
+"""Images in questions: out of ``data:`` URLs, and none larger than allowed."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ _FOREIGN: Final[Mapping[str, re.Pattern[bytes]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class PictureLimits:
-    """``size`` in bytes of the file, ``pixels`` of the picture in it."""
+class ImageLimits:
+    """``size`` in bytes of the file, ``pixels`` of the image in it."""
 
     size: int
     pixels: int
@@ -73,7 +73,7 @@ def source_of(url: str) -> Literal["data", "http", "file"]:
     )
 
 
-def of_data_url(url: str, limits: PictureLimits) -> bytes:
+def of_data_url(url: str, limits: ImageLimits) -> bytes:
     """The image file in a ``data:`` URL, checked. Raises :class:`ApiError` 400, 413 and 415."""
     url = url.lstrip()
     head = _DATA_URL.match(url, 0, 300)
@@ -86,7 +86,7 @@ def of_data_url(url: str, limits: PictureLimits) -> bytes:
     return checked(_of_base64(url[head.end() :], limits), limits)
 
 
-def _of_base64(text: str, limits: PictureLimits) -> bytes:
+def _of_base64(text: str, limits: ImageLimits) -> bytes:
     """Decode base64, with or without padding, white space and percent signs in it; anything else means damage."""
     if "%" in text:
         text = urllib.parse.unquote(text)
@@ -102,24 +102,24 @@ def _of_base64(text: str, limits: PictureLimits) -> bytes:
     return base64.b64decode(letters.translate(_ORDINARY) + b"=" * (-len(letters) % 4))
 
 
-def checked(content: bytes, limits: PictureLimits) -> bytes:
-    """A picture file that may be decoded: its header is read, its pixels are not. Raises as :func:`of_data_url`."""
+def checked(content: bytes, limits: ImageLimits) -> bytes:
+    """An image file that may be decoded: its header is read, its pixels are not. Raises as :func:`of_data_url`."""
     if len(content) > limits.size:
         raise _too_large(limits)
     if not content:
-        raise _broken("the picture is empty")
+        raise _broken("the image is empty")
     if (foreign := next((name for name, magic in _FOREIGN.items() if magic.match(content)), None)) is not None:
         raise _unsupported(f"the image is {foreign}, which is not taken")
     try:
-        with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-            pixels = picture.width * picture.height
-            shown = f"{picture.width}x{picture.height} pixels"
+        with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            pixels = image.width * image.height
+            shown = f"{image.width}x{image.height} pixels"
     except PIL.Image.DecompressionBombError:
         pixels = limits.pixels + 1
         shown = "far more pixels than a camera's image"
     except Exception as error:  # noqa: BLE001 Pillow on untrusted bytes raises what it likes
         raise _broken(
-            f"the picture's {len(content)} bytes are no JPEG, PNG or WebP that can be read ({type(error).__name__})"
+            f"the image's {len(content)} bytes are no JPEG, PNG or WebP that can be read ({type(error).__name__})"
         ) from None
     if pixels > limits.pixels:
         raise ApiError(
@@ -139,5 +139,5 @@ def _unsupported(message: str) -> ApiError:
     return ApiError(415, "unsupported_image", f"{message}; send JPEG, PNG or WebP", param="messages")
 
 
-def _too_large(limits: PictureLimits) -> ApiError:
-    return ApiError(413, "image_too_large", f"the picture is larger than {limits.size} bytes", param="messages")
+def _too_large(limits: ImageLimits) -> ApiError:
+    return ApiError(413, "image_too_large", f"the image is larger than {limits.size} bytes", param="messages")

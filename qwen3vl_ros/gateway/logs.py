@@ -1,4 +1,4 @@
-"""Rotating logs: who asked, which model was loaded, what went wrong. Never a picture, a question or a token."""
+"""Rotating logs: who asked, which model was loaded, what went wrong. Never an image, a question or a token."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class AccessLog:
             path = getattr(route, "path", "other")
             self._metrics.responded(path, status, duration)
             client = scope["client"][0] if scope.get("client") else "-"
-            picture = state.get("picture_name") or (f"{state['pictures']} pictures" if state.get("pictures") else "-")
+            image = state.get("image_name") or (f"{state['images']} images" if state.get("images") else "-")
             # The client's address and the method are single words, which the server has seen to.
-            shown = client, scope["method"], quoted(scope["path"], 200), quoted(picture, 100)
+            shown = client, scope["method"], quoted(scope["path"], 200), quoted(image, 100)
             ACCESS.info("%s %s %s %s %d %.3f s", *shown, status, duration)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from qwen3vl_ros.gateway.errors import ApiError
-from qwen3vl_ros.gateway.images import PictureLimits, checked
+from qwen3vl_ros.gateway.images import ImageLimits, checked
 from qwen3vl_ros.gateway.settings import SettingsError
 
 _SCHEME: Final = "file://"
@@ -33,7 +33,7 @@ class MediaDirectory:
         if self._root is not None and not self._root.is_dir():
             raise SettingsError(f"media_path {path}: there is no such directory")
 
-    def read(self, url: str, limits: PictureLimits) -> bytes:
+    def read(self, url: str, limits: ImageLimits) -> bytes:
         """Return the image file at ``url``, a relative path or a ``file://`` URL with one, checked.
 
         Raises:

@@ -74,8 +74,8 @@ _ERRORS: Final = {
     403: "The request comes from a page of another site, or by a name that this gateway does not know.",
     404: "There is no such thing.",
     408: "The request did not arrive in time.",
-    413: "The request, or a picture in it, is too large.",
-    415: "A body or picture of this type is not taken.",
+    413: "The request, or an image in it, is too large.",
+    415: "A body or image of this type is not taken.",
     429: "Too many questions a minute from this address.",
     499: "The question was cancelled.",
     500: "A defect of this package.",
@@ -115,11 +115,11 @@ _REGION: Final = {
     "type": "object",
     "properties": {
         "label": {"type": "string"},
-        "image": {"type": "integer", "description": "Index of the picture, from 0."},
+        "image": {"type": "integer", "description": "Index of the image, from 0."},
         "box": {
             "type": ["array", "null"],
             "items": {"type": "integer"},
-            "description": "[x, y, width, height] in pixels of the original picture.",
+            "description": "[x, y, width, height] in pixels of the original image.",
         },
         "point": {"type": ["array", "null"], "items": {"type": "number"}, "description": "[x, y] in those pixels."},
         "polygon": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
@@ -177,7 +177,7 @@ FRAME: Final = {
     "then; X-Frame-Size: WIDTHxHEIGHT as it came.",
     "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
 }
-"""A picture of a camera."""
+"""An image of a camera."""
 
 
 def describe(app: FastAPI, *, token_required: bool) -> None:

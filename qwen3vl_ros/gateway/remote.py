@@ -1,4 +1,4 @@
-"""Pictures from other servers: only from hosts that the gateway's owner lists, and never through a detour inwards."""
+"""Images from other servers: only from hosts that the gateway's owner lists, and never through a detour inwards."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import anyio.to_thread
 import httpx
 
 from qwen3vl_ros.gateway.errors import ApiError
-from qwen3vl_ros.gateway.images import PictureLimits, checked
+from qwen3vl_ros.gateway.images import ImageLimits, checked
 
 _TIMEOUT: Final = 15.0
-"""Seconds for a whole picture, redirects included."""
+"""Seconds for a whole image, redirects included."""
 
 _MOST_REDIRECTS: Final = 3
 
 
-class RemotePictures:
+class RemoteImages:
     """Fetches from ``hosts`` (names or addresses).
 
     A listed host may be in a private network: its owner wrote it down. A redirect may lead only to listed hosts with
@@ -31,15 +31,15 @@ class RemotePictures:
     def __init__(self, hosts: Sequence[str]) -> None:
         self._hosts = frozenset(host.lower() for host in hosts if host)
 
-    async def fetch(self, url: str, limits: PictureLimits) -> bytes:
-        """The picture file at ``url``, checked. Raises :class:`ApiError` 400, 413 and 415."""
+    async def fetch(self, url: str, limits: ImageLimits) -> bytes:
+        """The image file at ``url``, checked. Raises :class:`ApiError` 400, 413 and 415."""
         if not self._hosts:
-            raise _refused("pictures are not fetched from other servers here; send a data: URL")
+            raise _refused("images are not fetched from other servers here; send a data: URL")
         try:
             with anyio.fail_after(_TIMEOUT):
                 content = await self._follow(httpx.URL(url), limits.size)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
-            raise _refused(f"the picture cannot be fetched: {type(error).__name__}") from None
+            raise _refused(f"the image cannot be fetched: {type(error).__name__}") from None
         return await anyio.to_thread.run_sync(checked, content, limits)
 
     async def _follow(self, url: httpx.URL, size: int) -> bytes:
@@ -53,23 +53,23 @@ class RemotePictures:
                         url = url.join(response.headers["location"])
                         continue
                     if response.status_code != 200:
-                        raise _refused(f"the picture's server answered {response.status_code}")
+                        raise _refused(f"the image's server answered {response.status_code}")
                     return await _content(response, size)
                 finally:
                     await response.aclose()
-        raise _refused(f"the picture's URL was redirected more than {_MOST_REDIRECTS} times")
+        raise _refused(f"the image's URL was redirected more than {_MOST_REDIRECTS} times")
 
     async def _request(self, client: httpx.AsyncClient, url: httpx.URL, *, redirected: bool) -> httpx.Request:
         """A request to an address that was checked; TLS and the Host header keep the name."""
         if url.scheme not in ("http", "https") or url.userinfo or url.host.lower() not in self._hosts:
-            raise _refused("the host of the picture's URL is not one that this gateway fetches from")
+            raise _refused("the host of the image's URL is not one that this gateway fetches from")
         port = url.port or (443 if url.scheme == "https" else 80)
         if port > 65535:
-            raise _refused(f"the picture's URL names port {port}, which there is not")
+            raise _refused(f"the image's URL names port {port}, which there is not")
         found = await anyio.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
         address = str(found[0][4][0])
         if redirected and not ipaddress.ip_address(address.partition("%")[0]).is_global:
-            raise _refused("the picture's URL is redirected to an address inside a private network")
+            raise _refused("the image's URL is redirected to an address inside a private network")
         headers = {"Host": url.netloc.decode("ascii"), "Accept": "image/*", "Accept-Encoding": "identity"}
         return client.build_request(
             "GET", url.copy_with(host=address), headers=headers, extensions={"sni_hostname": url.host}

@@ -58,7 +58,7 @@ _FRAME_PATIENCE: Final = 3.0
 """Seconds to wait for one: a subscription that was just made needs a part of that to find its publisher."""
 
 _IDLE: Final = 10.0
-"""Seconds after which a camera that nobody looks at is unsubscribed: pictures cost the network and this host."""
+"""Seconds after which a camera that nobody looks at is unsubscribed: images cost the network and this host."""
 
 _ANSWER_PATIENCE: Final = 5.0
 """Seconds that the node gets to list its tasks."""

@@ -52,16 +52,16 @@ class Settings:
     rate_limit: int = _described(
         60, "Questions a minute from one client's address; more get status 429. 0: any number.", 0, 100000
     )
-    max_image_bytes: int = _described(10_000_000, "Largest picture in a question, bytes.", 1000, 1_000_000_000)
+    max_image_bytes: int = _described(10_000_000, "Largest image in a question, bytes.", 1000, 1_000_000_000)
     max_image_pixels: int = _described(
-        40_000_000, "Most pixels of a picture in a question; looked at before it is decoded.", 1000, 100_000_000
+        40_000_000, "Most pixels of an image in a question; looked at before it is decoded.", 1000, 100_000_000
     )
     max_request_bytes: int = _described(30_000_000, "Largest request, bytes.", 10000, 1_000_000_000)
     body_timeout: float = _described(
         30.0, "Seconds that a client may take to send its question, images included; then it gets status 408.", 1, 3600
     )
     remote_image_hosts: tuple[str, ...] = _described(
-        ("",), "Hosts that pictures may be fetched from when a question has their http(s) URL. Empty: none."
+        ("",), "Hosts that images may be fetched from when a question has their http(s) URL. Empty: none."
     )
     media_path: str = _described(
         "", "Directory whose image files questions may name by relative paths, or file:// and one. Empty: none."

@@ -16,16 +16,16 @@ _DESCRIBE: Final = "Describe the image."
 
 
 def image_urls(request: ChatRequest) -> list[str]:
-    """The URLs of all pictures, in the order in which the model sees them."""
+    """The URLs of all images, in the order in which the model sees them."""
     return [part.url for turn in request.messages for part in turn.parts if isinstance(part, ImagePart)]
 
 
 def arguments_of(
-    request: ChatRequest, pictures: Sequence[bytes], timeout: float
+    request: ChatRequest, images: Sequence[bytes], timeout: float
 ) -> tuple[str, Arguments, tuple[str, ...]]:
     """The prompt, what :meth:`VlmClient.send` takes beside it, and notes on what was made of the request.
 
-    ``pictures``: the files at :func:`image_urls`. ``timeout`` in seconds. Instructions at the beginning become the
+    ``images``: the files at :func:`image_urls`. ``timeout`` in seconds. Instructions at the beginning become the
     system prompt, the last turn becomes the question; an image that comes without any text is to be described. Raises
     :class:`ApiError` 400.
     """
@@ -42,23 +42,23 @@ def arguments_of(
     history = [_message(turn.role, turn.parts) for turn in turns[:-1] if turn.parts]
     if before:
         history.append(_message("user", before))
-    own_pictures = any(isinstance(part, ImagePart) for part in asked)
+    own_images = any(isinstance(part, ImagePart) for part in asked)
     notes: tuple[str, ...] = ()
     if not prompt.strip() and not before and not request.task:
         prompt = ""
         if not _ends_with_text_of_the_user(history):
-            if not own_pictures and not request.cameras:
+            if not own_images and not request.cameras:
                 raise ApiError(400, "invalid_value", "messages: the question has no text", param="messages")
             prompt = _DESCRIBE
             notes = (f"the question has no text: the model was asked {_DESCRIBE!r}",)
-    if own_pictures and request.cameras:
+    if own_images and request.cameras:
         raise ApiError(
-            400, "invalid_value", "camera: the question brings a picture, too: choose one of them", param="camera"
+            400, "invalid_value", "camera: the question brings an image, too: choose one of them", param="camera"
         )
     arguments: Arguments = {
-        "images": list(pictures) or None,
+        "images": list(images) or None,
         "cameras": request.cameras,
-        "text_only": not request.cameras and not (own_pictures and not before),
+        "text_only": not request.cameras and not (own_images and not before),
         "system_prompt": "\n\n".join(instructions),
         "history": history,
         "task": request.task,
@@ -73,9 +73,9 @@ def arguments_of(
 def _split(parts: list[TextPart | ImagePart], *, task: bool) -> tuple[str, list[TextPart | ImagePart]]:
     """The prompt, and what has to go before it as a turn of its own.
 
-    A goal's pictures precede its prompt, and with a single text, or a task that is filled with it, that is as good as
-    any order. Where several texts and pictures alternate, their order has a meaning: all but the last text goes before,
-    and ends with a picture, since texts side by side are one.
+    A goal's images precede its prompt, and with a single text, or a task that is filled with it, that is as good as
+    any order. Where several texts and images alternate, their order has a meaning: all but the last text goes before,
+    and ends with an image, since texts side by side are one.
     """
     if task:
         return "\n".join(part.text for part in parts if isinstance(part, TextPart)), []
@@ -108,7 +108,7 @@ def _ends_with_text_of_the_user(history: Sequence[ChatMessage]) -> bool:
 def _texts_of(turn: ChatTurn) -> list[str]:
     if any(isinstance(part, ImagePart) for part in turn.parts):
         raise ApiError(
-            400, "invalid_value", "messages: pictures belong to the user's turns, not to instructions", param="messages"
+            400, "invalid_value", "messages: images belong to the user's turns, not to instructions", param="messages"
         )
     return [part.text for part in turn.parts if isinstance(part, TextPart)]
 
