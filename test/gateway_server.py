@@ -1,4 +1,4 @@
-"""The gateway on a free port of this machine, in front of a robot whose answers a test writes. No ROS graph."""
+"""The gateway on a free port of this machine, in front of a backend whose answers a test writes. No ROS graph."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ USAGE = Usage(prompt_tokens=80, cached_tokens=64, completion_tokens=2, first_tok
 
 
 class Asked:
-    """One question that reached the robot, and what the robot says about it."""
+    """One question that reached the backend, and what is answered to it."""
 
     def __init__(self, prompt: str, arguments: Mapping[str, Any]) -> None:
         self.prompt = prompt
         self.arguments = arguments
-        self.goal = build_goal(prompt, **arguments)  # as the robot's client does: wrong types end here
+        self.goal = build_goal(prompt, **arguments)  # as the client does: wrong types end here
         self.cancelled = threading.Event()
         self.question = AnswerFuture(self, prompt, arguments["timeout"], 5.0, 5.0)
         self.question.mark_sent()
@@ -75,11 +75,11 @@ class Asked:
     def explain_stopped(self) -> None:
         """It goes on."""
 
-    def explain_overdue(self, future: AnswerFuture, phase: Phase) -> VlmError:
-        return ServerUnavailable("the test's robot did not answer")
+    def explain_overdue(self, question: AnswerFuture, phase: Phase) -> VlmError:
+        return ServerUnavailable("the test's backend did not answer")
 
 
-class ScriptedRobot:
+class ScriptedBackend:
     """Answers with ``script``, which may leave a question open for the test to go on with: :meth:`next_asked`."""
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class Server:
     """The gateway as its clients see it."""
 
     url: str
-    robot: ScriptedRobot
+    backend: ScriptedBackend
     port: int
 
     def client(self, **options: Any) -> httpx.Client:
@@ -142,14 +142,14 @@ class Server:
 
 
 @contextmanager
-def serving(robot: ScriptedRobot | None = None, token: str = "", **settings: Any) -> Iterator[Server]:
+def serving(backend: ScriptedBackend | None = None, token: str = "", **settings: Any) -> Iterator[Server]:
     """Serve until the block ends; every open question is over then."""
-    robot = robot or ScriptedRobot()
+    backend = backend or ScriptedBackend()
     chosen = Settings(**({"rate_limit": 0, "concurrency": 100} | settings))
     allowed = Access(token, frozenset()) if token else access(chosen, {})
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        create_app(robot, chosen, allowed),
+        create_app(backend, chosen, allowed),
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -160,7 +160,7 @@ def serving(robot: ScriptedRobot | None = None, token: str = "", **settings: Any
     thread.start()
     port = listening.getsockname()[1]
     try:
-        yield Server(f"http://127.0.0.1:{port}", robot, port)
+        yield Server(f"http://127.0.0.1:{port}", backend, port)
     finally:
         server.should_exit = True
         thread.join(PATIENCE)

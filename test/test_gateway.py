@@ -29,7 +29,7 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server) -> Server:
-    running.robot.rewrite()
+    running.backend.rewrite()
     return running
 
 
@@ -61,7 +61,7 @@ def test_an_answer_has_what_openai_has_no_place_for(server: Server, http: httpx.
         Region("ball", 0, Box(1, 2, 3, 4), (2.5, 4.0), position=place),
         Region("box", 0, Box(5, 6, 7, 8), position_error="NO_DEPTH: nobody publishes /depth"),
     )
-    server.robot.script = lambda asked: asked.answer(
+    server.backend.script = lambda asked: asked.answer(
         "[]", regions=regions, json=[], image_headers=(header,), probability=0.75, notes=("one",)
     )
     more = http.post(CHAT, json=question(image_file(), "Where?")).json()["qwen3vl_ros"]
@@ -112,9 +112,9 @@ def test_a_stream_ends_with_the_usage_that_was_asked_for(http: httpx.Client) -> 
 
 
 def test_text_comes_while_the_model_is_still_talking(server: Server, http: httpx.Client) -> None:
-    server.robot.script = stays_open
+    server.backend.script = stays_open
     with http.stream("POST", CHAT, json=question(stream=True)) as response:
-        asked = server.robot.next_asked()
+        asked = server.backend.next_asked()
         asked.say("red")
         coming = events(response)
         assert next(chunk for chunk in coming if text_of([chunk])) is not None
@@ -124,9 +124,9 @@ def test_text_comes_while_the_model_is_still_talking(server: Server, http: httpx
 
 
 def test_a_stream_says_how_far_the_question_is(server: Server, http: httpx.Client) -> None:
-    server.robot.script = stays_open
+    server.backend.script = stays_open
     with http.stream("POST", CHAT, json=question(stream=True)) as response:
-        asked = server.robot.next_asked()
+        asked = server.backend.next_asked()
         coming = events(response)
         shown = []
         for stage, position in ((0, 2), (0, 1), (1, 0), (2, 0), (3, 0), (4, 0)):
@@ -142,9 +142,9 @@ def test_a_stream_says_how_far_the_question_is(server: Server, http: httpx.Clien
 
 
 def test_text_does_not_overtake_its_stage(server: Server, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.robot.script = stays_open
+    server.backend.script = stays_open
     with http.stream("POST", CHAT, json=question(stream=True)) as response:
-        asked = server.robot.next_asked()
+        asked = server.backend.next_asked()
         coming = events(response)
         asked.say(stage=2)
         assert next(c["qwen3vl_ros"]["stage"] for c in coming if "qwen3vl_ros" in c) == "encode"
@@ -167,9 +167,9 @@ def test_text_does_not_overtake_its_stage(server: Server, http: httpx.Client, mo
 
 
 def test_a_queued_stream_has_comments_that_keep_it_alive(server: Server, http: httpx.Client) -> None:
-    server.robot.script = stays_open
+    server.backend.script = stays_open
     with http.stream("POST", CHAT, json=question(stream=True)) as response:
-        asked = server.robot.next_asked()
+        asked = server.backend.next_asked()
         asked.say(stage=0, queue_position=2)
         coming = events(response)
         assert next(line for line in coming if isinstance(line, str)) == ": queued, position 2"
@@ -183,7 +183,7 @@ def test_reasoning_is_kept_apart(server: Server, http: httpx.Client) -> None:
         asked.say("red")
         asked.answer(reasoning="Hm. ")
 
-    server.robot.script = think
+    server.backend.script = think
     message = http.post(CHAT, json=question()).json()["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("Hm. ", "red")
     chunks = stream(http, question())[:-1]
@@ -194,7 +194,7 @@ def test_reasoning_is_kept_apart(server: Server, http: httpx.Client) -> None:
 
 def test_characters_beyond_ascii_arrive_whole(server: Server, http: httpx.Client) -> None:
     text = 'ß "北京" \\ \n\n data: 🤖\u2028'
-    server.robot.script = lambda asked: (asked.say(text), asked.answer())[0]
+    server.backend.script = lambda asked: (asked.say(text), asked.answer())[0]
     assert http.post(CHAT, json=question()).json()["choices"][0]["message"]["content"] == text
     assert text_of(stream(http, question())[:-1]) == text
 
@@ -205,7 +205,7 @@ def test_characters_beyond_ascii_arrive_whole(server: Server, http: httpx.Client
 def asked_by(server: Server, http: httpx.Client, body: dict[str, Any]) -> Any:
     response = http.post(CHAT, json=body)
     assert response.status_code == 200, response.text
-    return server.robot.next_asked()
+    return server.backend.next_asked()
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def asking(server: Server, http: httpx.Client) -> Any:
     return lambda body: asked_by(server, http, body)
 
 
-def test_images_reach_the_robot_as_they_were_sent(asking: Any) -> None:
+def test_images_reach_the_backend_as_they_were_sent(asking: Any) -> None:
     first, second = image_file(), image_file(32, 32, "JPEG")
     goal = asking(question(first, second, "Which is larger?")).goal
     assert goal.prompt == "Which is larger?"
@@ -295,7 +295,7 @@ def test_a_task_has_its_slots_and_its_images(asking: Any) -> None:
     assert not goal.history
 
 
-def test_options_reach_the_robot(asking: Any) -> None:
+def test_options_reach_the_backend(asking: Any) -> None:
     options = {"temperature": 0.5, "top_p": 0.25, "top_k": 7, "min_p": 0.125, "seed": 5, "repetition_penalty": 1.5}
     goal = asking(question(**options, max_completion_tokens=9, stop="END")).goal
     assert {name: getattr(goal.options, name) for name in options} == options
@@ -332,7 +332,7 @@ def test_structured_content_can_be_parsed_however_the_model_wrote_it(
             asked.say(letter)
         asked.answer(json={"colour": "red"})
 
-    server.robot.script = write
+    server.backend.script = write
     body = question(response_format={"type": "json_object"})
     content = http.post(CHAT, json=body).json()["choices"][0]["message"]["content"]
     assert json.loads(content) == {"colour": "red"}
@@ -347,7 +347,7 @@ def test_a_form_with_image_and_prompt_is_a_question(server: Server, http: httpx.
     reply = response.raise_for_status().json()
     assert reply["choices"][0]["message"]["content"] == "red"
     assert reply["usage"]["total_time_ms"] == 250
-    goal = server.robot.next_asked().goal
+    goal = server.backend.next_asked().goal
     assert goal.prompt == "What is it?"
     assert bytes(goal.compressed_images[0].data) == image_file()
     assert not goal.text_only
@@ -357,7 +357,7 @@ def test_a_form_takes_the_other_fields_as_text(server: Server, http: httpx.Clien
     form = {"prompt": "What is it?", "max_tokens": "9", "temperature": "0.5", "camera": "front"}
     response = http.post(CHAT, files={name: (None, value) for name, value in form.items()})
     assert response.status_code == 200, response.text
-    goal = server.robot.next_asked().goal
+    goal = server.backend.next_asked().goal
     assert (goal.options.max_tokens, goal.options.temperature, goal.cameras) == (9, 0.5, ["front"])
 
 
@@ -377,7 +377,7 @@ def test_models_have_the_length_of_their_context_where_clients_look_for_it(
     server: Server, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "max_model_len" not in http.get("/v1/models/tiny").json()  # it is not known
-    monkeypatch.setattr(server.robot, "now", dataclasses.replace(server.robot.now, context_length=4096))
+    monkeypatch.setattr(server.backend, "now", dataclasses.replace(server.backend.now, context_length=4096))
     for model in (*http.get("/v1/models").json()["data"], http.get("/v1/models/tiny").json()):
         assert (model["max_model_len"], model["meta"]) == (4096, {"n_ctx": 4096})
 
@@ -396,7 +396,7 @@ def test_another_model_is_404_where_the_gateway_is_strict() -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
         for name in ("tiny", "qwen3-vl", ""):
             assert http.post(CHAT, json=question(model=name)).status_code == 200
-        server.robot.now = NodeStatus("absent")  # it is not known which model there is
+        server.backend.now = NodeStatus("absent")  # it is not known which model there is
         assert http.post(CHAT, json=question(model="gpt-4o")).status_code == 200
 
 

@@ -41,7 +41,7 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server) -> Server:
-    running.robot.rewrite()
+    running.backend.rewrite()
     return running
 
 
@@ -82,8 +82,8 @@ def test_openai_sends_an_answer_back_for_a_follow_up(server: Server, client: ope
     first = client.chat.completions.create(model="tiny", messages=MESSAGES).choices[0].message
     follow_up: Any = [*MESSAGES, first, {"role": "user", "content": "Sure?"}]
     assert client.chat.completions.create(model="tiny", messages=follow_up).choices[0].message.content == "red"
-    server.robot.next_asked()
-    goal = server.robot.next_asked().goal
+    server.backend.next_asked()
+    goal = server.backend.next_asked().goal
     assert [turn.role for turn in goal.history] == ["user", "assistant"]
 
 
@@ -99,7 +99,7 @@ def test_openai_tells_an_answer_that_was_cut_off_from_an_error(server: Server, c
         requests_sent.append(asked)
         asked.fail(BadResponse("it is not JSON", answer=Answer('{"colour', finish_reason="length")))
 
-    server.robot.script = cut_off
+    server.backend.script = cut_off
     with pytest.raises(openai.LengthFinishReasonError):
         client.with_options(max_retries=2).chat.completions.parse(
             model="tiny", messages=MESSAGES, response_format=Box, max_tokens=3
@@ -108,12 +108,12 @@ def test_openai_tells_an_answer_that_was_cut_off_from_an_error(server: Server, c
 
 
 def test_openai_parses_structured_output(server: Server, client: openai.OpenAI) -> None:
-    server.robot.script = lambda asked: asked.answer(
+    server.backend.script = lambda asked: asked.answer(
         '```json\n{"colour": "red", "sides": 6}\n```', json={"colour": "red", "sides": 6}
     )
     reply = client.chat.completions.parse(model="qwen3-vl", messages=MESSAGES, response_format=Box)
     assert reply.choices[0].message.parsed == Box(colour="red", sides=6)
-    assert '"colour"' in server.robot.next_asked().goal.response_schema
+    assert '"colour"' in server.backend.next_asked().goal.response_schema
 
 
 def test_openai_asks_without_waiting(server: Server) -> None:
@@ -141,17 +141,17 @@ def test_openai_raises_its_own_errors(server: Server, client: openai.OpenAI) -> 
     with pytest.raises(openai.BadRequestError) as bad:
         client.chat.completions.create(model="tiny", messages=MESSAGES, n=2)
     assert bad.value.param == "n"
-    server.robot.script = lambda asked: asked.fail(Busy("the queue is full"))
+    server.backend.script = lambda asked: asked.fail(Busy("the queue is full"))
     with pytest.raises(openai.InternalServerError, match="the queue is full"):
         client.chat.completions.create(model="tiny", messages=MESSAGES)
 
 
 def test_openai_tries_again_when_it_is_told_to(server: Server, client: openai.OpenAI) -> None:
     def busy_once(asked: Any) -> None:
-        server.robot.rewrite()
+        server.backend.rewrite()
         asked.fail(Busy("the queue is full"))
 
-    server.robot.script = busy_once
+    server.backend.script = busy_once
     reply = client.with_options(max_retries=1).chat.completions.create(model="tiny", messages=MESSAGES)
     assert reply.choices[0].message.content == "red"
 
@@ -160,9 +160,9 @@ def test_openai_sees_an_error_within_a_stream(server: Server, client: openai.Ope
     def fail_late(asked: Any) -> None:
         asked.say("re", queue_position=1)
 
-    server.robot.script = fail_late
+    server.backend.script = fail_late
     stream = client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True)
-    server.robot.next_asked().fail(Busy("somebody else was first"))
+    server.backend.next_asked().fail(Busy("somebody else was first"))
     with pytest.raises(openai.APIError, match="somebody else was first"):
         list(stream)
 
@@ -236,7 +236,7 @@ def test_a_client_of_the_boards_server_runs_as_it_stands(tmp_path: Path) -> None
         client = [sys.executable, "-c", BOARD % f"127.0.0.1:{server.port}"]
         done = subprocess.run(client, capture_output=True, text=True, check=True, timeout=PATIENCE)
         assert done.stdout == "red\n"
-        goal = server.robot.next_asked().goal
+        goal = server.backend.next_asked().goal
     assert bytes(goal.compressed_images[0].data) == image_file(form="JPEG")
 
 

@@ -30,8 +30,8 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server) -> Server:
-    running.robot.rewrite()
-    running.robot.now = NodeStatus("ready", engine="scripted", model="tiny")
+    running.backend.rewrite()
+    running.backend.now = NodeStatus("ready", engine="scripted", model="tiny")
     return running
 
 
@@ -230,7 +230,7 @@ def test_the_rate_limit_lets_a_client_ask_again_when_it_says() -> None:
 
 def test_one_question_more_than_allowed_at_a_time_is_503() -> None:
     with serving(concurrency=2) as server, server.client() as http:
-        server.robot.script = stays_open
+        server.backend.script = stays_open
         with (
             http.stream("POST", CHAT, json=question(stream=True)),
             http.stream("POST", CHAT, json=question(stream=True)),
@@ -238,10 +238,10 @@ def test_one_question_more_than_allowed_at_a_time_is_503() -> None:
             refused = http.post(CHAT, json=question())
             assert error_of(refused, 503)["code"] == "busy"
             assert int(refused.headers["retry-after"]) >= 1
-        first, second = server.robot.next_asked(), server.robot.next_asked()
+        first, second = server.backend.next_asked(), server.backend.next_asked()
         assert first.cancelled.wait(PATIENCE)
         assert second.cancelled.wait(PATIENCE)
-        server.robot.rewrite()
+        server.backend.rewrite()
         assert http.post(CHAT, json=question()).status_code == 200  # their places are free again
 
 
@@ -250,8 +250,8 @@ def test_one_question_more_than_allowed_at_a_time_is_503() -> None:
 def test_a_node_that_takes_no_questions_is_503_with_its_reasons(
     server: Server, http: httpx.Client, state: Any, stream: bool
 ) -> None:
-    server.robot.now = NodeStatus(state, "it has its reasons")
-    server.robot.script = lambda asked: asked.fail(exceptions.ServerInactive("it takes none"))
+    server.backend.now = NodeStatus(state, "it has its reasons")
+    server.backend.script = lambda asked: asked.fail(exceptions.ServerInactive("it takes none"))
     refused = http.post(CHAT, json=question(stream=stream))
     message = error_of(refused, 503)["message"]
     assert "it takes none" in message
@@ -270,10 +270,10 @@ def test_a_node_that_takes_no_questions_is_503_with_its_reasons(
 )  # fmt: skip
 def test_what_is_known_of_the_node_refuses_nothing(server: Server, http: httpx.Client, known: NodeStatus) -> None:
     """It may be of a node that is gone, or the node may make it wait, as while its engine restarts."""
-    server.robot.now = known
+    server.backend.now = known
     reply = http.post(CHAT, json=question("And now?"))
     assert reply.status_code == 200, reply.text
-    assert server.robot.next_asked().prompt == "And now?"
+    assert server.backend.next_asked().prompt == "And now?"
 
 
 def test_a_camera_without_a_frame_is_503(http: httpx.Client) -> None:
@@ -299,21 +299,21 @@ ENDINGS = [
 def test_every_ending_of_a_question_has_its_status(
     server: Server, http: httpx.Client, kind: type[exceptions.VlmError], status: int, stream: bool
 ) -> None:
-    server.robot.script = lambda asked: asked.fail(kind("the reason"))
+    server.backend.script = lambda asked: asked.fail(kind("the reason"))
     response = http.post(CHAT, json=question(stream=stream))
     assert error_of(response, status)["message"] == "the reason"
     assert ("retry-after" in response.headers) == (status == 503)
 
 
 def test_a_prompt_too_long_has_openais_code(server: Server, http: httpx.Client) -> None:
-    server.robot.script = lambda asked: asked.fail(exceptions.PromptTooLong("999 tokens"))
+    server.backend.script = lambda asked: asked.fail(exceptions.PromptTooLong("999 tokens"))
     assert error_of(http.post(CHAT, json=question()), 400)["code"] == "context_length_exceeded"
 
 
 def test_a_stream_that_fails_on_the_way_says_so_in_an_event(server: Server, http: httpx.Client) -> None:
-    server.robot.script = stays_open
+    server.backend.script = stays_open
     with http.stream("POST", CHAT, json=question(stream=True)) as response:
-        asked = server.robot.next_asked()
+        asked = server.backend.next_asked()
         coming = events(response)
         asked.say("re")
         asked.fail(exceptions.EngineCrashed("the process died"))
@@ -325,9 +325,9 @@ def test_a_stream_that_fails_on_the_way_says_so_in_an_event(server: Server, http
 
 
 def test_a_text_that_is_not_what_was_streamed_is_an_error(server: Server, http: httpx.Client) -> None:
-    server.robot.script = stays_open
+    server.backend.script = stays_open
     with http.stream("POST", CHAT, json=question(stream=True)) as response:
-        asked = server.robot.next_asked()
+        asked = server.backend.next_asked()
         coming = events(response)
         asked.say("red")
         assert next(c for c in coming if c["choices"][0]["delta"].get("content"))
@@ -340,10 +340,10 @@ def test_a_defect_of_ours_is_500_in_openais_shape(server: Server, http: httpx.Cl
     def defect(asked: Asked) -> None:
         raise RuntimeError("secret detail")
 
-    server.robot.script = defect
+    server.backend.script = defect
     error = error_of(http.post(CHAT, json=question()), 500)
     assert "secret detail" not in error["message"]
-    server.robot.rewrite()
+    server.backend.rewrite()
     assert http.post(CHAT, json=question()).status_code == 200
 
 
@@ -360,17 +360,17 @@ def send(server: Server, body: dict[str, Any]) -> socket.socket:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_cancels_its_question_before_anything_came(server: Server, stream: bool) -> None:
-    server.robot.script = stays_open
+    server.backend.script = stays_open
     connection = send(server, question(stream=stream))
-    asked = server.robot.next_asked()
+    asked = server.backend.next_asked()
     connection.close()
     assert asked.cancelled.wait(PATIENCE)
 
 
 def test_a_client_that_goes_away_while_it_is_queued_cancels_its_question(server: Server) -> None:
-    server.robot.script = stays_open
+    server.backend.script = stays_open
     connection = send(server, question(stream=True))
-    asked = server.robot.next_asked()
+    asked = server.backend.next_asked()
     asked.say(stage=0, queue_position=3)
     assert connection.recv(1)
     connection.close()
@@ -378,9 +378,9 @@ def test_a_client_that_goes_away_while_it_is_queued_cancels_its_question(server:
 
 
 def test_a_client_that_goes_away_while_text_comes_cancels_its_question(server: Server) -> None:
-    server.robot.script = stays_open
+    server.backend.script = stays_open
     connection = send(server, question(stream=True))
-    asked = server.robot.next_asked()
+    asked = server.backend.next_asked()
     asked.say("red")
     assert connection.recv(1)
     connection.close()
@@ -399,18 +399,18 @@ def test_a_client_that_goes_away_while_it_sends_is_forgotten(server: Server, htt
 
 def test_a_server_that_ends_ends_its_questions() -> None:
     with serving() as server:
-        server.robot.script = stays_open
+        server.backend.script = stays_open
         connection = send(server, question(stream=True))
-        asked = server.robot.next_asked()
+        asked = server.backend.next_asked()
     assert asked.cancelled.wait(PATIENCE)
     connection.close()
 
 
 def test_a_hundred_open_questions_need_no_threads_of_their_own(server: Server) -> None:
-    server.robot.script = stays_open
+    server.backend.script = stays_open
     before = threading.active_count()
     connections = [send(server, question(stream=True)) for _ in range(90)]
-    open_ones = [server.robot.next_asked() for _ in connections]
+    open_ones = [server.backend.next_asked() for _ in connections]
     # At most those of the pool that sends questions; each of them would be a thread if they waited in one.
     assert threading.active_count() - before < 60
     for asked in open_ones:

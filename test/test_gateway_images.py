@@ -194,7 +194,7 @@ def test_a_client_may_name_an_image_below_media_path(folder: Path) -> None:
     with serving(media_path=str(folder)) as server, server.client() as http:
         for url in ("images/demo.jpg", {"url": "file://images/demo.jpg"}):
             assert http.post(CHAT, json=image(url)).status_code == 200
-            assert bytes(server.robot.next_asked().goal.compressed_images[0].data) == PNG
+            assert bytes(server.backend.next_asked().goal.compressed_images[0].data) == PNG
         refused = http.post(CHAT, json=image("images/nothing.jpg"))
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_image_url")
 
@@ -226,7 +226,7 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def http(running: Server) -> Iterator[httpx.Client]:
-    running.robot.rewrite()
+    running.backend.rewrite()
     with running.client() as client:
         yield client
 
@@ -239,7 +239,7 @@ def http(running: Server) -> Iterator[httpx.Client]:
 def test_an_image_without_text_is_described(running: Server, http: httpx.Client, body: Any) -> None:
     reply = http.post(CHAT, json=body)
     assert reply.status_code == 200, reply.text
-    assert running.robot.next_asked().prompt == "Describe the image."
+    assert running.backend.next_asked().prompt == "Describe the image."
     (note,) = reply.json()["qwen3vl_ros"]["notes"]
     assert "Describe the image." in note
 
@@ -249,11 +249,11 @@ def test_a_form_without_a_prompt_has_its_image_described(
     running: Server, http: httpx.Client, form: dict[str, str]
 ) -> None:
     assert http.post(CHAT, files={"image": ("a.png", PNG)}, data=form).status_code == 200
-    assert running.robot.next_asked().prompt == "Describe the image."
+    assert running.backend.next_asked().prompt == "Describe the image."
 
 
 def test_an_image_after_its_question_in_a_message_of_its_own_is_asked_that(running: Server, http: httpx.Client) -> None:
     turns = [{"role": "user", "content": "Is there a ball?"}, *question(image_file())["messages"]]
     assert http.post(CHAT, json={"messages": turns}).json()["qwen3vl_ros"]["notes"] == []
-    goal = running.robot.next_asked().goal
+    goal = running.backend.next_asked().goal
     assert (goal.prompt, list(goal.history[0].content), goal.text_only) == ("", ["Is there a ball?"], False)

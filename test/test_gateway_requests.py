@@ -26,7 +26,7 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server) -> Server:
-    running.robot.rewrite()
+    running.backend.rewrite()
     return running
 
 
@@ -138,7 +138,7 @@ def test_notes_stay_few_and_short(http: httpx.Client) -> None:
 
 def test_an_earlier_answer_may_come_back_as_it_was(server: Server, http: httpx.Client) -> None:
     earlier = http.post(CHAT, json=question()).json()["choices"][0]["message"]
-    server.robot.rewrite()
+    server.backend.rewrite()
     turns = [*question()["messages"], {**earlier, "tool_calls": None, "audio": None, "function_call": None}]
     assert notes_of(http, {"messages": [*turns, {"role": "user", "content": "Sure?"}]}) == []
     silent: Any = {"role": "assistant", "content": None, "tool_calls": []}
@@ -176,7 +176,7 @@ def test_options_have_the_names_and_values_of_other_servers(
     server: Server, http: httpx.Client, fields: dict[str, Any], option: str, value: float
 ) -> None:
     assert notes_of(http, question(**fields)) == []
-    assert getattr(server.robot.next_asked().goal.options, option) == value
+    assert getattr(server.backend.next_asked().goal.options, option) == value
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
@@ -189,9 +189,9 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 def test_a_schema_is_found_where_other_servers_have_it(
     server: Server, http: httpx.Client, format: dict[str, Any]
 ) -> None:
-    server.robot.script = lambda asked: asked.answer('{"a": "b"}', json={"a": "b"})
+    server.backend.script = lambda asked: asked.answer('{"a": "b"}', json={"a": "b"})
     assert notes_of(http, question(response_format=format)) == []
-    assert json.loads(server.robot.next_asked().goal.response_schema) == SCHEMA
+    assert json.loads(server.backend.next_asked().goal.response_schema) == SCHEMA
 
 
 # --- fields that would change the answer ------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_half_a_character_is_shown_as_one_that_cannot_be(server: Server, http: h
     body = {"system": None, **turn(content="Hello \ud83d"), "stop": ["\udfff"], "camera": "\ud800"}
     body["messages"].insert(0, {"role": "system", "content": "\ud800!"})
     assert notes_of(http, body) == []
-    goal = server.robot.next_asked().goal
+    goal = server.backend.next_asked().goal
     assert (goal.prompt, goal.system_prompt) == ("Hello \ufffd", "\ufffd!")
     assert (list(goal.options.stop), list(goal.cameras)) == (["\ufffd"], ["\ufffd"])
 
@@ -404,14 +404,14 @@ def test_instructions_of_goal_and_history_are_kept_apart() -> None:
 def test_two_messages_of_the_user_stay_two(server: Server, http: httpx.Client) -> None:
     turns = [{"role": "user", "content": "Make a title"}, {"role": "user", "content": "A man at the door"}]
     assert notes_of(http, {"messages": turns}) == []
-    goal = server.robot.next_asked().goal
+    goal = server.backend.next_asked().goal
     assert [(each.role, list(each.content)) for each in goal.history] == [("user", ["Make a title"])]
     assert goal.prompt == "A man at the door"
 
 
 def test_texts_side_by_side_in_one_message_are_one(server: Server, http: httpx.Client) -> None:
     assert notes_of(http, question("Make a ", "title", image_file(), "A man", " at the door")) == []
-    goal = server.robot.next_asked().goal
+    goal = server.backend.next_asked().goal
     assert [list(each.content) for each in goal.history] == [["Make a title", ""]]
     assert goal.prompt == "A man at the door"
 
@@ -431,7 +431,7 @@ def cut_off(asked: Asked) -> None:
 def test_json_that_max_tokens_cut_off_is_an_answer_of_that_length(
     server: Server, http: httpx.Client, fields: dict[str, Any]
 ) -> None:
-    server.robot.script = cut_off
+    server.backend.script = cut_off
     reply = http.post(CHAT, json=question(**fields)).raise_for_status().json()
     (choice,) = reply["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == (CUT, "length")
@@ -443,7 +443,7 @@ def test_json_that_max_tokens_cut_off_is_an_answer_of_that_length(
 def test_a_stream_of_json_that_was_cut_off_ends_with_that_reason(
     server: Server, http: httpx.Client, usage: bool
 ) -> None:
-    server.robot.script = cut_off
+    server.backend.script = cut_off
     body = question(response_format={"type": "json_object"}, stream=True, stream_options={"include_usage": usage})
     with http.stream("POST", CHAT, json=body) as response:
         assert response.status_code == 200
@@ -456,5 +456,5 @@ def test_a_stream_of_json_that_was_cut_off_ends_with_that_reason(
 
 def test_json_that_is_wrong_but_whole_is_still_an_error(server: Server, http: httpx.Client) -> None:
     answer = Answer("red", finish_reason="stop")
-    server.robot.script = lambda asked: asked.fail(BadResponse("no JSON", text="red", answer=answer))
+    server.backend.script = lambda asked: asked.fail(BadResponse("no JSON", text="red", answer=answer))
     assert http.post(CHAT, json=question(response_format={"type": "json_object"})).status_code == 502

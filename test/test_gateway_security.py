@@ -65,7 +65,7 @@ def test_without_the_token_there_is_nothing_but_the_page(closed: Server, path: s
 def test_without_the_token_nothing_is_asked(closed: Server) -> None:
     with closed.client() as client:
         assert client.post(CHAT, json=question()).status_code == 401
-        assert closed.robot._asked.empty()
+        assert closed.backend._asked.empty()
 
 
 def test_the_token_opens_everything(closed: Server) -> None:
@@ -354,13 +354,13 @@ def test_nobody_writes_an_entry_of_their_own_into_a_log(log_folder: Path, truste
         client.get("/health", headers={"User-Agent": "x", "X-Forwarded-For": "x" * 5000})
         form: dict[str, Any] = {"image": (FORGERY, image_file()), "prompt": (None, "What?")}
         client.post(CHAT, files=form)
-        server.robot.script = lambda asked: asked.fail(InternalError(FORGERY))
+        server.backend.script = lambda asked: asked.fail(InternalError(FORGERY))
         client.post(CHAT, json=question())
 
         def defect(asked: Any) -> None:
             raise RuntimeError(FORGERY)
 
-        server.robot.script = defect
+        server.backend.script = defect
         client.post(CHAT, json=question())
     logs.MODEL.info("%s", FORGERY)
     for name in ("access", "error", "model"):
@@ -380,7 +380,7 @@ def test_logs_hold_no_images_no_questions_and_no_tokens(log_folder: Path) -> Non
         client.post(CHAT, json=question(image_file(), "MY QUESTION"))
         client.post(CHAT, json=question(image_file(), "MY QUESTION", unknown=url))
         client.get(f"/api/status?token={TOKEN}")
-        server.robot.script = lambda asked: 1 / 0
+        server.backend.script = lambda asked: 1 / 0
         client.post(CHAT, json=question(image_file(), "MY QUESTION"))
     written = "".join(path.read_text() for path in log_folder.iterdir())
     assert "ZeroDivisionError" in written

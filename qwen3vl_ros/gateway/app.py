@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from qwen3vl_ros.client.tasks import Task
 from qwen3vl_ros.gateway import logs, models
 from qwen3vl_ros.gateway.auth import Guard
-from qwen3vl_ros.gateway.backend import Robot, Unavailable, UnknownCamera, why_not
+from qwen3vl_ros.gateway.backend import Backend, Unavailable, UnknownCamera, why_not
 from qwen3vl_ros.gateway.bodies import BodyLimit, Head
 from qwen3vl_ros.gateway.chat import Chat
 from qwen3vl_ros.gateway.errors import ApiError
@@ -44,9 +44,9 @@ _LOOKERS = 4
 """Threads that wait for frames at a time; questions need none."""
 
 
-def create_app(robot: Robot, settings: Settings, access: Access) -> FastAPI:
+def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:
     """The ASGI application."""
-    metrics = Metrics(robot)
+    metrics = Metrics(backend)
     app = FastAPI(
         title="qwen3vl_ros",
         description="Ask a robot's cameras questions: OpenAI's chat completions in front of the ROS 2 node vlm.",
@@ -62,9 +62,9 @@ def create_app(robot: Robot, settings: Settings, access: Access) -> FastAPI:
         ],
     )
     _handle_errors(app, metrics)
-    _serve_questions(app, Chat(robot, settings, metrics), robot)
-    _serve_health(app, robot, metrics)
-    _serve_page(app, robot, token_required=bool(access.token))
+    _serve_questions(app, Chat(backend, settings, metrics), backend)
+    _serve_health(app, backend, metrics)
+    _serve_page(app, backend, token_required=bool(access.token))
     describe(app, token_required=bool(access.token))
     return app
 
@@ -92,7 +92,7 @@ def _handle_errors(app: FastAPI, metrics: Metrics) -> None:
         return await on_error(request, ApiError(400, "invalid_value", f"{name}: {sentence([first])}", param=name))
 
 
-def _serve_questions(app: FastAPI, chat: Chat, robot: Robot) -> None:
+def _serve_questions(app: FastAPI, chat: Chat, backend: Backend) -> None:
     @app.post(
         "/v1/chat/completions",
         response_class=JSONResponse,
@@ -107,15 +107,15 @@ def _serve_questions(app: FastAPI, chat: Chat, robot: Robot) -> None:
     @app.get("/v1/models/", include_in_schema=False)
     async def list_models() -> dict[str, Any]:
         """The model that answers."""
-        return models.list_models(robot.status())
+        return models.list_models(backend.status())
 
     @app.get("/v1/models/{model:path}", responses=errors(404), response_model=Model, response_model_exclude_none=True)
     async def get_model(model: str) -> dict[str, Any]:
         """One of them."""
-        return models.find_model(model, robot.status())
+        return models.find_model(model, backend.status())
 
 
-def _serve_health(app: FastAPI, robot: Robot, metrics: Metrics) -> None:
+def _serve_health(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
     @app.get("/health", responses=errors())
     async def health() -> dict[str, str]:
         """Whether the gateway runs."""
@@ -124,7 +124,7 @@ def _serve_health(app: FastAPI, robot: Robot, metrics: Metrics) -> None:
     @app.get("/ready", responses=errors(503))
     async def ready() -> dict[str, str]:
         """Whether a question would be answered now."""
-        status = robot.status()
+        status = backend.status()
         if not status.answers:
             raise ApiError(503, "node_not_ready", why_not(status), retry_after=5)
         return {"status": "ready"}
@@ -135,19 +135,19 @@ def _serve_health(app: FastAPI, robot: Robot, metrics: Metrics) -> None:
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def _serve_page(app: FastAPI, robot: Robot, *, token_required: bool) -> None:
+def _serve_page(app: FastAPI, backend: Backend, *, token_required: bool) -> None:
     lookers = anyio.CapacityLimiter(_LOOKERS)
 
     @app.get("/api/status", responses=errors())
     async def status() -> StatusReport:
         """Node, engine, queue and cameras."""
-        return status_report(robot.status(), robot.cameras(), token_required=token_required)
+        return status_report(backend.status(), backend.cameras(), token_required=token_required)
 
     @app.get("/api/tasks", responses=errors(503))
     async def tasks() -> Sequence[Task]:
         """The ready-made tasks that a question may name."""
         try:
-            return await anyio.to_thread.run_sync(robot.tasks, limiter=lookers)
+            return await anyio.to_thread.run_sync(backend.tasks, limiter=lookers)
         except Unavailable as error:
             raise ApiError(503, "node_not_ready", str(error), retry_after=5) from None
 
@@ -159,7 +159,7 @@ def _serve_page(app: FastAPI, robot: Robot, *, token_required: bool) -> None:
     async def frame(name: str, width: Annotated[int | None, Query(ge=16, le=8192)] = None) -> Response:
         """The newest frame of a camera, `width` pixels wide at most."""
         try:
-            snapshot = await anyio.to_thread.run_sync(robot.snapshot, name, width, limiter=lookers)
+            snapshot = await anyio.to_thread.run_sync(backend.snapshot, name, width, limiter=lookers)
         except UnknownCamera as error:
             raise ApiError(404, "camera_not_found", str(error)) from None
         except Unavailable as error:

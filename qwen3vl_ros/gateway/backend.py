@@ -1,4 +1,4 @@
-"""What the gateway needs from the robot; :mod:`qwen3vl_ros.gateway.ros_backend` has it from ROS."""
+"""The interface between HTTP and whatever answers; :mod:`qwen3vl_ros.gateway.ros_backend` implements it over ROS."""
 
 from __future__ import annotations
 
@@ -79,23 +79,32 @@ class UnknownCamera(LookupError):
 
 
 class Unavailable(Exception):
-    """The robot does not give now what was asked of it, such as a frame; the text is a sentence that says why."""
+    """The backend cannot provide something now, such as a frame; the text is a sentence that says why."""
 
 
-class Robot(Protocol):
-    """A robot that answers questions. ``status`` and ``cameras`` return at once; the others may block for a while."""
+class Backend(Protocol):
+    """Answers questions. ``status`` and ``cameras`` return at once; the others may block for a while."""
 
     def send(self, prompt: str, **arguments: Unpack[Arguments]) -> AnswerFuture:
-        """Ask; see :meth:`qwen3vl_ros.client.VlmClient.send`. Raises BadRequest."""
+        """Send a goal; see :meth:`qwen3vl_ros.client.VlmClient.send`. Raises BadRequest."""
 
     def status(self) -> NodeStatus:
-        """How the node is."""
+        """Return the last known status of the node."""
 
     def cameras(self) -> Sequence[CameraStatus]:
-        """The cameras that questions can look through."""
+        """Return the cameras that questions may name."""
 
     def snapshot(self, name: str, width: int | None) -> Snapshot:
-        """The newest frame, ``width`` pixels wide at most. Raises :class:`UnknownCamera`, :class:`Unavailable`."""
+        """Return the newest frame of a camera.
+
+        Args:
+            name: Of the camera.
+            width: Largest width of the JPEG in pixels; None for the frame's own.
+
+        Raises:
+            UnknownCamera: There is no such camera.
+            Unavailable: The camera gives no frame.
+        """
 
     def tasks(self) -> Sequence[Task]:
-        """The ready-made tasks. Raises :class:`Unavailable` when the node does not say."""
+        """Return the ready-made tasks. Raises :class:`Unavailable` when the node does not answer."""

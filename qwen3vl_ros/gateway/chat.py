@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import ServerUnavailable, VlmError
 from qwen3vl_ros.gateway.async_question import ClientGone, Following
-from qwen3vl_ros.gateway.backend import Robot, why_not
+from qwen3vl_ros.gateway.backend import Backend, why_not
 from qwen3vl_ros.gateway.bodies import Bodies
 from qwen3vl_ros.gateway.chat_request import ChatRequest, read_json
 from qwen3vl_ros.gateway.chat_response import Reply, answer_of
@@ -34,11 +34,11 @@ _NOBODY_TO_TELL: Final = 3600.0
 
 
 class Chat:
-    """Answers questions with ``robot``."""
+    """Answers questions with ``backend``."""
 
-    def __init__(self, robot: Robot, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, backend: Backend, settings: Settings, metrics: Metrics) -> None:
         """Raises :class:`SettingsError` for a media_path that is no directory."""
-        self._robot = robot
+        self._backend = backend
         self._timeout = settings.timeout
         self._strict_model = settings.strict_model
         self._slots = Slots(settings.concurrency)
@@ -66,7 +66,7 @@ class Chat:
                 request.state.images = len(images)
                 question, notes = await self._send(asked, images)
                 following = held.enter_context(Following(question, request.receive))
-                reply = Reply(self._robot.status().model or ALIAS, notes)
+                reply = Reply(self._backend.status().model or ALIAS, notes)
                 if not asked.stream:
                     return await self._whole(following, reply, as_json=asked.response_schema is not None)
                 await begun(following)
@@ -105,10 +105,10 @@ class Chat:
 
     async def _send(self, asked: ChatRequest, images: list[bytes]) -> tuple[AnswerFuture, tuple[str, ...]]:
         """Send the question to the node, whatever is known of its state: that may be of a node that is gone."""
-        if self._strict_model and (loaded := self._robot.status().model):
+        if self._strict_model and (loaded := self._backend.status().model):
             check_model(asked.model, loaded)
         prompt, arguments, notes = arguments_of(asked, images, self._timeout)
-        question = await anyio.to_thread.run_sync(lambda: self._robot.send(prompt, **arguments))
+        question = await anyio.to_thread.run_sync(lambda: self._backend.send(prompt, **arguments))
         return question, (*notes, *asked.notes)
 
     async def _whole(self, following: Following, reply: Reply, *, as_json: bool) -> Response:
@@ -120,7 +120,7 @@ class Chat:
 
     def _refused(self, error: VlmError) -> ApiError:
         """The HTTP error of a question that was not answered; where no node took it, with what is known of the node."""
-        status = self._robot.status()
+        status = self._backend.status()
         if isinstance(error, ServerUnavailable) and not status.answers:
             return of_vlm(type(error)(f"{error} What is known of it: {why_not(status)}."))
         return of_vlm(error)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from qwen3vl_ros.client.answer import Answer
-from qwen3vl_ros.gateway.backend import Robot
+from qwen3vl_ros.gateway.backend import Backend
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 """Buckets from the shipped model on a desktop (tenths of a second) to a large one on a board (minutes)."""
@@ -16,7 +16,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 class Metrics:
     """The numbers of one gateway, in a registry of its own."""
 
-    def __init__(self, robot: Robot) -> None:
+    def __init__(self, backend: Backend) -> None:
         registry = self._registry = CollectorRegistry()
 
         def counter(name: str, what: str, *labels: str) -> Counter:
@@ -36,9 +36,9 @@ class Metrics:
         self._first_token = seconds("first_token", "From the question to the engine until its first token")
         self._answer = seconds("answer", "From the acceptance of a question by the node to its answer")
         self._queued = seconds("queue_wait", "From the acceptance of a question by the node until it was its turn")
-        gauge("node_up", "Whether the node takes questions", lambda: float(robot.status().answers))
-        gauge("queue_length", "Questions waiting in the node", lambda: robot.status().queue_length)
-        gauge("queue_capacity", "Places in the node's queue", lambda: robot.status().queue_capacity)
+        gauge("node_up", "Whether the node takes questions", lambda: float(backend.status().answers))
+        gauge("queue_length", "Questions waiting in the node", lambda: backend.status().queue_length)
+        gauge("queue_capacity", "Places in the node's queue", lambda: backend.status().queue_capacity)
 
     def show_running(self, running: Callable[[], int]) -> None:
         """``running``: how many questions the gateway is having answered."""

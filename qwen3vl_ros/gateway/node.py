@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from qwen3vl_ros.gateway.app import create_app
 from qwen3vl_ros.gateway.logs import open_logs
-from qwen3vl_ros.gateway.ros_backend import RosRobot
+from qwen3vl_ros.gateway.ros_backend import RosBackend
 from qwen3vl_ros.gateway.settings import Settings, SettingsError, access
 from qwen3vl_ros.ros.stop_signal import StopSignal
 
@@ -57,7 +57,7 @@ request just when it is closed."""
 
 
 class Gateway:
-    """A node, the robot that it sees, and the HTTP server in front of it."""
+    """A node, its backend, and the HTTP server in front of them."""
 
     def __init__(self) -> None:
         """Raises :class:`SettingsError`, OSError for a port that is taken or logs that cannot be written."""
@@ -68,9 +68,9 @@ class Gateway:
         directory = Path(settings.log_directory or ros_logs / "qwen3vl_web").expanduser()
         open_logs(directory)
         self._socket = _listen(settings.host, settings.port)
-        self.robot = RosRobot(self.node, settings.node_name)
+        self.backend = RosBackend(self.node, settings.node_name)
         config = uvicorn.Config(
-            create_app(self.robot, settings, allowed),
+            create_app(self.backend, settings, allowed),
             log_config=None,
             access_log=False,
             proxy_headers=False,  # uvicorn's own way believes every client on this machine
@@ -82,7 +82,7 @@ class Gateway:
         port = self._socket.getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.node.get_logger().info(
-            f"http://{host}:{port} asks {self.robot.vlm}; {_open_to(settings, allowed.token)}; logs: {directory}"
+            f"http://{host}:{port} asks {self.backend.vlm}; {_open_to(settings, allowed.token)}; logs: {directory}"
         )
 
     def serve(self) -> None:
@@ -91,7 +91,7 @@ class Gateway:
 
     def close(self) -> None:
         """End every question and the server."""
-        self.robot.close()
+        self.backend.close()
         self._server.should_exit = True
 
 

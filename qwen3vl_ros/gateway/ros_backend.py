@@ -1,4 +1,4 @@
-"""The robot that the gateway asks, over ROS: questions, status, cameras and tasks of a node ``vlm``."""
+"""The gateway's backend over ROS: questions, status, cameras and tasks of a node ``vlm``."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _ANSWER_PATIENCE: Final = 5.0
 _JPEG_QUALITY: Final = 90
 
 
-class RosRobot:
+class RosBackend:
     """Asks the node ``node_name`` through ``node``, which somebody spins. Every method may be called on any thread."""
 
     def __init__(self, node: Node, node_name: str) -> None:
@@ -83,14 +83,14 @@ class RosRobot:
         node.create_timer(1.0, self._close_idle_views, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def send(self, prompt: str, **arguments: Unpack[Arguments]) -> AnswerFuture:
-        """Ask; see :class:`qwen3vl_ros.gateway.backend.Robot`."""
+        """Send a goal; see :class:`qwen3vl_ros.gateway.backend.Backend`."""
         names = {camera.name for camera in self._cameras}
         cameras = arguments.get("cameras", ())
         arguments["cameras"] = ["" if name == NAMELESS and name in names else name for name in cameras]
         return self._client.send(prompt, **arguments)
 
     def status(self) -> NodeStatus:
-        """The node as it told last, as long as it is there."""
+        """Return the node's last status, as long as the node is there."""
         status = self._status
         if status is None or not self._node.count_publishers(f"{self.vlm}/status"):
             return NodeStatus("absent", f"nothing was heard of {self.vlm}")
@@ -106,11 +106,11 @@ class RosRobot:
         )
 
     def cameras(self) -> Sequence[CameraStatus]:
-        """The cameras in the node's latest diagnostics; none while the node is away."""
+        """Return the cameras in the node's latest diagnostics; none while the node is away."""
         return () if self.status().state == "absent" else self._cameras
 
     def snapshot(self, name: str, width: int | None) -> Snapshot:
-        """The newest frame of a camera; blocks until there is one, ``_FRAME_PATIENCE`` at most."""
+        """Return the newest frame of a camera; block until there is one, ``_FRAME_PATIENCE`` at most."""
         cameras = {camera.name: camera for camera in self.cameras()}
         if name not in cameras:
             known = ", ".join(map(repr, cameras)) or "none, as far as the node has told"
@@ -118,7 +118,7 @@ class RosRobot:
         return self._view(cameras[name].topic).snapshot(width)
 
     def tasks(self) -> Sequence[Task]:
-        """The node's tasks; asked for when their names have changed."""
+        """Return the node's tasks; request them when their names have changed."""
         status = self.status()
         names, known = self._tasks
         if not status.tasks or status.tasks == names:
