@@ -1,4 +1,4 @@
-"""A question that the gateway follows: news wake the event loop, and no more often than they have to."""
+"""The asyncio side of a question: updates wake the event loop, and no more often than they have to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.answer_future import AnswerFuture
-from qwen3vl_ros.gateway.async_question import Following
+from qwen3vl_ros.gateway.async_question import AsyncAnswer
 
 PATIENCE = 30.0
 TOKENS = 200
@@ -62,7 +62,7 @@ def test_tokens_that_come_while_the_loop_is_busy_wake_it_once(monkeypatch: pytes
         for number in range(TOKENS):
             question.add_feedback(Token(number))
 
-    async def follow() -> str:
+    async def receive() -> str:
         loop = asyncio.get_running_loop()
         wake = loop.call_soon_threadsafe
 
@@ -71,19 +71,19 @@ def test_tokens_that_come_while_the_loop_is_busy_wake_it_once(monkeypatch: pytes
             return wake(*call)
 
         monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
-        with Following(question, stays) as following:
-            news = following.news(PATIENCE)
-            await anext(news)  # whatever came before
+        with AsyncAnswer(question, stays) as async_answer:
+            updates = async_answer.updates(PATIENCE)
+            await anext(updates)  # whatever came before
             in_a_thread(talk)  # the loop can do nothing meanwhile
-            await asyncio.wait_for(anext(news), PATIENCE)
+            await asyncio.wait_for(anext(updates), PATIENCE)
             first = question.text
             assert len(wakes) == 1
             in_a_thread(lambda: question.add_feedback(Token(TOKENS)))
-            await asyncio.wait_for(anext(news), PATIENCE)  # and the next one wakes it again
+            await asyncio.wait_for(anext(updates), PATIENCE)  # and the next one wakes it again
             assert len(wakes) == 2
             whole = question.text
             in_a_thread(lambda: question.end(Answer(whole), None))
-            assert [came async for came in news] == [True]
+            assert [updated async for updated in updates] == [True]
             return first
 
-    assert asyncio.run(follow()) == "".join(f"{number} " for number in range(TOKENS))
+    assert asyncio.run(receive()) == "".join(f"{number} " for number in range(TOKENS))

@@ -1,4 +1,4 @@
-"""A question as asyncio sees it: what ROS's thread brings becomes an event, a client that leaves ends the question."""
+"""The asyncio side of a question: its updates arrive on ROS's thread, and a client that disconnects cancels it."""
 
 from __future__ import annotations
 
@@ -11,50 +11,56 @@ from starlette.types import Receive
 
 from qwen3vl_ros.client.answer_future import AnswerFuture
 
-_LOOK = 1.0
-"""Seconds after which a question is looked at although nothing came: its time may be over."""
+_POLL_PERIOD = 1.0
+"""Seconds without an update after which the question is polled: its deadline may have passed."""
 
 
 class ClientGone(Exception):
-    """Whoever asked has closed the connection."""
+    """The client has closed the connection."""
 
 
-class Following:
-    """Waits for news of a question without a thread; leaving the ``with`` block cancels an unfinished one."""
+class AsyncAnswer:
+    """Awaits the updates of a question without a thread; leaving the ``with`` block cancels an unfinished one."""
 
     def __init__(self, question: AnswerFuture, receive: Receive) -> None:
-        """``receive``: of the ASGI request, whose body was read."""
+        """Start to listen.
+
+        Args:
+            question: The question, which may have been answered already.
+            receive: Of the ASGI request, whose body was read.
+        """
         self.question = question
         self.gone = False
         self._receive = receive
-        self._news = asyncio.Event()
-        self._told = False
+        self._updated = asyncio.Event()
+        self._wake_scheduled = False
         self._loop = asyncio.get_running_loop()
         self._listener = asyncio.create_task(self._listen())
-        question.on_change(self._tell)
+        question.on_change(self._on_change)
 
-    async def news(self, keep_alive: float) -> AsyncIterator[bool]:
-        """True whenever something may have come, False after ``keep_alive`` seconds without; ends with the question.
+    async def updates(self, keep_alive: float) -> AsyncIterator[bool]:
+        """Yield True after an update, False after ``keep_alive`` seconds without one; end with the question.
 
-        Raises :class:`ClientGone`.
+        Raises:
+            ClientGone: The client has closed the connection.
         """
         last = self._loop.time()
-        self._news.set()  # something may have come before
+        self._updated.set()  # there may have been updates before
         while True:
-            with anyio.move_on_after(_LOOK):
-                await self._news.wait()
-            came = self._news.is_set()
-            self._news.clear()
+            with anyio.move_on_after(_POLL_PERIOD):
+                await self._updated.wait()
+            updated = self._updated.is_set()
+            self._updated.clear()
             if self.gone:
                 raise ClientGone
             done = self.question.done()
-            if came or done or self._loop.time() - last >= keep_alive:
+            if updated or done or self._loop.time() - last >= keep_alive:
                 last = self._loop.time()
-                yield came or done
+                yield updated or done
             if done:
                 return
 
-    def __enter__(self) -> Following:
+    def __enter__(self) -> AsyncAnswer:
         return self
 
     def __exit__(
@@ -66,21 +72,21 @@ class Following:
             # Sending the request may wait for a goal that is being sent: not on the loop's thread.
             self._loop.run_in_executor(None, self.question.cancel)
 
-    def _tell(self) -> None:
-        """On ROS's thread. The loop runs as long as anybody follows a question.
+    def _on_change(self) -> None:
+        """Schedule a wake-up of the loop, on ROS's thread; the loop runs as long as there is an AsyncAnswer.
 
-        Waking the loop costs both threads more than a token does: it is done once for all that comes until it wakes.
+        Waking the loop costs both threads more than a token does: updates until it wakes share one wake-up.
         """
-        if not self._told:
-            self._told = True
+        if not self._wake_scheduled:
+            self._wake_scheduled = True
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        self._told = False  # first: what comes from now on may not be seen by who is woken
-        self._news.set()
+        self._wake_scheduled = False  # Reset first: an update arriving after this point must schedule another wake-up.
+        self._updated.set()
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.gone = True
-        self._news.set()
+        self._updated.set()

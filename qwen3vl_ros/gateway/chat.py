@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import ServerUnavailable, VlmError
-from qwen3vl_ros.gateway.async_question import ClientGone, Following
+from qwen3vl_ros.client.answer_future import AnswerFuture
+from qwen3vl_ros.gateway.async_question import AsyncAnswer, ClientGone
 from qwen3vl_ros.gateway.backend import Backend, why_not
 from qwen3vl_ros.gateway.bodies import Bodies
 from qwen3vl_ros.gateway.chat_request import ChatRequest, read_json
@@ -65,18 +66,18 @@ class Chat:
                     held.enter_context(self._slots.place())
                 request.state.images = len(images)
                 question, notes = await self._send(asked, images)
-                following = held.enter_context(Following(question, request.receive))
+                async_answer = held.enter_context(AsyncAnswer(question, request.receive))
                 reply = Reply(self._backend.status().model or ALIAS, notes)
                 if not asked.stream:
-                    return await self._whole(following, reply, as_json=asked.response_schema is not None)
-                await begun(following)
+                    return await self._whole(async_answer, reply, as_json=asked.response_schema is not None)
+                await begun(async_answer)
             except (ClientGone, ClientDisconnect):
                 raise ApiError(
                     CLIENT_CLOSED_REQUEST, "client_closed_request", "the client closed the connection"
                 ) from None
             except VlmError as error:
                 raise self._refused(error) from None
-            return EventStream(following, reply, asked, self._metrics, held.pop_all())
+            return EventStream(async_answer, reply, asked, self._metrics, held.pop_all())
 
     async def _decode(self, request: Request) -> tuple[ChatRequest, list[bytes]]:
         """The question in the body, and the files of its images."""
@@ -111,10 +112,10 @@ class Chat:
         question = await anyio.to_thread.run_sync(lambda: self._backend.send(prompt, **arguments))
         return question, (*notes, *asked.notes)
 
-    async def _whole(self, following: Following, reply: Reply, *, as_json: bool) -> Response:
-        async for _ in following.news(_NOBODY_TO_TELL):
+    async def _whole(self, async_answer: AsyncAnswer, reply: Reply, *, as_json: bool) -> Response:
+        async for _ in async_answer.updates(_NOBODY_TO_TELL):
             pass
-        answer = answer_of(following.question)
+        answer = answer_of(async_answer.question)
         self._metrics.answered(answer)
         return JSONResponse(reply.completion(answer, as_json=as_json))
 

@@ -14,7 +14,7 @@ from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.answer_future import Phase
 from qwen3vl_ros.client.exceptions import InternalError, VlmError
 from qwen3vl_ros.engines.text_buffer import TextBuffer
-from qwen3vl_ros.gateway.async_question import ClientGone, Following
+from qwen3vl_ros.gateway.async_question import AsyncAnswer, ClientGone
 from qwen3vl_ros.gateway.chat_request import ChatRequest
 from qwen3vl_ros.gateway.chat_response import STAGES, JsonText, Reply, answer_of, comment, event, stage_of
 from qwen3vl_ros.gateway.errors import of_vlm
@@ -30,14 +30,14 @@ _SLOW_READER: Final = 30.0
 """Seconds that a client may take to read a piece of a stream before it counts as gone."""
 
 
-async def begun(following: Following) -> None:
+async def begun(async_answer: AsyncAnswer) -> None:
     """Wait until the node works on the question, or it stands in the queue. Raises its VlmError if it ends before.
 
     Refusals come at once, and still get the status that they deserve.
     """
-    question = following.question
-    async for came in following.news(_CERTAIN):
-        if question.stage or question.queue_position or (not came and question.phase is Phase.ACCEPTED):
+    question = async_answer.question
+    async for updated in async_answer.updates(_CERTAIN):
+        if question.stage or question.queue_position or (not updated and question.phase is Phase.ACCEPTED):
             break
     if question.done():
         answer_of(question)
@@ -49,11 +49,11 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, following: Following, reply: Reply, asked: ChatRequest, metrics: Metrics, held: ExitStack
+        self, async_answer: AsyncAnswer, reply: Reply, asked: ChatRequest, metrics: Metrics, held: ExitStack
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._following = following
+        self._async_answer = async_answer
         self._reply = reply
         self._usage = asked.stream_options.include_usage
         self._json = JsonText() if asked.response_schema is not None else None
@@ -75,10 +75,10 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
-        question = self._following.question
+        question = self._async_answer.question
         shown, sent, n_text, n_reasoning = (0, 0), TextBuffer(), 0, 0
         yield self._event({"role": "assistant", "content": ""})
-        async for came in self._following.news(_KEEP_ALIVE):
+        async for updated in self._async_answer.updates(_KEEP_ALIVE):
             # In this order: the stage is that of the text, or a later one.
             done, text, thought = question.done(), question.text_since(n_text), question.reasoning_since(n_reasoning)
             stage = (question.stage, question.queue_position)
@@ -87,7 +87,7 @@ class EventStream(Response):
                 if stage[0] == 0:
                     yield comment(f"queued, position {stage[1]}")
                 yield self._event({}, qwen3vl_ros=stage_of(*stage))
-            elif not came:
+            elif not updated:
                 yield comment(STAGES[stage[0]])
             n_text += len(text)
             n_reasoning += len(thought)
@@ -105,7 +105,7 @@ class EventStream(Response):
     def _end(self, text: str) -> list[bytes]:
         """The last events, after ``text`` was sent."""
         try:
-            answer = answer_of(self._following.question)
+            answer = answer_of(self._async_answer.question)
             whole = answer.text if self._json is None else self._json.final(answer)
             if not whole.startswith(text):
                 raise InternalError("the node's final text is not what it streamed. Please report it.")
