@@ -1,4 +1,4 @@
-"""Who may come in, what is fetched from where, and what is written down."""
+"""Authentication, what is fetched from where, and what is logged."""
 
 from __future__ import annotations
 

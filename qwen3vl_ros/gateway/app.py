@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 
 from qwen3vl_ros.client.tasks import Task
 from qwen3vl_ros.gateway import logs, models
-from qwen3vl_ros.gateway.auth import Guard
+from qwen3vl_ros.gateway.auth import Authentication
 from qwen3vl_ros.gateway.backend import Backend, Unavailable, UnknownCamera, why_not
 from qwen3vl_ros.gateway.bodies import BodyLimit, Head
 from qwen3vl_ros.gateway.chat import Chat
@@ -40,8 +40,8 @@ from qwen3vl_ros.gateway.settings import Access, Settings
 
 PAGE: Final = Path(__file__).parent / "page"
 
-_LOOKERS = 4
-"""Threads that wait for frames at a time; questions need none."""
+_BLOCKING_THREADS = 4
+"""Threads that wait for frames and task lists at a time; questions need none."""
 
 
 def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:
@@ -55,7 +55,7 @@ def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:
         middleware=[
             Middleware(TrustedProxies, proxies=settings.trusted_proxies),
             Middleware(logs.AccessLog, metrics=metrics),
-            Middleware(Guard, access=access),
+            Middleware(Authentication, access=access),
             Middleware(BodyLimit, size=settings.max_request_bytes, seconds=settings.body_timeout),
             Middleware(logs.Defects, metrics=metrics),
             Middleware(Head),
@@ -136,7 +136,7 @@ def _serve_health(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
 
 
 def _serve_page(app: FastAPI, backend: Backend, *, token_required: bool) -> None:
-    lookers = anyio.CapacityLimiter(_LOOKERS)
+    blocking = anyio.CapacityLimiter(_BLOCKING_THREADS)
 
     @app.get("/api/status", responses=errors())
     async def status() -> StatusReport:
@@ -147,7 +147,7 @@ def _serve_page(app: FastAPI, backend: Backend, *, token_required: bool) -> None
     async def tasks() -> Sequence[Task]:
         """The ready-made tasks that a question may name."""
         try:
-            return await anyio.to_thread.run_sync(backend.tasks, limiter=lookers)
+            return await anyio.to_thread.run_sync(backend.tasks, limiter=blocking)
         except Unavailable as error:
             raise ApiError(503, "node_not_ready", str(error), retry_after=5) from None
 
@@ -159,7 +159,7 @@ def _serve_page(app: FastAPI, backend: Backend, *, token_required: bool) -> None
     async def frame(name: str, width: Annotated[int | None, Query(ge=16, le=8192)] = None) -> Response:
         """The newest frame of a camera, `width` pixels wide at most."""
         try:
-            snapshot = await anyio.to_thread.run_sync(backend.snapshot, name, width, limiter=lookers)
+            snapshot = await anyio.to_thread.run_sync(backend.snapshot, name, width, limiter=blocking)
         except UnknownCamera as error:
             raise ApiError(404, "camera_not_found", str(error)) from None
         except Unavailable as error:

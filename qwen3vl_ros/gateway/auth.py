@@ -1,4 +1,4 @@
-"""Who may come in, and what every response says to browsers. ASGI middleware."""
+"""Authentication of requests, and the security headers of every response. ASGI middleware."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ HEADERS: Final[Mapping[str, str]] = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""What every response carries."""
+"""Security headers of every response."""
 
 
-class Guard:
-    """Lets requests with the token through, or, where there is none, those that come from this very site."""
+class Authentication:
+    """Pass requests with the token on; without a token, those that come from this very site. Refuse all others."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -73,7 +73,7 @@ class Guard:
             )
 
     def _check_site(self, headers: Headers) -> None:
-        """Keep out web pages of others, which a browser on this machine would carry here (DNS rebinding, CSRF)."""
+        """Refuse what a browser on this machine would carry here for another site (DNS rebinding, CSRF)."""
         host = headers.get("host", "")
         if _name(host) not in self._hosts:
             raise ApiError(
@@ -87,7 +87,7 @@ class Guard:
 
 
 def _is_page(path: str) -> bool:
-    """Whether it is the page, which is public: it has nothing in it before somebody gives it the token."""
+    """Return whether it is the page, which is public: it holds nothing before a user gives it the token."""
     return path == "/" or path.startswith("/static/")
 
 
@@ -96,7 +96,7 @@ def _digest(token: str) -> bytes:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without the port; "" for one that is none."""
+    """Return the name in a Host header, without the port; "" for a malformed one."""
     try:
         return (urllib.parse.urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: a question in either dialect, answered whole or as it comes."""
+"""``POST /v1/chat/completions``: a question as JSON or as a form, answered whole or as a stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qwen3vl_ros.gateway.async_question import AsyncAnswer, ClientGone
 from qwen3vl_ros.gateway.backend import Backend, why_not
 from qwen3vl_ros.gateway.bodies import Bodies
 from qwen3vl_ros.gateway.chat_request import ChatRequest, read_json
-from qwen3vl_ros.gateway.chat_response import Reply, answer_of
+from qwen3vl_ros.gateway.chat_response import ChatResponse, answer_of
 from qwen3vl_ros.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, of_vlm
 from qwen3vl_ros.gateway.form import read_form
 from qwen3vl_ros.gateway.images import ImageLimits, of_data_url, source_of
@@ -28,14 +28,14 @@ from qwen3vl_ros.gateway.models import ALIAS, check_model
 from qwen3vl_ros.gateway.remote import RemoteImages
 from qwen3vl_ros.gateway.settings import Settings
 from qwen3vl_ros.gateway.streaming import EventStream, begun
-from qwen3vl_ros.gateway.to_goal import arguments_of, image_urls
+from qwen3vl_ros.gateway.to_goal import image_urls, to_goal
 
-_NOBODY_TO_TELL: Final = 3600.0
-"""Seconds without news after which a whole answer's question is looked at: its progress interests nobody."""
+_NO_KEEP_ALIVE: Final = 3600.0
+"""Seconds between keep-alives of an answer that is sent whole, which needs none."""
 
 
 class Chat:
-    """Answers questions with ``backend``."""
+    """Answers chat requests with ``backend``."""
 
     def __init__(self, backend: Backend, settings: Settings, metrics: Metrics) -> None:
         """Raises :class:`SettingsError` for a media_path that is no directory."""
@@ -54,22 +54,22 @@ class Chat:
         metrics.show_running(lambda: self._slots.taken)
 
     async def answer(self, request: Request) -> Response:
-        """The response to a question. Raises :class:`ApiError`.
+        """Return the response to a chat request. Raises :class:`ApiError`.
 
-        The question takes one of the slots only when all of it is there: a client may be slow, or mean to be.
+        The request takes a slot only when all of it has arrived: clients may be slow, on purpose or not.
         """
         self._rate.count(request.client.host if request.client else "unknown")
         with ExitStack() as held:
             try:
                 async with self._bodies.read(request) as whole:
-                    asked, images = await self._decode(whole)
-                    held.enter_context(self._slots.place())
+                    chat_request, images = await self._decode(whole)
+                    held.enter_context(self._slots.slot())
                 request.state.images = len(images)
-                question, notes = await self._send(asked, images)
+                question, notes = await self._send(chat_request, images)
                 async_answer = held.enter_context(AsyncAnswer(question, request.receive))
-                reply = Reply(self._backend.status().model or ALIAS, notes)
-                if not asked.stream:
-                    return await self._whole(async_answer, reply, as_json=asked.response_schema is not None)
+                response = ChatResponse(self._backend.status().model or ALIAS, notes)
+                if not chat_request.stream:
+                    return await self._whole(async_answer, response, as_json=chat_request.response_schema is not None)
                 await begun(async_answer)
             except (ClientGone, ClientDisconnect):
                 raise ApiError(
@@ -77,10 +77,10 @@ class Chat:
                 ) from None
             except VlmError as error:
                 raise self._refused(error) from None
-            return EventStream(async_answer, reply, asked, self._metrics, held.pop_all())
+            return EventStream(async_answer, response, chat_request, self._metrics, held.pop_all())
 
     async def _decode(self, request: Request) -> tuple[ChatRequest, list[bytes]]:
-        """The question in the body, and the files of its images."""
+        """Return the chat request in the body, and the files of its images."""
         if (encoding := request.headers.get("content-encoding", "").strip().lower()) not in ("", "identity"):
             raise ApiError(
                 415,
@@ -89,9 +89,9 @@ class Chat:
             )
         if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             return await read_form(request, self._limits)
-        asked = await read_json(request)
+        chat_request = await read_json(request)
         with anyio.move_on_after(self._fetch_time):
-            return asked, [await self._image(url) for url in image_urls(asked)]
+            return chat_request, [await self._image(url) for url in image_urls(chat_request)]
         raise ApiError(
             400, "invalid_image_url", f"the images did not arrive within {self._fetch_time:g} s", param="messages"
         )
@@ -104,23 +104,23 @@ class Chat:
         read = of_data_url if source == "data" else self._media.read
         return await anyio.to_thread.run_sync(read, url, self._limits)
 
-    async def _send(self, asked: ChatRequest, images: list[bytes]) -> tuple[AnswerFuture, tuple[str, ...]]:
+    async def _send(self, chat_request: ChatRequest, images: list[bytes]) -> tuple[AnswerFuture, tuple[str, ...]]:
         """Send the question to the node, whatever is known of its state: that may be of a node that is gone."""
         if self._strict_model and (loaded := self._backend.status().model):
-            check_model(asked.model, loaded)
-        prompt, arguments, notes = arguments_of(asked, images, self._timeout)
+            check_model(chat_request.model, loaded)
+        prompt, arguments, notes = to_goal(chat_request, images, self._timeout)
         question = await anyio.to_thread.run_sync(lambda: self._backend.send(prompt, **arguments))
-        return question, (*notes, *asked.notes)
+        return question, (*notes, *chat_request.notes)
 
-    async def _whole(self, async_answer: AsyncAnswer, reply: Reply, *, as_json: bool) -> Response:
-        async for _ in async_answer.updates(_NOBODY_TO_TELL):
+    async def _whole(self, async_answer: AsyncAnswer, response: ChatResponse, *, as_json: bool) -> Response:
+        async for _ in async_answer.updates(_NO_KEEP_ALIVE):
             pass
         answer = answer_of(async_answer.question)
         self._metrics.answered(answer)
-        return JSONResponse(reply.completion(answer, as_json=as_json))
+        return JSONResponse(response.completion(answer, as_json=as_json))
 
     def _refused(self, error: VlmError) -> ApiError:
-        """The HTTP error of a question that was not answered; where no node took it, with what is known of the node."""
+        """Return the HTTP error of a failed question; where no node took it, with what is known of the node."""
         status = self._backend.status()
         if isinstance(error, ServerUnavailable) and not status.answers:
             return of_vlm(type(error)(f"{error} What is known of it: {why_not(status)}."))

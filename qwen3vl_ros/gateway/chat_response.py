@@ -1,4 +1,4 @@
-"""OpenAI's objects of an answer: the completion, the chunks of a stream, and this package's additions to both."""
+"""The response to a chat request: OpenAI's completion, the chunks of a stream, and this package's extension of both."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ STAGES: Final = ("queued", "frame", "encode", "prefill", "decode")
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What all objects of one answer have in common.
+class ChatResponse:
+    """Builds the objects of one response, which share these fields.
 
-    ``model``: what the client is told that it talks to. ``notes``: about its request, beside those about the answer.
+    ``model``: name of the model, as the client is told. ``notes``: about its request, beside those about the answer.
     """
 
     model: str
@@ -30,7 +30,7 @@ class Reply:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def completion(self, answer: Answer, *, as_json: bool) -> dict[str, Any]:
-        """The whole answer; ``as_json``: the content is the checked JSON, without the code fence that may be around."""
+        """Return the whole answer; ``as_json``: its content is the checked JSON, without a code fence around it."""
         message = {"role": "assistant", "content": _content(answer, as_json=as_json), "refusal": None}
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
@@ -47,15 +47,15 @@ class Reply:
         }
 
     def chunk(self, delta: Mapping[str, Any], finish_reason: str | None = None, **more: Any) -> dict[str, Any]:
-        """A piece of a stream."""
+        """Return a chunk of a stream."""
         return self._chunk([{"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}], **more)
 
     def usage_chunk(self, answer: Answer) -> dict[str, Any]:
-        """The piece with the usage that a stream ends with when it was asked for."""
+        """Return the last chunk of a stream whose usage was requested."""
         return self._chunk([], usage=usage_of(answer.usage), qwen3vl_ros=self.extension_of(answer))
 
     def extension_of(self, answer: Answer) -> dict[str, Any]:
-        """What OpenAI's objects have no place for, named like the fields of AskImage's result."""
+        """Return what OpenAI's objects have no field for, named like the fields of AskImage's result."""
         return {
             "regions": [_region(region) for region in answer.regions],
             "json": answer.json,
@@ -74,14 +74,14 @@ class Reply:
 
 
 class JsonText:
-    """The text of an answer in JSON as it may be streamed: what begins with a code fence waits for its end."""
+    """The text of an answer in JSON as it may be streamed: one that begins with a code fence is held until its end."""
 
     def __init__(self) -> None:
         self._fenced: bool | None = None
         self._blank: list[str] = []
 
     def streamable(self, delta: str) -> str:
-        """What can be streamed once ``delta`` came: all that is certain to be part of the JSON."""
+        """Return what can be streamed after ``delta``: all that is certain to be part of the JSON."""
         if self._fenced is None:
             self._blank.append(delta)
             if start := delta.lstrip()[:1]:
@@ -90,15 +90,18 @@ class JsonText:
         return "" if self._fenced is not False else delta
 
     def final(self, answer: Answer) -> str:
-        """All of it, at the end."""
+        """Return the whole text, at the end."""
         return _content(answer, as_json=self._fenced is not False)
 
 
 def answer_of(question: AnswerFuture) -> Answer:
-    """Return what a question that has ended was answered.
+    """Return the answer of a question that has ended.
 
     JSON that max_tokens cut off is an answer, too, with ``finish_reason`` "length" and a note: asking again, as clients
-    do after an error of the server, would end in the same place. Raises the question's VlmError otherwise.
+    do after an error of the server, would be cut off again.
+
+    Raises:
+        VlmError: The question has failed otherwise.
     """
     error = question.exception()
     if isinstance(error, BadResponse) and error.answer is not None and error.answer.finish_reason == "length":
@@ -107,7 +110,7 @@ def answer_of(question: AnswerFuture) -> Answer:
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
-    """OpenAI's usage, with the total time in milliseconds."""
+    """Return OpenAI's usage, with the total time in milliseconds."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -118,17 +121,17 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 
 def stage_of(stage: int, queue_position: int) -> dict[str, Any]:
-    """How far a question is."""
+    """Return the progress of a question."""
     return {"stage": STAGES[stage], "queue_position": queue_position}
 
 
 def event(data: Any) -> bytes:
-    """A server-sent event with JSON in it, in ASCII: many a client takes other characters, such as U+2028, for ends."""
+    """Return a server-sent event with JSON, in ASCII: many clients take characters such as U+2028 for line ends."""
     return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
 def comment(text: str) -> bytes:
-    """A line that clients of server-sent events ignore, and that keeps the connection alive."""
+    """Return a line that clients of server-sent events ignore, and that keeps the connection alive."""
     return f": {text}\n\n".encode()
 
 

@@ -1,4 +1,4 @@
-"""How many questions at a time and a minute."""
+"""Limits on questions: how many at a time, and how many a minute."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ _MOST_CLIENTS = 10_000
 
 
 class Slots:
-    """Places for questions that are answered at the same time."""
+    """Slots for questions that are answered at the same time."""
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, count: int) -> None:
+        self._count = count
         self.taken = 0
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Take one for as long as the block runs. Raises :class:`ApiError` 503 where there is none."""
-        if self.taken >= self._places:
+    def slot(self) -> Iterator[None]:
+        """Take a slot for as long as the block runs.
+
+        Raises:
+            ApiError: 503 where none is free.
+        """
+        if self.taken >= self._count:
             raise ApiError(
                 503,
                 "busy",
@@ -37,7 +41,7 @@ class Slots:
 
 
 class RateLimit:
-    """So many questions a minute from one address; a quiet minute's worth may come at once (a token bucket)."""
+    """Limits the questions a minute from one address with a token bucket, which a quiet minute fills."""
 
     def __init__(self, a_minute: int, now: Callable[[], float] = time.monotonic) -> None:
         self._a_minute = a_minute
@@ -45,7 +49,7 @@ class RateLimit:
         self._left: dict[str, tuple[float, float]] = {}
 
     def count(self, client: str) -> None:
-        """A question came. Raises :class:`ApiError` 429 when it is one too many."""
+        """Count a question of ``client``. Raises :class:`ApiError` 429 when it is one too many."""
         if not self._a_minute:
             return
         now = self._now()

@@ -38,7 +38,7 @@ class Metrics:
         self._queued = seconds("queue_wait", "From the acceptance of a question by the node until it was its turn")
         gauge("node_up", "Whether the node takes questions", lambda: float(backend.status().answers))
         gauge("queue_length", "Questions waiting in the node", lambda: backend.status().queue_length)
-        gauge("queue_capacity", "Places in the node's queue", lambda: backend.status().queue_capacity)
+        gauge("queue_capacity", "Size of the node's queue", lambda: backend.status().queue_capacity)
 
     def show_running(self, running: Callable[[], int]) -> None:
         """``running``: how many questions the gateway is having answered."""

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about each path, and the plain objects that some of them answer with."""
+"""The OpenAPI document: what FastAPI cannot derive for each path, and the plain objects that some respond with."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may come in. ``token`` "" = everybody, as far as ``hosts`` (names in the Host header) allow."""
+    """What authentication checks: ``token``, or, where that is "", names in the Host header; no ``hosts``: any."""
 
     token: str
     hosts: frozenset[str]

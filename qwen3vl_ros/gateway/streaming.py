@@ -1,4 +1,4 @@
-"""An answer as server-sent events: progress while it waits, text as it comes, and its end."""
+"""An answer as server-sent events: progress while it waits, text as it is generated, and its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qwen3vl_ros.client.exceptions import InternalError, VlmError
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.gateway.async_question import AsyncAnswer, ClientGone
 from qwen3vl_ros.gateway.chat_request import ChatRequest
-from qwen3vl_ros.gateway.chat_response import STAGES, JsonText, Reply, answer_of, comment, event, stage_of
+from qwen3vl_ros.gateway.chat_response import STAGES, ChatResponse, JsonText, answer_of, comment, event, stage_of
 from qwen3vl_ros.gateway.errors import of_vlm
 from qwen3vl_ros.gateway.metrics import Metrics
 
@@ -31,9 +31,10 @@ _SLOW_READER: Final = 30.0
 
 
 async def begun(async_answer: AsyncAnswer) -> None:
-    """Wait until the node works on the question, or it stands in the queue. Raises its VlmError if it ends before.
+    """Wait until the node works on the question, or has queued it: a refusal still gets its own HTTP status.
 
-    Refusals come at once, and still get the status that they deserve.
+    Raises:
+        VlmError: The question has ended with it already.
     """
     question = async_answer.question
     async for updated in async_answer.updates(_CERTAIN):
@@ -44,24 +45,29 @@ async def begun(async_answer: AsyncAnswer) -> None:
 
 
 class EventStream(Response):
-    """Sends the events of a question; whatever ends it, ``held`` is left, which cancels an unfinished question."""
+    """Sends the events of a question; whatever ends it, ``held`` is closed, which cancels an unfinished question."""
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, async_answer: AsyncAnswer, reply: Reply, asked: ChatRequest, metrics: Metrics, held: ExitStack
+        self,
+        async_answer: AsyncAnswer,
+        response: ChatResponse,
+        chat_request: ChatRequest,
+        metrics: Metrics,
+        held: ExitStack,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._async_answer = async_answer
-        self._reply = reply
-        self._usage = asked.stream_options.include_usage
-        self._json = JsonText() if asked.response_schema is not None else None
+        self._response = response
+        self._usage = chat_request.stream_options.include_usage
+        self._json = JsonText() if chat_request.response_schema is not None else None
         self._metrics = metrics
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send it all."""
+        """Send all events."""
         with self._held:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
@@ -103,7 +109,7 @@ class EventStream(Response):
         yield b"data: [DONE]\n\n"
 
     def _end(self, text: str) -> list[bytes]:
-        """The last events, after ``text`` was sent."""
+        """Return the last events, after ``text`` was sent."""
         try:
             answer = answer_of(self._async_answer.question)
             whole = answer.text if self._json is None else self._json.final(answer)
@@ -120,10 +126,10 @@ class EventStream(Response):
         events = [self._event({"content": rest})] if rest else []
         reason = answer.finish_reason or "stop"
         if self._usage:
-            return [*events, self._event({}, reason), event(self._reply.usage_chunk(answer))]
-        return [*events, self._event({}, reason, qwen3vl_ros=self._reply.extension_of(answer))]
+            return [*events, self._event({}, reason), event(self._response.usage_chunk(answer))]
+        return [*events, self._event({}, reason, qwen3vl_ros=self._response.extension_of(answer))]
 
     def _event(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
         if self._usage:
             more = {"usage": None, **more}
-        return event(self._reply.chunk(delta, finish_reason, **more))
+        return event(self._response.chunk(delta, finish_reason, **more))

@@ -1,4 +1,4 @@
-"""From a request's messages to the arguments of a question to the node."""
+"""Converts a chat request to the prompt and the other arguments of a goal."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ _DESCRIBE: Final = "Describe the image."
 
 
 def image_urls(request: ChatRequest) -> list[str]:
-    """The URLs of all images, in the order in which the model sees them."""
+    """Return the URLs of all images, in the order in which the model sees them."""
     return [part.url for turn in request.messages for part in turn.parts if isinstance(part, ImagePart)]
 
 
-def arguments_of(
-    request: ChatRequest, images: Sequence[bytes], timeout: float
-) -> tuple[str, Arguments, tuple[str, ...]]:
-    """The prompt, what :meth:`VlmClient.send` takes beside it, and notes on what was made of the request.
+def to_goal(request: ChatRequest, images: Sequence[bytes], timeout: float) -> tuple[str, Arguments, tuple[str, ...]]:
+    """Return the prompt, what :meth:`VlmClient.send` takes beside it, and notes on the conversion.
 
-    ``images``: the files at :func:`image_urls`. ``timeout`` in seconds. Instructions at the beginning become the
-    system prompt, the last turn becomes the question; an image that comes without any text is to be described. Raises
-    :class:`ApiError` 400.
+    Instructions at the beginning become the system prompt, the last turn becomes the question; an image without any
+    text is to be described.
+
+    Args:
+        request: The chat request.
+        images: The files at :func:`image_urls`.
+        timeout: Of the goal, in seconds.
+
+    Raises:
+        ApiError: 400 for messages that are no question.
     """
     turns = list(request.messages)
     if turns[-1].role != "user":
@@ -37,12 +42,12 @@ def arguments_of(
     instructions: list[str] = []
     while turns[0].role in ("system", "developer"):
         instructions += _texts_of(turns.pop(0))
-    asked = turns[-1].parts
-    prompt, before = _split(asked, task=bool(request.task))
+    question = turns[-1].parts
+    prompt, before = _split(question, task=bool(request.task))
     history = [_message(turn.role, turn.parts) for turn in turns[:-1] if turn.parts]
     if before:
         history.append(_message("user", before))
-    own_images = any(isinstance(part, ImagePart) for part in asked)
+    own_images = any(isinstance(part, ImagePart) for part in question)
     notes: tuple[str, ...] = ()
     if not prompt.strip() and not before and not request.task:
         prompt = ""
@@ -71,7 +76,7 @@ def arguments_of(
 
 
 def _split(parts: list[TextPart | ImagePart], *, task: bool) -> tuple[str, list[TextPart | ImagePart]]:
-    """The prompt, and what has to go before it as a turn of its own.
+    """Return the prompt, and what has to go before it as a turn of its own.
 
     A goal's images precede its prompt, and with a single text, or a task that is filled with it, that is as good as
     any order. Where several texts and images alternate, their order has a meaning: all but the last text goes before,
@@ -89,7 +94,7 @@ def _split(parts: list[TextPart | ImagePart], *, task: bool) -> tuple[str, list[
 
 
 def _joined(parts: Sequence[TextPart | ImagePart]) -> list[TextPart | ImagePart]:
-    """The parts, with texts side by side as one."""
+    """Return the parts, with texts side by side as one."""
     joined: list[TextPart | ImagePart] = []
     for part in parts:
         last = joined[-1] if joined else None
@@ -101,7 +106,7 @@ def _joined(parts: Sequence[TextPart | ImagePart]) -> list[TextPart | ImagePart]
 
 
 def _ends_with_text_of_the_user(history: Sequence[ChatMessage]) -> bool:
-    """Whether the turn before the question is the user's, too, and says what the question is about."""
+    """Return whether the turn before the question is the user's, too, and has a text that the question is about."""
     return bool(history) and history[-1].role == "user" and any(part.strip() for part in history[-1].content)
 
 
