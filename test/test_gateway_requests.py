@@ -293,7 +293,7 @@ def test_an_error_names_the_field_as_the_client_wrote_it(
 
 # --- text that is none ------------------------------------------------------------------------------------------------
 
-PLACES: dict[str, Any] = {
+PATHS: dict[str, Any] = {
     "messages.0.content": lambda text: turn(content=text),
     "messages.0.content.1.text": lambda text: part(type="text", text=text),
     "messages.1.content": lambda text: {"messages": [*question()["messages"], *turn(content=text)["messages"]]},
@@ -317,18 +317,18 @@ PLACES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_nul_is_400_and_its_place_is_named(http: httpx.Client, place: str) -> None:
-    refused = post(http, PLACES[place]("a\0b"))
+@pytest.mark.parametrize("path", PATHS)
+def test_a_nul_is_400_and_its_path_is_named(http: httpx.Client, path: str) -> None:
+    refused = post(http, PATHS[path]("a\0b"))
     assert refused.status_code == 400, refused.text
-    assert refused.json()["error"]["param"] == place
+    assert refused.json()["error"]["param"] == path
     assert "NUL" in refused.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("half", ["\ud83d", "\ude00\ud83d"])
-def test_half_a_character_is_no_defect(http: httpx.Client, place: str, half: str) -> None:
-    assert post(http, PLACES[place](f"a{half}b")).status_code in (200, 400)
+def test_half_a_character_is_no_defect(http: httpx.Client, path: str, half: str) -> None:
+    assert post(http, PATHS[path](f"a{half}b")).status_code in (200, 400)
 
 
 def test_half_a_character_is_shown_as_one_that_cannot_be(server: Server, http: httpx.Client) -> None:
@@ -338,6 +338,11 @@ def test_half_a_character_is_shown_as_one_that_cannot_be(server: Server, http: h
     goal = server.backend.next_asked().goal
     assert (goal.prompt, goal.system_prompt) == ("Hello \ufffd", "\ufffd!")
     assert (list(goal.options.stop), list(goal.cameras)) == (["\ufffd"], ["\ufffd"])
+
+
+def test_a_nul_below_a_name_that_is_no_text_is_400(http: httpx.Client) -> None:
+    assert post(http, question(**{"\ud800": "\0"})).json()["error"]["param"] == "\ufffd"
+    assert post(http, question(slots={"\ud800": "\0"})).json()["error"]["param"] == "slots.\ufffd"
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3vl_ros.engines.plain_text import input_json, input_text, output_text
+from qwen3vl_ros.engines.plain_text import NulError, input_json, input_text, output_text
 
 ANY = st.text(st.characters())  # surrogates too
 PLAIN = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))
@@ -46,7 +46,24 @@ def test_a_nul_of_a_caller_is_refused_by_the_name_of_its_field(before: str, afte
 @given(st.recursive(st.none() | st.integers() | ANY, lambda v: st.lists(v) | st.dictionaries(ANY, v), max_leaves=6))
 def test_json_is_refused_for_a_nul_anywhere_and_can_be_sent_otherwise(value: Any) -> None:
     if "\\u0000" in json.dumps(value).replace("\\\\", ""):
-        with pytest.raises(ValueError, match=r"^slots: "):
+        with pytest.raises(NulError, match=r"^(a name in )?slots\b.*: it holds a NUL") as refused:
             input_json("slots", value)
+        assert str(refused.value).startswith(f"{refused.value.path}: ")
     else:
         json.dumps(input_json("slots", value), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("\0", "slots"),
+        ({"a": ["b", {"c": "\0"}]}, "slots.a.1.c"),
+        ([{"\0": 1}], "a name in slots.0"),
+        ({"\ud83d": "\0"}, "slots.\ufffd"),
+        ({"a" * 300: {"b": "\0"}}, f"slots.{'a' * 194}..."),
+    ],
+)
+def test_a_nul_in_json_is_refused_by_its_path_which_can_be_sent(value: Any, path: str) -> None:
+    with pytest.raises(NulError) as refused:
+        input_json("slots", value)
+    assert refused.value.path == path

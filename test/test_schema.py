@@ -140,7 +140,8 @@ def test_references_that_lead_nowhere_or_round_in_circles_are_refused(schema: An
     ],
 )
 def test_a_nul_is_refused_wherever_it_stands(schema: Any) -> None:
-    assert "NUL" in refusal(schema)
+    with pytest.raises(BadRequest, match=r"^(a name in )?response_schema(\.\w+)*: .*NUL"):
+        parse_schema(json.dumps(schema))
 
 
 @pytest.mark.parametrize(

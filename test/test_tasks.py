@@ -301,15 +301,15 @@ def test_texts_are_separated_as_either_language_does_and_count_once() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{", "not JSON"),
-        ("[]", "not an object"),
-        (r'{"what": "\u0000"}', "NUL"),
-        ('"cup"', "not an object"),
-        ('{"a": 1, "a": 2}', "twice"),
+        ("{", ": .*not JSON"),
+        ("[]", ": .*not an object"),
+        (r'{"what": "\u0000"}', r"\.what: .*NUL"),
+        ('"cup"', ": .*not an object"),
+        ('{"a": 1, "a": 2}', ": .*twice"),
     ],
 )
 def test_slots_that_are_no_json_object_are_refused(text: str, reason: str) -> None:
-    with pytest.raises(BadRequest, match=f"^slots: .*{reason}"):
+    with pytest.raises(BadRequest, match=f"^slots{reason}"):
         parse_slots(text)
 
 

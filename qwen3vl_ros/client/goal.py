@@ -18,7 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.client.exceptions import BadImage, BadRequest
-from qwen3vl_ros.engines.plain_text import input_json, input_text
+from qwen3vl_ros.engines.plain_text import NulError, input_json, input_text
 from qwen3vl_ros.msg import ChatMessage
 
 if TYPE_CHECKING:
@@ -146,8 +146,10 @@ def _texts(name: str, values: Sequence[str]) -> list[str]:
 def _slots(slots: Mapping[str, Any]) -> str:
     try:
         return json.dumps(input_json("slots", dict(slots)), ensure_ascii=False)
+    except NulError as error:
+        raise BadRequest(str(error)) from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadRequest(f"{error}" if str(error).startswith("slots") else f"slots is not JSON: {error}.") from error
+        raise BadRequest(f"slots is not JSON: {error}.") from error
 
 
 def _turn(number: int, turn: ChatMessage) -> ChatMessage:

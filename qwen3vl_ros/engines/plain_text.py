@@ -11,15 +11,26 @@ from typing import Any
 REPLACEMENT = "\ufffd"
 """U+FFFD, which stands for what cannot be shown."""
 
+_LONGEST_PATH = 200
+"""Characters of a path in a message."""
 
-def input_text(name: str, text: str) -> str:
-    """Return ``text``, what a caller wrote in the field ``name``, with lone surrogates replaced by U+FFFD.
+
+class NulError(ValueError):
+    """A caller's text holds a NUL: everything behind it would be lost without a word. ``path``: of the text."""
+
+    def __init__(self, path: str, index: int) -> None:
+        super().__init__(f"{path}: it holds a NUL character (U+0000, at index {index}): remove it")
+        self.path = path
+
+
+def input_text(path: str, text: str) -> str:
+    """Return ``text``, what a caller wrote in the field at ``path``, with lone surrogates replaced by U+FFFD.
 
     Raises:
-        ValueError: it holds a NUL. Everything behind that would be lost without a word.
+        NulError: It holds a NUL.
     """
     if "\0" in text:
-        raise ValueError(f"{name}: it holds a NUL character (U+0000, at index {text.index(chr(0))}): remove it")
+        raise NulError(path, text.index("\0"))
     return _without_surrogates(text)
 
 
@@ -28,20 +39,30 @@ def output_text(text: str) -> str:
     return _without_surrogates(text.replace("\0", REPLACEMENT))
 
 
-def input_json(name: str, value: Any) -> Any:
+def input_json(path: str, value: Any) -> Any:
     """Return parsed JSON with every string in it, keys included, as :func:`input_text` returns it.
 
+    Args:
+        path: Of the value in what the caller wrote, such as ``slots``.
+        value: The value.
+
     Raises:
-        ValueError: a string holds a NUL.
-        RecursionError: the value is nested too deeply.
+        NulError: A string holds a NUL; its path is that of the string, such as ``slots.labels.0``.
+        RecursionError: The value is nested too deeply.
     """
     if isinstance(value, str):
-        return input_text(name, value)
+        return input_text(path, value)
     if isinstance(value, list):
-        return [input_json(name, item) for item in value]
+        return [input_json(short_path(f"{path}.{number}"), item) for number, item in enumerate(value)]
     if isinstance(value, dict):
-        return {input_text(name, key): input_json(name, item) for key, item in value.items()}
+        plain = {input_text(f"a name in {path}", key): item for key, item in value.items()}
+        return {key: input_json(short_path(f"{path}.{key}"), item) for key, item in plain.items()}
     return value
+
+
+def short_path(path: str) -> str:
+    """Return a path, whose names may be a caller's, as messages show it: the beginning of a long one."""
+    return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
 
 
 def _without_surrogates(text: str) -> str:

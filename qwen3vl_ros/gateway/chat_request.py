@@ -170,7 +170,7 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "messages[].content[]": frozenset(TextPart.model_fields) | frozenset(ImagePart.model_fields),
     "messages[].content[].image_url": frozenset(ImageUrl.model_fields),
 }
-"""The fields that have an effect, by place."""
+"""The fields that have an effect, by the path of their object."""
 
 
 async def read_json(request: Request) -> ChatRequest:

@@ -8,8 +8,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from qwen3vl_ros.engines.plain_text import short_path
 from qwen3vl_ros.gateway.errors import ApiError
-from qwen3vl_ros.gateway.request_fields import shown
 
 _KINDS: Final = {
     "string": "a string",
@@ -40,19 +40,19 @@ def of_validation(error: ValidationError, values: Any, written: Mapping[str, str
         values: What was validated.
         written: What the client called the fields, by their own names.
     """
-    found = [(_place(each, values), each) for each in error.errors(include_url=False, include_input=False)]
-    steps = max((place for place, _ in found), key=len)  # of several alternatives, the one that fits best
-    here = [each for place, each in found if place == steps]
+    found = [(_path(each, values), each) for each in error.errors(include_url=False, include_input=False)]
+    steps = max((path for path, _ in found), key=len)  # of several alternatives, the one that fits best
+    here = [each for path, each in found if path == steps]
     if here[0]["type"].startswith("union_tag"):
         steps = (*steps, here[0]["ctx"]["discriminator"].strip("'"))
-    place = shown(".".join([written.get(step, step) for step in steps[:1]] + list(steps[1:])))
+    path = short_path(".".join([written.get(step, step) for step in steps[:1]] + list(steps[1:])))
     message = sentence(here)
-    return ApiError(400, "invalid_value", f"{place}: {message}" if place else message, param=place or None)
+    return ApiError(400, "invalid_value", f"{path}: {message}" if path else message, param=path or None)
 
 
-def _place(error: ErrorDetails, values: Any) -> tuple[str, ...]:
-    """The place of a mistake as the client wrote it: pydantic's has the names of the tried alternatives, too."""
-    place: list[str] = []
+def _path(error: ErrorDetails, values: Any) -> tuple[str, ...]:
+    """Return the path of a mistake as the client wrote it: pydantic's names the tried alternatives, too."""
+    path: list[str] = []
     steps = error["loc"]
     tagged = False
     for number, step in enumerate(steps):
@@ -66,8 +66,8 @@ def _place(error: ErrorDetails, values: Any) -> tuple[str, ...]:
         if inside:
             values, tagged = values[step], True
         if inside or (number == len(steps) - 1 and error["type"] == "missing"):
-            place.append(str(step))
-    return tuple(place)
+            path.append(str(step))
+    return tuple(path)
 
 
 def sentence(errors: Sequence[ErrorDetails]) -> str:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from qwen3vl_ros.engines.plain_text import input_text
+from qwen3vl_ros.engines.plain_text import NulError, input_json, input_text, short_path
 from qwen3vl_ros.gateway.errors import ApiError
 
 _ALIASES: Final = {
@@ -106,35 +106,18 @@ _LONGEST_VALUE: Final = 20
 """Characters of a value that may ask for nothing, such as ``false``."""
 
 
-def plain_text(value: Any, place: str = "") -> Any:
-    """Return parsed JSON with every string in it as text that a model can be given.
+def plain_text(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a body with every string in them as text that a model can be given.
 
     Raises:
-        ApiError: 400 for a string with a NUL in it, naming its place.
-        RecursionError: The value is nested too deeply.
+        ApiError: 400 for a string with a NUL in it, with its path.
+        RecursionError: A value is nested too deeply.
     """
-    if isinstance(value, str):
-        return _text(value, place or "the body")
-    if isinstance(value, list):
-        return [plain_text(item, f"{place}.{number}" if place else str(number)) for number, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {
-            _text(name, f"a name in {place or 'the body'}"): plain_text(item, shown(f"{place}.{name}".lstrip(".")))
-            for name, item in value.items()
-        }
-    return value
-
-
-def _text(text: str, place: str) -> str:
     try:
-        return input_text(place, text)
-    except ValueError as error:
-        raise ApiError(400, "invalid_value", str(error), param=place) from None
-
-
-def shown(place: str) -> str:
-    """Return a place in a request, whose names are the client's, as errors and notes show it."""
-    return place if len(place) <= 200 else f"{place[:200]}..."
+        plain = {input_text("a name in the body", name): value for name, value in values.items()}
+        return {name: input_json(short_path(name), value) for name, value in plain.items()}
+    except NulError as error:
+        raise ApiError(400, "invalid_value", str(error), param=error.path) from None
 
 
 def normalized(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -167,8 +150,8 @@ def normalized(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str
     for number, message in enumerate(_dicts(found.get("messages"))):
         for name, sentence in _REFUSED_OF_A_MESSAGE.items():
             if _asks(message.get(name)):
-                place = f"messages.{number}.{name}"
-                raise ApiError(400, "unsupported_parameter", f"{place}: {sentence}", param=place)
+                path = f"messages.{number}.{name}"
+                raise ApiError(400, "unsupported_parameter", f"{path}: {sentence}", param=path)
     return found, written
 
 
@@ -177,30 +160,30 @@ def notes_on(values: Mapping[str, Any], known: Mapping[str, frozenset[str]]) -> 
 
     Args:
         values: A request as :func:`normalized` returns it.
-        known: Names of the fields that have an effect, by the place of the object that they are in.
+        known: Names of the fields that have an effect, by the path of the object that they are in.
     """
     unknown = [
-        f"{place}.{name}".lstrip(".")
-        for place, name, value in _fields(values)
-        if name not in known[place] and _asks(value, (False,)) and (place or name not in _REFUSED)
+        f"{path}.{name}".lstrip(".")
+        for path, name, value in _fields(values)
+        if name not in known[path] and _asks(value, (False,)) and (path or name not in _REFUSED)
     ]
-    notes = [f"{shown(field)}: without effect" for field in dict.fromkeys(unknown)]
+    notes = [f"{short_path(field)}: without effect" for field in dict.fromkeys(unknown)]
     more = len(notes) - _MOST_NOTES
     return (*notes[:_MOST_NOTES], *([f"{more} more fields: without effect"] if more > 0 else []))
 
 
 def _fields(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Every field of an object that may have unknown ones: the object's place, without numbers; name and value."""
+    """Yield every field of an object that may have unknown ones: the object's path, without numbers; name and value."""
     objects: list[tuple[str, Any]] = [("", values), ("stream_options", values.get("stream_options"))]
     for message in _dicts(values.get("messages")):
         objects.append(("messages[]", message))
         for part in _dicts(message.get("content")):
             objects.append(("messages[].content[]", part))
             objects.append(("messages[].content[].image_url", part.get("image_url")))
-    for place, fields in objects:
+    for path, fields in objects:
         for name, value in fields.items() if isinstance(fields, dict) else ():
             if (name, value) != ("detail", "auto"):
-                yield place, name, value
+                yield path, name, value
 
 
 def _dicts(values: Any) -> list[dict[str, Any]]:
