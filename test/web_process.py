@@ -17,7 +17,7 @@ import child_process
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""
 
-_LOOK = 0.05
+_POLL_PERIOD = 0.05
 """Seconds between two requests that ask whether it has."""
 
 
@@ -75,7 +75,7 @@ def wait_status(http: httpx.Client, wanted: Any) -> dict[str, Any]:
     give_up = time.monotonic() + PATIENCE
     while not wanted(status := http.get("/api/status").raise_for_status().json()):
         assert time.monotonic() < give_up, status
-        time.sleep(_LOOK)
+        time.sleep(_POLL_PERIOD)
     return status
 
 

@@ -45,7 +45,7 @@ _BLOCKING_THREADS = 4
 
 
 def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:
-    """The ASGI application."""
+    """Return the ASGI application."""
     metrics = Metrics(backend)
     app = FastAPI(
         title="qwen3vl_ros",

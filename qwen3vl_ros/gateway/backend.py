@@ -33,7 +33,7 @@ class NodeStatus:
 
     @property
     def answers(self) -> bool:
-        """Whether a question would be taken and answered now."""
+        """Return whether a question would be accepted and answered now."""
         return self.state in ("ready", "busy")
 
 
@@ -64,7 +64,7 @@ class Snapshot:
 
 
 def why_not(status: NodeStatus) -> str:
-    """Why the node does not take questions."""
+    """Return the reason why the node takes no questions."""
     reasons: dict[State, str] = {
         "absent": "no node vlm is there: start it with `qwen3vl-ros node`, or wait until it is found",
         "unconfigured": "the node vlm has no model",

@@ -50,7 +50,7 @@ class ImagePart(_Object):
 
     @property
     def url(self) -> str:
-        """The URL in either form."""
+        """Return the URL in either form."""
         return self.image_url if isinstance(self.image_url, str) else self.image_url.url
 
 
@@ -72,7 +72,7 @@ class ChatTurn(_Object):
 
     @property
     def parts(self) -> list[TextPart | ImagePart]:
-        """The content as parts, without empty texts."""
+        """Return the content as parts, without empty texts."""
         parts = [TextPart(type="text", text=self.content)] if isinstance(self.content, str) else self.content
         return [part for part in parts if isinstance(part, ImagePart) or part.text]
 
@@ -145,17 +145,17 @@ class ChatRequest(_Object):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the client is told about its request, a sentence each."""
+        """Return what the client is told about its request, a sentence each."""
         return self._notes
 
     @property
     def cameras(self) -> list[str]:
-        """Names of the cameras."""
+        """Return the names of the cameras."""
         return [name for name in ([self.camera] if isinstance(self.camera, str) else self.camera) if name]
 
     @property
     def response_schema(self) -> dict[str, Any] | None:
-        """What ``response_format`` demands, as a JSON Schema."""
+        """Return the JSON Schema that ``response_format`` stands for; None without one."""
         if isinstance(self.response_format, JsonSchemaFormat):
             return self.response_format.json_schema.schema_
         if isinstance(self.response_format, JsonObjectFormat):
@@ -174,7 +174,7 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
 
 
 async def read_json(request: Request) -> ChatRequest:
-    """The request in a JSON body. Raises :class:`ApiError` 400 that names the field, and 415."""
+    """Return the request in a JSON body. Raises :class:`ApiError` 400 that names the field, and 415."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise ApiError(
@@ -194,7 +194,15 @@ def _parse(body: bytes) -> ChatRequest:
 
 
 def read(values: Any, *, strict: bool) -> ChatRequest:
-    """The request in a parsed body; ``strict``: "5" is no number. Raises :class:`ApiError` 400 that names the field."""
+    """Return the request in a parsed body.
+
+    Args:
+        values: The body.
+        strict: Whether "5" is no number; a form has text only.
+
+    Raises:
+        ApiError: 400 that names the field.
+    """
     if not isinstance(values, dict):
         raise ApiError(400, "invalid_value", 'the body has to be a JSON object (a dictionary): {"messages": [...]}')
     try:
@@ -213,7 +221,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def options_of(request: ChatRequest) -> Mapping[str, Any]:
-    """The sampling options that the request sets, by the names of :class:`qwen3vl_ros.client.goal.Arguments`."""
+    """Return the sampling options that the request sets, by the names of :class:`qwen3vl_ros.client.goal.Arguments`."""
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
     options = {name: value for name in names if (value := getattr(request, name)) is not None}
     if request.stop:

@@ -1,4 +1,4 @@
-"""Everything that goes wrong, as OpenAI's clients expect it: a status and ``{"error": {...}}``."""
+"""Errors as OpenAI's clients expect them: an HTTP status and ``{"error": {...}}``."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class ApiError(Exception):
         self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
-        """OpenAI's error object."""
+        """Return OpenAI's error object."""
         return {"error": {"message": str(self), "type": _type(self.status), "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The HTTP response."""
+        """Return the HTTP response."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
@@ -40,12 +40,13 @@ class ApiError(Exception):
 
 
 def of_vlm(error: VlmError) -> ApiError:
-    """The HTTP error of a question that was not answered."""
+    """Return the HTTP error of a question that failed."""
+    status, retry_after = next(found for kind, found in _OF_VLM.items() if isinstance(error, kind))
     code = "context_length_exceeded" if isinstance(error, PromptTooLong) else error.name.lower()
     return ApiError(error.http_status, code, str(error), retry_after=error.retry_after)
 
 
 def _type(status: int) -> str:
-    """OpenAI's kind of error."""
+    """Return OpenAI's ``type`` of an error."""
     special = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
     return special.get(status, "invalid_request_error" if status < 500 else "server_error")

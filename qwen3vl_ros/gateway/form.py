@@ -1,4 +1,4 @@
-"""The other dialect: ``multipart/form-data`` with ``image`` and ``prompt``."""
+"""Chat requests as a form: ``multipart/form-data`` with ``image`` and ``prompt``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_PARTS = 50
 
 
 async def read_form(request: Request, limits: ImageLimits) -> tuple[ChatRequest, list[bytes]]:
-    """The question in a form, and its images. Raises :class:`ApiError`.
+    """Return the chat request in a form, and its images. Raises :class:`ApiError`.
 
     ``image``: JPEG, PNG or WebP, several times for several images. Fields other than ``image`` and ``prompt`` are
     those of the JSON body that hold a single value, such as ``max_tokens`` and ``camera``; an empty one is not there.

@@ -55,7 +55,7 @@ class ImageLimits:
 
 
 def source_of(url: str) -> Literal["data", "http", "file"]:
-    """Where an image with that URL is: in it, on another server, or in a file (a path, or ``file://`` and one).
+    """Return where an image with that URL is: in it, on another server, or in a file (a path, or ``file://`` and one).
 
     Raises :class:`ApiError` 400 for a URL of another kind.
     """
@@ -74,7 +74,7 @@ def source_of(url: str) -> Literal["data", "http", "file"]:
 
 
 def of_data_url(url: str, limits: ImageLimits) -> bytes:
-    """The image file in a ``data:`` URL, checked. Raises :class:`ApiError` 400, 413 and 415."""
+    """Return the image file in a ``data:`` URL, checked. Raises :class:`ApiError` 400, 413 and 415."""
     url = url.lstrip()
     head = _DATA_URL.match(url, 0, 300)
     if head is None:
@@ -103,7 +103,11 @@ def _of_base64(text: str, limits: ImageLimits) -> bytes:
 
 
 def checked(content: bytes, limits: ImageLimits) -> bytes:
-    """An image file that may be decoded: its header is read, its pixels are not. Raises as :func:`of_data_url`."""
+    """Return ``content``, an image file that may be decoded: only its header was read, not its pixels.
+
+    Raises:
+        ApiError: As of :func:`of_data_url`.
+    """
     if len(content) > limits.size:
         raise _too_large(limits)
     if not content:

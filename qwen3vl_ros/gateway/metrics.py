@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""The metrics that Prometheus collects."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class Metrics:
         gauge("queue_capacity", "Size of the node's queue", lambda: backend.status().queue_capacity)
 
     def show_running(self, running: Callable[[], int]) -> None:
-        """``running``: how many questions the gateway is having answered."""
+        """Show ``running``, the number of questions that the gateway is having answered."""
         self._gauge("questions_running", "Questions that the gateway is having answered", running)
 
     def responded(self, path: str, status: int, duration: float) -> None:
-        """A request is over. ``path``: that of the route, so that clients cannot make up any number of them."""
+        """Count a request. ``path``: that of its route, so that clients cannot make up any number of them."""
         self._requests.labels(path, str(status)).inc()
         self._duration.labels(path).observe(duration)
 
     def answered(self, answer: Answer) -> None:
-        """A question was answered."""
+        """Count an answered question."""
         usage = answer.usage
         for kind, tokens in (
             ("prompt", usage.prompt_tokens),
@@ -67,9 +67,9 @@ class Metrics:
                 histogram.observe(value)
 
     def failed(self, code: str) -> None:
-        """A request was answered with this error."""
+        """Count a request that was answered with this error."""
         self._errors.labels(code).inc()
 
     def text(self) -> bytes:
-        """All of it, in the text format 0.0.4."""
+        """Return all metrics in the text format 0.0.4."""
         return generate_latest(self._registry)

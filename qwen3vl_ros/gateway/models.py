@@ -12,13 +12,13 @@ ALIAS = "qwen3-vl"
 
 
 def list_models(status: NodeStatus) -> dict[str, Any]:
-    """OpenAI's list of models; empty while none is loaded."""
+    """Return OpenAI's list of models; empty while none is loaded."""
     names = list(dict.fromkeys((status.model, ALIAS))) if status.model else []
     return {"object": "list", "data": [_model(name, status) for name in names]}
 
 
 def find_model(name: str, status: NodeStatus) -> dict[str, Any]:
-    """One of them. Raises :class:`ApiError` 404."""
+    """Return one of them. Raises :class:`ApiError` 404."""
     check_model(name, status.model)
     return _model(name, status)
 

@@ -63,7 +63,7 @@ class ModelList(BaseModel):
 
 
 def status_report(status: NodeStatus, cameras: Sequence[CameraStatus], *, token_required: bool) -> StatusReport:
-    """What /api/status answers."""
+    """Return the body of ``/api/status``."""
     fields = {name: value for name, value in asdict(status).items() if name not in ("tasks", "context_length")}
     return StatusReport(node=status.state != "absent", cameras=cameras, token_required=token_required, **fields)
 
@@ -86,7 +86,7 @@ _ERRORS: Final = {
 
 
 def errors(*numbers: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of these errors, and of those that every path may answer with."""
+    """Return the documentation of these errors, and of those that every path may respond with."""
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
     return {
         number: {"description": _ERRORS[number], "content": content} for number in sorted({401, 403, 413, *numbers})
@@ -181,7 +181,7 @@ FRAME: Final = {
 
 
 def describe(app: FastAPI, *, token_required: bool) -> None:
-    """Have the app's OpenAPI document say what FastAPI cannot see: the body that is read by hand, and the token."""
+    """Add to the app's OpenAPI document what FastAPI cannot see: the body that is read by hand, and the token."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -32,7 +32,7 @@ class RemoteImages:
         self._hosts = frozenset(host.lower() for host in hosts if host)
 
     async def fetch(self, url: str, limits: ImageLimits) -> bytes:
-        """The image file at ``url``, checked. Raises :class:`ApiError` 400, 413 and 415."""
+        """Return the image file at ``url``, checked. Raises :class:`ApiError` 400, 413 and 415."""
         if not self._hosts:
             raise _refused("images are not fetched from other servers here; send a data: URL")
         try:
@@ -60,7 +60,7 @@ class RemoteImages:
         raise _refused(f"the image's URL was redirected more than {_MOST_REDIRECTS} times")
 
     async def _request(self, client: httpx.AsyncClient, url: httpx.URL, *, redirected: bool) -> httpx.Request:
-        """A request to an address that was checked; TLS and the Host header keep the name."""
+        """Return a request to an address that was checked; TLS and the Host header keep the name."""
         if url.scheme not in ("http", "https") or url.userinfo or url.host.lower() not in self._hosts:
             raise _refused("the host of the image's URL is not one that this gateway fetches from")
         port = url.port or (443 if url.scheme == "https" else 80)
@@ -77,7 +77,7 @@ class RemoteImages:
 
 
 async def _content(response: httpx.Response, size: int) -> bytes:
-    """What the response brings, up to the first piece beyond ``size`` bytes: checking then refuses it."""
+    """Return the body of a response, up to the first piece beyond ``size`` bytes: checking then refuses it."""
     content = bytearray()
     async for piece in response.aiter_raw():
         content += piece

@@ -94,6 +94,6 @@ def sentence(errors: Sequence[ErrorDetails]) -> str:
 
 
 def _either(expected: str) -> str:
-    """``'a', 'b', 'c'`` as ``'a', 'b' or 'c'``."""
+    """Return ``'a', 'b', 'c'`` as ``'a', 'b' or 'c'``."""
     *some, last = expected.replace(" or ", ", ").split(", ")
     return f"{', '.join(some)} or {last}" if some else last

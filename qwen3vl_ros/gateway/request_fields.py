@@ -191,13 +191,13 @@ def _dicts(values: Any) -> list[dict[str, Any]]:
 
 
 def _asks(value: Any, neutral: tuple[Any, ...] = ()) -> bool:
-    """Whether a value asks for anything; ``neutral`` ones do not."""
+    """Return whether a value asks for anything; ``neutral`` ones do not."""
     value = _plain(value)
     return value not in (None, "", [], {}) and value not in neutral
 
 
 def _plain(value: Any) -> Any:
-    """The value; that in the text, where a form has it as text."""
+    """Return the value; where a form has it as text, the one in the text."""
     if isinstance(value, str) and len(value) < _LONGEST_VALUE:
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(value)

@@ -130,7 +130,7 @@ class RosBackend:
         return self._tasks[1]
 
     def close(self) -> None:
-        """Cancel what is being asked, and drop every camera."""
+        """Cancel all questions, and unsubscribe from every camera."""
         self._client.close()
         with self._views_lock:
             views, self._views = list(self._views.values()), {}
@@ -143,7 +143,7 @@ class RosBackend:
             MODEL.info("%s: %s, engine %s, model %s %s", self.vlm, *_shown(status))
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
-        """The node sends all its parts in one message: what is not in it is not there."""
+        """Replace the cameras: the node sends all its parts in one message."""
         ours = [status for status in array.status if _values(status).get("node") == self.vlm]
         if ours:
             self._cameras = tuple(_camera(status) for status in ours if _part(status).startswith("camera"))
@@ -197,7 +197,7 @@ class _View:
 
 
 def _shown(status: VlmStatus) -> tuple[str, str, str, str]:
-    """What of a status goes into model.log; answering questions is no news there."""
+    """Return what model.log shows of a status; "busy" is "ready" there."""
     state = "ready" if status.state == VlmStatus.BUSY else _STATES[status.state]
     return state, status.engine, status.model, status.message
 

@@ -83,7 +83,11 @@ class Access:
 
 
 def access(settings: Settings, environment: Mapping[str, str] = os.environ) -> Access:
-    """What the settings mean for clients. Raises :class:`SettingsError` for one open to the network by mistake."""
+    """Return what the settings mean for clients.
+
+    Raises:
+        SettingsError: The gateway would be open to the network without anybody having said so.
+    """
     token = _token(settings, environment)
     if not token and not is_loopback(settings.host) and not settings.allow_without_token:
         raise SettingsError(
@@ -102,7 +106,7 @@ def access(settings: Settings, environment: Mapping[str, str] = os.environ) -> A
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address; a name other than localhost counts as reachable."""
+    """Return whether only this machine reaches an address; a name other than localhost counts as reachable."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
