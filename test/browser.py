@@ -89,7 +89,7 @@ class Tabs:
 
 
 def drop(page: Page, file: bytes, name: str, kind: str) -> None:
-    """Let a file of type ``kind`` be dropped onto the picture."""
+    """Let a file of type ``kind`` be dropped onto the image."""
     page.evaluate(
         """([base64, name, type]) => {
             const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -103,13 +103,13 @@ def drop(page: Page, file: bytes, name: str, kind: str) -> None:
 
 
 def paste(page: Page, png: bytes) -> None:
-    """Put a picture into the clipboard and press the keys that paste it."""
+    """Put an image into the clipboard and press the keys that paste it."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate(
         """async (base64) => {
             const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-            const picture = new Blob([bytes], {type: "image/png"});
-            await navigator.clipboard.write([new ClipboardItem({"image/png": picture})]);
+            const image = new Blob([bytes], {type: "image/png"});
+            await navigator.clipboard.write([new ClipboardItem({"image/png": image})]);
         }""",
         base64.b64encode(png).decode(),
     )

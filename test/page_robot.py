@@ -121,14 +121,14 @@ class Story:
 
 
 class Camera:
-    """Ten pictures a second of a file, and depth that is the same everywhere, on the node's own topics.
+    """Ten images a second of a file, and depth that is the same everywhere, on the node's own topics.
 
-    No two pictures are the same: eight pixels in the last row, at the right, change.
+    No two images are the same: eight pixels in the last row, at the right, change.
     """
 
-    def __init__(self, ros: RosClient, picture: Path) -> None:
+    def __init__(self, ros: RosClient, image: Path) -> None:
         self._ros, self._node = ros, ros.node
-        pixels = np.asarray(PIL.Image.open(picture).convert("RGB"))
+        pixels = np.asarray(PIL.Image.open(image).convert("RGB"))
         height, width = pixels.shape[:2]
         depth = np.full((height, width), DISTANCE, np.float32)
         k = [FOCAL, 0.0, width / 2 - 0.5, 0.0, FOCAL, height / 2 - 0.5, 0.0, 0.0, 1.0]
@@ -153,7 +153,7 @@ class Camera:
             self._publishers[name].publish(message)
 
     def set_period(self, seconds: float) -> None:
-        """A picture every so many seconds."""
+        """An image every so many seconds."""
         self._timer.timer_period_ns = int(seconds * 1e9)
 
     def stop(self) -> None:

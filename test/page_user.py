@@ -61,17 +61,17 @@ def place(page: Page) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d[\d.]*", page.locator("button.region .place").inner_text())]
 
 
-def png(picture: PIL.Image.Image) -> bytes:
+def png(image: PIL.Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
 def drawing(size: tuple[int, int] = (400, 600), box: tuple[int, int, int, int] = (80, 60, 159, 299)) -> bytes:
     """A grey PNG with a magenta box; (left, top, right, bottom) are its outermost pixels."""
-    picture = PIL.Image.new("RGB", size, (90, 90, 90))
-    PIL.ImageDraw.Draw(picture).rectangle(box, fill=(255, 0, 255))
-    return png(picture)
+    image = PIL.Image.new("RGB", size, (90, 90, 90))
+    PIL.ImageDraw.Draw(image).rectangle(box, fill=(255, 0, 255))
+    return png(image)
 
 
 def check_accessibility(page: Page) -> None:
@@ -81,7 +81,7 @@ def check_accessibility(page: Page) -> None:
 
 
 def keep_for_the_documentation(page: Page, name: str) -> None:
-    """Write docs/NAME anew where the environment's QWEN3VL_ROS_PICTURES says where docs/ is."""
-    if folder := os.environ.get("QWEN3VL_ROS_PICTURES"):
+    """Write docs/NAME anew where the environment's QWEN3VL_ROS_SCREENSHOTS says where docs/ is."""
+    if folder := os.environ.get("QWEN3VL_ROS_SCREENSHOTS"):
         screen = page.screenshot(full_page=True, scale="css", animations="disabled")
         PIL.Image.open(io.BytesIO(screen)).convert("RGB").save(Path(folder) / name, optimize=True)

@@ -55,7 +55,7 @@ def test_stop_keeps_the_words_so_far_and_cancels_the_question(robot: Robot, page
     expect(page.locator("#health-engine")).to_have_text(re.compile("ready"))
 
 
-def test_follow_up_questions_carry_the_conversation_and_its_picture(robot: Robot, page: Page) -> None:
+def test_follow_up_questions_carry_the_conversation_and_its_image(robot: Robot, page: Page) -> None:
     robot.story.tell({"colour": "Green.", "shape": "A cube."})
     freeze(page)
     wait_answer(ask(page, "What colour is the box?"))
@@ -84,6 +84,14 @@ def test_going_live_begins_a_new_conversation_and_the_old_one_can_be_opened_agai
     expect(page.locator("#caption")).to_contain_text("frozen: questions are about this image")
     wait_answer(ask(page, "And its shape?"))
     assert robot.story.heard[-1][1:] == [["assistant", ["Green."]], ["user", ["And its shape?"]]]
+
+
+def test_what_an_older_page_kept_in_this_tab_is_left_out(page: Page) -> None:
+    old = json.dumps([{"id": 1, "camera": "", "pictures": [], "turns": []}])
+    page.evaluate("old => sessionStorage.setItem('qwen3vl_ros.history', old)", old)
+    page.reload()
+    wait_live(page)
+    expect(page.locator("#past")).to_be_hidden()
 
 
 def test_what_the_model_says_is_text_and_never_markup(robot: Robot, page: Page) -> None:
@@ -157,12 +165,12 @@ def test_a_second_question_stands_in_the_queue_and_says_so(robot: Robot, page: P
     expect(second.locator(".state")).to_have_text("Stopped.")
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------------------
 
 
 def pick(page: Page, file: bytes) -> None:
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Open picture…").click()
+        page.get_by_role("button", name="Open image…").click()
     chooser.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": file})
 
 
@@ -171,7 +179,7 @@ def drop_png(page: Page, file: bytes) -> None:
 
 
 @pytest.mark.parametrize("bring", [pick, drop_png, paste])
-def test_a_picture_can_be_opened_dropped_or_pasted_and_its_boxes_lie_where_the_things_are(
+def test_an_image_can_be_opened_dropped_or_pasted_and_its_boxes_lie_where_the_things_are(
     robot: Robot, page: Page, bring: Callable[[Page, bytes], None], tmp_path: Path
 ) -> None:
     bring(page, drawing())
@@ -192,7 +200,7 @@ def test_a_picture_can_be_opened_dropped_or_pasted_and_its_boxes_lie_where_the_t
     assert (outline["width"], outline["height"]) == pytest.approx((right - left, bottom - top), abs=8)
 
 
-def test_a_large_picture_is_sent_smaller_and_its_boxes_are_in_its_own_pixels(robot: Robot, page: Page) -> None:
+def test_a_large_image_is_sent_smaller_and_its_boxes_are_in_its_own_pixels(robot: Robot, page: Page) -> None:
     drop(page, drawing((4000, 1000), (1000, 500, 1999, 749)), "wide.png", "image/png")
     expect(page.locator("#caption")).to_contain_text(f"wide.png · {by(4000, 1000)}, sent as {by(2048, 512)}")
     robot.story.tell({"": json.dumps([{"bbox_2d": [250, 500, 500, 750], "label": "box"}])})
@@ -211,19 +219,19 @@ def test_a_phones_photo_is_shown_and_sent_upright(robot: Robot, page: Page) -> N
     assert page.locator("#frame").evaluate("image => [image.naturalWidth, image.naturalHeight]") == [100, 200]
 
 
-def test_a_file_that_is_no_picture_is_refused_with_a_sentence(page: Page) -> None:
+def test_a_file_that_is_no_image_is_refused_with_a_sentence(page: Page) -> None:
     drop(page, b"GIF89a, or not", "broken.png", "image/png")
     expect(page.get_by_role("alert")).to_have_text(
-        "broken.png is no picture that this browser can read: use JPEG or PNG."
+        "broken.png is no image that this browser can read: use JPEG or PNG."
     )
     expect(page.locator("#caption")).to_contain_text("live")
 
 
-def test_a_task_of_two_pictures_takes_a_frame_that_was_kept_and_a_frozen_one(robot: Robot, page: Page) -> None:
+def test_a_task_of_two_images_takes_a_frame_that_was_kept_and_a_frozen_one(robot: Robot, page: Page) -> None:
     robot.story.tell({"": '{"same": true, "differences": []}'})
     page.get_by_label("Task").select_option("compare")
     page.get_by_role("button", name="Ask").click()
-    expect(page.get_by_role("alert")).to_have_text(re.compile("^compare needs 2 pictures: keep a frame"))
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^compare needs 2 images: keep a frame"))
     page.get_by_role("button", name="Keep frame").click()
     expect(page.locator("#tray li")).to_have_count(1)
     page.get_by_role("button", name="Ask").click()
@@ -276,7 +284,7 @@ def test_a_point_is_drawn_where_it_is(robot: Robot, page: Page) -> None:
     assert at == pytest.approx((160, 240), abs=1)
 
 
-def test_an_outline_is_drawn_in_pixels_of_the_original_picture(page: Page) -> None:
+def test_an_outline_is_drawn_in_pixels_of_the_original_image(page: Page) -> None:
     drop(page, drawing((4096, 1024), (0, 0, 9, 9)), "wide.png", "image/png")
     expect(page.locator("#caption")).to_contain_text(f"sent as {by(2048, 512)}")
     nothing = {"box": None, "point": None, "position": None, "problem": ""}

@@ -109,7 +109,7 @@ def test_a_question_in_the_live_view_is_put_to_the_camera_and_each_one_looks_ane
     asked, told = ["user", ["What colour is the box?"]], ["assistant", ["Green."]]
     assert robot.story.heard[1] == [asked, told, ["user", ["<image>", "And its shape?"]]]
     shown = page.locator("#frame").get_attribute("src")
-    page.locator(".turn").first.get_by_role("button", name="Show in picture").click()
+    page.locator(".turn").first.get_by_role("button", name="Show in image").click()
     assert page.locator("#frame").get_attribute("src") != shown  # each has its own
 
 
@@ -180,7 +180,7 @@ def test_a_long_conversation_about_a_camera_loses_its_oldest_images_and_not_itse
     page.get_by_role("button", name="Question 0 Green.").click()
     expect(page.locator(".turn")).to_have_count(4)
     expect(page.locator("#caption")).to_contain_text("the frame asked about")
-    shows = page.get_by_role("button", name="Show in picture")
+    shows = page.get_by_role("button", name="Show in image")
     assert 1 <= shows.count() < 4
 
 
@@ -197,7 +197,7 @@ def test_without_a_fresh_frame_the_question_ends_with_the_nodes_sentence(robot: 
     tabs.refusals = True
     robot.camera.stop()
     try:
-        expect(page.locator("#no-picture")).to_contain_text("no frame")
+        expect(page.locator("#no-image")).to_contain_text("no frame")
         turn = ask(page, "What is it?")
         expect(turn).to_have_class(re.compile("failed"))
         expect(turn.locator(".state")).to_contain_text("no frame on /image younger than 2 s")

@@ -36,11 +36,11 @@ pytest_plugins = ["page_fixtures"]
 # --- states ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_camera_that_stops_is_told_instead_of_an_old_picture(robot: Robot, page: Page, tabs: Tabs) -> None:
+def test_a_camera_that_stops_is_told_instead_of_an_old_image(robot: Robot, page: Page, tabs: Tabs) -> None:
     tabs.refusals = True
     robot.camera.stop()
     try:
-        expect(page.locator("#no-picture")).to_contain_text("no frame")
+        expect(page.locator("#no-image")).to_contain_text("no frame")
         expect(page.locator("#frame")).to_be_hidden()
         expect(page.locator("#health-camera")).to_have_attribute("data-level", "bad")
         expect(page.locator("#problems")).to_contain_text("Camera")
@@ -76,7 +76,7 @@ def test_what_a_node_remarks_that_answers_is_no_problem(page: Page) -> None:
 def test_the_live_view_goes_on_when_the_node_comes_back(page: Page) -> None:
     gone = {"node": False, "state": "absent", "message": "nothing was heard of /vlm", "cameras": []}
     page.route("**/api/status", lambda route: route.fulfill(json=gone))
-    expect(page.locator("#no-picture")).to_contain_text("No camera is known")
+    expect(page.locator("#no-image")).to_contain_text("No camera is known")
     page.unroute("**/api/status")
     wait_live(page)
     expect(page.locator("#frame")).to_be_visible()
@@ -94,7 +94,7 @@ def test_a_token_is_asked_for_once_and_a_missing_node_is_told(ros: RosClient, ta
         page.get_by_role("button", name="Use it").click()
         expect(page.locator("#health-node")).to_have_text(re.compile("missing"))
         expect(page.locator("#problems")).to_contain_text("ros2 launch qwen3vl_ros vlm.launch.py")
-        expect(page.locator("#no-picture")).to_contain_text("No camera is known")
+        expect(page.locator("#no-image")).to_contain_text("No camera is known")
         page.reload()
         expect(page.locator("#health-node")).to_have_text(re.compile("missing"))
         expect(page.locator("#token-form")).to_be_hidden()
@@ -122,7 +122,7 @@ def test_a_phone_shows_one_column_without_sideways_scrolling(robot: Robot, tabs:
             assert button.bounding_box()["height"] >= 32, button.inner_text()
 
 
-def test_the_first_useful_picture_comes_fast(robot: Robot, tabs: Tabs) -> None:
+def test_the_first_useful_image_comes_fast(robot: Robot, tabs: Tabs) -> None:
     page = tabs.open(robot.url, **DESK)
     wait_live(page)
     paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")

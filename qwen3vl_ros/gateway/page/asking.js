@@ -1,32 +1,31 @@
 // A turn: one question of a conversation, its request to the gateway, and what its answer brings.
 //
-// A conversation is {id, camera, pictures, turns}: each question sends its `pictures`, or, where it has a `camera`, has
-// the node look through that one anew. A turn is {title, task, text, parser, picture, answer, stage, problem, stopped}:
-// `picture` is the frame that is shown beside the answer about a camera, null for none, `stage` null once it is over.
+// A conversation is {id, camera, images, turns}: each question sends its `images`, or, where it has a `camera`, has
+// the node look through that one anew. A turn is {title, task, text, parser, image, answer, stage, problem, stopped}:
+// `image` is the frame that is shown beside the answer about a camera, null for none, `stage` null once it is over.
 // Its answer is {text, reasoning, regions, json, facts}; `regions` are those of the gateway's answer in pixels of the
-// original picture.
+// original image.
 
 const WAITING = ["queued", "frame"]; // the stages before the node has its frame
 
 /** The turn that begins with what QuestionForm.question gives. */
 export function newTurn({ title, text, task, parser }) {
   const answer = { text: "", reasoning: "", regions: [], json: null, facts: "" };
-  return { title, text, task, parser, picture: null, answer, stage: {}, problem: "", stopped: false };
+  return { title, text, task, parser, image: null, answer, stage: {}, problem: "", stopped: false };
 }
 
 /**
- * The request of a turn: what was said before, the pictures, or the camera that the node is to look through.
+ * The request of a turn: what was said before, the images, or the camera that the node is to look through.
  * A task is asked afresh: its wording is made to stand alone.
  */
-export function requestOf({ camera, pictures, turns }, turn, { task, slots }) {
+export function requestOf({ camera, images, turns }, turn, { task, slots }) {
   const answered = task ? [] : turns.filter(({ answer }) => answer.text);
   const messages = answered.flatMap(({ title, answer }) => [
     { role: "user", content: [{ type: "text", text: title }] },
     { role: "assistant", content: answer.text },
   ]);
   messages.push({ role: "user", content: [{ type: "text", text: turn.text }] });
-  const images = pictures.map(({ url }) => ({ type: "image_url", image_url: { url } }));
-  messages[0].content.unshift(...images);
+  messages[0].content.unshift(...images.map(({ url }) => ({ type: "image_url", image_url: { url } })));
   return { messages, ...(camera && { camera }), ...(task && { task, slots }) };
 }
 
@@ -34,7 +33,7 @@ export function requestOf({ camera, pictures, turns }, turn, { task, slots }) {
  * Take in the steps of Server.ask until the answer is complete, with `onStep(delta, waiting)` after each; `waiting`:
  * the node has no frame yet. Returns the headers of the answer's frames. Throws what they throw.
  */
-export async function follow(steps, turn, { camera, pictures }, onStep) {
+export async function follow(steps, turn, { camera, images }, onStep) {
   const begun = performance.now();
   let step = await steps.next();
   for (; !step.done; step = await steps.next()) {
@@ -48,7 +47,7 @@ export async function follow(steps, turn, { camera, pictures }, onStep) {
   turn.answer.facts = facts(turn.task, extra, usage, finishReason, (performance.now() - begun) / 1000);
   turn.answer.json = extra.json ?? null;
   const regions = extra.regions ?? [];
-  if (!camera) turn.answer.regions = regions.map((region) => inOriginal(region, pictures[region.image]));
+  if (!camera) turn.answer.regions = regions.map((region) => inOriginal(region, images[region.image]));
   else if (regions.some(({ position }) => position)) turn.answer.regions = regions;
   else {
     // Nothing was measured, most likely since the camera has no depth: said once and not for every region.
@@ -59,11 +58,11 @@ export async function follow(steps, turn, { camera, pictures }, onStep) {
   return extra.image_headers;
 }
 
-/** A region in pixels of the original picture, not of what was sent. */
+/** A region in pixels of the original image, not of what was sent. */
 function inOriginal(region, { width, height, sentWidth, sentHeight }) {
   const [across, down] = [width / sentWidth, height / sentHeight];
   const scaled = (numbers) => numbers && numbers.map((number, index) => number * (index % 2 ? down : across));
-  const problem = region.position ? region.problem : ""; // nobody expects metres in a picture without depth
+  const problem = region.position ? region.problem : ""; // nobody expects metres in an image without depth
   return {
     ...region,
     box: scaled(region.box),

@@ -7,7 +7,8 @@ const MOST = 20; // conversations
 const ROOM = 4_000_000; // characters; browsers give a tab about 5 million
 
 export class History {
-  #conversations = JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
+  // A tab may be older than this page, and so may what it stored: a conversation without images is not of this form.
+  #conversations = JSON.parse(sessionStorage.getItem(KEY) ?? "[]").filter(({ images }) => images);
   #onOpen;
   #current = null;
 
@@ -36,9 +37,9 @@ export class History {
   #store() {
     let text = JSON.stringify(this.#conversations);
     while (this.#conversations.length > MOST || (text.length > ROOM && this.#conversations.length)) {
-      // A long conversation about a camera has many pictures: rather lose its oldest ones than all of it.
-      const oldest = this.#conversations.length === 1 && this.#conversations[0].turns.find(({ picture }) => picture);
-      if (oldest) oldest.picture = null;
+      // A long conversation about a camera has many images: rather lose its oldest ones than all of it.
+      const oldest = this.#conversations.length === 1 && this.#conversations[0].turns.find(({ image }) => image);
+      if (oldest) oldest.image = null;
       else this.#conversations.pop();
       text = JSON.stringify(this.#conversations);
     }
@@ -55,13 +56,13 @@ export class History {
   }
 
   #entry(conversation) {
-    const { pictures, turns } = conversation;
+    const { images, turns } = conversation;
     const last = turns.at(-1);
-    const picture = last.picture ?? pictures.at(-1);
+    const image = last.image ?? images.at(-1);
     const button = element(
       "button",
       { type: "button" },
-      element("img", picture ? { src: picture.url, alt: "" } : { alt: "" }),
+      element("img", image ? { src: image.url, alt: "" } : { alt: "" }),
       element("span", { className: "question" }, turns[0].title),
       element("span", { className: "answer" }, last.answer.text || last.problem || "Stopped."),
     );

@@ -5,15 +5,15 @@ import { follow, newTurn, requestOf } from "./asking.js";
 import { byId } from "./elements.js";
 import { Health } from "./health.js";
 import { History } from "./history.js";
-import { pictureFiles } from "./picture.js";
-import { PicturePanel } from "./picture_panel.js";
+import { imageFiles } from "./picture.js";
+import { ImagePanel } from "./picture_panel.js";
 import { QuestionForm } from "./question_form.js";
 import { Problem, Server } from "./server.js";
 import { TurnView } from "./turn_view.js";
 
 const announcer = new Announcer(byId("announcer"));
 const server = new Server(askForToken);
-const panel = new PicturePanel(server, () => startOver());
+const panel = new ImagePanel(server, () => startOver());
 const form = new QuestionForm(ask, () => running?.abort());
 const history = new History(reopen);
 const health = new Health(server, announcer, (status) => {
@@ -61,7 +61,7 @@ async function offerTasks(loaded) {
   }
 }
 
-/** The camera that the next question looks through; "" where it sends the pictures that are shown. */
+/** The camera that the next question looks through; "" where it sends the images that are shown. */
 function askedCamera() {
   return conversation ? conversation.camera : panel.isLive ? panel.camera : "";
 }
@@ -69,7 +69,7 @@ function askedCamera() {
 /** Say what the next question is about. */
 function saySubject() {
   const looks = `Each question looks through the camera ${askedCamera()} anew. Freeze to ask on about one image.`;
-  const sends = panel.pictures.length > 1 ? "Questions are about these images." : "Questions are about this image.";
+  const sends = panel.images.length > 1 ? "Questions are about these images." : "Questions are about this image.";
   const words = askedCamera() ? looks : panel.isLive ? "Open, drop or paste an image to ask about it." : sends;
   if (byId("subject").textContent !== words) byId("subject").textContent = words;
 }
@@ -103,14 +103,14 @@ function update() {
   saySubject();
 }
 
-/** Show the pictures of a turn with what was found there. */
-function showTurn({ picture, answer }) {
-  const pictures = picture ? [picture] : conversation.pictures;
-  if (!pictures.length) {
-    say("There is no picture of this answer.");
+/** Show the images of a turn with what was found there. */
+function showTurn({ image, answer }) {
+  const images = image ? [image] : conversation.images;
+  if (!images.length) {
+    say("There is no image of this answer.");
     return;
   }
-  panel.showPictures(pictures, answer.regions, answer.regions[0]?.image ?? 0);
+  panel.showImages(images, answer.regions, answer.regions[0]?.image ?? 0);
   byId("stage").scrollIntoView({ block: "nearest" }); // on a phone it is above the conversation
 }
 
@@ -148,16 +148,16 @@ async function ask() {
 
 /** The turn of a question, in the conversation or a new one. Throws Problem. */
 function begin(question) {
-  const { task, pictures } = question;
+  const { task, images } = question;
   const camera = askedCamera();
-  if (panel.isLive && panel.pictures.length) {
+  if (panel.isLive && panel.images.length) {
     throw new Problem("A frame is kept: freeze the live view to ask about both, or press Live to drop the kept one.");
   }
-  if ((camera ? 1 : panel.pictures.length) < pictures) {
+  if ((camera ? 1 : panel.images.length) < images) {
     const way = "keep a frame and freeze the live view, or open several files";
-    throw new Problem(pictures === 1 ? panel.reason : `${task} needs ${pictures} pictures: ${way}.`);
+    throw new Problem(images === 1 ? panel.reason : `${task} needs ${images} images: ${way}.`);
   }
-  conversation ??= { id: Date.now(), camera, pictures: camera ? [] : panel.pictures, turns: [] };
+  conversation ??= { id: Date.now(), camera, images: camera ? [] : panel.images, turns: [] };
   if (camera) panel.look(camera);
   return newTurn(question);
 }
@@ -174,7 +174,7 @@ async function answer(turn, request) {
       if (turn.parser === "text") announcer.add(delta);
       keepingEnd(byId("turns"), () => view.update());
     });
-    if (conversation.camera) await addPicture(turn, headers[0].stamp);
+    if (conversation.camera) await addImage(turn, headers[0].stamp);
     if (conversation.camera || turn.answer.regions.length) showTurn(turn);
   } catch (problem) {
     if (running.signal.aborted) turn.stopped = true;
@@ -195,10 +195,10 @@ function keepingEnd(list, change) {
   if (atEnd) list.scrollTop = list.scrollHeight;
 }
 
-/** The picture for an answer about a camera. */
-async function addPicture(turn, stamp) {
+/** The image for an answer about a camera. */
+async function addImage(turn, stamp) {
   try {
-    turn.picture = await panel.pictureAt(stamp, conversation.camera);
+    turn.image = await panel.imageAt(stamp, conversation.camera);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     turn.answer.facts += `\nThere is no frame to show: ${problem.message}`;
@@ -216,7 +216,7 @@ byId("files").addEventListener("change", async () => {
   await open([...byId("files").files]);
   byId("files").value = ""; // the same file may be opened again
 });
-document.addEventListener("paste", (event) => open(pictureFiles(event.clipboardData)));
+document.addEventListener("paste", (event) => open(imageFiles(event.clipboardData)));
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dropping");
@@ -225,7 +225,7 @@ document.addEventListener("dragleave", (event) => event.relatedTarget || documen
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dropping");
-  open(pictureFiles(event.dataTransfer));
+  open(imageFiles(event.dataTransfer));
 });
 
 await health.start();

@@ -1,9 +1,9 @@
-// Boxes and points over a picture, and the list that says the same in words. Either lights the other up.
+// Boxes and points over an image, and the list that says the same in words. Either lights the other up.
 
 import { element, svg } from "./elements.js";
 
 const HUES = ["#ffd166", "#4cc9f0", "#95e06c", "#ff9f6b", "#d0a6ff", "#ff8fb8", "#7ff0dc", "#f2f2f2"];
-const LABEL_SIZE = 13; // px on the screen, whatever the picture's size
+const LABEL_SIZE = 13; // px on the screen, whatever the image's size
 const GAP = 4;
 const POINT_RADIUS = 5;
 
@@ -15,7 +15,7 @@ export class Overlay {
   #regions = [];
   #pinned = -1;
 
-  /** `drawing`: the SVG over the picture; `section`: the place of the list. */
+  /** `drawing`: the SVG over the image; `section`: the place of the list. */
   constructor(drawing, section) {
     this.#drawing = drawing;
     this.#section = section;
@@ -23,7 +23,7 @@ export class Overlay {
     new ResizeObserver(() => this.#draw()).observe(drawing);
   }
 
-  /** Show regions of a picture of this size, all in its pixels; [] takes everything away. */
+  /** Show regions of an image of this size, all in its pixels; [] takes everything away. */
   show({ width, height }, regions) {
     this.#size = { width, height };
     this.#regions = regions;
@@ -61,7 +61,7 @@ export class Overlay {
   #draw() {
     if (!this.#size) return;
     const { clientWidth, clientHeight } = this.#drawing;
-    // How many of the picture's pixels a pixel of the screen shows.
+    // How many of the image's pixels a pixel of the screen shows.
     const scale = Math.max(this.#size.width / clientWidth, this.#size.height / clientHeight);
     if (!Number.isFinite(scale)) return;
     this.#drawing.replaceChildren(...this.#regions.map((region, index) => this.#shape(region, index, scale)));
@@ -87,7 +87,7 @@ export class Overlay {
     return group;
   }
 
-  /** The label above the corner (x, y), or below it where the picture ends. */
+  /** The label above the corner (x, y), or below it where the image ends. */
   #name(group, label, x, y, scale) {
     const size = LABEL_SIZE * scale;
     const gap = GAP * scale;
@@ -112,7 +112,7 @@ export class Overlay {
     this.#light(this.#pinned);
   }
 
-  /** Light region `index` up in picture and list; -1: none. */
+  /** Light region `index` up in image and list; -1: none. */
   #light(index) {
     for (const part of [...this.#drawing.children, ...this.#list.querySelectorAll("button")]) {
       part.classList.toggle("lit", Number(part.dataset.region) === index);

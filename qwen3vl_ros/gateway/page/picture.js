@@ -1,4 +1,4 @@
-// Pictures to ask about. A picture is {url, width, height, sentWidth, sentHeight, name}: `url` is the JPEG that is
+// Images to ask about. An image is {url, width, height, sentWidth, sentHeight, name}: `url` is the JPEG that is
 // sent and shown, `width` and `height` are those of the original, in whose pixels boxes are drawn and written. A
 // camera's has its `stamp` (seconds) and a `note` where there is more to say about it; `ofAnswer` is true where it is
 // shown beside an answer and was not sent.
@@ -8,10 +8,10 @@ import { Problem } from "./server.js";
 const LONGEST_SIDE = 2048; // px; more than the model's own input has, and far below the gateway's limits
 const QUALITY = 0.95;
 
-/** The picture in a file, upright and small enough to be sent. Throws Problem. */
-export async function pictureOfFile(file) {
+/** The image in a file, upright and small enough to be sent. Throws Problem. */
+export async function imageOfFile(file) {
   const bitmap = await createImageBitmap(file).catch(() => {
-    throw new Problem(`${file.name || "The pasted file"} is no picture that this browser can read: use JPEG or PNG.`);
+    throw new Problem(`${file.name || "The pasted file"} is no image that this browser can read: use JPEG or PNG.`);
   });
   const { width, height } = bitmap;
   const scale = Math.min(1, LONGEST_SIDE / Math.max(width, height));
@@ -30,12 +30,12 @@ export async function pictureOfFile(file) {
     height,
     sentWidth: canvas.width,
     sentHeight: canvas.height,
-    name: file.name || "pasted picture",
+    name: file.name || "pasted image",
   };
 }
 
-/** The picture that a camera's frame (Server.frame) is. */
-export async function pictureOfFrame(frame, name) {
+/** The image that a camera's frame (Server.frame) is. */
+export async function imageOfFrame(frame, name) {
   const bitmap = await createImageBitmap(frame.jpeg);
   const [sentWidth, sentHeight] = [bitmap.width, bitmap.height];
   bitmap.close();
@@ -43,8 +43,8 @@ export async function pictureOfFrame(frame, name) {
   return { url: await dataUrl(frame.jpeg), width, height, sentWidth, sentHeight, name, stamp };
 }
 
-/** Picture files in what was dropped or pasted. */
-export function pictureFiles(transfer) {
+/** Image files in what was dropped or pasted. */
+export function imageFiles(transfer) {
   return [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/"));
 }
 

@@ -1,15 +1,15 @@
-// What is looked at: a camera's live view, or the pictures of a question with what was found in them.
+// What is looked at: a camera's live view, or the images of a question with what was found in them.
 
 import { byId, element } from "./elements.js";
 import { FrameAge } from "./frame_age.js";
 import { LiveView } from "./live_view.js";
 import { Overlay } from "./overlay.js";
-import { pictureOfFile, pictureOfFrame } from "./picture.js";
+import { imageOfFile, imageOfFrame } from "./picture.js";
 
 const WIDEST_FRAME = 1280; // px
-const FIRST_PICTURE = "first picture, or why there is none";
+const FIRST_IMAGE = "first image, or why there is none";
 
-export class PicturePanel {
+export class ImagePanel {
   #server;
   #onOther;
   #view;
@@ -19,12 +19,12 @@ export class PicturePanel {
   #pausing = false; // at the next frame
   #looking = ""; // through this camera
   #frame = null; // the live frame on the screen, its URL included
-  #pictures = [];
+  #images = [];
   #shown = 0;
   #locked = false;
   #regions = [];
 
-  /** `onOther()` is called when the user turns to another picture: a conversation is about its own. */
+  /** `onOther()` is called when the user turns to another image: a conversation is about its own. */
   constructor(server, onOther) {
     this.#server = server;
     this.#onOther = onOther;
@@ -48,9 +48,9 @@ export class PicturePanel {
     return this.#live;
   }
 
-  /** The pictures that were opened, frozen or kept. */
-  get pictures() {
-    return this.#pictures;
+  /** The images that were opened, frozen or kept. */
+  get images() {
+    return this.#images;
   }
 
   /** Names of the cameras that there are. */
@@ -79,45 +79,45 @@ export class PicturePanel {
     else this.#goLive();
   }
 
-  /** Stop the live view at its next frame, until it is unlocked or pictures are shown. */
+  /** Stop the live view at its next frame, until it is unlocked or images are shown. */
   pauseAtNextFrame() {
     this.#pausing = this.#live;
   }
 
   /** Look at these files instead. Throws Problem. */
   async open(files) {
-    this.showPictures(await Promise.all(files.map(pictureOfFile)), [], 0);
+    this.showImages(await Promise.all(files.map(imageOfFile)), [], 0);
     this.#onOther();
   }
 
-  /** Look at pictures and at the regions in them; `region.image` is the index of its picture. */
-  showPictures(pictures, regions, shown) {
+  /** Look at images and at the regions in them; `region.image` is the index of its image. */
+  showImages(images, regions, shown) {
     this.#stopLooking();
-    this.#pictures = [...pictures];
+    this.#images = [...images];
     this.#shown = shown;
     this.#regions = regions;
-    this.#showPicture();
+    this.#showImage();
     this.#showTray();
   }
 
-  /** Why there is no picture, where there is none. */
+  /** Why there is no image, where there is none. */
   get reason() {
-    return byId("no-picture").textContent;
+    return byId("no-image").textContent;
   }
 
   /**
-   * The frame of `camera` with this stamp ({sec, nanosec}) as a picture, or the nearest one that was seen here; its
+   * The frame of `camera` with this stamp ({sec, nanosec}) as an image, or the nearest one that was seen here; its
    * note says which. Throws Problem.
    */
-  async pictureAt({ sec, nanosec }, camera) {
+  async imageAt({ sec, nanosec }, camera) {
     const stamp = `${sec}.${String(nanosec).padStart(9, "0")}`;
     const time = Number(stamp) || Infinity; // of a camera without stamps the newest: the view paused at it
     const frame = this.#view.nearest(time) ?? (await this.#server.frame(camera, this.#width()));
-    const picture = await pictureOfFrame(frame, `Camera ${camera}`);
-    return { ...picture, ofAnswer: true, note: frame.stamp === stamp ? "the frame asked about" : apart(frame, time) };
+    const image = await imageOfFrame(frame, `Camera ${camera}`);
+    return { ...image, ofAnswer: true, note: frame.stamp === stamp ? "the frame asked about" : apart(frame, time) };
   }
 
-  /** Whether the user may turn to other pictures; a live view that was paused goes on when they may. */
+  /** Whether the user may turn to other images; a live view that was paused goes on when they may. */
   set locked(locked) {
     this.#locked = locked;
     for (const id of ["keep", "open", "camera"]) byId(id).disabled = locked;
@@ -127,7 +127,7 @@ export class PicturePanel {
   }
 
   #goLive() {
-    this.#pictures = [];
+    this.#images = [];
     this.#live = true;
     this.#looking = "";
     this.#showRegions([]);
@@ -140,7 +140,7 @@ export class PicturePanel {
       this.#stopLooking();
       this.#live = true;
       this.#looking = "";
-      this.#showReason("No camera is known: open, drop or paste a picture.");
+      this.#showReason("No camera is known: open, drop or paste an image.");
     } else if (this.#looking !== this.camera) {
       this.#looking = this.camera;
       this.#showReason(`Waiting for a frame of ${this.camera}…`);
@@ -181,7 +181,7 @@ export class PicturePanel {
     this.#frame = { ...frame, url };
     this.#age.show(frame);
     this.#caption(`Camera ${this.#looking}, live · ${frame.width} × ${frame.height}`);
-    this.#showImage(`What the camera ${this.#looking} sees`);
+    this.#reveal(`What the camera ${this.#looking} sees`);
     if (this.#pausing) this.#pause();
   }
 
@@ -197,75 +197,75 @@ export class PicturePanel {
     this.#frame = null;
     this.#age.clear();
     byId("frame").hidden = true;
-    byId("no-picture").hidden = false;
-    byId("no-picture").textContent = sentence;
-    this.#caption("A picture can also be dropped or pasted here.");
+    byId("no-image").hidden = false;
+    byId("no-image").textContent = sentence;
+    this.#caption("An image can also be dropped or pasted here.");
     this.#shownNow();
   }
 
-  #showImage(alternative) {
+  #reveal(alternative) {
     byId("frame").alt = alternative;
     byId("frame").hidden = false;
-    byId("no-picture").hidden = true;
+    byId("no-image").hidden = true;
     this.#shownNow();
   }
 
-  #showPicture() {
-    const picture = this.#pictures[this.#shown];
-    byId("frame").src = picture.url;
-    this.#showImage(`The picture of the question: ${picture.name}`);
-    const asItCame = picture.ofAnswer || picture.sentWidth === picture.width;
-    const shrunk = asItCame ? "" : `, sent as ${picture.sentWidth} × ${picture.sentHeight}`;
-    const note = picture.note ? ` · ${picture.note}` : "";
-    this.#caption(`${picture.name} · ${picture.width} × ${picture.height}${shrunk}${note}`);
+  #showImage() {
+    const image = this.#images[this.#shown];
+    byId("frame").src = image.url;
+    this.#reveal(`The image of the question: ${image.name}`);
+    const asItCame = image.ofAnswer || image.sentWidth === image.width;
+    const shrunk = asItCame ? "" : `, sent as ${image.sentWidth} × ${image.sentHeight}`;
+    const note = image.note ? ` · ${image.note}` : "";
+    this.#caption(`${image.name} · ${image.width} × ${image.height}${shrunk}${note}`);
     this.#showRegions(this.#regions);
   }
 
   #showRegions(regions) {
     this.#regions = regions;
-    const picture = this.#pictures[this.#shown] ?? { width: 1, height: 1 };
+    const image = this.#images[this.#shown] ?? { width: 1, height: 1 };
     this.#overlay.show(
-      picture,
-      regions.filter(({ image }) => image === this.#shown),
+      image,
+      regions.filter((region) => region.image === this.#shown),
     );
   }
 
   async #keep() {
-    this.#pictures.push(await this.#picture("kept"));
+    this.#images.push(await this.#image("kept"));
     this.#showTray();
   }
 
   /** Stay at the camera's frame on the screen: questions are about it, and about those that were kept before. */
   async #freeze() {
-    const kept = this.#live ? this.#pictures : [];
-    const picture = await this.#picture("frozen: questions are about this image");
-    this.showPictures([...kept, picture], [], kept.length);
+    const kept = this.#live ? this.#images : [];
+    const image = await this.#image("frozen: questions are about this image");
+    this.showImages([...kept, image], [], kept.length);
     this.#onOther();
   }
 
-  /** The camera's frame on the screen as a picture to ask about. */
-  async #picture(note) {
-    const picture = this.#live
-      ? await pictureOfFrame(this.#frame, `Camera ${this.#looking}`)
-      : this.#pictures[this.#shown];
-    return { ...picture, note, ofAnswer: false };
+  /** The camera's frame on the screen as an image to ask about. */
+  async #image(note) {
+    const image = this.#live
+      ? await imageOfFrame(this.#frame, `Camera ${this.#looking}`)
+      : this.#images[this.#shown];
+    return { ...image, note, ofAnswer: false };
   }
 
   #caption(text) {
     byId("caption").textContent = text;
   }
 
-  /** A picture, or why there is none, has just appeared. */
+  /** An image, or why there is none, has just appeared. */
   #shownNow() {
     byId("live").setAttribute("aria-pressed", String(this.#live));
     byId("keep").hidden = !this.#live || !this.#frame;
     this.#offerFreezing();
-    if (!performance.getEntriesByName(FIRST_PICTURE).length) performance.mark(FIRST_PICTURE);
+    if (!performance.getEntriesByName(FIRST_IMAGE).length) performance.mark(FIRST_IMAGE);
   }
 
   /** A camera's frame can be frozen once: the live one, or that of an answer. */
   #offerFreezing() {
-    const frame = this.#live ? this.#frame : this.#pictures[this.#shown].ofAnswer;
+    const frame = this.#live ? this.#frame : this.#images[this.#shown].ofAnswer;
     const hadFocus = document.activeElement === byId("freeze");
     byId("freeze").disabled = this.#locked || !frame;
     if (hadFocus && byId("freeze").disabled) byId("live").focus(); // which undoes it
@@ -273,20 +273,20 @@ export class PicturePanel {
 
   #showTray() {
     const tray = byId("tray");
-    tray.hidden = this.#pictures.length < (this.#live ? 1 : 2);
-    tray.replaceChildren(...this.#pictures.map((picture, index) => this.#trayItem(picture, index)));
+    tray.hidden = this.#images.length < (this.#live ? 1 : 2);
+    tray.replaceChildren(...this.#images.map((image, index) => this.#trayItem(image, index)));
   }
 
-  #trayItem(picture, index) {
-    const image = element("img", { src: picture.url, alt: `Picture ${index + 1}: ${picture.name}` });
-    if (this.#live) return element("li", {}, image);
-    const button = element("button", { type: "button" }, image);
+  #trayItem(image, index) {
+    const thumbnail = element("img", { src: image.url, alt: `Image ${index + 1}: ${image.name}` });
+    if (this.#live) return element("li", {}, thumbnail);
+    const button = element("button", { type: "button" }, thumbnail);
     button.setAttribute("aria-pressed", String(index === this.#shown));
     button.addEventListener("click", () => {
       byId("tray").children[this.#shown].firstChild.setAttribute("aria-pressed", "false");
       button.setAttribute("aria-pressed", "true");
       this.#shown = index;
-      this.#showPicture();
+      this.#showImage();
     });
     return element("li", {}, button);
   }

@@ -2,7 +2,7 @@
 
 import { byId, element } from "./elements.js";
 
-const GROUPS = { text: "Text", json: "Values", regions: "Places in the picture", regions_3d: "Places in space" };
+const GROUPS = { text: "Text", json: "Values", regions: "Places in the image", regions_3d: "Places in space" };
 const SEPARATORS = /[,;\n，；、]/;
 
 export class QuestionForm {
@@ -37,19 +37,19 @@ export class QuestionForm {
     this.#showTask();
   }
 
-  /** What is asked now: {text, title, task, parser, slots, pictures}; `pictures`: how many it needs. */
+  /** What is asked now: {text, title, task, parser, slots, images}; `images`: how many it needs. */
   question() {
     const text = byId("main-slot").hidden ? "" : byId("prompt").value.trim();
     const task = this.#tasks.get(byId("task").value);
-    if (!task) return { text, title: text, task: "", parser: "text", slots: {}, pictures: 1 };
-    const { name, parser, pictures } = task;
+    if (!task) return { text, title: text, task: "", parser: "text", slots: {}, images: 1 };
+    const { name, parser, pictures: images } = task; // the gateway's name for their number
     return {
       text,
       title: text ? `${name}: ${text}` : name,
       task: name,
       parser,
       slots: this.#slots(task),
-      pictures,
+      images,
     };
   }
 

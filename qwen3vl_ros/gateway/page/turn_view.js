@@ -5,7 +5,7 @@ import { element } from "./elements.js";
 const STAGES = {
   queued: (position) => (position ? `In the queue, ${position} before this one…` : "In the queue…"),
   frame: () => "Waiting for a frame…",
-  encode: () => "Looking at the picture…",
+  encode: () => "Looking at the image…",
   prefill: () => "Reading the question…",
   decode: () => "Answering…",
 };
@@ -18,7 +18,7 @@ export class TurnView {
   #state = element("p", { className: "state" });
   #tools = element("div", { className: "tools" });
 
-  /** `onShow(turn)`: the user wants to see this turn's picture. */
+  /** `onShow(turn)`: the user wants to see this turn's image. */
   constructor(turn, onShow) {
     this.#turn = turn;
     const question = element("p", { className: "question" });
@@ -26,7 +26,7 @@ export class TurnView {
     question.append(turn.text);
     const copy = element("button", { type: "button", className: "copy" }, "Copy");
     copy.addEventListener("click", () => this.#copy(copy));
-    const show = element("button", { type: "button", className: "show" }, "Show in picture");
+    const show = element("button", { type: "button", className: "show" }, "Show in image");
     show.addEventListener("click", () => onShow(turn));
     this.#tools.append(copy, show);
     this.root.append(question, this.#reasoning, this.#answer, this.#state, this.#tools);
@@ -35,7 +35,7 @@ export class TurnView {
 
   /** The turn has changed. */
   update() {
-    const { answer, picture, stage, problem, stopped } = this.#turn;
+    const { answer, image, stage, problem, stopped } = this.#turn;
     const running = stage !== null;
     this.#reasoning.hidden = !answer.reasoning;
     this.#reasoning.lastChild.textContent = answer.reasoning;
@@ -46,7 +46,7 @@ export class TurnView {
     const words = running ? (STAGES[stage.stage]?.(stage.queue_position) ?? "Asking…") : problem || answer.facts;
     this.#state.textContent = stopped ? "Stopped." : words;
     this.#tools.hidden = running || !answer.text;
-    this.#tools.querySelector(".show").hidden = !answer.regions.length && !picture;
+    this.#tools.querySelector(".show").hidden = !answer.regions.length && !image;
   }
 
   /** The finished answer, or why there is none, to be read out; "" where it was read out while it came. */
