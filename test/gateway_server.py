@@ -75,7 +75,7 @@ class Asked:
     def explain_stopped(self) -> None:
         """It goes on."""
 
-    def explain_overdue(self, question: AnswerFuture, phase: Phase) -> VlmError:
+    def explain_overdue(self, future: AnswerFuture, phase: Phase) -> VlmError:
         return ServerUnavailable("the test's backend did not answer")
 
 

@@ -41,7 +41,6 @@ class ApiError(Exception):
 
 def of_vlm(error: VlmError) -> ApiError:
     """Return the HTTP error of a question that failed."""
-    status, retry_after = next(found for kind, found in _OF_VLM.items() if isinstance(error, kind))
     code = "context_length_exceeded" if isinstance(error, PromptTooLong) else error.name.lower()
     return ApiError(error.http_status, code, str(error), retry_after=error.retry_after)
 
