@@ -19,7 +19,7 @@ import pytest
 import broken_engines
 from fake_maix_service import FakeMaixService, Script
 from fake_openai_server import Exchange, FakeServer
-from maix_double.board import Answer, Board
+from maix_double.board import DOUBLE, Answer, Board, install
 from qwen3vl_ros.engines import registry
 from qwen3vl_ros.engines.base import Chunk, Engine, EngineError, Message, Request
 from qwen3vl_ros.engines.conformance import EngineConformance
@@ -28,7 +28,6 @@ from qwen3vl_ros.engines.maix.engine import MaixEngine
 from qwen3vl_ros.engines.maix_http.engine import MaixHttpEngine
 from qwen3vl_ros.engines.openai.engine import OpenaiEngine
 from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, Health, State
-from test_maix_engine import DOUBLE, install
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "engine_package"
 sys.path.append(str(EXAMPLE))

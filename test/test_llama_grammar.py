@@ -11,38 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-llguidance = pytest.importorskip("llguidance")
-grammar = pytest.importorskip("qwen3vl_ros.engines.llama.grammar")
-
-from qwen3vl_ros.engines.base import BadRequest  # noqa: E402
-
-END = 256
-
-
-class Bytes:
-    """A vocabulary of single bytes and an end."""
-
-    eos_token_id, bos_token_id = END, None
-    tokens = [bytes([byte]) for byte in range(256)] + [b"\xff<end>"]
-    special_token_ids = [END]  # noqa: RUF012
-
-    def __call__(self, text: bytes) -> list[int]:
-        return list(text)
-
-
-TOKENIZER = llguidance.LLTokenizer(llguidance.TokenizerWrapper(Bytes()), len(Bytes.tokens))
-
-
-def accepts(schema: Any, text: str) -> bool:
-    """Whether a model may write ``text`` and end there."""
-    rules = grammar.Grammar(TOKENIZER, schema)
-    for byte in text.encode():
-        if not rules.allows(byte):
-            assert not rules.mask()[byte]
-            return False
-        rules.take(byte)
-    return bool(rules.mask()[END])
-
+from llama_grammar import accepts
+from qwen3vl_ros.engines.base import BadRequest
 
 # Schemas with documents that they allow. The order of an object's keys is that of its schema, as the grammar has it;
 # DEL is left out, which the grammar wants to be written as an escape.

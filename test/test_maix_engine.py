@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maix_double.board import PATIENCE, Board
+from maix_double.board import DOUBLE, PATIENCE, Board, install
 from qwen3vl_ros.engines.base import (
     BadImage,
     BadRequest,
@@ -43,10 +43,8 @@ from qwen3vl_ros.engines.maix import process as maix_process
 from qwen3vl_ros.engines.maix.engine import MaixEngine
 from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, State
 
-DOUBLE = Path(__file__).resolve().parent / "maix_double"
 BOTH = pytest.mark.parametrize("kind", ["Qwen3VL", "InternVL"])
 PICTURE = np.random.default_rng(0).integers(0, 256, (448, 448, 3), dtype=np.uint8)
-FILES = ("embed.bin", "post.axmodel", "vision.axmodel", "post_config.json")
 
 
 @pytest.fixture(autouse=True)
@@ -65,21 +63,6 @@ def board() -> Iterator[Board]:
     board = Board()
     yield board
     board.close()
-
-
-def install(board: Board, folder: Path, kind: str) -> str:
-    """The files of a model; returns the path of its description."""
-    folder.mkdir(parents=True)
-    for name in FILES:
-        (folder / name).touch()
-    service = f"llm_service_url = {board.url}\nllm_service = qwen3_vl.service\n" if kind == "Qwen3VL" else ""
-    (folder / "model.mud").write_text(
-        f"[basic]\ntype = axmodel\nmodel_npu = text_p320_l%d.axmodel\n\n[extra]\nmodel_type = {kind.lower()}\n"
-        f"tokenizer_url = {board.url}\n{service}tokens_embed = embed.bin\npost_model = post.axmodel\n"
-        "vpm_resampler_model = vision.axmodel\npost_config_path = post_config.json\nvpm_len = 196\nimg_w = 448\n"
-        "img_h = 448\n"
-    )
-    return str(folder / "model.mud")
 
 
 @pytest.fixture

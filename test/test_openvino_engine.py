@@ -35,9 +35,9 @@ from qwen3vl_ros.engines.openvino import engine as module
 from qwen3vl_ros.engines.openvino import files
 from qwen3vl_ros.engines.openvino.engine import OpenvinoEngine
 from qwen3vl_ros.engines.openvino.files import PictureLimits
-from test_llama_engine import HOSTILE, Reference, fitted, picture, text_of, user
 from tiny_qwen3vl import TinyModel
 from training.tokenizer import SPECIAL_TOKENS
+from transformers_reference import HOSTILE, Reference, fitted, picture, text_of, user
 
 # The engine says why it calls this.
 pytestmark = pytest.mark.filterwarnings("ignore:start_chat.. / finish_chat:DeprecationWarning")

@@ -117,7 +117,7 @@ def test_a_question_fits_the_npus_320_tokens_beside_its_picture(name: str) -> No
 
 @each_task("json", "regions", "regions_3d")
 def test_the_cpu_engine_can_follow_every_schema(task: Task) -> None:
-    grammar = pytest.importorskip("test_llama_grammar")
+    grammar = pytest.importorskip("llama_grammar")
     schema = wordings(task)[0].response_schema
     assert grammar.accepts(schema, json.dumps(task.example_answer, ensure_ascii=False))
 
@@ -198,7 +198,7 @@ def test_fields_become_required_properties() -> None:
     validate_answer('{"店名": "书店", "总计": "8.00", "date": ""}', schema)
     with pytest.raises(ValueError, match="date"):
         validate_answer('{"店名": "书店", "总计": "8.00"}', schema)
-    accepts = pytest.importorskip("test_llama_grammar").accepts
+    accepts = pytest.importorskip("llama_grammar").accepts
     assert accepts(schema, '{"店名":"书店","总计":"8.00","date":""}')
     assert not accepts(schema, '{"店名":"书店","总计":"8.00"}')
 

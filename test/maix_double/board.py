@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+DOUBLE = Path(__file__).resolve().parent
 PATIENCE = 60.0
+FILES = ("embed.bin", "post.axmodel", "vision.axmodel", "post_config.json")
 
 
 class Answer:
@@ -213,3 +215,18 @@ class Board:
 
 def _event(delta: dict[str, str]) -> bytes:
     return json.dumps({"choices": [{"delta": delta}]}, ensure_ascii=False).encode()
+
+
+def install(board: Board, folder: Path, kind: str) -> str:
+    """The files of a model; returns the path of its description."""
+    folder.mkdir(parents=True)
+    for name in FILES:
+        (folder / name).touch()
+    service = f"llm_service_url = {board.url}\nllm_service = qwen3_vl.service\n" if kind == "Qwen3VL" else ""
+    (folder / "model.mud").write_text(
+        f"[basic]\ntype = axmodel\nmodel_npu = text_p320_l%d.axmodel\n\n[extra]\nmodel_type = {kind.lower()}\n"
+        f"tokenizer_url = {board.url}\n{service}tokens_embed = embed.bin\npost_model = post.axmodel\n"
+        "vpm_resampler_model = vision.axmodel\npost_config_path = post_config.json\nvpm_len = 196\nimg_w = 448\n"
+        "img_h = 448\n"
+    )
+    return str(folder / "model.mud")
