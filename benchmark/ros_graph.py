@@ -21,7 +21,7 @@ from unique_identifier_msgs.msg import UUID
 from processes import HERE, PATIENCE
 from qwen3vl_ros.ros.fast_dds import package_profile
 
-sys.path.append(str(HERE.parent / "test"))
+sys.path.append(str(HERE.parent / "test" / "support"))
 import ros_client
 import ros_domain
 import ros_node

@@ -15,7 +15,7 @@ from processes import HERE, cpu_seconds
 from vlm import vlm
 
 _PROMPT = "Describe the picture."
-_PICTURE = HERE.parent / "test" / "data" / "gazebo_frames" / "0000.jpg"
+_PICTURE = HERE.parent / "test" / "support" / "data" / "gazebo_frames" / "0000.jpg"
 _TOKENS = 64
 _STARTS = 4  # what a message costs differs by half from one start of the processes to the next
 _ANSWERS = 15

@@ -18,7 +18,7 @@ from training.questions import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "tabletop"
-GAZEBO = ROOT / "test" / "data" / "gazebo_frames"
+GAZEBO = ROOT / "test" / "support" / "data" / "gazebo_frames"
 TEXTURES = ROOT / "build" / "training" / "heldout_textures"
 
 

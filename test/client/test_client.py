@@ -233,7 +233,7 @@ def test_the_former_name_of_a_future_still_works(vlm: ScriptedVlm, client: VlmCl
 
 
 def test_error_codes_and_exceptions_are_those_of_the_action() -> None:
-    action = Path(__file__).parent.parent / "action" / "AskImage.action"
+    action = Path(__file__).parents[2] / "action" / "AskImage.action"
     constants = re.findall(r"^uint16 (\w+)=(\d+)$", action.read_text(), re.MULTILINE)
     assert len(constants) == 16
     for name, code in constants[1:]:

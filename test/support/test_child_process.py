@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from vlm_process import wait_gone
 
@@ -20,7 +21,12 @@ input()
 def test_a_process_ends_when_who_started_it_is_killed() -> None:
     at_once = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        [sys.executable, "-c", _PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=at_once
+        [sys.executable, "-c", _PARENT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=at_once,
+        cwd=Path(__file__).parent,
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())

@@ -19,7 +19,7 @@ import numpy as np
 from qwen3vl_ros.engines.base import Cancel, Chunk, Description, Options, Request, Stage
 from qwen3vl_ros.engines.conformance import EngineConformance
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "examples" / "engine_package"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "examples" / "engine_package"))
 from mean_colour import MeanColourEngine
 
 

@@ -47,7 +47,7 @@ if importlib.util.find_spec("xllamacpp") is None:
 
 PATIENCE = 60.0
 N_CTX = 4096
-FRAMES = Path(__file__).parent / "data" / "gazebo_frames"
+FRAMES = Path(__file__).parents[2] / "support" / "data" / "gazebo_frames"
 COLOURS = {"0000.jpg": "blue", "0002.jpg": "orange", "0004.jpg": "green", "0005.jpg": "black", "0006.jpg": "purple"}
 GREEDY = Options(temperature=0.0, max_tokens=8)
 LIST = {"type": "array", "items": {"enum": ["red", "blue"]}, "minItems": 40, "maxItems": 40}

@@ -16,7 +16,7 @@ import pytest
 from qwen3vl_ros.engines.base import Cancel, Message, Options, Request
 from qwen3vl_ros.engines.llama.engine import LlamaEngine
 
-BENCHMARK = Path(__file__).resolve().parent.parent / "benchmark"
+BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 

@@ -29,7 +29,7 @@ from qwen3vl_ros.engines.maix_http.engine import MaixHttpEngine
 from qwen3vl_ros.engines.openai.engine import OpenaiEngine
 from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, Health, State
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "engine_package"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "engine_package"
 sys.path.append(str(EXAMPLE))
 from mean_colour import MeanColourEngine  # noqa: E402
 
@@ -228,7 +228,7 @@ def test_suite_notices_every_broken_promise(tmp_path: Path) -> None:
     tests = [f"broken_engines.py::{name}" for name in broken_engines.MUST_FAIL]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "--tb=line", f"--junitxml={report}", "-p", "no:cacheprovider", *tests],
-        cwd=Path(__file__).parent,
+        cwd=Path(broken_engines.__file__).parent,
         capture_output=True,
         text=True,
         timeout=300,

@@ -24,7 +24,7 @@ from qwen3vl_ros.prompts.tasks import Task, parse_slots
 from qwen3vl_ros.vision.fit import fit_image
 from qwen3vl_ros.vision.grounding import parse_regions
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = REPOSITORY / "config" / "tasks.yaml"
 TASKS = load_tasks([SHIPPED])
 CAMERA = CameraView(width=640, height=480, fx=554.256, fy=554.256, cx=320.0, cy=240.0)
