@@ -13,8 +13,13 @@ import pytest
 
 import ros_domain
 
-# Last, so that `import training` works and `import qwen3vl_ros` still finds the built package.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+SUPPORT = HERE / "support"
+
+# `import qwen3vl_ros` is to find the built package, not the sources, which lack the generated interfaces: the root,
+# which `import training` needs, comes last, also if pytest was started there.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() not in (ROOT, HERE)] + [str(ROOT)]
 
 collect_ignore = []
 if importlib.util.find_spec("torch") is None:
@@ -25,6 +30,11 @@ if importlib.util.find_spec("openvino_genai") is None:  # as in Jazzy's environm
 ros_domain.isolate()
 # A shell that runs the tests in the background has Ctrl-C ignored, by them and by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart() -> None:
+    """Leave the directory that pytest was started in: child processes look there first for what they import."""
+    os.chdir(SUPPORT)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
