@@ -10,3 +10,11 @@ if Path(sys.prefix, "share", "ament_index", "resource_index", "packages", "qwen3
     _prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     if sys.prefix not in _prefixes:
         os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, (sys.prefix, *_prefixes)))
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version  # here, because it costs every start some milliseconds
+
+        return version("qwen3vl_ros")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
