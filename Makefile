@@ -1,4 +1,4 @@
-# make demo, test, up, doctor, bench, build, lint: CONTRIBUTING.md says what each does.
+# make demo, check, test, up, doctor, bench, build, lint: CONTRIBUTING.md says what each does.
 # ROS=jazzy uses the Jazzy wheels in an environment of their own; PYTHON names the Python that environments are made of.
 ROS ?= kilted
 PYTHON ?= python3
@@ -10,7 +10,7 @@ bin := $(CURDIR)/$(environment)/bin
 unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport ROS_DISTRO RMW_IMPLEMENTATION VIRTUAL_ENV _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test up doctor bench build lint test-tools
+.PHONY: demo check test up doctor bench build lint check-tools test-tools
 
 demo: build
 	@$(bin)/qwen3vl-ros demo
@@ -28,18 +28,24 @@ build:
 test-tools:
 	@$(PYTHON) scripts/set_up.py $(environment) --ros $(ROS) --tests
 
-lint: test-tools
+check-tools:
+	@$(PYTHON) scripts/set_up.py $(environment) --ros $(ROS) --check
+
+lint: check-tools
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
 
-# In test/, so that `import qwen3vl_ros` finds the built package and not the sources. Jazzy: what talks to ROS.
+check: lint
+	$(bin)/pytest --check
+
+# Jazzy: what talks to ROS.
 ifeq ($(ROS),kilted)
-test: lint
-	cd test && $(bin)/pytest
+test: test-tools lint
+	$(bin)/pytest
 else
 test: test-tools
-	cd test && $(bin)/pytest -m ros
+	$(bin)/pytest -m ros
 endif
 
 doctor:

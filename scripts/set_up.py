@@ -89,7 +89,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("environment", type=Path, help="directory of the virtual environment")
     parser.add_argument("--ros", choices=("kilted", "jazzy"), default="kilted")
-    parser.add_argument("--tests", action="store_true", help="also install what the tests need")
+    parser.add_argument("--check", action="store_true", help="also install what `make check` needs")
+    parser.add_argument("--tests", action="store_true", help="also install what all tests need")
     parser.add_argument("--bench", action="store_true", help="also install what the benchmarks need, with --tests")
     arguments = parser.parse_args()
 
@@ -107,6 +108,8 @@ def main() -> int:
             steps.install("Python libraries", "runtime.txt")
             steps.install("llama-cpp-python", "llama.txt", CMAKE_ARGS=shlex.join(LLAMA_CMAKE_ARGS))
             steps.install("Drake, the simulated camera", "sim.txt")
+            if arguments.check or arguments.tests:
+                steps.install("check tools", "test-check.txt")
             if arguments.tests:
                 steps.install("test tools", "test.txt")
                 steps.install("PyTorch and transformers, the tests' reference", "training.txt")

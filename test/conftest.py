@@ -21,15 +21,37 @@ SUPPORT = HERE / "support"
 # which `import training` needs, comes last, also if pytest was started there.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() not in (ROOT, HERE)] + [str(ROOT)]
 
-collect_ignore = []
-if importlib.util.find_spec("torch") is None:
-    collect_ignore += ["engines/llama/test_llama_engine.py", "training/test_model_card.py", "training/test_training.py"]
-if importlib.util.find_spec("openvino_genai") is None:  # as in Jazzy's environment, where what talks to ROS is tested
-    collect_ignore += ["engines/openvino/test_openvino_engine.py", "engines/openvino/test_openvino_conformance.py"]
+TORCH = ("engines/llama/test_llama_engine.py", "training/test_model_card.py", "training/test_training.py")
+OPENVINO = ("engines/openvino/test_openvino_engine.py", "engines/openvino/test_openvino_conformance.py")
+BROWSER = ("gateway/test_page.py", "gateway/test_page_live.py", "gateway/test_page_states.py")
+NEEDS = {
+    **dict.fromkeys(TORCH, ("torch", "model")),
+    **dict.fromkeys(OPENVINO, ("openvino_genai", "model")),  # not in Jazzy's environment: only ROS is tested there
+    "engines/openai/test_openai_real_servers.py": ("xllamacpp", "model"),
+    **dict.fromkeys(BROWSER, ("playwright", "browser")),
+    "gateway/test_gateway_clients.py": ("schemathesis", "slow"),
+}
+"""Test files that cannot be read without a library, which it is, and the mark of their tests."""
+
+NOT_IN_CHECK = {"ros", "browser", "model", "slow"}
+"""Marks of the tests that `make check` leaves out."""
 
 ros_domain.isolate()
 # A shell that runs the tests in the background has Ctrl-C ignored, by them and by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--check", action="store_true", help="run what `make check` runs: no model, browser or node")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave a file unread that would fail for want of a library; for a check all of them, whose imports take long."""
+    if not collection_path.is_relative_to(HERE):
+        return None
+    library, _ = NEEDS.get(collection_path.relative_to(HERE).as_posix(), ("", ""))
+    missing = library and (config.getoption("check", False) or importlib.util.find_spec(library) is None)
+    return True if missing else None
 
 
 def pytest_sessionstart() -> None:
@@ -37,11 +59,20 @@ def pytest_sessionstart() -> None:
     os.chdir(SUPPORT)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that talk over DDS carry the mark ``ros``: a run with another ROS distribution takes those alone."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by their files and fixtures, and leave out what a check does not run.
+
+    Tests that talk over DDS carry the mark ``ros``: a run with another ROS distribution takes those alone.
+    """
     for item in items:
         if {"ros", "start_vlm", "vlm"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.ros)
+        if item.path.is_relative_to(HERE) and (need := NEEDS.get(item.path.relative_to(HERE).as_posix())):
+            item.add_marker(need[1])
+    if config.getoption("check", False):
+        kept = [item for item in items if not NOT_IN_CHECK & {mark.name for mark in item.iter_markers()}]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
 
 @pytest.fixture(scope="session")

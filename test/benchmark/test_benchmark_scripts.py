@@ -51,6 +51,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("random"), shapes)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_K", "Q6_K"])
 def test_random_weights_have_zero_mean_and_the_asked_deviation(kind: str) -> None:
     from gguf import GGMLQuantizationType
@@ -65,6 +66,7 @@ def test_random_weights_have_zero_mean_and_the_asked_deviation(kind: str) -> Non
     assert abs(weights.mean()) < 0.001
 
 
+@pytest.mark.model
 def test_default_shapes_are_those_of_qwen3_vl_2b() -> None:
     from random_model import Shapes
 
@@ -74,6 +76,7 @@ def test_default_shapes_are_those_of_qwen3_vl_2b() -> None:
     assert parameters == pytest.approx(1.72e9, rel=0.01)  # Qwen3-1.7B, which is its language model
 
 
+@pytest.mark.model
 def test_the_engine_answers_with_a_random_model(model: Path) -> None:
     engine = LlamaEngine(str(model), n_ctx=512)
     try:
@@ -86,6 +89,7 @@ def test_the_engine_answers_with_a_random_model(model: Path) -> None:
     assert sum(bool(chunk.text) for chunk in chunks) >= 18  # nearly every token streams
 
 
+@pytest.mark.model
 @pytest.mark.parametrize(
     ("question", "passed_on"),
     [("hi", {1, 2, 3, 4, 5}), ("Pass on every second token.", {2, 4}), ("Pass on no token.", set())],
@@ -135,6 +139,7 @@ def test_percentile_is_a_measured_value() -> None:
     assert percentile([1.0, 2.0], 0.5) == 1.0
 
 
+@pytest.mark.model
 @pytest.mark.ros
 def test_benchmarks_run_and_show_every_figure(model: Path) -> None:
     command = [sys.executable, BENCHMARK / "run.py", "--quick", "--large", model, "--small", model, "delay", "start_up"]

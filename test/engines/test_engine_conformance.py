@@ -39,6 +39,7 @@ PIECES = tuple("".join(WORDS).encode()[start : start + 4] for start in range(0, 
 FOR_EVER = "Go on for ever."
 
 
+@pytest.mark.model
 class TestLlama(EngineConformance):
     """With the shipped model. It answers in one word, so a grammar makes it speak longer."""
 
