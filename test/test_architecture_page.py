@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = " ".join((REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8").split())
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py)(?:: (\w+))?`", PAGE)))
 

@@ -14,7 +14,7 @@ from qwen3vl_ros.client.exceptions import InternalError, VlmError, error_of_code
 from qwen3vl_ros.engines.base import EngineError
 from qwen3vl_ros.vlm.frame_source import NoFrame
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def codes(message: type) -> dict[str, int]:
