@@ -225,7 +225,7 @@ def test_lists_of_numbers_are_boxes_and_points_where_nothing_has_a_name() -> Non
         ('"  "', ""),
         ("null", ""),
         ("7", "7"),
-        (r'"\ud800x\u0000y"', "�xy"),
+        (r'"\ud800x\u0000y"', "�x�y"),
     ],
 )
 def test_labels_are_what_the_model_meant_and_safe_to_send(written: str, label: str) -> None:
