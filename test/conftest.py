@@ -33,6 +33,12 @@ NEEDS = {
 }
 """Test files that cannot be read without a library, which it is, and the mark of their tests."""
 
+SLOW = (
+    *("test_linear_time.py", "cli/test_download.py", "engines/maix/test_maix_engine.py", "vision/test_depth.py"),
+    *("engines/test_engine_chain.py", "engines/test_engine_process.py"),
+)
+"""Test files of which each takes 5 s of processor time or more, most of it for processes that it starts."""
+
 NOT_IN_CHECK = {"ros", "browser", "model", "slow"}
 """Marks of the tests that `make check` leaves out."""
 
@@ -67,8 +73,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if {"ros", "start_vlm", "vlm"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.ros)
-        if item.path.is_relative_to(HERE) and (need := NEEDS.get(item.path.relative_to(HERE).as_posix())):
-            item.add_marker(need[1])
+        file = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
+        if file in NEEDS:
+            item.add_marker(NEEDS[file][1])
+        if file in SLOW:
+            item.add_marker(pytest.mark.slow)
     if config.getoption("check", False):
         kept = [item for item in items if not NOT_IN_CHECK & {mark.name for mark in item.iter_markers()}]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])

@@ -149,6 +149,7 @@ def test_benchmarks_run_and_show_every_figure(model: Path) -> None:
         assert figure in done.stdout
 
 
+@pytest.mark.model
 def test_a_wrong_name_is_refused_with_the_right_ones() -> None:
     done = subprocess.run([sys.executable, BENCHMARK / "run.py", "speed"], capture_output=True, text=True, cwd="/")
     assert done.returncode == 2

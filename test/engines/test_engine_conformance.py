@@ -141,6 +141,7 @@ class TestMaixHttp(EngineConformance):
         return self.long_request(engine)
 
 
+@pytest.mark.slow
 class MaixConformance(EngineConformance):
     """With a double of MaixPy and of the board around it."""
 
@@ -224,6 +225,7 @@ def test_example_package_is_found_by_its_entry_point_and_answers_in_the_engine_p
         process.close()
 
 
+@pytest.mark.slow
 def test_suite_notices_every_broken_promise(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     tests = [f"broken_engines.py::{name}" for name in broken_engines.MUST_FAIL]
