@@ -6,7 +6,6 @@ import base64
 import io
 import re
 import string
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -17,6 +16,9 @@ from qwen3vl_ros.gateway.errors import ApiError
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _DATA_URL: Final = re.compile(r"data:\s*(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
+_ESCAPED: Final = re.compile("%(2b|2f|3d|09|0a|0d|20)", re.IGNORECASE)
+"""What of base64 is written with percent signs in URLs; a stray one must not swallow letters of the image."""
+
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _BLANKS: Final = b" \t\r\n\f\v"
 _LETTERS: Final = string.ascii_letters.encode() + string.digits.encode()
@@ -89,7 +91,7 @@ def of_data_url(url: str, limits: ImageLimits) -> bytes:
 def _of_base64(text: str, limits: ImageLimits) -> bytes:
     """Decode base64, with or without padding, white space and percent signs in it; anything else means damage."""
     if "%" in text:
-        text = urllib.parse.unquote(text)
+        text = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)), text)
     encoded = text.encode("ascii", "replace").translate(None, _BLANKS)  # "?" is none of base64's characters
     if len(encoded) > limits.size * 4 // 3 + 100:
         raise _too_large(limits)
