@@ -37,7 +37,7 @@ SLOW = (
     *("test_linear_time.py", "cli/test_download.py", "engines/maix/test_maix_engine.py", "vision/test_depth.py"),
     *("engines/test_engine_chain.py", "engines/test_engine_process.py"),
 )
-"""Test files of which each takes 5 s of processor time or more, most of it for processes that it starts."""
+"""Test files of which each takes 5 s of processor time or more: for processes that it starts, or to compute."""
 
 NOT_IN_CHECK = {"ros", "browser", "model", "slow"}
 """Marks of the tests that `make check` leaves out."""
