@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,7 +120,8 @@ def test_a_schema_that_would_end_the_engines_process_is_refused(
 ) -> None:
     worker = vlm.worker()
     result = ask(ros, schema).result()
-    assert (result.error_code, result.error_msg[:16]) == (Code.BAD_REQUEST, "response_schema:")
+    assert result.error_code == Code.BAD_REQUEST
+    assert re.match(r"(a name in )?response_schema\b", result.error_msg)
     assert vlm.worker() == worker
 
 
