@@ -14,10 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
-from qwen3vl_ros.engines.base import (
-    EngineNotReady,
-    Stage,
-)
+from qwen3vl_ros.engines.base import EngineNotReady, Stage
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import State
 from qwen3vl_ros.prompts.request import AskRequest
@@ -126,14 +123,7 @@ class Scheduler:
         self._settings = settings
         self._sandbox = Sandbox()
         self._sandbox.warm_up()  # it boots for as long as a small model answers
-        self._pipeline = Pipeline(
-            self._engine,
-            cameras,
-            display,
-            settings,
-            self._sandbox,
-            log_exception,
-        )
+        self._pipeline = Pipeline(self._engine, cameras, display, settings, self._sandbox, log_exception)
         self._checker = ThreadPoolExecutor(1, "check-goals")  # one: goals are queued in the order of their acceptance
         self._unchecked: set[Job] = set()
         self._on_change = on_change
