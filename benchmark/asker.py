@@ -14,16 +14,16 @@ from processes import PATIENCE, read_line, running
 
 @contextlib.contextmanager
 def asker(namespace: str) -> Iterator[tuple[int, Callable[..., list[tuple[int, str]]]]]:
-    """The program's pid, and ``ask(prompt, max_tokens, picture=None)``, which asks the node in ``namespace``.
+    """The program's pid, and ``ask(prompt, max_tokens, image=None)``, which asks the node in ``namespace``.
 
-    It returns the pieces of the answer, each with the time.monotonic_ns() when the program had it. ``picture``: a file.
+    It returns the pieces of the answer, each with the time.monotonic_ns() when the program had it. ``image``: a file.
     """
     with running([__file__, namespace]) as process:
         read_line(process)
 
-        def ask(prompt: str, max_tokens: int, picture: Path | None = None) -> list[tuple[int, str]]:
+        def ask(prompt: str, max_tokens: int, image: Path | None = None) -> list[tuple[int, str]]:
             assert process.stdin is not None
-            images = [] if picture is None else [str(picture)]
+            images = [] if image is None else [str(image)]
             process.stdin.write(json.dumps([prompt, max_tokens, images]) + "\n")
             process.stdin.flush()
             return [(when, text) for when, text in json.loads(read_line(process))]

@@ -15,7 +15,7 @@ TOPIC = "/benchmark/image_raw"
 
 
 def main() -> None:
-    """Publish one picture again and again, with new stamps."""
+    """Publish one image again and again, with new stamps."""
     rclpy.init()
     node = rclpy.create_node("camera")
     publisher = node.create_publisher(Image, TOPIC, qos_profile_sensor_data)

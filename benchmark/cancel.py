@@ -12,7 +12,7 @@ from qwen3vl_ros.action import AskImage
 
 from bench import Bench
 from figures import Figure, median_and_worst
-from ros_graph import Goal, RosGraph, picture
+from ros_graph import Goal, RosGraph, noise_image
 from vlm import vlm
 
 _INTO_STAGE = 0.3  # seconds: encoder and prefill of a 2B model take seconds
@@ -51,7 +51,7 @@ def _waiting_for_frame(graph: RosGraph, _: int) -> float:
 
 
 def _encode(graph: RosGraph, seed: int) -> float:
-    return _cancel_in(graph.ask("What do you see?", 1, images=[picture(1000 + seed)]), _Stage.STAGE_ENCODE)
+    return _cancel_in(graph.ask("What do you see?", 1, images=[noise_image(1000 + seed)]), _Stage.STAGE_ENCODE)
 
 
 def _prefill(graph: RosGraph, seed: int) -> float:

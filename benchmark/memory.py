@@ -1,4 +1,4 @@
-"""Resident memory of the node and of its worker, the model excepted, after an answer about a picture."""
+"""Resident memory of the node and of its worker, the model excepted, after an answer about an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from figures import Figure
 from plain_node import TOPIC
 from processes import HERE, resident_bytes, running
 from qwen3vl_ros.engines.llama.files import find_model
-from ros_graph import Listener, picture
+from ros_graph import Listener, noise_image
 from vlm import vlm
 
 
@@ -22,8 +22,8 @@ def memory(bench: Bench) -> list[Figure]:
         plain_bytes = resident_bytes(plain.pid)
     bench.say("loading the 2B-shaped model")
     with vlm(bench, bench.large) as node:
-        bench.say("asking it about a picture")
-        bench.graph.ask("What is on the table?", 2, images=[picture(0)]).result()
+        bench.say("asking it about an image")
+        bench.graph.ask("What is on the table?", 2, images=[noise_image(0)]).result()
         node_bytes = resident_bytes(node.pid)
         worker_bytes = resident_bytes(node.worker_pid)
     files = sum(file.stat().st_size for file in find_model(str(bench.large)) if isinstance(file, Path))

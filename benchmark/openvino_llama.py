@@ -1,4 +1,4 @@
-"""The engine ``openvino`` against ``llama``: the same shapes, question and picture, each engine bare in its process."""
+"""The engine ``openvino`` against ``llama``: the same shapes, question and image, each engine bare in its process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from processes import HERE, read_line, running
 
 PROMPT = "What is on the table?"
 TOKENS = 32
-PICTURE = (640, 480)
+IMAGE = (640, 480)
 
 _MODEL = HERE.parent / "build" / "benchmark" / "qwen3-vl-2b-random-openvino"
 
 
 def openvino_llama(bench: Bench) -> list[Figure]:
-    """In turn, a picture nobody saw before; the one that waits does nothing."""
+    """In turn, an image nobody saw before; the one that waits does nothing."""
     repeats = bench.times(5)
     bench.say("making an OpenVINO model with the shapes of Qwen3-VL-2B, where there is none: this takes minutes")
     model = make(_MODEL)
@@ -32,7 +32,7 @@ def openvino_llama(bench: Bench) -> list[Figure]:
     values: dict[str, list[tuple[float, float]]] = {}
     with _engine("openvino", model, 0) as ask_openvino, _engine("llama", bench.large, bench.threads) as ask_llama:
         for number in range(repeats):
-            bench.say(f"picture {number + 1} of {repeats}")
+            bench.say(f"image {number + 1} of {repeats}")
             ours, theirs = ask_openvino(number), ask_llama(number)
             for name in ours:
                 ratios.setdefault(name, []).append(ours[name] / theirs[name])
@@ -40,13 +40,13 @@ def openvino_llama(bench: Bench) -> list[Figure]:
     figures = []
     for name, unit in (("image encode", "s"), ("first token", "s"), ("tokens/s", "tokens/s")):
         openvino, llama = (statistics.median(column) for column in zip(*values[name], strict=True))
-        detail = f"{openvino:.2f} / {llama:.2f} {unit}, 2B-shaped, {PICTURE[0]}x{PICTURE[1]}, median of {repeats}"
+        detail = f"{openvino:.2f} / {llama:.2f} {unit}, 2B-shaped, {IMAGE[0]}x{IMAGE[1]}, median of {repeats}"
         figures.append(Figure(f"{name}, openvino / llama", statistics.median(ratios[name]), detail=detail))
     return figures
 
 
 class _Ask:
-    """Asks the engine in a process about picture ``number``; gives its times in seconds."""
+    """Asks the engine in a process about image ``number``; gives its times in seconds."""
 
     def __init__(self, process: object) -> None:
         self._process = process
@@ -76,7 +76,7 @@ def main() -> int:
     print("ready", flush=True)
     try:
         for line in sys.stdin:
-            width, height = PICTURE
+            width, height = IMAGE
             image = np.random.default_rng(int(line)).integers(0, 256, (height, width, 3), dtype=np.uint8)
             request = Request((Message("user", (image, PROMPT)),), Options(temperature=0.0, max_tokens=TOKENS))
             first = 0.0

@@ -1,6 +1,6 @@
 """What a node usually does with a camera: a spinning executor and a callback, which here only counts.
 
-Prints "ready" at the first picture and, when interrupted, how many came.
+Prints "ready" at the first image and, when interrupted, how many came.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def _write_vision(file: Path, shapes: Shapes) -> None:
         shapes.vision_feed_forward,
         shapes.vision_embedding * shapes.merge**2,
     )
-    for i in ("", ".1"):  # two successive frames; a picture is two equal ones
+    for i in ("", ".1"):  # two successive frames; an image is two equal ones
         tensors.weight(f"v.patch_embd.weight{i}", (width, 3, shapes.patch, shapes.patch), _F16)
     writer.add_tensor("v.patch_embd.bias", np.zeros(width, np.float32))
     tensors.weight("v.position_embd.weight", (shapes.vision_positions, width), _F32)

@@ -147,6 +147,6 @@ class Listener(ros_node.Listener):
         return self.when, message
 
 
-def picture(seed: int, width: int = 640, height: int = 480) -> Image:
-    """A picture of noise, rgb8; 640x480 takes 300 tokens."""
-    return ros_client.picture(width, height, seed=seed)
+def noise_image(seed: int, width: int = 640, height: int = 480) -> Image:
+    """An image of noise, rgb8; 640x480 takes 300 tokens."""
+    return ros_client.noise_image(width, height, seed=seed)

@@ -6,12 +6,12 @@ import statistics
 
 from bench import Bench
 from figures import Figure
-from ros_graph import picture
+from ros_graph import noise_image
 from vlm import vlm
 
 
 def same_frame(bench: Bench) -> list[Figure]:
-    """From sending the goal to the first token's feedback, with a 640x480 picture nobody saw before."""
+    """From sending the goal to the first token's feedback, with a 640x480 image nobody saw before."""
     repeats = bench.times(3)
     ratios, firsts, seconds = [], [], []
     bench.say("loading the 2B-shaped model")
@@ -24,10 +24,10 @@ def same_frame(bench: Bench) -> list[Figure]:
             return arrived - goal.sent
 
         for number in range(repeats):
-            image = picture(number)
-            bench.say(f"picture {number + 1} of {repeats}: first question")
+            image = noise_image(number)
+            bench.say(f"image {number + 1} of {repeats}: first question")
             firsts.append(first_token("What is on the table?", image))
-            bench.say(f"picture {number + 1} of {repeats}: second question")
+            bench.say(f"image {number + 1} of {repeats}: second question")
             seconds.append(first_token("Is there anything on the floor?", image))
             ratios.append(seconds[-1] / firsts[-1])
     detail = f"{statistics.median(seconds):.2f} / {statistics.median(firsts):.2f} s, 2B-shaped, 300 image tokens"

@@ -15,7 +15,7 @@ from processes import HERE, cpu_seconds
 from vlm import vlm
 
 _PROMPT = "Describe the picture."
-_PICTURE = HERE.parent / "test" / "support" / "data" / "gazebo_frames" / "0000.jpg"
+_IMAGE = HERE.parent / "test" / "support" / "data" / "gazebo_frames" / "0000.jpg"
 _TOKENS = 64
 _STARTS = 4  # what a message costs differs by half from one start of the processes to the next
 _ANSWERS = 15
@@ -69,20 +69,20 @@ def delay(bench: Bench) -> list[Figure]:
     With the small model, and with the 2B-shaped one, which keeps every core busy and the caches empty between tokens.
     """
     return [
-        *_delay(bench, bench.small, _PICTURE, "shipped model", limit=1.0),
+        *_delay(bench, bench.small, _IMAGE, "shipped model", limit=1.0),
         *_delay(bench, bench.large, None, "2B-shaped, all cores busy", limit=None),
     ]
 
 
-def _delay(bench: Bench, model: Path, picture: Path | None, name: str, limit: float | None) -> list[Figure]:
+def _delay(bench: Bench, model: Path, image: Path | None, name: str, limit: float | None) -> list[Figure]:
     wanted = bench.times(_DELAYS)
     delays: list[float] = []
     bench.say(f"loading the {name}")
     with vlm(bench, model, engine="clocked_llama", namespace=_NAMESPACE), asker(_NAMESPACE) as (_, ask):
-        ask(_PROMPT, _TOKENS, picture)
+        ask(_PROMPT, _TOKENS, image)
         while len(delays) < wanted:
             bench.say(f"{len(delays)} of {wanted} tokens")
-            left, _ = _clocks(pieces := ask(_PROMPT, _TOKENS, picture))
+            left, _ = _clocks(pieces := ask(_PROMPT, _TOKENS, image))
             arrived = [when for when, text in pieces for _ in text.split("[")[0].split()]
             delays += [(there - here) / 1e6 for here, there in zip(left, arrived, strict=True)]
     detail = f"{len(delays)} tokens, {name}, worst {max(delays):.2f} ms"

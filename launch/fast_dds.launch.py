@@ -1,4 +1,4 @@
-"""Gives Fast DDS room for camera pictures, unless the user has chosen a profile of their own."""
+"""Gives Fast DDS room for camera images, unless the user has chosen a profile of their own."""
 
 from __future__ import annotations
 

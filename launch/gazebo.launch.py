@@ -26,9 +26,9 @@ ARGUMENTS = {
     "headless": ("false", "Whether Gazebo runs without a window: true or false."),
     "world": (str(SHARE / "worlds" / "tabletop.sdf"), "SDF world file."),
     "bridge_config": (str(SHARE / "config" / "gz_bridge.yaml"), "Topics of the world that ROS gets (ros_gz_bridge)."),
-    "image": ("/camera/image_raw", "Topic of the pictures, as the bridge names it."),
+    "image": ("/camera/image_raw", "Topic of the images, as the bridge names it."),
     "camera_info": ("/camera/camera_info", "Topic of the calibration, as the bridge names it."),
-    "depth": ("/camera/depth/image_raw", "Topic of the depth pictures, as the bridge names it."),
+    "depth": ("/camera/depth/image_raw", "Topic of the depth images, as the bridge names it."),
     "engine": ("llama", "Engine that runs the model; llama is the CPU's."),
     "use_sim_time": ("true", "Whether nodes keep Gazebo's time: true or false."),
 }

@@ -23,7 +23,7 @@ SHARE = HERE.parent
 ARGUMENTS = {
     "namespace": ("", "Namespace of the nodes and their topics."),
     "world": (str(SHARE / "worlds" / "tabletop.sdf"), "SDF world file that the camera looks at."),
-    "rate": ("0.0", "Pictures a second; 0.0: what the world file says."),
+    "rate": ("0.0", "Images a second; 0.0: what the world file says."),
     "motion": ("", "Paths of objects, such as 'red_box circle radius=0.1 period=8'."),
     "engine": ("llama", "Engine that runs the model; llama is the CPU's."),
     "use_sim_time": ("false", "Whether the camera publishes /clock and both nodes keep it: true or false."),

@@ -60,7 +60,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if missing else None
 
 
-def pytest_sessionstart() -> None:
+def pytest_collection_finish() -> None:
     """Leave the directory that pytest was started in: child processes look there first for what they import."""
     os.chdir(SUPPORT)
 

@@ -47,7 +47,7 @@ def test_each_code_is_an_exception_of_the_client_with_a_status_for_http_and_for_
     assert name == "INTERNAL_ERROR" or error is not InternalError
 
 
-@pytest.mark.parametrize("error", {*below(EngineError), NoFrame}, ids=lambda error: error.__name__)
+@pytest.mark.parametrize("error", sorted({*below(EngineError), NoFrame}, key=str), ids=lambda error: error.__name__)
 def test_whatever_ends_a_question_in_the_node_has_a_code(error: type[EngineError]) -> None:
     assert error.code_name in CODES
 

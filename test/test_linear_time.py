@@ -84,7 +84,7 @@ def growth(function: Callable[[Any], object], family: Callable[[int], Any]) -> f
 
 FIT = plan_fit(640, 480, ImageInput())
 TILES = [plan_fit(3201, 333, ImageInput(), 0, tile) for tile in tiles(3201, 333, 2, 1)]
-PICTURE = np.zeros((32, 640, 3), np.uint8)
+IMAGE = np.zeros((32, 640, 3), np.uint8)
 
 
 def quiet(function: Callable[[Any], object], *errors: type[Exception]) -> Callable[[Any], object]:
@@ -167,7 +167,7 @@ FUNCTIONS: dict[str, Callable[[Any], object]] = {
     "parse_regions": quiet(lambda text: parse_regions(text, [FIT]), GroundingError),
     "merged": lambda text: merged(parse_regions(text, TILES).regions, TILES),
     "mentions_regions": mentions_regions,
-    "annotate": lambda text: annotate(PICTURE, text, text),
+    "annotate": lambda text: annotate(IMAGE, text, text),
     "parse_slots": quiet(parse_slots, BadRequest),
     "short": short,
     "nearest": lambda text: nearest(text, ("locate", "count")),

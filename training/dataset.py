@@ -1,4 +1,4 @@
-"""Rendered pictures from disk to training batches: augmentation, and where each object is."""
+"""Rendered images from disk to training batches: augmentation, and where each object is."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from training.render import LABEL_STEP
 from training.scenes import COLOURS, MAX_OBJECTS, SHAPES
 
 LABELS = MAX_OBJECTS + 1  # 0 is the surroundings
-LEAST_PART = 0.72  # of a picture's sides, when it is cut
+LEAST_PART = 0.72  # of an image's sides, when it is cut
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An object in a picture."""
+    """An object in an image."""
 
     colour: str
     shape: str
-    box: tuple[float, float, float, float]  # what is visible: left, top, right, bottom as shares of the picture
+    box: tuple[float, float, float, float]  # what is visible: left, top, right, bottom as shares of the image
     distance: float  # metres from the camera
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures of one size with what is in them."""
+    """Images of one size with what is in them."""
 
     images: Tensor  # float [B, 3, H, W], 0..1
     labels: Tensor  # long [B, H / 4, W / 4]: 0 surroundings, k the k-th object, from 1
@@ -48,12 +48,12 @@ class _Shard:
     objects: list[list[Seen]]
 
 
-class Pictures:
-    """Rendered pictures in memory; processes that share a batch hold a part of them each."""
+class RenderedImages:
+    """Rendered images in memory; processes that share a batch hold a part of them each."""
 
     def __init__(self, rank: int = 0, processes: int = 1) -> None:
         self._rank, self._processes = rank, processes
-        self._shards: dict[str, list[_Shard]] = {}  # by size of the pictures
+        self._shards: dict[str, list[_Shard]] = {}  # by size of the images
         self._known: set[str] = set()
 
     def add(self, paths: list[Path]) -> None:
@@ -69,7 +69,7 @@ class Pictures:
                     self._shards.setdefault(size, []).append(_Shard(data["colour"], data["labels"], objects))
 
     def batch(self, plan_rng: np.random.Generator, rng: np.random.Generator, size: int) -> Batch:
-        """`size` random pictures of one size, which is the same in all processes where `plan_rng` is."""
+        """`size` random images of one size, which is the same in all processes where `plan_rng` is."""
         files = Counter(_size(Path(name)) for name in sorted(self._known))
         sizes = [name for name in files.elements() if files[name] >= self._processes]
         shards = self._shards[sizes[plan_rng.integers(len(sizes))]]
@@ -77,7 +77,7 @@ class Pictures:
         return self._load(rng, [(shard, int(rng.integers(len(shard.objects)))) for shard in chosen])
 
     def all(self, rng: np.random.Generator, size: int) -> Iterator[Batch]:
-        """Every picture once, in batches of pictures of one size."""
+        """Every image once, in batches of images of one size."""
         for shards in self._shards.values():
             places = [(shard, i) for shard in shards for i in range(len(shard.objects))]
             for start in range(0, len(places), size):
@@ -107,11 +107,11 @@ class Pictures:
 
 @dataclass(frozen=True)
 class CellTargets:
-    """What lies in each square cell of the picture, row by row."""
+    """What lies in each square cell of the image, row by row."""
 
     label: Tensor  # long [B, cells]: the object that covers most of the cell, 0 for none
     box: Tensor  # float [B, cells, 4]: its left, top, right, bottom from the cell's centre, in cells
-    place: Tensor  # float [B, cells, 4]: its left, top, right, bottom as shares of the picture
+    place: Tensor  # float [B, cells, 4]: its left, top, right, bottom as shares of the image
     centres: Tensor  # long [B, cells]: how many objects have their centre here, at most 2
 
 
@@ -140,7 +140,7 @@ def cell_targets(batch: Batch, cell: int) -> CellTargets:
 def zoom(
     rng: np.random.Generator, images: Tensor, labels: Tensor, objects: list[list[Seen]]
 ) -> tuple[Tensor, Tensor, list[list[Seen]]]:
-    """Cut half of the pictures down, at random, to a part that still shows all objects whole, and enlarge it."""
+    """Cut half of the images down, at random, to a part that still shows all objects whole, and enlarge it."""
     windows = np.tile([0.0, 0.0, 1.0, 1.0], (len(objects), 1))  # left, top, right, bottom
     for window, things in zip(windows, objects, strict=True):
         boxes = np.array([thing.box for thing in things])
@@ -180,7 +180,7 @@ def augment(rng: np.random.Generator, images: Tensor) -> Tensor:
     images = torch.einsum("bij,bjhw->bihw", grey + cos * plane + sin * cross, images)
     middle = images.mean((1, 2, 3), keepdim=True)
     images = (images - middle) * draw(0.75, 1.2, 1, 1, 1) + middle + draw(-0.06, 0.06, 1, 1, 1)
-    # Blur and noise for half of the pictures.
+    # Blur and noise for half of the images.
     blurred = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     images = torch.lerp(images, blurred, draw(-0.6, 0.8, 1, 1, 1).clamp(min=-0.3))
     noise = torch.randn(images.shape) * draw(-0.04, 0.04, 1, 1, 1).clamp(min=0)
@@ -201,7 +201,7 @@ def _seen(text: str, boxes: NDArray[np.float32], distances: NDArray[np.float32])
 
 
 def _part(thing: Seen, window: NDArray[np.float64], side: float) -> Seen:
-    """As in a part of the picture."""
+    """As in a part of the image."""
     left, top, right, bottom = ((np.array(thing.box) - np.tile(window[:2], 2)) / side).clip(0, 1).tolist()
     return replace(thing, box=(left, top, right, bottom))
 

@@ -27,9 +27,9 @@ def score(engine: LlamaEngine, items: Iterable[Item], *, show_wrong: bool = Fals
     good: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     for number, item in enumerate(items):
-        picture, fit = fit_image(item.picture, engine.describe().image_input)
+        image, fit = fit_image(item.image, engine.describe().image_input)
         for question in item.questions:
-            request = Request((Message("user", (picture, question.text)),), Options(temperature=0.0, max_tokens=96))
+            request = Request((Message("user", (image, question.text)),), Options(temperature=0.0, max_tokens=96))
             answer = "".join(c.text for c in engine.generate(request, Cancel()))
             value = goodness(question, answer, fit)
             for name in (question.kind, *(["all"] if question.kind != "locate" else [])):
@@ -41,7 +41,7 @@ def score(engine: LlamaEngine, items: Iterable[Item], *, show_wrong: bool = Fals
 
 
 def table(results: dict[str, dict[str, tuple[float, int]]]) -> str:
-    """Markdown: a row for each kind of question, a column for each set of pictures."""
+    """Markdown: a row for each kind of question, a column for each set of images."""
     lines = ["| question | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
     for name in (*KINDS, "all"):
         cells = []

@@ -1,4 +1,4 @@
-"""Pictures that training never saw, with questions, and how good an answer to one is."""
+"""Images that training never saw, with questions, and how good an answer to one is."""
 
 import json
 import re
@@ -23,9 +23,9 @@ CAMERAS = ((640, 480), (1280, 720), (448, 448))
 
 @dataclass(frozen=True)
 class Item:
-    """A camera's picture, uint8 RGB [H, W, 3], and what is asked about it."""
+    """A camera's image, uint8 RGB [H, W, 3], and what is asked about it."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     questions: tuple[Question, ...]
 
 
@@ -34,22 +34,22 @@ def heldout_scenes(count: int, textures: Path, first: int = 0) -> Iterator[Item]
 
     Needs Drake. One question of each kind that the scene allows, each in one of the two languages.
     """
-    from training.render import take_picture
+    from training.render import take_image
 
     for index in range(first, first + count):
-        picture = take_picture("heldout", index, CAMERAS[index // 6 % len(CAMERAS)], textures)
-        places = zip(picture.scene.objects, picture.boxes().tolist(), picture.distances().tolist(), strict=True)
+        image = take_image("heldout", index, CAMERAS[index // 6 % len(CAMERAS)], textures)
+        places = zip(image.scene.objects, image.boxes().tolist(), image.distances().tolist(), strict=True)
         things = [Seen(o.colour, o.shape, tuple(box), distance) for o, box, distance in places]
         rng = np.random.default_rng([5, index])
         asked = [ask(rng, things, kind, LANGUAGES[(index + n) % 2]) for n, kind in enumerate(KINDS)]
-        yield Item(picture.colour, tuple(question for question in asked if question))
+        yield Item(image.colour, tuple(question for question in asked if question))
 
 
 def gazebo_frames(folder: Path) -> Iterator[Item]:
     """Frames of another renderer, with the questions in their `qa.json`."""
     for entry in json.loads((folder / "qa.json").read_text()):
-        picture = np.asarray(Image.open(folder / entry["image"]).convert("RGB"))
-        yield Item(picture, tuple(Question(text, good[0], kind) for text, good, kind in entry["qa"]))
+        image = np.asarray(Image.open(folder / entry["image"]).convert("RGB"))
+        yield Item(image, tuple(Question(text, good[0], kind) for text, good, kind in entry["qa"]))
 
 
 def goodness(question: Question, answer: str, fit: Fit) -> float:

@@ -36,7 +36,7 @@ class Heads(nn.Module):
     def __init__(self, token_width: int, patch_width: int) -> None:
         super().__init__()
         self.token = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, sum(self.token_parts)))
-        # left, top, right, bottom and the middle across and down, as shares of the picture
+        # left, top, right, bottom and the middle across and down, as shares of the image
         self.place = nn.Sequential(nn.LayerNorm(4 * patch_width), nn.Linear(4 * patch_width, PLACES))
         self.patch = nn.Sequential(nn.LayerNorm(patch_width), nn.Linear(patch_width, sum(self.patch_parts)))
 
@@ -49,12 +49,12 @@ class Sight:
     colour: float  # share of the tokens with an object that get its colour right
     shape: float
     offset: float  # how far a box's sides are off, mean, in tokens
-    place: float  # the same as a share of the picture
+    place: float  # the same as a share of the image
     order: float  # share of those tokens that get the object's place in the order from the left
 
 
 def seeing_loss(tower: Qwen3VLVisionModel, heads: Heads, batch: Batch) -> Sight:
-    """Look at the pictures, and compare what each token and patch tells with the truth."""
+    """Look at the images, and compare what each token and patch tells with the truth."""
     tokens, _, patches = encode(tower, batch.images)
     target = cell_targets(batch, CELL)
     told = heads.token(tokens).float().split(Heads.token_parts, -1)
@@ -105,14 +105,14 @@ def of_tokens(patches: Tensor) -> Tensor:
 
 
 def true_places(target: CellTargets) -> Tensor:
-    """Left, top, right, bottom and the middle across and down [B, cells, 6], as shares of the picture."""
+    """Left, top, right, bottom and the middle across and down [B, cells, 6], as shares of the image."""
     return torch.cat([target.place, (target.place[..., :2] + target.place[..., 2:]) / 2], -1)
 
 
 def answer_loss(
     model: Qwen3VLForConditionalGeneration, tokens: Tensor, deepstack: list[Tensor], packed: Packed, numbers: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Read the questions with the pictures' tokens [B, N, D] in place.
+    """Read the questions with the images' tokens [B, N, D] in place.
 
     `numbers` are the ids of the tokens for places, in order. Returns the loss; for each answer, in reading order,
     whether all its tokens but numbers are the likeliest; and how far the likeliest numbers are off, as shares.
@@ -164,7 +164,7 @@ def _order(batch: Batch, value: Tensor) -> Tensor:
 
 
 def _object_weight(classes: int) -> Tensor:
-    """Most of a picture is empty: it counts less."""
+    """Most of an image is empty: it counts less."""
     weight = torch.ones(classes)
     weight[0] = 0.25
     return weight

@@ -1,4 +1,4 @@
-"""Several questions about one picture in one sequence, each blind to the others.
+"""Several questions about one image in one sequence, each blind to the others.
 
     [system prompt, image] [question 1, answer 1] [question 2, answer 2] ...
 
@@ -36,7 +36,7 @@ def pack(
     grid: tuple[int, int],
     system: str | None,
 ) -> Packed:
-    """`questions` per picture; `grid` is the picture's rows and columns of tokens."""
+    """`questions` per image; `grid` is the image's rows and columns of tokens."""
     rows, columns = grid
     before = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
     head = tokenizer.encode(before + "<|im_start|>user\n<|vision_start|>")

@@ -1,4 +1,4 @@
-"""How a place in the picture, a share from 0 to 1, is told to the language tower: as waves.
+"""How a place in the image, a share from 0 to 1, is told to the language tower: as waves.
 
 A number is said by choosing its token among 501. That is easy from waves: what the right token's embedding has most in
 common with are its own waves, and then its neighbours'. From one share it takes a language tower hours to learn.
@@ -12,16 +12,16 @@ from torch.nn import functional
 from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchMerger
 
-_FREQUENCIES = math.pi * 2.0 ** torch.arange(6)  # waves of 2 pictures' length to 1/16
+_FREQUENCIES = math.pi * 2.0 ** torch.arange(6)  # waves of 2 images' length to 1/16
 _LOUD = 3.0  # height of the waves; about that of the other things that a visual token tells
 _ROUNDS = 9  # of least squares
 _RIDGE = 1e-5
-_LEAST_ERROR = 0.002  # a share of the picture: about half a pixel
+_LEAST_ERROR = 0.002  # a share of the image: about half a pixel
 _STEEP = 60.0  # slope of the hinges; of those tried the one whose sum loses least in float16
 
 
 def waves(places: Tensor) -> Tensor:
-    """Shares of the picture [...] -> cosines and sines [..., 12]."""
+    """Shares of the image [...] -> cosines and sines [..., 12]."""
     angle = places[..., None] * _FREQUENCIES
     return torch.cat([angle.cos(), angle.sin()], -1)
 

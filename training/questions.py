@@ -1,7 +1,7 @@
 """Questions about a scene and their answers, in English and Chinese: nine kinds, many wordings.
 
 Short answers are one word or a name. Places are written as Qwen3-VL writes them: JSON with `bbox_2d` or `point_2d`,
-whole numbers from 0 to 1000 across the picture.
+whole numbers from 0 to 1000 across the image.
 """
 
 import json
@@ -30,7 +30,7 @@ from training.wordings import (
 Kind = Literal["colour", "shape", "exist", "count", "locate", "point", "side", "distance", "caption"]
 KINDS: tuple[Kind, ...] = ("colour", "shape", "exist", "count", "locate", "point", "side", "distance", "caption")
 STEP = 2  # places are even numbers
-_APART = 0.04  # shares of the picture's width between objects that are left and right of each other
+_APART = 0.04  # shares of the image's width between objects that are left and right of each other
 _FARTHER = 1.12  # times as far away counts as farther
 
 
@@ -285,7 +285,7 @@ class _Asker:
 
 
 def ask(rng: np.random.Generator, things: list[Seen], kind: Kind, language: Language | None = None) -> Question | None:
-    """A question of a kind about what is in a picture; None where it would be ambiguous."""
+    """A question of a kind about what is in an image; None where it would be ambiguous."""
     language = language or LANGUAGES[int(rng.random() < 0.35)]
     question: Question | None = getattr(_Asker(rng, things, language), kind)()
     return question

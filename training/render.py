@@ -1,4 +1,4 @@
-"""Scenes to pictures with Drake's VTK renderer, headless: colour and which object is where.
+"""Scenes to images with Drake's VTK renderer, headless: colour and which object is where.
 
 python -m training.render OUT --first 0 --count 4000      # one process; start one per core
 """
@@ -33,7 +33,7 @@ from pydrake.systems.sensors import CameraInfo, ImageLabel16I, ImageRgba8U
 from training.scenes import MAX_OBJECTS, Light, Scene, Split, Thing, hull_points, orientation, sample_scene
 from training.textures import texture_file
 
-# What a camera's picture becomes before the model sees it (144 tokens at most): the camera's
+# What a camera's image becomes before the model sees it (144 tokens at most): the camera's
 # size in pixels when rendering, then the size the model sees.
 FORMATS = (
     ((512, 512), (384, 384)),  # square cameras
@@ -42,14 +42,14 @@ FORMATS = (
     ((576, 432), (352, 288)),  # 640x480 cameras, fitted more tightly
 )
 MIN_VISIBLE = 0.3  # share of an object's outline that must be seen
-MIN_AREA = 0.0007  # share of the picture that an object must cover
+MIN_AREA = 0.0007  # share of the image that an object must cover
 MIN_CONTRAST = 12  # grey levels of 255 between an object and what is around it
-LABEL_STEP = 4  # label images are kept at a quarter of the picture's resolution
+LABEL_STEP = 4  # label images are kept at a quarter of the image's resolution
 _SURROUNDINGS = 100
 
 
 @dataclass(frozen=True)
-class Picture:
+class Rendering:
     """A scene as its camera sees it."""
 
     scene: Scene
@@ -57,7 +57,7 @@ class Picture:
     labels: NDArray[np.uint8]  # [H, W]: 0 surroundings, k the scene's k-th object, from 1
 
     def boxes(self) -> NDArray[np.float32]:
-        """What is visible of each object: left, top, right, bottom as shares of the picture, [objects, 4]."""
+        """What is visible of each object: left, top, right, bottom as shares of the image, [objects, 4]."""
         height, width = self.labels.shape
         boxes = np.zeros((len(self.scene.objects), 4), np.float32)
         for k in range(len(boxes)):
@@ -71,17 +71,17 @@ class Picture:
         return np.linalg.norm(centres - self.scene.camera.position, axis=1).astype(np.float32)
 
 
-def take_picture(split: Split, index: int, size: tuple[int, int], textures: Path) -> Picture:
+def take_image(split: Split, index: int, size: tuple[int, int], textures: Path) -> Rendering:
     """The first scene from `index` on (in steps of a million) whose objects are all visible."""
     while True:
-        picture = render(sample_scene(split, index, size), textures)
-        if all(_visible(picture, k) for k in range(len(picture.scene.objects))):
-            return picture
+        image = render(sample_scene(split, index, size), textures)
+        if all(_visible(image, k) for k in range(len(image.scene.objects))):
+            return image
         index += 1_000_000
 
 
-def render(scene: Scene, textures: Path) -> Picture:
-    """The picture and its labels at the camera's own size. `textures` is a folder to keep texture files in."""
+def render(scene: Scene, textures: Path) -> Rendering:
+    """The image and its labels at the camera's own size. `textures` is a folder to keep texture files in."""
     things = [*scene.objects, *scene.slabs]
     camera = scene.camera
     core = ColorRenderCamera(
@@ -104,7 +104,7 @@ def render(scene: Scene, textures: Path) -> Picture:
         there = (labels >= 1) & (labels <= _SURROUNDINGS)  # not the sky
         colour[there] += scene.ambient * unshaded[there]
     labels[(labels < 1) | (labels > len(scene.objects))] = 0
-    return Picture(scene, colour.clip(0, 255).round().astype(np.uint8), labels.astype(np.uint8))
+    return Rendering(scene, colour.clip(0, 255).round().astype(np.uint8), labels.astype(np.uint8))
 
 
 def _engine(
@@ -152,12 +152,12 @@ _EVENLY = [
 ]
 
 
-def fit(picture: Picture, size: tuple[int, int]) -> Picture:
+def fit(image: Rendering, size: tuple[int, int]) -> Rendering:
     """Resized as the engine resizes camera images (Pillow, bicubic), labels at a coarser step."""
-    colour = Image.fromarray(picture.colour).resize(size, Image.Resampling.BICUBIC)
+    colour = Image.fromarray(image.colour).resize(size, Image.Resampling.BICUBIC)
     small = (size[0] // LABEL_STEP, size[1] // LABEL_STEP)
-    labels = cv2.resize(picture.labels, small, interpolation=cv2.INTER_NEAREST)
-    return Picture(picture.scene, np.asarray(colour), labels.astype(np.uint8))
+    labels = cv2.resize(image.labels, small, interpolation=cv2.INTER_NEAREST)
+    return Rendering(image.scene, np.asarray(colour), labels.astype(np.uint8))
 
 
 def _shape(thing: Thing) -> Box | Sphere | Cylinder:
@@ -168,17 +168,17 @@ def _shape(thing: Thing) -> Box | Sphere | Cylinder:
     return Box(*thing.size)
 
 
-def _visible(picture: Picture, k: int) -> bool:
-    camera = picture.scene.camera
-    outline = cv2.convexHull(camera.project(hull_points(picture.scene.objects[k])).astype(np.float32))
-    seen = int((picture.labels == k + 1).sum())
+def _visible(image: Rendering, k: int) -> bool:
+    camera = image.scene.camera
+    outline = cv2.convexHull(camera.project(hull_points(image.scene.objects[k])).astype(np.float32))
+    seen = int((image.labels == k + 1).sum())
     least = MIN_AREA * camera.width * camera.height
     if seen < max(least, MIN_VISIBLE * cv2.contourArea(outline)):
         return False
     # Black on black, or anything in the dark: nobody could tell.
-    mask = (picture.labels == k + 1).astype(np.uint8)
+    mask = (image.labels == k + 1).astype(np.uint8)
     ring = cv2.dilate(mask, np.ones((9, 9), np.uint8)) - mask
-    inside, around = (cv2.mean(picture.colour, m)[:3] for m in (mask, ring))
+    inside, around = (cv2.mean(image.colour, m)[:3] for m in (mask, ring))
     return max(abs(a - b) for a, b in zip(inside, around, strict=True)) >= MIN_CONTRAST
 
 
@@ -193,22 +193,22 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=4000)
-    parser.add_argument("--shard", type=int, default=500, help="pictures in a file")
+    parser.add_argument("--shard", type=int, default=500, help="images in a file")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for first in range(args.first, args.first + args.count, args.shard):
         camera, size = FORMATS[first // args.shard % len(FORMATS)]
         indices = range(first, min(first + args.shard, args.first + args.count))
-        seen = [take_picture("train", i, camera, args.out / "textures") for i in indices]
-        pictures = [fit(picture, size) for picture in seen]
+        seen = [take_image("train", i, camera, args.out / "textures") for i in indices]
+        images = [fit(image, size) for image in seen]
         path = args.out / f"{size[0]}x{size[1]}-{first:06d}.npz"
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.savez(
                 file,
-                colour=np.stack([p.colour for p in pictures]),
-                labels=np.stack([p.labels for p in pictures]),
-                objects=np.array([";".join(f"{o.colour} {o.shape}" for o in p.scene.objects) for p in pictures]),
+                colour=np.stack([p.colour for p in images]),
+                labels=np.stack([p.labels for p in images]),
+                objects=np.array([";".join(f"{o.colour} {o.shape}" for o in p.scene.objects) for p in images]),
                 boxes=np.stack([_rows(p.boxes()) for p in seen]),
                 distances=np.stack([_rows(p.distances()) for p in seen]),
             )

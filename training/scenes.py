@@ -154,7 +154,7 @@ def _camera(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
 
 
 def _objects(rng: np.random.Generator, camera: Camera, count: int) -> tuple[Thing, ...] | None:
-    """Objects at random pixels of the picture; None where they do not fit."""
+    """Objects at random pixels of the image; None where they do not fit."""
     placed: list[Thing] = []
     rotation, eye = np.array(camera.rotation), np.array(camera.position)
     for _ in range(80):
@@ -166,7 +166,7 @@ def _objects(rng: np.random.Generator, camera: Camera, count: int) -> tuple[Thin
         distance = float(np.linalg.norm(spot - eye))
         if not 0.5 < distance < 3.8:
             continue
-        # The radius in the picture, 2.3 % to 13 % of its longer side.
+        # The radius in the image, 2.3 % to 13 % of its longer side.
         seen = np.exp(rng.uniform(np.log(0.023), np.log(0.13))) * max(camera.width, camera.height)
         radius = seen * distance / camera.focal
         if not 0.03 <= radius <= 0.2:

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 -m training.train_reading SCENES RUN OUT --minutes 20
 
-RUN is the folder of the first stage. The vision tower looks at every picture once and is not trained any more. OUT is
+RUN is the folder of the first stage. The vision tower looks at every image once and is not trained any more. OUT is
 a Hugging Face folder, written every few minutes. Stop it at any moment: RUN/reading.pt lets `--resume` go on.
 """
 
@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from training.dataset import Pictures, Seen
+from training.dataset import RenderedImages, Seen
 from training.export import save_hf
 from training.losses import Heads, answer_loss
 from training.model import build_model
@@ -29,12 +29,12 @@ from training.tokenizer import NUMBERS, build_tokenizer
 from training.train_seeing import AVERAGING, MUON_RATE, rendered, schedule, share
 from training.vision import encode
 
-QUESTIONS = 8  # about each picture, in one sequence
+QUESTIONS = 8  # about each image, in one sequence
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """What the vision tower made of pictures of one size, bfloat16."""
+    """What the vision tower made of images of one size, bfloat16."""
 
     grid: tuple[int, int]
     tokens: Tensor  # [B, N, D]
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("scenes", type=Path)
     parser.add_argument("run", type=Path, help="folder of the first stage")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=20, help="besides the time to look at the pictures")
+    parser.add_argument("--minutes", type=float, default=20, help="besides the time to look at the images")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--save-every", type=float, default=3, help="minutes")
     parser.add_argument("--bf16", action="store_true", help="for CPUs with bfloat16 arithmetic")
@@ -149,12 +149,12 @@ def main() -> None:
 
 
 def look(model: nn.Module, scenes: Path, rng: np.random.Generator, *, bf16: bool) -> list[Remembered]:
-    """This process's part of the pictures, as the vision tower sees them."""
-    pictures = Pictures(dist.get_rank(), dist.get_world_size())
-    pictures.add(rendered(scenes))
+    """This process's part of the images, as the vision tower sees them."""
+    dataset = RenderedImages(dist.get_rank(), dist.get_world_size())
+    dataset.add(rendered(scenes))
     memory = []
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        for batch in pictures.all(rng, 16):
+        for batch in dataset.all(rng, 16):
             tokens, deepstack, _ = encode(model.model.visual, batch.images)
             grid = (batch.images.shape[2] // 32, batch.images.shape[3] // 32)
             memory.append(Remembered(grid, tokens.bfloat16(), [d.bfloat16() for d in deepstack], batch.objects))

@@ -1,4 +1,4 @@
-"""Trains the vision tower from nothing on rendered pictures, for a given time: the first of two stages.
+"""Trains the vision tower from nothing on rendered images, for a given time: the first of two stages.
 
     torchrun --nproc-per-node 2 -m training.train_seeing SCENES OUT --minutes 90
 
@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from training.dataset import LABELS, Pictures, cell_targets
+from training.dataset import LABELS, RenderedImages, cell_targets
 from training.losses import CELL, Heads, Sight, of_tokens, seeing_loss, true_places
 from training.model import build_model
 from training.places import fit_places
@@ -32,8 +32,8 @@ from training.vision import encode
 WARM_UP_STEPS = 60
 MUON_RATE = 2.5  # times AdamW's
 AVERAGING = 0.998  # of the weights, per step
-LOOK_FOR_PICTURES = 250  # steps
-FITTED_TO = 120  # batches of 16 pictures, for the last fit of the places
+LOOK_FOR_IMAGES = 250  # steps
+FITTED_TO = 120  # batches of 16 images, for the last fit of the places
 
 
 def main() -> None:
@@ -84,15 +84,15 @@ def main() -> None:
     plan_rng = np.random.default_rng([2, step])
     rng = np.random.default_rng([3, step, rank])
     torch.manual_seed(step * processes + rank)
-    pictures = Pictures(rank, processes)
+    dataset = RenderedImages(rank, processes)
     parameters = [*tower.parameters(), *heads.parameters()]
     seen: list[Sight] = []
     began = last_save = time.monotonic()
     start = spent
     while spent < args.minutes:
-        if step % LOOK_FOR_PICTURES == 0 or spent == start:
-            pictures.add(rendered(args.scenes))
-        batch = pictures.batch(plan_rng, rng, args.batch // processes)
+        if step % LOOK_FOR_IMAGES == 0 or spent == start:
+            dataset.add(rendered(args.scenes))
+        batch = dataset.batch(plan_rng, rng, args.batch // processes)
         progress = spent / args.minutes
         for group in (g for optimiser in optimisers for g in optimiser.param_groups):
             group["lr"] = group["initial_lr"] * schedule(step, progress)
@@ -121,17 +121,17 @@ def main() -> None:
             last_save = time.monotonic()
     if rank == 0:
         print("fitting the head of the places: some minutes", flush=True)
-        fit_to(averaged, heads, pictures, rng)
+        fit_to(averaged, heads, dataset, rng)
         save()
     dist.destroy_process_group()
 
 
-def fit_to(tower: Qwen3VLVisionModel, heads: Heads, pictures: Pictures, rng: np.random.Generator) -> None:
+def fit_to(tower: Qwen3VLVisionModel, heads: Heads, dataset: RenderedImages, rng: np.random.Generator) -> None:
     """Let the head of the places read this tower as well as it can; each object counts the same."""
     seen, places, weights = [], [], []
     with torch.no_grad():
         for _ in range(FITTED_TO):
-            batch = pictures.batch(rng, rng, 16)
+            batch = dataset.batch(rng, rng, 16)
             _, _, patches = encode(tower, batch.images)
             target = cell_targets(batch, CELL)
             there = target.label > 0

@@ -1,6 +1,6 @@
-"""Qwen3-VL's vision tower over a batch of pictures of one size, several times faster on a CPU.
+"""Qwen3-VL's vision tower over a batch of images of one size, several times faster on a CPU.
 
-transformers lays all pictures out in one long sequence and attends to each in turn; here they
+transformers lays all images out in one long sequence and attends to each in turn; here they
 are a batch. The weights, and what is computed with them, are the same.
 """
 
@@ -31,7 +31,7 @@ def encode(tower: Qwen3VLVisionModel, images: Tensor) -> tuple[Tensor, list[Tens
         spatial_merge_size=tower.spatial_merge_size,
     )
     projection = tower.patch_embed.proj
-    # A still picture is the same frame twice: one matrix product with the summed kernels.
+    # A still image is the same frame twice: one matrix product with the summed kernels.
     kernel = projection.weight.sum(2).flatten(1)
     hidden = functional.linear(patches, kernel, projection.bias)
     hidden = hidden + (tower.pos_embed(indices) * weights[:, :, None]).sum(1)

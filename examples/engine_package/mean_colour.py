@@ -1,4 +1,4 @@
-"""An engine without a model: it names the mean colour of the pictures, whatever the question."""
+"""An engine without a model: it names the mean colour of the images, whatever the question."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MeanColourEngine:
     """Implements :class:`qwen3vl_ros.engines.base.Engine`. A token is a word."""
 
     def __init__(self, max_side: int = 64, progress: Progress = lambda _: None) -> None:
-        """``max_side``: pictures are shrunk to at most this many pixels squared before they are looked at."""
+        """``max_side``: images are shrunk to at most this many pixels squared before they are looked at."""
         progress("mixing the colours")
         self._description = Description(
             engine="mean_colour",
@@ -93,7 +93,7 @@ class MeanColourEngine:
         """Nothing to free."""
 
     def _images(self, request: Request) -> list[Image]:
-        """The pictures of a request that can be answered."""
+        """The images of a request that can be answered."""
         for option in fields(Options):
             if option.name not in self._description.supports and getattr(request.options, option.name) is not None:
                 raise Unsupported(f"{option.name}: a mean leaves nothing to chance, so leave it unset.")
@@ -109,10 +109,10 @@ class MeanColourEngine:
                 raise BadRequest(f"There is no role {message.role!r}; use user or assistant.")
             images += [part for part in message.content if not isinstance(part, str)]
         if not images:
-            raise Unsupported("text_only: this engine only looks at pictures, so send one.")
+            raise Unsupported("text_only: this engine only looks at images, so send one.")
         for image in images:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-                raise BadImage(f"A picture is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}.")
+                raise BadImage(f"An image is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}.")
         return images
 
 

@@ -20,7 +20,7 @@ class TestMeanColour(EngineConformance):
         return self.request(engine)
 
     @pytest.mark.parametrize("name", COLOURS)
-    def test_picture_of_one_colour_is_called_that(self, engine: Engine, name: str) -> None:
+    def test_image_of_one_colour_is_called_that(self, engine: Engine, name: str) -> None:
         """Whatever its size."""
         image = np.full((24, 32, 3), COLOURS[name], np.uint8)
         assert f" {name}," in text_of(self.ask(engine, self.request(engine, images=(image,))))

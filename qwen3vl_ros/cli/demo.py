@@ -1,4 +1,4 @@
-"""`qwen3vl-ros demo`: node and simulated camera as they run on a robot, a few questions, a picture with the answers."""
+"""`qwen3vl-ros demo`: node and simulated camera as they run on a robot, a few questions, an image with the answers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def run_demo(output: Path, *, keep: bool, model: str = "", mmproj: str = "") -> 
 
 
 def _set_up_dds() -> None:
-    """This machine only, and room for pictures in shared memory: for us and, inherited, for the children."""
+    """This machine only, and room for images in shared memory: for us and, inherited, for the children."""
     os.environ.update(package_profile())
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
@@ -270,7 +270,7 @@ def _save(frame: Any, dialogue: list[tuple[str, str]], found: Sequence[Region], 
     try:
         PIL.Image.fromarray(annotated).save(output)
     except OSError as error:
-        raise DemoError(f"The picture cannot be written to {output}: {error.strerror or error}.") from error
+        raise DemoError(f"The image cannot be written to {output}: {error.strerror or error}.") from error
 
 
 def _command() -> str:

@@ -153,7 +153,7 @@ def _middleware() -> Finding:
     own_profile = share_directory() / "config" / "fastdds.xml"
     profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE") or os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE")
     if profile is None:
-        text = "no Fast DDS profile set: launch files and demo set theirs; elsewhere pictures from VGA up get lost."
+        text = "no Fast DDS profile set: launch files and demo set theirs; elsewhere images from VGA up get lost."
         return Finding("middleware", State.NOTE, f"{text} export FASTDDS_DEFAULT_PROFILES_FILE={own_profile}")
     try:
         sizes = re.findall(r"<segment_size>\s*(\d+)\s*</segment_size>", Path(profile).read_text())
@@ -161,7 +161,7 @@ def _middleware() -> Finding:
         return Finding("middleware", State.NOTE, f"the Fast DDS profile cannot be read: {error}")
     megabytes = max(map(int, sizes), default=0) / 2**20
     if megabytes < 8:
-        text = f"{profile} has no shared-memory segment of 8 MB or more: large pictures get lost. Use {own_profile}"
+        text = f"{profile} has no shared-memory segment of 8 MB or more: large images get lost. Use {own_profile}"
         return Finding("middleware", State.NOTE, text)
     return Finding("middleware", State.OK, f"{middleware}, {profile} with a segment of {megabytes:.0f} MB")
 
@@ -213,7 +213,7 @@ def _shared_memory() -> Iterator[Finding]:
     try:
         space = os.statvfs(directory)
     except OSError as error:
-        yield Finding("/dev/shm", State.MISSING, f"cannot be used: {error}. Pictures travel through it")
+        yield Finding("/dev/shm", State.MISSING, f"cannot be used: {error}. Images travel through it")
         return
     free = space.f_bavail * space.f_frsize / 2**20
     text = f"{free:.0f} MB free"

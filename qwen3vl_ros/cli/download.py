@@ -18,7 +18,7 @@ MODEL_QUANTS = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q6_K", "Q8_0", "BF16", "F16")
 """Quantisations of the language model, the preferred one first."""
 
 MMPROJ_QUANTS = ("Q8_0", "BF16", "F16", "F32")
-"""Quantisations of the projector. Q8_0 is half as large; BF16 encodes a picture in 4.6 s, not 5.9 s (2B, 2 cores)."""
+"""Quantisations of the projector. Q8_0 is half as large; BF16 encodes an image in 4.6 s, not 5.9 s (2B, 2 cores)."""
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 

@@ -70,12 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         "--slots", metavar="JSON", type=_slots, help='other slots of the task: \'{"labels": ["open", "shut"]}\''
     )
     ask.add_argument(
-        "--image", metavar="FILE", action="append", default=[], help="ask about this picture (repeatable), not a camera"
+        "--image", metavar="FILE", action="append", default=[], help="ask about this image (repeatable), not a camera"
     )
     ask.add_argument(
         "--camera", metavar="NAME", action="append", default=[], help="look through this camera (repeatable)"
     )
-    ask.add_argument("--text-only", action="store_true", help="ask without any picture")
+    ask.add_argument("--text-only", action="store_true", help="ask without any image")
     ask.add_argument("--json", metavar="SCHEMA", type=_schema, help="JSON Schema, a file or the text: answer as JSON")
     ask.add_argument("--system", metavar="TEXT", default="", help="instruction that precedes the question")
     ask.add_argument(
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--max-frame-age", metavar="S", type=_seconds, help="use no frame older than this many seconds")
     ask.add_argument("--max-tokens", metavar="N", type=int, help="tokens to generate at most")
     ask.add_argument("--temperature", metavar="T", type=float, help="0 = always the likeliest token")
-    ask.add_argument("--seed", metavar="N", type=int, help="same seed, question and picture: same answer")
+    ask.add_argument("--seed", metavar="N", type=int, help="same seed, question and image: same answer")
     ask.add_argument("--priority", metavar="N", type=int, default=0, help="0 to 255; higher is served first")
     ask.add_argument("--node", metavar="NAME", default="/vlm", help="name of the node to ask (default /vlm)")
 
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model", metavar="GGUF", default="", help="use this model, not the one that ships with the package"
     )
     demo.add_argument("--mmproj", metavar="GGUF", default="", help="and this projector (default: the one beside it)")
-    demo.add_argument("--output", metavar="PNG", type=Path, default=Path("demo.png"), help="where the picture goes")
+    demo.add_argument("--output", metavar="PNG", type=Path, default=Path("demo.png"), help="where the image goes")
 
     download = command("download", _download, "Download a GGUF model and its projector from Hugging Face.")
     download.add_argument("repo", metavar="REPO", help="such as Qwen/Qwen3-VL-2B-Instruct-GGUF")

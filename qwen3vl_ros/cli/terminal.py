@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qwen3vl_ros.client.goal import Arguments
     from qwen3vl_ros.client.tasks import Task
 
-_STAGES = ("in the queue", "waiting for a frame", "looking at the picture", "reading the prompt", "answering")
+_STAGES = ("in the queue", "waiting for a frame", "looking at the image", "reading the prompt", "answering")
 _BROKEN_PIPE = 141
 
 
@@ -88,7 +88,7 @@ def tasks_on_terminal(client: VlmClient, names: Sequence[str] = ()) -> int:
 
 def _lines(task: Task) -> Iterator[str]:
     """A task and its slots for people."""
-    needs = f" Needs {task.pictures} pictures." if task.pictures > 1 else ""
+    needs = f" Needs {task.min_images} images." if task.min_images > 1 else ""
     yield f"{task.name}: {task.description}{needs}"
     for slot in task.slots:
         marks = [slot.type, "the prompt"] if slot.name == task.main else [slot.type]
@@ -102,7 +102,7 @@ def usage_line(answer: Answer) -> str:
     """What the answer cost and what it is about, in one line."""
     usage = answer.usage
     tokens = f"{usage.prompt_tokens} tokens in"
-    details = [f"{usage.image_tokens} of pictures"] if usage.image_tokens else []
+    details = [f"{usage.image_tokens} of images"] if usage.image_tokens else []
     details += [f"{usage.cached_tokens} reused"] if usage.cached_tokens else []
     parts = [tokens + (f" ({', '.join(details)})" if details else ""), f"{usage.completion_tokens} out"]
     if usage.first_token_time is not None:

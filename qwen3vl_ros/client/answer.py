@@ -31,7 +31,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in pixels of the original picture; x and y of its top left corner, x right, y down."""
+    """A rectangle in pixels of the original image; x and y of its top left corner, x right, y down."""
 
     x: int
     y: int
@@ -53,9 +53,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A thing that the answer points at, in the picture ``image_index`` of ``Answer.image_headers``.
+    """A thing that the answer points at, in the image ``image_index`` of ``Answer.image_headers``.
 
-    ``point`` and ``polygon`` are (x, y) in pixels of the original picture. None or () where the answer has none;
+    ``point`` and ``polygon`` are (x, y) in pixels of the original image. None or () where the answer has none;
     ``position_error`` says why there is no position.
     """
 
@@ -73,7 +73,7 @@ class Answer:
     """An answer, and the frames that it is about.
 
     ``json`` is the parsed, validated JSON when the question had a response schema, else None. ``image_headers`` are
-    the std_msgs/Header of the pictures used, in the order the model saw them: ``stamp`` and ``frame_id`` for tf.
+    the std_msgs/Header of the images used, in the order the model saw them: ``stamp`` and ``frame_id`` for tf.
     ``probability`` of the first of a task's choices (of yes, for yes_no), 0..1: its share of ``probability_mass``,
     which is what the choices had together; None = unknown. ``notes``: what else there is to know, a sentence each.
     ``finish_reason``: "stop", "length" (cut at max_tokens or the context) or "cancelled".
@@ -94,7 +94,7 @@ class Answer:
 
     @property
     def stamp(self) -> Time | None:
-        """Stamp of the first picture, in the camera's clock; None without a picture."""
+        """Stamp of the first image, in the camera's clock; None without an image."""
         return self.image_headers[0].stamp if self.image_headers else None
 
 

@@ -15,8 +15,8 @@ class VlmError(Exception):
     VlmError
       |- BadRequest            the question makes no sense; asking again will not help
       |    |- Unsupported      the running engine cannot honour a field of the question
-      |    |- BadImage         a picture could not be read
-      |    |- PromptTooLong    prompt and pictures do not fit the model's context
+      |    |- BadImage         an image could not be read
+      |    |- PromptTooLong    prompt and images do not fit the model's context
       |- NoFrame               no camera frame of the required freshness arrived in time
       |- GoalTimeout           the question's time ran out
       |- Busy                  the queue is full; try again later
@@ -39,7 +39,7 @@ class VlmError(Exception):
     ``code`` is the constant of AskImage.action (1 to 15), or -1 for everything below Unreachable. ``name`` is its
     name there. ``http_status`` and ``retry_after`` (seconds, None = trying again does not help) are what the gateway
     answers, ``exit_status`` is how a command ends. ``text`` is the part of the answer that came. ``answer`` has
-    everything the node reported with the error (usage, headers of the pictures, finish reason); None when it reported
+    everything the node reported with the error (usage, headers of the images, finish reason); None when it reported
     nothing.
     """
 
@@ -72,7 +72,7 @@ class Unsupported(BadRequest):
 
 
 class BadImage(BadRequest):
-    """A picture could not be read."""
+    """An image could not be read."""
 
     code = 3
     name = "BAD_IMAGE"
@@ -127,7 +127,7 @@ class Cancelled(VlmError):
 
 
 class PromptTooLong(BadRequest):
-    """Prompt and pictures do not fit the model's context; the message has both numbers."""
+    """Prompt and images do not fit the model's context; the message has both numbers."""
 
     code = 9
     name = "PROMPT_TOO_LONG"

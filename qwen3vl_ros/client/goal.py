@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rclpy.time import Time as RclpyTime
 
 ImageLike: TypeAlias = "NDArray[np.uint8] | str | os.PathLike[str] | bytes | Image | CompressedImage"
-"""A picture: uint8 array [height, width, 3] RGB or [height, width] grey, a file or what is in one, or a sensor_msgs
+"""An image: uint8 array [height, width, 3] RGB or [height, width] grey, a file or what is in one, or a sensor_msgs
 message."""
 
 DEFAULT_TIMEOUT = 60.0
@@ -180,11 +180,11 @@ def _time(time: Time | RclpyTime | float) -> Time:
 
 
 def _put_images(goal: AskImage.Goal, images: Sequence[ImageLike] | ImageLike) -> None:
-    """Place the pictures in the goal so that the model sees them in the caller's order."""
+    """Place the images in the goal so that the model sees them in the caller's order."""
     one = isinstance(images, (str, os.PathLike, bytes, np.ndarray, Image, CompressedImage))
-    pictures: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
-    messages = [_message(image) for image in pictures]
-    # The goal's fields put every raw picture before every compressed one: where that would change the order, all
+    given: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
+    messages = [_message(image) for image in given]
+    # The goal's fields put every raw image before every compressed one: where that would change the order, all
     # travel raw.
     raw = [isinstance(message, Image) for message in messages]
     if raw != sorted(raw, reverse=True):
@@ -204,7 +204,7 @@ def _message(image: Any) -> Image | CompressedImage:
     if isinstance(image, bytes):
         return _image_of_content(image, f"what begins with {image[:8].hex(' ')!r}")
     raise BadImage(
-        "a picture is a numpy array, a file path, the bytes of a file, a sensor_msgs Image or CompressedImage, not "
+        "an image is a numpy array, a file path, the bytes of a file, a sensor_msgs Image or CompressedImage, not "
         f"{type(image).__name__}."
     )
 
@@ -213,7 +213,7 @@ def _image_of_array(pixels: NDArray[Any]) -> Image:
     colour = pixels.ndim == 3 and pixels.shape[2] == 3
     if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or 0 in pixels.shape:
         raise BadImage(
-            f"a numpy picture is uint8 [height, width, 3] RGB or [height, width] grey, got {pixels.dtype} "
+            f"a numpy image is uint8 [height, width, 3] RGB or [height, width] grey, got {pixels.dtype} "
             f"{list(pixels.shape)}."
         )
     message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding="rgb8" if colour else "mono8")
@@ -226,7 +226,7 @@ def _image_of_file(path: Path) -> Image | CompressedImage:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BadImage(f"the picture {path} cannot be read: {error.strerror or error}.") from error
+        raise BadImage(f"the image {path} cannot be read: {error.strerror or error}.") from error
     return _image_of_content(content, str(path))
 
 
@@ -238,7 +238,7 @@ def _image_of_content(content: bytes, name: str) -> Image | CompressedImage:
 
 
 def _decode(message: CompressedImage) -> Image:
-    image = _image_of_array(_pixels(io.BytesIO(bytes(message.data)), f"compressed picture ({message.format})"))
+    image = _image_of_array(_pixels(io.BytesIO(bytes(message.data)), f"compressed image ({message.format})"))
     image.header = message.header
     return image
 
@@ -247,10 +247,10 @@ def _pixels(source: Any, name: str) -> NDArray[np.uint8]:
     import PIL.Image
 
     try:
-        with PIL.Image.open(source) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with PIL.Image.open(source) as image:
+            return np.asarray(image.convert("RGB"))
     except (OSError, ValueError) as error:
-        raise BadImage(f"{name} is not a picture that can be read; JPEG and PNG always can ({error}).") from error
+        raise BadImage(f"{name} is not an image that can be read; JPEG and PNG always can ({error}).") from error
 
 
 def _bytes(content: Any) -> array[int]:

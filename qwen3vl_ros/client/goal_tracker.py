@@ -126,7 +126,7 @@ class GoalTracker:
         if open_goal.future.done():
             return
         with self._lock:
-            goal, open_goal.goal = open_goal.goal, None  # it may hold pictures
+            goal, open_goal.goal = open_goal.goal, None  # it may hold images
         if goal is not None:
             open_goal.future.mark_sent()
             try:

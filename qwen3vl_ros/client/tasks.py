@@ -39,7 +39,7 @@ class Task:
     main: str | None
     slots: tuple[Slot, ...]
     parser: str
-    pictures: int
+    min_images: int
     languages: tuple[str, ...]
     source: str
 
@@ -105,7 +105,7 @@ def _task(task: Any) -> Task:
             for slot in task.slots
         ),
         parser=task.parser,
-        pictures=task.pictures,
+        min_images=task.min_images,
         languages=tuple(task.languages),
         source=task.source,
     )

@@ -78,10 +78,10 @@ class VlmClient:
 
         Arguments, all optional, of :meth:`ask`, :meth:`stream` and :meth:`send`:
 
-        ``images``: one picture or several instead of the camera: numpy uint8 [height, width, 3] RGB or grey
+        ``images``: one image or several instead of the camera: numpy uint8 [height, width, 3] RGB or grey
         [height, width], a file path, the bytes of a file, sensor_msgs Image or CompressedImage.
         ``cameras``: names of cameras to look through; default the node's first one.
-        ``text_only``: True to ask without any picture.
+        ``text_only``: True to ask without any image.
         ``task``: name of a ready-made task, whose main slot ``prompt`` fills; ``slots``: its other slots by name.
         ``system_prompt``, ``session``, ``history`` (ChatMessage.msg): as in AskImage.action.
         ``response_schema``: JSON Schema (dict or JSON text) that the answer must satisfy; see ``Answer.json``.

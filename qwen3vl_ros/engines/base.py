@@ -1,6 +1,6 @@
 """The engine contract: what every engine is given, what it must yield, and what it may raise.
 
-An engine turns one request (messages with pictures) into a stream of chunks. It is created and driven inside a
+An engine turns one request (messages with images) into a stream of chunks. It is created and driven inside a
 worker process (:mod:`qwen3vl_ros.engines.worker`), so it may block, hold the GIL or crash without harming the node.
 It knows nothing of ROS.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image: TypeAlias = NDArray[np.uint8]
-"""A picture: uint8, shape [height, width, 3], colour order RGB, C-contiguous."""
+"""An image: uint8, shape [height, width, 3], colour order RGB, C-contiguous."""
 
 FitMode: TypeAlias = Literal["contain", "cover", "fill"]
 
@@ -37,11 +37,11 @@ class Stage(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """The pictures an engine wants: the caller fits them with :func:`qwen3vl_ros.vision.fit.fit_image`.
+    """The images an engine wants: the caller fits them with :func:`qwen3vl_ros.vision.fit.fit_image`.
 
     With ``size`` None, width and height are multiples of ``multiple`` pixels, at most ``max_tokens`` tiles of that
     size, and the aspect ratio is kept. An encoder of a fixed input gives its ``size`` (width, height) in pixels and
-    ``fit``, how a picture of another shape gets there: ``contain`` (all of it, black bars), ``cover`` (its middle,
+    ``fit``, how an image of another shape gets there: ``contain`` (all of it, black bars), ``cover`` (its middle,
     cropped) or ``fill`(all of it, stretched).
     """
 
@@ -69,7 +69,7 @@ ABILITIES = frozenset(
         "probabilities",
     }
 )
-"""What an engine may be able to do beyond answering a question about a picture."""
+"""What an engine may be able to do beyond answering a question about an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation: text and pictures in the order the model reads them.
+    """One turn of a conversation: text and images in the order the model reads them.
 
     Raises :class:`BadRequest` for another role: a chat template may write any, and the model then says anything.
     """
@@ -139,7 +139,7 @@ class Request:
 class Usage:
     """What an answer cost. Times in seconds; a time is None when that stage was not reached.
 
-    ``bytes_sent``: size of the requests to a server, pictures included; 0 where the model runs in this process.
+    ``bytes_sent``: size of the requests to a server, images included; 0 where the model runs in this process.
     """
 
     prompt_tokens: int = 0
@@ -182,7 +182,7 @@ class EngineError(Exception):
       |- EngineNotReady    no model is loaded now; it may be later
       |- BadRequest        the request makes no sense
       |    |- Unsupported  this engine cannot honour a field; ``field`` names it
-      |    |- BadImage     a picture cannot be used
+      |    |- BadImage     an image cannot be used
       |    |- PromptTooLong
       |- EngineCrashed     the worker process died or hung
 
@@ -217,13 +217,13 @@ class Unsupported(BadRequest):
 
 
 class BadImage(BadRequest):
-    """A picture cannot be used."""
+    """An image cannot be used."""
 
     code_name = "BAD_IMAGE"
 
 
 class PromptTooLong(BadRequest):
-    """Prompt and pictures do not fit; the sentence has both numbers. Raised before any work is done."""
+    """Prompt and images do not fit; the sentence has both numbers. Raised before any work is done."""
 
     code_name = "PROMPT_TOO_LONG"
 

@@ -1,4 +1,4 @@
-"""A conversation as chat templates take it: text, with a mark in the place of each picture."""
+"""A conversation as chat templates take it: text, with a mark in the place of each image."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Conversation:
             self.messages.append({"role": message.role, "content": guard("".join(texts))})
 
     def split(self, rendered: str) -> list[str]:
-        """The text before, between and after the pictures in what the template made of it.
+        """The text before, between and after the images in what the template made of it.
 
-        Raises :class:`Unsupported` when the template left pictures out.
+        Raises :class:`Unsupported` when the template left images out.
         """
         texts = rendered.split(self._mark)
         if len(texts) != len(self.images) + 1:
-            raise Unsupported("images: the model's chat template does not take pictures in this place.")
+            raise Unsupported("images: the model's chat template does not take images in this place.")
         return texts
 
 

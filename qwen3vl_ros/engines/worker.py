@@ -2,7 +2,7 @@
 
 It is started afresh (never forked) by :class:`qwen3vl_ros.engines.process.EngineProcess`, so that a native crash, a
 hang or an out-of-memory kill takes only the running answers with it. Messages travel over one socket and are small;
-requests with their pictures arrive in anonymous shared memory whose file descriptor follows the message, so nothing is
+requests with their images arrive in anonymous shared memory whose file descriptor follows the message, so nothing is
 left in /dev/shm whoever dies when.
 
 To the worker: ``("generate", id, sizes)`` + a descriptor, ``("cancel", id)``, ``("close",)``.
@@ -45,7 +45,7 @@ def pack(request: Request) -> tuple[int, list[int]]:
     """Put a request into anonymous shared memory.
 
     Returns its file descriptor, which the caller closes, and the sizes in bytes of the parts in it: the pickle, then
-    one buffer for each picture (pickle protocol 5 out-of-band buffers: pixels are copied once, never pickled).
+    one buffer for each image (pickle protocol 5 out-of-band buffers: pixels are copied once, never pickled).
     """
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(request, protocol=5, buffer_callback=buffers.append)
@@ -66,7 +66,7 @@ def pack(request: Request) -> tuple[int, list[int]]:
 
 
 def unpack(descriptor: int, sizes: list[int]) -> Request:
-    """The request that :func:`pack` made; pictures are read-only views of the shared memory. Closes ``descriptor``."""
+    """The request that :func:`pack` made; images are read-only views of the shared memory. Closes ``descriptor``."""
     try:
         memory = memoryview(mmap.mmap(descriptor, sum(sizes), access=mmap.ACCESS_READ))
     finally:

@@ -1,4 +1,4 @@
-"""The camera of a picture, as far as a question may speak of it."""
+"""The camera of an image, as far as a question may speak of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CameraView:
-    """The pinhole camera of a picture *as the model sees it*: after resizing, with a crop or black bars counted in.
+    """The pinhole camera of an image *as the model sees it*: after resizing, with a crop or black bars counted in.
 
-    Sizes, focal lengths and principal point in pixels of that picture, as in sensor_msgs/CameraInfo's ``k``.
+    Sizes, focal lengths and principal point in pixels of that image, as in sensor_msgs/CameraInfo's ``k``.
     """
 
     width: int

@@ -1,4 +1,4 @@
-"""Answers that point into several pictures: each thing must say which picture it is in."""
+"""Answers that point into several images: each thing must say which image it is in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _COORDINATES: Final = frozenset({"bbox_2d", "point_2d"})
 
 
 def naming_prompt(count: int) -> str:
-    """What to add to the prompt of a question about ``count`` pictures, or parts of pictures."""
+    """What to add to the prompt of a question about ``count`` images, or parts of images."""
     return f'There are {count} pictures, numbered from 1. Add "image": the number of its picture to each object.'
 
 

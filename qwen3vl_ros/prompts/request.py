@@ -38,7 +38,7 @@ _ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An earlier turn of the conversation: texts, and None where the next picture of the question stands."""
+    """An earlier turn of the conversation: texts, and None where the next image of the question stands."""
 
     role: Role
     content: tuple[str | None, ...]
@@ -50,8 +50,8 @@ class AskRequest:
 
     ``images``: sensor_msgs Image and CompressedImage messages; empty = look through ``cameras`` (names; empty = the
     first one), unless ``text_only``.
-    ``history``: the turns before it, whose pictures are the first of ``images``.
-    ``task``: its name; ``parser``: what its answer goes through, None without one; ``pictures``: how many it needs;
+    ``history``: the turns before it, whose images are the first of ``images``.
+    ``task``: its name; ``parser``: what its answer goes through, None without one; ``min_images``: how many it needs;
     ``choices``: groups of words that its answer begins with, of whose first one the probability is wanted;
     ``prompt_through``: its prompt when the camera is known, None where that makes no difference.
     ``asked``: names of the options that the goal itself sets; the others in ``options`` are the node's defaults.
@@ -69,7 +69,7 @@ class AskRequest:
     response_schema: Mapping[str, Any] | None = None
     task: str = ""
     parser: Parser | None = None
-    pictures: int = 1
+    min_images: int = 1
     choices: tuple[tuple[str, ...], ...] = ()
     prompt_through: Callable[[CameraView], str] | None = None
     options: Options = field(default_factory=Options)
@@ -77,24 +77,24 @@ class AskRequest:
 
     @property
     def needs_cameras(self) -> bool:
-        """Whether it is asked through cameras: it brings no picture of its own and is not ``text_only``."""
-        return not self.text_only and len(self.images) == pictures_in(self.history)
+        """Whether it is asked through cameras: it brings no image of its own and is not ``text_only``."""
+        return not self.text_only and len(self.images) == images_in(self.history)
 
-    def subject(self, pictures: int) -> int:
-        """Index of the first of all its ``pictures`` that it is about: its own, the history's where it has none."""
-        earlier = pictures_in(self.history)
-        return earlier if pictures > earlier else 0
+    def subject(self, count: int) -> int:
+        """Index of the first of all its ``count`` images that it is about: its own, the history's where it has none."""
+        earlier = images_in(self.history)
+        return earlier if count > earlier else 0
 
 
-def pictures_in(history: Sequence[Turn]) -> int:
-    """How many pictures stand in these turns."""
+def images_in(history: Sequence[Turn]) -> int:
+    """How many images stand in these turns."""
     return sum(turn.content.count(None) for turn in history)
 
 
 def conversation(request: AskRequest, content: Sequence[str | Image], prompt: str) -> tuple[Message, ...]:
     """Every turn that the model reads: instruction, history, and the question itself; no role has two in a row.
 
-    ``content``: all pictures, fitted, and what introduces them; those of the history come first. ``prompt``: the text
+    ``content``: all images, fitted, and what introduces them; those of the history come first. ``prompt``: the text
     of the question as this engine gets it.
     """
     rest = iter(content)

@@ -67,7 +67,7 @@ _TASK: Final = {
         },
         "parser": {"enum": ["text", "json", "regions", "regions_3d"]},
         "schema": {"type": "object"},
-        "pictures": {"type": "integer", "minimum": 1},
+        "min_images": {"type": "integer", "minimum": 1},
         "choices": {
             "description": "Words that the answer begins with, in groups that mean the same, for its probability.",
             "type": "array",
@@ -227,7 +227,7 @@ def _build(name: str, definition: Mapping[str, Any], source: str) -> Task:
         slots=slots,
         main=main,
         parser=definition["parser"],
-        pictures=definition.get("pictures", 1),
+        min_images=definition.get("min_images", 1),
         options=_options(definition.get("options", {})),
         choices=_choices(definition.get("choices", []), definition["parser"]),
         schema=schema,

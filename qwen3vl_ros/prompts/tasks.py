@@ -47,7 +47,7 @@ class BrokenTask(BadRequest):
 class TaskQuestion:
     """A task with its slots filled in. ``options`` has only what the task sets, None for the rest.
 
-    ``response_schema``: what the answer must satisfy, None for text. ``pictures``: how many are needed at least.
+    ``response_schema``: what the answer must satisfy, None for text. ``min_images``: how many are needed at least.
     ``choices``: groups of words that the answer begins with, of whose first one the probability is wanted.
     ``language``: of the wording, "" where the task has only one.
     """
@@ -58,7 +58,7 @@ class TaskQuestion:
     options: Options
     response_schema: Mapping[str, Any] | None
     parser: Parser
-    pictures: int
+    min_images: int
     choices: tuple[tuple[str, ...], ...]
     language: str
 
@@ -108,7 +108,7 @@ class Task:
     slots: Mapping[str, Slot]
     main: str | None
     parser: Parser
-    pictures: int
+    min_images: int
     options: Options
     choices: tuple[tuple[str, ...], ...]
     schema: Mapping[str, Any] | None
@@ -150,7 +150,7 @@ class Task:
             options=self.options,
             response_schema=self._schema(values),
             parser=self.parser,
-            pictures=self.pictures,
+            min_images=self.min_images,
             choices=self.choices,
             language=language,
         )

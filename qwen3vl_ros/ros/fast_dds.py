@@ -1,4 +1,4 @@
-"""Room for camera pictures in Fast DDS: its default transport loses frames of VGA size and up."""
+"""Room for camera images in Fast DDS: its default transport loses frames of VGA size and up."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dataclasses import field
 from typing import Any, Final
 
 FITS: Final = ("contain", "cover", "fill")
-FIT: Final = "How a picture of another shape gets to the encoder's size: with black bars, cropped, or stretched."
+FIT: Final = "How an image of another shape gets to the encoder's size: with black bars, cropped, or stretched."
 
 
 def text(default: str, description: str, *, live: bool = False, choices: Sequence[str] = ()) -> Any:

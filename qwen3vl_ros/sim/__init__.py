@@ -2,7 +2,7 @@
 
 `sdf` reads a world file, `scene` draws it, `motion` moves its objects along simple paths,
 `poses` is the rigid-body arithmetic the three share. Nothing here imports ROS; the node
-that publishes the pictures is `qwen3vl_ros.sim.camera_node`.
+that publishes the images is `qwen3vl_ros.sim.camera_node`.
 
 Drake is imported by `scene` only, so a world's sensors can be read on a machine without it.
 """

@@ -9,7 +9,7 @@ Topics, all private to the node, so `/camera/...` unless it is renamed:
     /clock               rosgraph_msgs/Clock, only if `publish_clock` is set
 Service: ~/move_object (qwen3vl_ros/srv/MoveObject).
 
-Pictures are sensor data: best effort, keep last, which `qos_overrides` parameters can change.
+Images are sensor data: best effort, keep last, which `qos_overrides` parameters can change.
 They are drawn only for topics that somebody subscribes to, and only when the scene has changed.
 """
 
@@ -64,7 +64,7 @@ class CameraNode(Node):
             "rate",
             0.0,
             ParameterDescriptor(
-                description="Pictures a second. 0: the sensor's <update_rate> in the world file.",
+                description="Images a second. 0: the sensor's <update_rate> in the world file.",
                 floating_point_range=[FloatingPointRange(from_value=0.0, to_value=120.0)],
                 read_only=True,
             ),
@@ -73,7 +73,7 @@ class CameraNode(Node):
             "publish_clock",
             False,
             ParameterDescriptor(
-                description="Publish simulated time on /clock, starting at 0, and stamp pictures "
+                description="Publish simulated time on /clock, starting at 0, and stamp images "
                 "with it; other nodes then need use_sim_time. False: stamps are this node's time.",
                 read_only=True,
             ),
@@ -101,7 +101,7 @@ class CameraNode(Node):
         self._depth_publisher = self._sensor_publisher(Image, "~/depth/image_raw") if self._scene.depth_camera else None
         self.create_service(MoveObject, "~/move_object", self._move_object)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        # Steady timers: the source of the time, or of pictures, must not wait for /clock.
+        # Steady timers: the source of the time, or of images, must not wait for /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._rate = rate or self._scene.camera.rate or 10.0
         self.create_timer(1.0 / self._rate, self._publish, clock=steady)
@@ -134,7 +134,7 @@ class CameraNode(Node):
             return self.get_clock().now().to_msg()
         seconds, nanoseconds = divmod(time.monotonic_ns() - self._started, 10**9)
         now = Time(sec=seconds, nanosec=nanoseconds)
-        # First, so that nobody who keeps this clock gets a picture from its future.
+        # First, so that nobody who keeps this clock gets an image from its future.
         self._clock_publisher.publish(ClockMessage(clock=now))
         return now
 
@@ -216,20 +216,20 @@ def default_world() -> Path:
         ) from error
 
 
-def image_message(picture: npt.NDArray[np.uint8] | npt.NDArray[np.float32], encoding: str, frame_id: str) -> Image:
-    """`picture` as a message without a stamp.
+def image_message(image: npt.NDArray[np.uint8] | npt.NDArray[np.float32], encoding: str, frame_id: str) -> Image:
+    """`image` as a message without a stamp.
 
     [H, W, 3] uint8 goes with the encoding "rgb8", [H, W] float32 with "32FC1"; C-contiguous.
     """
     message = Image()
     message.header.frame_id = frame_id
-    message.height, message.width = picture.shape[:2]
+    message.height, message.width = image.shape[:2]
     message.encoding = encoding
     message.is_bigendian = int(sys.byteorder == "big")
-    message.step = picture.strides[0]
+    message.step = image.strides[0]
     # An array.array is taken as it is; anything else is checked byte by byte (350 ms at 1080p).
     data = array.array("B")
-    data.frombytes(picture.data.cast("B"))
+    data.frombytes(image.data.cast("B"))
     message.data = data
     return message
 

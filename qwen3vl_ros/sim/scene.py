@@ -36,7 +36,7 @@ class Scene:
         check_renderer()
         self._load()
         self.changes = 0
-        """Counts every change of the scene: two pictures of one count are the same picture."""
+        """Counts every change of the scene: two images of one count are the same image."""
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ class Scene:
         self.changes += 1
 
     def colour(self) -> npt.NDArray[np.uint8]:
-        """The colour picture: [height, width, 3] uint8, red green blue, C-contiguous."""
+        """The colour image: [height, width, 3] uint8, red green blue, C-contiguous."""
         image = self._query().RenderColorImage(
             camera=self._colour_view, parent_frame=self._world_frame, X_PC=self._camera_pose
         )
@@ -135,7 +135,7 @@ class Scene:
         for model in models:
             name = plant.GetModelInstanceName(model).split("::")[-1]
             for index in plant.GetBodyIndices(model):
-                # Drake labels a picture's pixels with the index of the body they show.
+                # Drake labels an image's pixels with the index of the body they show.
                 self._label_names[int(index)] = name
                 if plant.get_body(index).is_floating_base_body():
                     self._bodies[name] = plant.get_body(index)

@@ -1,1 +1,1 @@
-"""Pictures: from messages to pixels, fitted for the model, annotated for people. No ROS node."""
+"""Images: from messages to pixels, fitted for the model, annotated for people. No ROS node."""

@@ -1,4 +1,4 @@
-"""A picture with the question and the answer written below it, for people to look at."""
+"""An image with the question and the answer written below it, for people to look at."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qwen3vl_ros.engines.base import Image
 from qwen3vl_ros.vision.region import Region
 
 MIN_WIDTH: Final = 640
-"""Narrower pictures are enlarged, or stand between margins, so that a line of text has room."""
+"""Narrower images are enlarged, or stand between margins, so that a line of text has room."""
 
 _MAX_ENLARGED_HEIGHT: Final = 960
 _MAX_QUESTION_LINES: Final = 4
@@ -62,9 +62,9 @@ def annotate(image: Image, question: str, answer: str, regions: Sequence[Region]
     Sans, WenQuanYi or Droid Sans Fallback (Debian: ``apt install fonts-noto-cjk``). Where none is installed, Pillow's
     built-in font is used, which draws boxes for what is not Latin.
     """
-    picture = _enlarged(image)
-    height, picture_width, _ = picture.shape
-    width = max(picture_width, MIN_WIDTH)
+    enlarged = _enlarged(image)
+    height, image_width, _ = enlarged.shape
+    width = max(image_width, MIN_WIDTH)
 
     size = min(max(round(width / 36), 18), 96)
     margin = round(1.2 * size)
@@ -78,9 +78,9 @@ def annotate(image: Image, question: str, answer: str, regions: Sequence[Region]
     text_height = sum(len(lines) * leading for lines, _, leading, _ in blocks) + gap
 
     sheet = PIL.Image.new("RGB", (width, height + text_height + 2 * margin), _BAR)
-    sheet.paste(PIL.Image.fromarray(picture), ((width - picture_width) // 2, 0))
+    sheet.paste(PIL.Image.fromarray(enlarged), ((width - image_width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
-    left_edge, factor = (width - picture_width) // 2, picture_width / image.shape[1]
+    left_edge, factor = (width - image_width) // 2, image_width / image.shape[1]
     for number, region in enumerate(regions):
         _draw_region(draw, region, _PALETTE[number % len(_PALETTE)], factor, left_edge, (width, height), size)
     y = height + margin
@@ -103,7 +103,7 @@ def _draw_region(
     room: tuple[int, int],
     size: int,
 ) -> None:
-    """Box, outline or point, twice: dark and wide, then in colour, so that it shows on any picture; and its label."""
+    """Box, outline or point, twice: dark and wide, then in colour, so that it shows on any image; and its label."""
 
     def place(x: float, y: float) -> tuple[float, float]:
         return left_edge + x * factor, y * factor

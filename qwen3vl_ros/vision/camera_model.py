@@ -21,7 +21,7 @@ Array: TypeAlias = NDArray[np.float64]
 _MODELS: Final = {"plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
 
 _ROUNDING: Final = 1.0
-"""Pixels by which a scaled picture may miss the aspect ratio: sizes are whole numbers."""
+"""Pixels by which a scaled image may miss the aspect ratio: sizes are whole numbers."""
 
 
 class CalibrationError(ValueError):
@@ -30,9 +30,9 @@ class CalibrationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Lens:
-    """What a CameraInfo says: focal lengths and principal point in pixels of the picture, and the distortion.
+    """What a CameraInfo says: focal lengths and principal point in pixels of the image, and the distortion.
 
-    ``size`` is the picture's (width, height), 0 where the CameraInfo does not say.
+    ``size`` is the image's (width, height), 0 where the CameraInfo does not say.
     """
 
     fx: float
@@ -55,7 +55,7 @@ class Lens:
         return pixels
 
     def rays(self, pixels: Array) -> Array:
-        """Rays [n, 2] (x/z, y/z) of pixels [n, 2]; NaN where the lens has none, far outside of the picture."""
+        """Rays [n, 2] (x/z, y/z) of pixels [n, 2]; NaN where the lens has none, far outside of the image."""
         bent: Array = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
         if not self.d:
             return bent
@@ -72,7 +72,7 @@ class Lens:
         return rays
 
     def scaled_to(self, width: int, height: int, which: str) -> Lens:
-        """The lens for a picture of width x height pixels that shows the same, only larger or smaller.
+        """The lens for an image of width x height pixels that shows the same, only larger or smaller.
 
         Raises :class:`CalibrationError` where the aspect ratio is another one: then it shows something else.
         """
@@ -81,7 +81,7 @@ class Lens:
             return self
         if abs(width * down / across - height) > _ROUNDING and abs(height * across / down - width) > _ROUNDING:
             raise CalibrationError(
-                f"the {which} picture has {width}x{height} pixels, but by its camera_info it should have "
+                f"the {which} image has {width}x{height} pixels, but by its camera_info it should have "
                 f"{across}x{down}, which is another aspect ratio."
             )
         x, y = width / across, height / down
@@ -125,7 +125,7 @@ def lens_of(info: CameraInfo, which: str) -> Lens:
 
 @lru_cache(maxsize=4)
 def rays_of_all_pixels(lens: Lens, width: int, height: int) -> NDArray[np.float32]:
-    """The ray through the middle of every pixel: [height, width, 2]. A camera's are the same for every picture."""
+    """The ray through the middle of every pixel: [height, width, 2]. A camera's are the same for every image."""
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     rays = lens.rays(np.stack([columns.ravel(), rows.ravel()], axis=1)).astype(np.float32)
     rays.flags.writeable = False

@@ -1,7 +1,7 @@
 """JPEG and PNG messages to RGB arrays.
 
-Pillow reads the header, so that a picture too large is refused before it is decoded; OpenCV decodes (four times as
-fast as Pillow for a 1080p JPEG). Only a picture with transparency is decoded by Pillow, which can blend it.
+Pillow reads the header, so that an image too large is refused before it is decoded; OpenCV decodes (four times as
+fast as Pillow for a 1080p JPEG). Only an image with transparency is decoded by Pillow, which can blend it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 
 
 def decode(msg: CompressedImageMessage) -> Image:
-    """The picture in ``msg``: uint8, shape [height, width, 3], colour order RGB, C-contiguous.
+    """The image in ``msg``: uint8, shape [height, width, 3], colour order RGB, C-contiguous.
 
     JPEG and PNG of every kind: grey, palette, CMYK, 16 bits (the upper 8 are kept). The bytes say which, not
     ``msg.format``, which drivers fill in as they like. Transparent pixels are blended onto white, as a viewer shows
     them (and as Qwen's own preprocessing does: ``qwen_vl_utils.vision_process.to_rgb``). The orientation in EXIF is
-    applied: cameras on robots do not set it, phones do, and everybody who looks at the picture sees it upright.
+    applied: cameras on robots do not set it, phones do, and everybody who looks at the image sees it upright.
 
     Raises :class:`BadImage` for anything else (compressedDepth, video, TIFF ...), for more than
     :data:`~qwen3vl_ros.vision.encodings.MAX_PIXELS`, and for data that is cut off or broken. A JPEG that lost bytes in
@@ -38,7 +38,7 @@ def decode(msg: CompressedImageMessage) -> Image:
     data = bytes(msg.data)
     what = f"The compressed image of format {msg.format!r}"
     if "compressedDepth" in msg.format:
-        raise BadImage(f"{what} is a depth image of the transport compressedDepth; send a JPEG or PNG picture instead.")
+        raise BadImage(f"{what} is a depth image of the transport compressedDepth; send a JPEG or PNG image instead.")
     if not data.startswith((_JPEG_START, _PNG_START)):
         raise BadImage(f"{what} is neither JPEG nor PNG: its {len(data)} bytes begin with {data[:8].hex(' ')!r}.")
     try:
@@ -57,9 +57,9 @@ def _decode(data: bytes, what: str) -> Image:
     if width * height > MAX_PIXELS:
         raise BadImage(f"{what} has {width}x{height} pixels, more than the {MAX_PIXELS} that are accepted.")
     if header.has_transparency_data:
-        picture = PIL.ImageOps.exif_transpose(header.convert("RGBA"))
-        white = PIL.Image.new("RGBA", picture.size, "white")
-        return np.array(PIL.Image.alpha_composite(white, picture).convert("RGB"))
+        image = PIL.ImageOps.exif_transpose(header.convert("RGBA"))
+        white = PIL.Image.new("RGBA", image.size, "white")
+        return np.array(PIL.Image.alpha_composite(white, image).convert("RGB"))
     # Pillow stops reading where the first scan begins. OpenCV 4.6 (Ubuntu 24.04) makes up what is missing after that.
     if data.startswith(_JPEG_START) and data.rfind(_JPEG_END, file.tell()) < 0:
         raise BadImage(f"{what}, {width}x{height} pixels, is cut off: its {len(data)} bytes have no end marker.")

@@ -1,4 +1,4 @@
-"""From coordinates as an answer has them to pixels of the original picture, or to why they cannot be meant."""
+"""From coordinates as an answer has them to pixels of the original image, or to why they cannot be meant."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from qwen3vl_ros.vision.lenient_json import Kind
 from qwen3vl_ros.vision.region import Box, Point, Region, Vector
 
 Scale: TypeAlias = Literal["thousandths", "pixels"]
-"""What coordinates in an answer count: 1/1000 of the picture that the model saw (Qwen3-VL, Qwen2-VL, Qwen-VL) or
+"""What coordinates in an answer count: 1/1000 of the image that the model saw (Qwen3-VL, Qwen2-VL, Qwen-VL) or
 pixels of it (Qwen2.5-VL). A format does not tell: the model does."""
 
 Row: TypeAlias = list[float]
 """The numbers of a shape, x before y: two corners, a point, an outline, or what is in space."""
 
 _SLACK: Final = 0.05
-"""How far outside the fitted picture coordinates may be, as a share of its side. The models' own go from 0 to 1000 and,
+"""How far outside the fitted image coordinates may be, as a share of its side. The models' own go from 0 to 1000 and,
 rarely, some units over; further out they are in another scale, and clipped they would be plausible and wrong."""
 
 _POINT_SLACK: Final = 0.01
-"""The same for points and what the picture shows: a point cannot be clipped, only moved to the edge."""
+"""The same for points and what the image shows: a point cannot be clipped, only moved to the edge."""
 
 _SLIVER: Final = 1e-6
 """A share of the original's side: what is narrower than this after clipping only touches the edge."""
@@ -34,7 +34,7 @@ class Unusable(Exception):
 
 
 def with_shape(region: Region, kind: Kind, row: Row, fit: Fit, scale: Scale) -> Region:
-    """``region`` with what ``row`` says; ``fit`` is that of its picture. Raises :class:`Unusable`."""
+    """``region`` with what ``row`` says; ``fit`` is that of its image. Raises :class:`Unusable`."""
     if not all(math.isfinite(number) for number in row):
         raise Unusable("has a number that is not finite")
     if kind == "space":
@@ -63,7 +63,7 @@ def _with_position(region: Region, row: Row, fit: Fit) -> Region:
 
 
 def _visible(fit: Fit) -> Box:
-    """What the model saw of the original; sums of fractions may end a hair beside the picture."""
+    """What the model saw of the original; sums of fractions may end a hair beside the image."""
     left, top, right, bottom = fit.shown
     return max(left, 0.0), max(top, 0.0), min(right, float(fit.original_size[0])), min(bottom, fit.original_size[1])
 
@@ -84,7 +84,7 @@ def _to_box(row: Row, units: Sequence[float], fit: Fit) -> Box:
         top, bottom = top - 0.5, bottom + 0.5
     left, top = fit.to_original(*_to_fitted(left, top, units, fit))
     right, bottom = fit.to_original(*_to_fitted(right, bottom, units, fit))
-    (left, right), (top, bottom) = sorted((left, right)), sorted((top, bottom))  # a turned picture has other corners
+    (left, right), (top, bottom) = sorted((left, right)), sorted((top, bottom))  # a turned image has other corners
     visible = _visible(fit)
     left, right = (_clamp(x, visible[0], visible[2]) for x in (left, right))
     top, bottom = (_clamp(y, visible[1], visible[3]) for y in (top, bottom))
@@ -94,7 +94,7 @@ def _to_box(row: Row, units: Sequence[float], fit: Fit) -> Box:
 
 def _check_size(width: float, height: float, fit: Fit) -> None:
     if width <= _SLIVER * fit.original_size[0] or height <= _SLIVER * fit.original_size[1]:
-        raise Unusable("has nothing inside the picture")
+        raise Unusable("has nothing inside the image")
 
 
 def _to_point(point: Point, units: Sequence[float], fit: Fit) -> Point:
@@ -102,7 +102,7 @@ def _to_point(point: Point, units: Sequence[float], fit: Fit) -> Point:
     for axis, (value, size) in enumerate(zip(fitted, fit.fitted_size, strict=True)):
         low, high = fit.place[axis], fit.place[axis + 2]
         if not low - _POINT_SLACK * size <= value <= high + _POINT_SLACK * size:
-            raise Unusable("is not inside the picture")
+            raise Unusable("is not inside the image")
     x, y = fit.to_original(*fitted)
     left, top, right, bottom = _visible(fit)
     return _clamp(x, left, right), _clamp(y, top, bottom)
@@ -124,7 +124,7 @@ def _to_polygon(points: list[Point], units: Sequence[float], fit: Fit) -> tuple[
                 clipped.append(after)
         polygon = clipped
     if not polygon:
-        raise Unusable("has nothing inside the picture")
+        raise Unusable("has nothing inside the image")
     polygon = [(_clamp(x, left, right), _clamp(y, top, bottom)) for x, y in polygon]
     xs, ys = zip(*polygon, strict=True)
     _check_size(max(xs) - min(xs), max(ys) - min(ys), fit)

@@ -1,4 +1,4 @@
-"""Where the things of an answer are, in metres, from a depth picture.
+"""Where the things of an answer are, in metres, from a depth image.
 
 A depth camera sees surfaces, and of a thing only the side that faces it. What is told apart, and how:
 
@@ -33,7 +33,7 @@ NO_DEPTH: Final = "NO_DEPTH: "
 """What every ``position_error`` begins with."""
 
 _POINT_RADIUS: Final = 2.5
-"""Around a point, this far, in pixels of whichever picture has the larger ones, depth is read."""
+"""Around a point, this far, in pixels of whichever image has the larger ones, depth is read."""
 
 _SURROUNDINGS: Final = 0.5
 """How far beside a box its surroundings reach, as a share of the box's size."""
@@ -87,20 +87,20 @@ def locate(
     - A region with a box or a polygon is a thing. ``position`` is the centre of the whole thing, not of its visible
       surface, and ``extent`` the size of the whole thing along the three axes; both rest on the assumptions at the top
       of this file. The polygon, where there is one, says which pixels may belong to it. What is cut off by the edge
-      of the depth picture, or hidden by something else, does not count: centre and size are those of the rest.
+      of the depth image, or hidden by something else, does not count: centre and size are those of the rest.
     - A region with a point only is that spot of the surface: there is no extent.
 
     ``depth`` is 16UC1 (millimetres, 0 for none) or 32FC1 (metres; NaN, infinity and 0 for none), along the depth
     camera's optical axis (REP 118). ``colour_from_depth`` [4, 4] takes points from the depth camera's optical frame
     to the colour camera's; None says that the two are one (depth that is registered to colour), even if size and
-    calibration of the pictures differ. ``depth`` is to be of the same moment as the picture that the regions are of.
+    calibration of the images differ. ``depth`` is to be of the same moment as the image that the regions are of.
 
-    ``colour_size`` is the (width, height) of the picture that the regions are of; None says that of ``colour_info``. A
-    CameraInfo of a picture of another size counts for one of the same aspect ratio, scaled: where a driver or a node
-    resized the picture and passed on the calibration. Another aspect ratio is NO_DEPTH.
+    ``colour_size`` is the (width, height) of the image that the regions are of; None says that of ``colour_info``. A
+    CameraInfo of an image of another size counts for one of the same aspect ratio, scaled: where a driver or a node
+    resized the image and passed on the calibration. Another aspect ratio is NO_DEPTH.
 
-    Of a CameraInfo, K and D are used, with ``binning`` and ``roi`` (REP 104); they describe the picture as the camera
-    delivers it. R and P, which describe the rectified one, are not: with a rectified picture pass a CameraInfo whose K
+    Of a CameraInfo, K and D are used, with ``binning`` and ``roi`` (REP 104); they describe the image as the camera
+    delivers it. R and P, which describe the rectified one, are not: with a rectified image pass a CameraInfo whose K
     is the left part of P and whose D is empty.
 
     Raises nothing for what is in messages; ``colour_from_depth`` must be a rigid transform.
@@ -154,7 +154,7 @@ def _checked(box: Box) -> Box:
 def _surface(view: DepthView, point: Point) -> Array:
     """The surface [3] at ``point``."""
     if not np.isfinite(point).all():
-        raise NoDepth(f"the point {numbers(point)} is not in the picture.")
+        raise NoDepth(f"the point {numbers(point)} is not in the image.")
     radius = _POINT_RADIUS * max(1.0, view.pixel * float(np.sqrt(view.lens.fx * view.lens.fy)))
     x, y = point
     try:
@@ -173,7 +173,7 @@ def _surface(view: DepthView, point: Point) -> Array:
     distance = 1 / float(np.clip(at_point, inverse.min(), inverse.max()))
     ray = view.lens.rays(np.array([point], np.float64))[0]
     if not np.isfinite(ray).all():
-        raise NoDepth(f"the point {numbers(point)} is not in the picture.")
+        raise NoDepth(f"the point {numbers(point)} is not in the image.")
     return np.array([*(ray * distance), distance])
 
 

@@ -1,4 +1,4 @@
-"""A depth picture as the colour camera would see it."""
+"""A depth image as the colour camera would see it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _metres(depth: ImageMessage) -> NDArray[np.float32]:
     """Depth [height, width] in metres, NaN for none."""
     if depth.encoding not in _ENCODINGS:
         raise NoDepth(
-            f"the depth picture's encoding '{depth.encoding}' is not one of {' and '.join(_ENCODINGS)} (REP 118)."
+            f"the depth image's encoding '{depth.encoding}' is not one of {' and '.join(_ENCODINGS)} (REP 118)."
         )
     sample, unit = _ENCODINGS[depth.encoding]
     dtype = np.dtype(sample).newbyteorder(">" if depth.is_bigendian else "<")
     height, width, step = depth.height, depth.width, depth.step
-    what = f"the {depth.encoding} depth picture of {width}x{height} pixels"
+    what = f"the {depth.encoding} depth image of {width}x{height} pixels"
     if not width or not height:
         raise NoDepth(f"{what} is empty.")
     data = np.frombuffer(depth.data, np.uint8)
@@ -44,7 +44,7 @@ def _metres(depth: ImageMessage) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class DepthView:
-    """A depth picture as the colour camera would see it. Arrays are [height, width, ...] of the depth picture.
+    """A depth image as the colour camera would see it. Arrays are [height, width, ...] of the depth image.
 
     ``points`` [..., 3] are in metres in the colour camera's optical frame and ``rays`` [..., 2] their x/z and y/z;
     NaN where there is no depth. ``pixel`` is the size of a depth pixel, as an angle.
@@ -58,7 +58,7 @@ class DepthView:
     depth_from_colour: Array
 
     def part(self, box: Box) -> tuple[Array, Array]:
-        """Points [h, w, 3] and where the colour picture has them [h, w, 2], of the part that shows ``box``."""
+        """Points [h, w, 3] and where the colour image has them [h, w, 2], of the part that shows ``box``."""
         low, high = self._span(box)
         x, y = self.rays[:, :, 0], self.rays[:, :, 1]
         with np.errstate(invalid="ignore"):
@@ -86,11 +86,11 @@ class DepthView:
         rays = self.lens.rays(np.concatenate(outline))
         rays = rays[np.isfinite(rays).all(axis=1)]
         if left >= right or top >= bottom or not len(rays):
-            raise NoDepth(f"the box {numbers(box)} lies outside of the colour picture.")
+            raise NoDepth(f"the box {numbers(box)} lies outside of the colour image.")
         return rays.min(axis=0), rays.max(axis=0)
 
     def why_nothing(self, box: Box) -> str:
-        """Why no point is seen in ``box``, as the rest of a sentence: judged at the distance of most of the picture."""
+        """Why no point is seen in ``box``, as the rest of a sentence: judged at the distance of most of the image."""
         middle = self.lens.rays(np.array([[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]]))[0]
         distance = float(np.nanmedian(self.points[:, :, 2]))
         x, y, z = (self.depth_from_colour @ np.array([*(middle * distance), distance, 1.0]))[:3]
@@ -98,8 +98,8 @@ class DepthView:
         if z > 0:
             (column, row), *_ = self.depth_lens.project(np.array([[x / z, y / z]]))
             if 0 <= column < width and 0 <= row < height:
-                return f"the depth picture has no valid depth in the box {numbers(box)}."
-        return f"the box {numbers(box)} lies outside of what the depth picture shows."
+                return f"the depth image has no valid depth in the box {numbers(box)}."
+        return f"the box {numbers(box)} lies outside of what the depth image shows."
 
 
 def view_of(
@@ -119,7 +119,7 @@ def view_of(
     except CalibrationError as error:
         raise NoDepth(str(error)) from error
     if np.isnan(z).all():
-        raise NoDepth(f"the depth picture of {width}x{height} pixels has no valid depth anywhere.")
+        raise NoDepth(f"the depth image of {width}x{height} pixels has no valid depth anywhere.")
     rays: NDArray[Any] = rays_of_all_pixels(depth_lens, width, height)
     points: NDArray[Any] = np.dstack([rays * z[:, :, None], z])
     transform = np.eye(4) if colour_from_depth is None else np.asarray(colour_from_depth, np.float64)

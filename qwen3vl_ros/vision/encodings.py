@@ -1,4 +1,4 @@
-"""Raw ROS images to RGB arrays and back: every encoding of ``sensor_msgs/image_encodings.hpp`` that is a picture.
+"""Raw ROS images to RGB arrays and back: every encoding of ``sensor_msgs/image_encodings.hpp`` that is an image.
 
 :func:`to_rgb` asks cv_bridge where ROS 2 has it, for the messages that cv_bridge gets right, and does the rest with
 numpy and OpenCV; both give the same pixels, so machines without cv_bridge see what the others see.
@@ -35,7 +35,7 @@ from std_msgs.msg import Header
 from qwen3vl_ros.engines.base import BadImage, Image
 
 MAX_PIXELS: Final = 100_000_000
-"""Larger pictures are refused before any memory is asked for: 100 megapixels are 300 MB of RGB."""
+"""Larger images are refused before any memory is asked for: 100 megapixels are 300 MB of RGB."""
 
 # encoding -> (numpy sample type, samples per pixel, OpenCV conversion code, None where it is RGB already)
 _COLOUR: Final[dict[str, tuple[str, int, int | None]]] = {
@@ -97,13 +97,13 @@ _IN_CV_BRIDGE: Final = frozenset(
 
 
 def to_rgb(msg: ImageMessage) -> Image:
-    """The picture in ``msg``: uint8, shape [height, width, 3], colour order RGB, C-contiguous, in memory of its own.
+    """The image in ``msg``: uint8, shape [height, width, 3], colour order RGB, C-contiguous, in memory of its own.
 
     ``msg.data`` may be an ``array.array('B')`` (what rclpy delivers) or any other buffer of bytes. Rows may be padded
     to any ``step``; samples of more than one byte may be of either byte order.
 
     Raises :class:`BadImage` for an encoding that is not in :data:`ENCODINGS`, and for a message whose numbers do not
-    describe a picture: no pixels, more than :data:`MAX_PIXELS`, rows that overlap, too little data, odd sizes where
+    describe an image: no pixels, more than :data:`MAX_PIXELS`, rows that overlap, too little data, odd sizes where
     chroma is shared by two pixels.
     """
     _check(msg)
@@ -126,11 +126,11 @@ def to_message(image: Image, header: Header | None = None) -> ImageMessage:
 
 
 def _check(msg: ImageMessage) -> None:
-    """Raise :class:`BadImage` unless the numbers of ``msg`` describe a picture that all its data is there for."""
+    """Raise :class:`BadImage` unless the numbers of ``msg`` describe an image that all its data is there for."""
     encoding, width, height = msg.encoding, msg.width, msg.height
     if encoding not in ENCODINGS:
         raise BadImage(
-            f"An image of encoding {encoding!r} cannot be turned into a picture; accepted are {', '.join(ENCODINGS)}."
+            f"An image of encoding {encoding!r} cannot be turned into an image; accepted are {', '.join(ENCODINGS)}."
         )
     what = f"The {encoding} image of {width}x{height} pixels"
     if width == 0 or height == 0:
@@ -222,7 +222,7 @@ def _unit_range_to_uint8(colours: NDArray[Any], encoding: str) -> NDArray[np.uin
 
 
 def _measurements_to_rgb(values: NDArray[Any], encoding: str) -> Image:
-    """A grey picture of one measurement per pixel ([height, width]), such as depth.
+    """A grey image of one measurement per pixel ([height, width]), such as depth.
 
     Grey grows with the value, linearly from 1 at the 1st percentile to 255 at the 99th of the valid values (so that a
     few stray ones cannot flatten all others; where these two are equal, from minimum to maximum, or 128 everywhere if
@@ -282,7 +282,7 @@ def _find_cv_bridge() -> Any:
 def _right_in_cv_bridge(msg: ImageMessage) -> bool:
     """Whether cv_bridge gives the right pixels for a checked message.
 
-    It does not know uyvy, yuyv, nv12, nv21; it shears the picture where ``step`` is not a multiple of the pixel size;
+    It does not know uyvy, yuyv, nv12, nv21; it shears the image where ``step`` is not a multiple of the pixel size;
     and it fails on numpy 2 where the byte order is not the machine's.
     """
     return (

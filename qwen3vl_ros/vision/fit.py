@@ -1,4 +1,4 @@
-"""Pictures to the size that an engine wants, and coordinates in the fitted picture back to the original's pixels."""
+"""Images to the size that an engine wants, and coordinates in the fitted image back to the original's pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rectangle: TypeAlias = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels."""
 
 Rotation: TypeAlias = Literal[0, 90, 180, 270]
-"""Degrees clockwise that a picture is turned before anything else: 180 for a camera that is mounted upside down."""
+"""Degrees clockwise that an image is turned before anything else: 180 for a camera that is mounted upside down."""
 
 _AREA_WEIGHT: Final = 0.5
 """How much losing a share of the pixels counts against distorting the aspect ratio by that share.
@@ -28,11 +28,11 @@ Below 1 whatever the budget, so that a square never becomes a strip because the 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a picture got to its size. Sizes are (width, height) in pixels.
+    """How an image got to its size. Sizes are (width, height) in pixels.
 
     Coordinates are continuous: x grows to the right and y down from (0, 0), the top left corner of the top left pixel,
     to (width, height), the bottom right corner of the bottom right pixel; the centre of the first pixel is (0.5, 0.5).
-    ``shown``: the rectangle of the original that is seen. ``place``: where in the fitted picture it is seen; around it
+    ``shown``: the rectangle of the original that is seen. ``place``: where in the fitted image it is seen; around it
     there are black bars. ``rotation``: how far what is shown is turned there.
     """
 
@@ -43,15 +43,15 @@ class Fit:
     rotation: Rotation = 0
 
     def to_original(self, x: float, y: float) -> tuple[float, float]:
-        """The point of the original that (x, y) in the fitted picture shows; beside the original for a black bar."""
+        """The point of the original that (x, y) in the fitted image shows; beside the original for a black bar."""
         return _at(self.shown, *_turned(*_share(self.place, x, y), -self.rotation))
 
     def to_fitted(self, x: float, y: float) -> tuple[float, float]:
-        """Where the fitted picture shows the point (x, y) of the original; beside the picture where that is cropped."""
+        """Where the fitted image shows the point (x, y) of the original; beside the image where that is cropped."""
         return _at(self.place, *_turned(*_share(self.shown, x, y), self.rotation))
 
     def direction_to_original(self, x: float, y: float) -> tuple[float, float]:
-        """A direction of the fitted picture, in whatever unit, as one of the original: turned, not scaled."""
+        """A direction of the fitted image, in whatever unit, as one of the original: turned, not scaled."""
         right, down = _turned(x + 0.5, y + 0.5, -self.rotation)
         return right - 0.5, down - 0.5
 
@@ -69,7 +69,7 @@ def _at(rectangle: Rectangle, x: float, y: float) -> tuple[float, float]:
 
 
 def _turned(x: float, y: float, degrees: int, width: float = 1.0, height: float = 1.0) -> tuple[float, float]:
-    """Where the point (x, y) of a picture of width x height is when that is turned clockwise."""
+    """Where the point (x, y) of an image of width x height is when that is turned clockwise."""
     for _ in range(degrees % 360 // 90):
         x, y, width, height = height - y, x, height, width
     return x, y
@@ -80,8 +80,8 @@ def fit_image(
 ) -> tuple[Image, Fit]:
     """``image`` (uint8 [height, width, 3] RGB) as ``spec`` wants it, and how to undo that.
 
-    It is turned by ``rotation`` first; then ``part``, whole pixels of the turned picture, is cut out (None = all).
-    A picture that suits already is returned itself, not a copy. Resampling is Pillow's bicubic, antialiased, which is
+    It is turned by ``rotation`` first; then ``part``, whole pixels of the turned image, is cut out (None = all).
+    An image that suits already is returned itself, not a copy. Resampling is Pillow's bicubic, antialiased, which is
     what Qwen's own preprocessing uses (transformers, ``Qwen2VLImageProcessor``): another filter gives other tokens.
     """
     height, width, _ = image.shape
@@ -93,8 +93,8 @@ def fit_image(
     if upright.fitted_size == upright.original_size:
         return np.ascontiguousarray(turned) if fit != upright else image, fit
     left, top, right, bottom = (int(edge) for edge in fit.place)
-    picture = PIL.Image.fromarray(np.ascontiguousarray(turned))
-    resized = np.array(picture.resize((right - left, bottom - top), PIL.Image.Resampling.BICUBIC, box=upright.shown))
+    whole = PIL.Image.fromarray(np.ascontiguousarray(turned))
+    resized = np.array(whole.resize((right - left, bottom - top), PIL.Image.Resampling.BICUBIC, box=upright.shown))
     if resized.shape[:2] == fit.fitted_size[::-1]:
         return resized, fit
     fitted = np.zeros((*fit.fitted_size[::-1], 3), np.uint8)
@@ -103,7 +103,7 @@ def fit_image(
 
 
 def plan_fit(width: int, height: int, spec: ImageInput, rotation: Rotation = 0, part: Rectangle | None = None) -> Fit:
-    """What :func:`fit_image` does to a picture of width x height pixels."""
+    """What :func:`fit_image` does to an image of width x height pixels."""
     across, down = (width, height) if rotation % 180 == 0 else (height, width)
     left, top, right, bottom = part or (0.0, 0.0, float(across), float(down))
     fit = _plan_upright(int(right - left), int(bottom - top), spec)
@@ -135,7 +135,7 @@ def _plan_upright(width: int, height: int, spec: ImageInput) -> Fit:
 
 @lru_cache(maxsize=64)
 def fitted_size(width: int, height: int, multiple: int, max_tokens: int) -> tuple[int, int]:
-    """The (width, height) in pixels that a picture of width x height pixels gets when its aspect ratio is kept.
+    """The (width, height) in pixels that an image of width x height pixels gets when its aspect ratio is kept.
 
     Multiples of ``multiple`` with at most ``max_tokens`` tiles of ``multiple`` x ``multiple`` pixels, the aspect ratio
     as near the original's as that allows. Nothing is scaled up by more than to the next multiple, but for strips so

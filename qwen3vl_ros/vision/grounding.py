@@ -1,4 +1,4 @@
-"""What Qwen3-VL writes when it points at things, as regions in pixels of the original pictures.
+"""What Qwen3-VL writes when it points at things, as regions in pixels of the original images.
 
 The formats are those of Qwen's cookbooks (QwenLM/Qwen3-VL: 2d_grounding, spatial_understanding, 3d_grounding,
 omni_recognition, ocr, computer_use), and those of Qwen-VL, Qwen2-VL and Qwen2.5-VL: JSON with ``bbox_2d``, ``point_2d``
@@ -32,14 +32,14 @@ class Grounding:
 
 
 def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "thousandths") -> Grounding:
-    """The regions in ``text``, an answer about the pictures that were fitted by ``fits`` (in the prompt's order).
+    """The regions in ``text``, an answer about the images that were fitted by ``fits`` (in the prompt's order).
 
     - Every object whose coordinates are complete counts, wherever the text is cut off. A label that is cut off is "".
-    - Boxes and polygons are clipped to what the model saw of the picture. What has nothing inside, as in the black
+    - Boxes and polygons are clipped to what the model saw of the image. What has nothing inside, as in the black
       bars, is left out. So are coordinates further outside than 5 % (points: 1 %), NaN, and fractions of 1: they were
       meant in another scale. Corners are swapped where needed; a side of length 0 becomes one unit of the scale long.
       So 0 <= left < right <= width and 0 <= top < bottom <= height, always.
-    - With several pictures a region must say which it is in, itself or in an object around it: ``image`` counts from 1,
+    - With several images a region must say which it is in, itself or in an object around it: ``image`` counts from 1,
       as the chat template does ("Picture 1: "), and ``image_index`` from 0, as :class:`Region` does.
     - x comes before y whatever the key. ``points`` are that many regions, ``polygon`` is one.
     - ``bbox_3d`` is [x, y, z, x_size, y_size, z_size, roll, pitch, yaw] in metres, in the camera's frame with x to the
@@ -52,7 +52,7 @@ def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "thousandths") 
     Raises :class:`GroundingError` if no region is left and ``text`` does not say that there is none.
     """
     if not fits:
-        raise ValueError("an answer that points into pictures needs the fit of each picture: there is none")
+        raise ValueError("an answer that points into images needs the fit of each image: there is none")
     answer = _Answer(text, tuple(fits), scale)
     for part in read(text):
         if isinstance(part, Node):
@@ -102,13 +102,13 @@ _LABELS: Final = (
     *("label", "name", "text_content", "text", "sub_label", "name_en", "names"),
     *("category", "class", "object", "description"),
 )
-_PICTURES: Final = {"image": 1, "picture": 1, "image_id": 1, "image_index": 0, "picture_index": 0}
-"""The keys that say which picture, and from what they count."""
+_IMAGES: Final = {"image": 1, "picture": 1, "image_id": 1, "image_index": 0, "picture_index": 0}
+"""The keys that say which image, and from what they count."""
 
 _LONGEST_LABEL: Final = 1000
 """Characters that are kept of a label. One label may be that of thousands of points, each of which carries it."""
 
-_PICTURE_NAME: Final = re.compile(
+_IMAGE_NAME: Final = re.compile(
     r"(?:(?P<word>image|picture|img|图片|图像|图)[\s_#-]*)?(?P<number>\d{1,6})", re.IGNORECASE
 )
 
@@ -213,13 +213,13 @@ def _label(group: _Group) -> str:
     return ""
 
 
-def _picture(group: _Group) -> tuple[int, int] | None:
-    """(number, where counting begins) of the picture that a group names."""
-    for key, base in _PICTURES.items():
+def _image(group: _Group) -> tuple[int, int] | None:
+    """(number, where counting begins) of the image that a group names."""
+    for key, base in _IMAGES.items():
         value = group[key][0] if key in group else None
         if isinstance(value, float):
             value = f"{value:g}"
-        match = _PICTURE_NAME.fullmatch(value.strip()) if isinstance(value, str) else None
+        match = _IMAGE_NAME.fullmatch(value.strip()) if isinstance(value, str) else None
         if match:
             return int(match["number"]), base
     return None
@@ -250,23 +250,23 @@ class _Answer:
         empty = [root, *(value for key, value, _ in root.items if key and isinstance(value, Node))]
         self.says_none |= any(node.closed and not node.items for node in empty)
         bare: list[tuple[int, Node]] = []
-        # (node, where it begins, picture around it, whether only lists are around it, whether a region is around it)
+        # (node, where it begins, image around it, whether only lists are around it, whether a region is around it)
         waiting: list[tuple[Node, int, tuple[int, int] | None, bool, bool]] = [(root, 0, None, True, False)]
         while waiting:
-            node, at, picture, in_lists, in_region = waiting.pop()
+            node, at, image, in_lists, in_region = waiting.pop()
             keyed = any(key for key, _, _ in node.items)
             if not keyed and in_lists and any(isinstance(value, float) for _, value, _ in node.items):
                 bare.append((at, node))
             inside: list[tuple[Node, int, tuple[int, int] | None, bool, bool]] = []
             for key, value, start in node.items:
                 if not key and isinstance(value, Node):
-                    inside.append((value, start, picture, in_lists and not keyed, in_region))
+                    inside.append((value, start, image, in_lists and not keyed, in_region))
             for group in _groups(node):
-                own = _picture(group) or picture
+                own = _image(group) or image
                 taken = self._add_group(group, own, in_region)
                 for key, (value, start) in group.items():
                     if isinstance(value, Node) and key not in taken:
-                        name = _PICTURE_NAME.fullmatch(key)
+                        name = _IMAGE_NAME.fullmatch(key)
                         around = (int(name["number"]), 1) if name and name["word"] else own
                         inside.append((value, start, around, False, in_region or bool(taken)))
             waiting += reversed(inside)
@@ -280,7 +280,7 @@ class _Answer:
         if rows and len(rows) == 1 and len(rows[0]) in (2, 4):
             self._place(at, "", None, [("point" if len(rows[0]) == 2 else "box", rows[0])])
 
-    def _add_group(self, group: _Group, picture: tuple[int, int] | None, in_region: bool) -> set[str]:
+    def _add_group(self, group: _Group, image: tuple[int, int] | None, in_region: bool) -> set[str]:
         """Adds the region of ``group``, if it is one; the keys that were its coordinates."""
         label = _label(group)
         taken: set[str] = set()
@@ -313,15 +313,15 @@ class _Answer:
             shapes.append(("box" if len(row) == 4 else "point", row))
             starts.append(max(start for _, start in group.values()))
         if shapes:
-            self._place(min(starts), label, picture, shapes)
+            self._place(min(starts), label, image, shapes)
         return taken
 
-    def _place(self, at: int, label: str, picture: tuple[int, int] | None, shapes: list[tuple[Kind, Row]]) -> None:
+    def _place(self, at: int, label: str, image: tuple[int, int] | None, shapes: list[tuple[Kind, Row]]) -> None:
         """Adds a region of several shapes, or several regions if there are several of a kind."""
         label = _clean(label)
         together = len({kind for kind, _ in shapes}) == len(shapes)
         try:
-            index = self._index(picture)
+            index = self._index(image)
         except Unusable as reason:
             if shapes:
                 self.skipped.append(f"{_name(label)} {reason}")
@@ -338,17 +338,17 @@ class _Answer:
         if together and region != nothing:
             self.regions.append((at, region))
 
-    def _index(self, picture: tuple[int, int] | None) -> int:
+    def _index(self, image: tuple[int, int] | None) -> int:
         count = len(self.fits)
-        if picture is None:
+        if image is None:
             if count > 1:
-                raise Unusable(f"does not say in which of the {count} pictures it is (image, from 1)")
+                raise Unusable(f"does not say in which of the {count} images it is (image, from 1)")
             return 0
-        number, base = picture
+        number, base = image
         if count == 1 and number <= 1:
             return 0  # however it counts
         if not 0 <= number - base < count:
-            raise Unusable(f"is in picture {number}, counted from {base}, of {count}")
+            raise Unusable(f"is in image {number}, counted from {base}, of {count}")
         return number - base
 
 

@@ -1,4 +1,4 @@
-"""Something that an answer points at in a picture."""
+"""Something that an answer points at in an image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 Point: TypeAlias = tuple[float, float]
-"""(x, y) in pixels, continuous: (0, 0) is the top left corner of the picture, x grows to the right and y down."""
+"""(x, y) in pixels, continuous: (0, 0) is the top left corner of the image, x grows to the right and y down."""
 
 Box: TypeAlias = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels, as :data:`Point`."""
@@ -17,7 +17,7 @@ Vector: TypeAlias = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A thing in picture ``image_index`` of a question, in pixels of the original picture.
+    """A thing in image ``image_index`` of a question, in pixels of the original image.
 
     What the answer does not give is None or (). ``position`` and ``extent`` come from depth or from the model itself:
     metres in the optical frame, ``extent`` along its axes where it comes from depth, along the thing's own where the

@@ -62,7 +62,7 @@ class Plane:
 
 def planes_in(points: Array) -> list[Plane]:
     """The large planes among ``points`` [n, 3]: RANSAC, largest first, each without the points of those before."""
-    random = np.random.default_rng(0)  # equal pictures have equal answers
+    random = np.random.default_rng(0)  # equal images have equal answers
     fewest = max(3 * FEWEST_POINTS, _PLANE_SHARE * min(len(points), _PLANE_SAMPLE))
     rest = points[random.permutation(len(points))[:_PLANE_SAMPLE]]
     planes: list[Plane] = []

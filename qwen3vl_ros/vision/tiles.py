@@ -1,4 +1,4 @@
-"""Wide or finely detailed pictures in parts that overlap, and things that were found in two parts made one again."""
+"""Wide or finely detailed images in parts that overlap, and things that were found in two parts made one again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SAME_POINT: Final = 0.02
 
 
 def tiles(width: int, height: int, columns: int, rows: int) -> list[Rectangle]:
-    """The parts of a picture of width x height pixels, row by row, in whole pixels."""
+    """The parts of an image of width x height pixels, row by row, in whole pixels."""
     return [
         (float(left), float(top), float(right), float(bottom))
         for top, bottom in _spans(height, rows)
@@ -42,7 +42,7 @@ def _spans(length: int, count: int) -> list[tuple[int, int]]:
 
 
 def merged(regions: Sequence[Region], fits: Sequence[Fit]) -> list[Region]:
-    """``regions`` without repetitions; their ``image_index`` counts ``fits``, those of the parts of one picture.
+    """``regions`` without repetitions; their ``image_index`` counts ``fits``, those of the parts of one image.
 
     Two regions of two parts are one thing when they have the same label and, in what both parts show, the same box
     (the thing is then what both boxes hold together: each may be cut at its part's edge), or nearly the same point.

@@ -1,4 +1,4 @@
-"""The cameras of the node: pictures, and the depth and calibration that belong to them."""
+"""The cameras of the node: images, and the depth and calibration that belong to them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from qwen3vl_ros.vlm.frame_source import CameraHealth, Frame, FrameSource, Sampl
 from qwen3vl_ros.vlm.parameters import CameraSettings, Settings, declare_camera
 
 _DEPTH_HISTORY = 10
-"""Depth pictures that wait in the middleware: a third of a second at 30 Hz, more than one can be late."""
+"""Depth images that wait in the middleware: a third of a second at 30 Hz, more than one can be late."""
 
 DEPTH_PATIENCE = 0.5
-"""Seconds that a depth picture, or a calibration, may come after the picture it belongs to."""
+"""Seconds that a depth image, or a calibration, may come after the image it belongs to."""
 
 
 _POLL_PERIOD = 0.05
@@ -32,7 +32,7 @@ _POLL_PERIOD = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What there is of the depth of one picture; ``missing`` says why there is none."""
+    """What there is of the depth of one image; ``missing`` says why there is none."""
 
     image: Image | None = None
     depth_info: CameraInfo | None = None
@@ -41,7 +41,7 @@ class Depth:
 
 
 class Camera:
-    """One camera: its newest picture on demand, and what is needed to measure in it."""
+    """One camera: its newest image on demand, and what is needed to measure in it."""
 
     def __init__(self, node: Node, name: str, settings: CameraSettings) -> None:
         prefix = f"{name}/" if name else ""
@@ -71,7 +71,7 @@ class Camera:
             self._lock.release()
 
     def depth_of(self, frame: Frame, tolerance: float, give_up: float, cancel: Cancel) -> Depth:
-        """The depth picture taken at most ``tolerance`` seconds from ``frame``.
+        """The depth image taken at most ``tolerance`` seconds from ``frame``.
 
         Waits for it until ``give_up`` (time.monotonic() seconds), or until ``cancel`` is set.
         """
@@ -92,11 +92,11 @@ class Camera:
         if colour_info is None:
             return Depth(missing=f"there is no calibration on {self._info.topic}")
         if nearest is None:
-            return Depth(missing=f"no depth picture came on {self._depth.topic}")
+            return Depth(missing=f"no depth image came on {self._depth.topic}")
         apart = abs(nearest.stamp - frame.stamp) / 1e9
         if apart > tolerance:
             return Depth(
-                missing=f"the nearest picture on {self._depth.topic} is {apart:.3f} s from the colour picture; "
+                missing=f"the nearest image on {self._depth.topic} is {apart:.3f} s from the colour image; "
                 f"depth_tolerance is {tolerance:g} s"
             )
         return Depth(cast("Image", nearest.message()), depth_info, colour_info)
@@ -110,7 +110,7 @@ class Camera:
             return None
 
     def health(self) -> CameraHealth:
-        """How the pictures come."""
+        """How the images come."""
         return self.frames.health()
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ class Deadline:
         self.call: Callable[[], None] | None = call
 
     def forget(self) -> None:
-        """Drop the call, and what it refers to, such as pictures. Idempotent."""
+        """Drop the call, and what it refers to, such as images. Idempotent."""
         self.call = None
 
 

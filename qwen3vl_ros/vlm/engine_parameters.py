@@ -17,7 +17,7 @@ class MaixHttp:
         0,
         0,
         262144,
-        "Tokens that system prompt, picture and question may have together. 0: the P of the model's name, else 320 for "
+        "Tokens that system prompt, image and question may have together. 0: the P of the model's name, else 320 for "
         "the MaixCAM2's model.",
     )
     context_length: int = number(
@@ -66,7 +66,7 @@ class Openai:
     api_key_file: str = text("", "File that has the API key; wins over the environment.")
     concurrency: int = number(4, 1, 256, "Questions that are sent at a time.")
     max_image_tokens: int = number(
-        1024, 1, 16384, "Tokens a picture may take, one per 32x32 pixels: a larger one is scaled down before sending."
+        1024, 1, 16384, "Tokens an image may take, one per 32x32 pixels: a larger one is scaled down before sending."
     )
     jpeg_quality: int = number(90, 1, 100, "Quality of the JPEG that is sent.")
     context_length: int = number(0, 0, 10_000_000, "Tokens of prompt and answer together. 0: what the server says.")
@@ -85,8 +85,8 @@ class Openvino:
 
     model: str = text("", "Directory of the exported model; docs/openvino.md has the command that makes one.")
     device: str = text("CPU", "OpenVINO device: CPU, GPU, NPU, AUTO, ...")
-    max_image_tokens: int = number(300, 1, 16384, "Tokens a picture may take, one per 32x32 pixels.")
-    context_length: int = number(4096, 256, 262144, "Tokens that pictures, prompt and answer may have together.")
+    max_image_tokens: int = number(300, 1, 16384, "Tokens an image may take, one per 32x32 pixels.")
+    context_length: int = number(4096, 256, 262144, "Tokens that images, prompt and answer may have together.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,13 @@ class Llama:
 
     model: str = text("", "GGUF file, or a directory with one. Empty: the small model that ships with the package.")
     mmproj: str = text("", "Multimodal projector file. Empty: the one beside the model.")
-    n_ctx: int = number(4096, 256, 262144, "Tokens that pictures, prompt and answer may have together.")
+    n_ctx: int = number(4096, 256, 262144, "Tokens that images, prompt and answer may have together.")
     n_batch: int = number(256, 32, 4096, "Prompt tokens processed at a time; a cancel waits for one.")
     n_threads: int = number(
         0, 0, 1024, "CPU threads. 0: one per physical core. Tokens of a model under 16 MB take one."
     )
     max_image_tokens: int = number(
-        300, 1, 16384, "Tokens a picture may take, one per 32x32 pixels; encoding time grows faster than this."
+        300, 1, 16384, "Tokens an image may take, one per 32x32 pixels; encoding time grows faster than this."
     )
 
 

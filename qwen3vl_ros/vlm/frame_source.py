@@ -36,7 +36,7 @@ SAMPLE_PERIOD = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture as it arrived. ``stamp`` in nanoseconds of the camera's clock; ``message`` is deserialized on use.
+    """One image as it arrived. ``stamp`` in nanoseconds of the camera's clock; ``message`` is deserialized on use.
 
     ``taken``: time.monotonic() seconds when it was taken from the middleware.
     """

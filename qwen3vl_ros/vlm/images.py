@@ -1,4 +1,4 @@
-"""The pictures of a question: from its cameras or its goal, turned, taken apart and fitted as the engine wants them."""
+"""The images of a question: from its cameras or its goal, turned, taken apart and fitted as the engine wants them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.base import BadRequest, Cancel, Description, Image, ImageInput, Stage
-from qwen3vl_ros.prompts.request import AskRequest, pictures_in
+from qwen3vl_ros.prompts.request import AskRequest, images_in
 from qwen3vl_ros.vision.compressed import decode
 from qwen3vl_ros.vision.encodings import to_rgb
 from qwen3vl_ros.vision.fit import Fit, fit_image
@@ -22,8 +22,8 @@ from qwen3vl_ros.vlm.job import Job, Progress
 
 
 @dataclass(slots=True)
-class Picture:
-    """A picture that a question is about: as it came (uint8 [height, width, 3] RGB), and how it was fitted.
+class InputImage:
+    """An image that a question is about: as it came (uint8 [height, width, 3] RGB), and how it was fitted.
 
     ``fits``: one, or those of its parts where the camera has ``tiles``. ``camera`` and ``frame`` are None for one that
     came with the goal. ``depth`` is what belongs to the frame.
@@ -42,36 +42,36 @@ class Picture:
         return self.pixels.shape[1], self.pixels.shape[0]
 
     def fetch_depth(self, tolerance: float, give_up: float, cancel: Cancel) -> None:
-        """Take the depth picture of the frame's moment, once; waits for it until ``give_up`` or ``cancel``."""
+        """Take the depth image of the frame's moment, once; waits for it until ``give_up`` or ``cancel``."""
         if self.camera is not None and self.frame is not None and self.depth == Depth():
             self.depth = self.camera.depth_of(self.frame, tolerance, give_up, cancel)
 
 
 @dataclass(frozen=True, slots=True)
 class InputImages:
-    """The images of a question. ``content``: every picture or part of one, fitted, after the words that announce it.
+    """The images of a question. ``content``: every image or part of one, fitted, after the words that announce it.
 
-    ``subject``: index of the first picture that it is about; those before belong to earlier turns.
+    ``subject``: index of the first image that it is about; those before belong to earlier turns.
     """
 
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[InputImage, ...] = ()
     content: tuple[str | Image, ...] = ()
     subject: int = 0
 
     @property
-    def own(self) -> tuple[Picture, ...]:
-        """The pictures that it is about."""
-        return self.pictures[self.subject :]
+    def own(self) -> tuple[InputImage, ...]:
+        """The images that it is about."""
+        return self.images[self.subject :]
 
     @property
     def parts(self) -> int:
-        """How many pictures, or parts of them, the model sees of those."""
-        return sum(len(picture.fits) for picture in self.own)
+        """How many images, or parts of them, the model sees of those."""
+        return sum(len(image.fits) for image in self.own)
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a picture comes from, and in how many (columns, rows) of parts the model sees it."""
+    """Where an image comes from, and in how many (columns, rows) of parts the model sees it."""
 
     message: Any
     camera: Camera | None = None
@@ -116,31 +116,31 @@ def collect_images(
             sources.append(_Source(frame.message(), camera, frame, grid))
     subject = request.subject(len(sources))
     _check_counts(request, sources, subject, description)
-    pictures: list[Picture] = []
+    images: list[InputImage] = []
     content: list[str | Image] = []
     number, several = 0, sum(source.parts for source in sources[subject:]) > 1
     for index, source in enumerate(sources):
         pixels = decode(source.message) if isinstance(source.message, CompressedImage) else to_rgb(source.message)
-        images, fits = zip(*_fitted(pixels, source, description.image_input), strict=True)
-        pictures.append(Picture(source.message.header, pixels, fits, source.camera, source.frame))
-        for part, image in enumerate(images):
+        fitted, fits = zip(*_fitted(pixels, source, description.image_input), strict=True)
+        images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
+        for part, image in enumerate(fitted):
             number += index >= subject
-            # Pictures of earlier turns stand where those turns say; those of a goal are announced to be referred to.
-            if several and (source.camera or (request.parser == "regions" and index >= pictures_in(request.history))):
+            # Images of earlier turns stand where those turns say; those of a goal are announced to be referred to.
+            if several and (source.camera or (request.parser == "regions" and index >= images_in(request.history))):
                 content.append(_announcement(number, source, part))
             content.append(image)
-    return InputImages(tuple(pictures), tuple(content), subject)
+    return InputImages(tuple(images), tuple(content), subject)
 
 
 def _check_counts(request: AskRequest, sources: Sequence[_Source], subject: int, description: Description) -> None:
     parts, own = sum(source.parts for source in sources), len(sources) - subject
     if description.max_images is not None and parts > description.max_images:
-        counted = "pictures in the goal" if parts == len(sources) else "pictures, the parts of `tiles` counted,"
+        counted = "images in the goal" if parts == len(sources) else "images, the parts of `tiles` counted,"
         raise BadRequest(f"{parts} {counted}; engine {description.engine!r} takes {description.max_images}")
-    if sources and own < request.pictures:
-        raise BadRequest(f"task {request.task} is about {request.pictures} pictures; the goal has {own}")
+    if sources and own < request.min_images:
+        raise BadRequest(f"task {request.task} is about {request.min_images} images; the goal has {own}")
     if own > 1 and request.parser == "regions_3d":
-        raise BadRequest(f"task {request.task} looks at one picture; the goal has {own}: ask about each")
+        raise BadRequest(f"task {request.task} looks at one image; the goal has {own}: ask about each")
 
 
 def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tuple[Image, Fit]]:
@@ -158,7 +158,7 @@ def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tupl
 
 
 def _announcement(number: int, source: _Source, part: int) -> str:
-    """What stands before a picture: its number, which an answer refers to, and what it shows."""
+    """What stands before an image: its number, which an answer refers to, and what it shows."""
     words = [f"Picture {number}"]
     if source.camera is not None and source.camera.name:
         words.append(f"camera {source.camera.name}")

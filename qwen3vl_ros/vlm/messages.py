@@ -16,7 +16,7 @@ from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.msg import Answer, TaskSlot, Usage
 from qwen3vl_ros.msg import Region as RegionMessage
 from qwen3vl_ros.msg import Task as TaskMessage
-from qwen3vl_ros.prompts.request import AskRequest, Turn, merge_options, pictures_in
+from qwen3vl_ros.prompts.request import AskRequest, Turn, images_in, merge_options
 from qwen3vl_ros.prompts.schema import parse_schema
 from qwen3vl_ros.prompts.tasks import Task, Tasks, parse_slots
 from qwen3vl_ros.vision.region import Region
@@ -54,11 +54,11 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
     if asked is not None:
         default |= {name: value for name in _OPTION_NAMES if (value := getattr(asked.options, name)) is not None}
     images = (*goal.images, *goal.compressed_images)
-    in_history = pictures_in(history)
+    in_history = images_in(history)
     if in_history > len(images):
-        raise BadRequest(f"history: it has places for {in_history} pictures, and the goal brings {len(images)}")
+        raise BadRequest(f"history: it has places for {in_history} images, and the goal brings {len(images)}")
     if goal.text_only and (len(images) > in_history or goal.cameras):
-        raise BadRequest("text_only: the goal brings pictures or names cameras, and asks to answer without; choose one")
+        raise BadRequest("text_only: the goal brings images or names cameras, and asks to answer without; choose one")
     not_before = getattr(goal, "not_before", None)
     return AskRequest(
         prompt=goal.prompt if asked is None else asked.prompt,
@@ -72,7 +72,7 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         response_schema=parse_schema(goal.response_schema) or (asked.response_schema if asked else None),
         task=goal.task,
         parser=None if asked is None else asked.parser,
-        pictures=1 if asked is None else asked.pictures,
+        min_images=1 if asked is None else asked.min_images,
         choices=() if asked is None else asked.choices,
         prompt_through=None
         if task is None or not task.uses_camera
@@ -108,7 +108,7 @@ def fill_result(message: Any, result: GoalResult) -> Any:
 
 
 def region_message(region: Region, header: Header) -> RegionMessage:
-    """Convert a region of the picture with that header."""
+    """Convert a region of the image with that header."""
     message = RegionMessage(label=region.label, image_index=region.image_index)
     message.position_error = output_text(region.position_error)
     if region.box is not None:
@@ -187,7 +187,7 @@ def task_message(task: Task) -> TaskMessage:
             for slot in task.slots.values()
         ],
         parser=task.parser,
-        pictures=task.pictures,
+        min_images=task.min_images,
         languages=list(task.languages),
         source=task.source,
     )

@@ -63,25 +63,25 @@ class Settings:
         "NAME/depth_info; the one without a name, image, camera_info, depth and depth_info. A goal that names none "
         "looks through the first.",
     )
-    transport: str = text("raw", "How pictures arrive: `image` or `image/compressed`.", choices=TRANSPORTS)
+    transport: str = text("raw", "How images arrive: `image` or `image/compressed`.", choices=TRANSPORTS)
     fit: str = text("", FIT + " Empty: as the engine's own parameter says.", choices=("", *FITS))
     rotation: int = choice(
         0,
         ROTATIONS,
-        "Degrees clockwise that pictures are turned before the model sees them: 180 for a camera that is mounted "
-        "upside down. Regions come back in pixels of the picture as it was published.",
+        "Degrees clockwise that images are turned before the model sees them: 180 for a camera that is mounted "
+        "upside down. Regions come back in pixels of the image as it was published.",
     )
     tiles: str = text(
         "1x1",
-        "Columns and rows of parts, 9 of each at most, as which the model sees a picture: 2x1 for a very wide one. "
-        "Each part counts as a picture; they overlap by a fifth, and what is found in two of them becomes one region.",
+        "Columns and rows of parts, 9 of each at most, as which the model sees an image: 2x1 for a very wide one. "
+        "Each part counts as an image; they overlap by a fifth, and what is found in two of them becomes one region.",
     )
     depth_tolerance: float = number(
-        0.05, 0.0, 10.0, "Greatest difference of the stamps of a picture and its depth picture, seconds.", live=True
+        0.05, 0.0, 10.0, "Greatest difference of the stamps of an image and its depth image, seconds.", live=True
     )
     coordinates: str = text(
         "thousandths",
-        "What coordinates in the model's answers count: thousandths of the picture (Qwen3-VL) or pixels of the picture "
+        "What coordinates in the model's answers count: thousandths of the image (Qwen3-VL) or pixels of the image "
         "that it saw (Qwen2.5-VL).",
         live=True,
         choices=("thousandths", "pixels"),

@@ -1,4 +1,4 @@
-"""The path of one question: collect pictures, prompt the engine, stream its chunks as feedback, parse the answer."""
+"""The path of one question: collect images, prompt the engine, stream its chunks as feedback, parse the answer."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class PartialAnswer:
             reasoning=str(self.reasoning),
             finish_reason=finish_reason,
             json=self.json,
-            headers=tuple(picture.header for picture in self.inputs.pictures),
+            headers=tuple(image.header for image in self.inputs.images),
             regions=self.regions,
             certainty=self.certainty,
             notes=tuple(dict.fromkeys(self.notes)),
@@ -188,7 +188,7 @@ class Pipeline:
             problem = error
         if answer.withheld and answer.text:
             self._show(job, answer, Chunk(Stage.DECODE, str(answer.text), "", answer.completion_tokens), True)
-        self._display.answered(request.prompt, str(answer.text), inputs.pictures, answer.regions)
+        self._display.answered(request.prompt, str(answer.text), inputs.images, answer.regions)
         if problem is not None:
             raise problem
 
@@ -279,7 +279,7 @@ class Pipeline:
                     answer.json = self._validated(job, text, request.response_schema or {})
             elif request.response_schema is not None:
                 answer.json = self._validated(job, text, request.response_schema)
-            elif answer.inputs.pictures and mentions_regions(text):
+            elif answer.inputs.images and mentions_regions(text):
                 with suppress(GroundingError):  # none were asked for
                     answer.regions = regions_of(text, answer.inputs, scale, report, job.cancellation)
         except ValueError as error:
@@ -318,7 +318,7 @@ class Pipeline:
                     full = now - last_full_text >= self._settings().full_text_interval
                     last_full_text = now if full else last_full_text
                     self._take_chunk(job, answer, item, full)
-                    self._display.writing(job.request.prompt, answer.text, answer.inputs.pictures)
+                    self._display.writing(job.request.prompt, answer.text, answer.inputs.images)
                     if item.finish_reason is None:
                         return
                 job.inbox.put(item)
@@ -328,8 +328,8 @@ class Pipeline:
         call = chain.submit(engine_request, description, deliver)
         with job.cancellation.calling(call.cancel):
             give_up = time.monotonic() + DEPTH_PATIENCE
-            for picture in answer.inputs.pictures:  # while the engine works: a later depth picture is of another moment
-                picture.fetch_depth(self._settings().depth_tolerance, give_up, job.cancellation)
+            for image in answer.inputs.images:  # while the engine works: a later depth image is of another moment
+                image.fetch_depth(self._settings().depth_tolerance, give_up, job.cancellation)
             self._wait_for_end(job, answer, call)
 
     def _wait_for_end(self, job: Job, answer: PartialAnswer, call: Call) -> None:

@@ -1,4 +1,4 @@
-"""Reads the regions of an answer: in pixels of the original pictures, and in metres."""
+"""Reads the regions of an answer: in pixels of the original images, and in metres."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from qwen3vl_ros.vision.depth import NO_DEPTH, locate
 from qwen3vl_ros.vision.grounding import parse_regions
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vision.tiles import merged
-from qwen3vl_ros.vlm.images import InputImages, Picture
+from qwen3vl_ros.vlm.images import InputImage, InputImages
 
 _REGION_MARKS = re.compile(r"bbox_?[23]d|point_?2d|polygon|<box>|<quad>|<\|box_start\||<points?\b", re.IGNORECASE)
 """Marks a region in an answer to a question without a task."""
 
 
-def camera_view(picture: Picture) -> CameraView | None:
-    """The camera of the picture as the model sees it; None while its calibration is not known, and of parts.
+def camera_view(image: InputImage) -> CameraView | None:
+    """The camera of the image as the model sees it; None while its calibration is not known, and of parts.
 
     Raises :class:`CalibrationError` for a camera_info that says nothing about it.
     """
-    info = None if picture.camera is None else picture.camera.calibration()
-    if info is None or len(picture.fits) > 1:
+    info = None if image.camera is None else image.camera.calibration()
+    if info is None or len(image.fits) > 1:
         return None
-    lens, (fit,) = lens_of(info, "colour").scaled_to(*picture.size, "colour"), picture.fits
+    lens, (fit,) = lens_of(info, "colour").scaled_to(*image.size, "colour"), image.fits
     cx, cy = fit.to_fitted(lens.cx, lens.cy)
-    # Where one focal length to the right of the middle and one below it are seen: a turned picture has them swapped.
+    # Where one focal length to the right of the middle and one below it are seen: a turned image has them swapped.
     (right, down), (across, below) = (
         fit.to_fitted(lens.cx + lens.fx, lens.cy),
         fit.to_fitted(lens.cx, lens.cy + lens.fy),
@@ -47,7 +47,7 @@ def mentions_regions(text: str) -> bool:
 def regions_of(
     text: str, inputs: InputImages, scale: Scale, report: Callable[[str], None], cancel: Cancel
 ) -> tuple[Region, ...]:
-    """Parse the regions of ``text``, and measure the position of each where its picture has depth.
+    """Parse the regions of ``text``, and measure the position of each where its image has depth.
 
     Measuring takes milliseconds for each region, of which a model that repeats itself writes hundreds: none is
     measured once ``cancel`` is set.
@@ -62,35 +62,35 @@ def regions_of(
     Raises:
         GroundingError: It has no region that can be used.
     """
-    grounding = parse_regions(text, [fit for picture in inputs.own for fit in picture.fits], scale)
+    grounding = parse_regions(text, [fit for image in inputs.own for fit in image.fits], scale)
     for sentence in grounding.skipped:
         report(f"a region of the answer is left out: {sentence}")
     regions: list[Region] = []
     first = 0
-    for index, picture in enumerate(inputs.own, inputs.subject):
-        parts = range(first, first + len(picture.fits))
+    for index, image in enumerate(inputs.own, inputs.subject):
+        parts = range(first, first + len(image.fits))
         first = parts.stop
         own = [replace(r, image_index=r.image_index - parts[0]) for r in grounding.regions if r.image_index in parts]
-        regions += (_measured(replace(r, image_index=index), picture, cancel) for r in _whole(own, picture))
+        regions += (_measured(replace(r, image_index=index), image, cancel) for r in _whole(own, image))
     return tuple(regions)
 
 
-def _whole(regions: Sequence[Region], picture: Picture) -> Sequence[Region]:
-    return regions if len(picture.fits) == 1 else merged(regions, picture.fits)
+def _whole(regions: Sequence[Region], image: InputImage) -> Sequence[Region]:
+    return regions if len(image.fits) == 1 else merged(regions, image.fits)
 
 
-def _measured(region: Region, picture: Picture, cancel: Cancel) -> Region:
-    if region.position is not None or picture.camera is None:
+def _measured(region: Region, image: InputImage, cancel: Cancel) -> Region:
+    if region.position is not None or image.camera is None:
         return region  # the model itself said where; or it cannot be known
-    depth = picture.depth
+    depth = image.depth
     if depth.image is None or depth.depth_info is None or depth.colour_info is None:
         return replace(region, position_error=f"{NO_DEPTH}{depth.missing}")
-    if picture.header.frame_id != depth.image.header.frame_id:
+    if image.header.frame_id != depth.image.header.frame_id:
         return replace(
             region,
-            position_error=f"{NO_DEPTH}the depth picture is in frame {depth.image.header.frame_id!r}, the colour "
-            f"picture in {picture.header.frame_id!r}: register depth to colour, as most drivers can",
+            position_error=f"{NO_DEPTH}the depth image is in frame {depth.image.header.frame_id!r}, the colour "
+            f"image in {image.header.frame_id!r}: register depth to colour, as most drivers can",
         )
     if cancel.is_set():
         return replace(region, position_error=f"{NO_DEPTH}the goal ended before it was measured")
-    return locate([region], depth.image, depth.depth_info, depth.colour_info, picture.size)[0]
+    return locate([region], depth.image, depth.depth_info, depth.colour_info, image.size)[0]

@@ -1,4 +1,4 @@
-"""Publishes annotated pictures, markers for RViz, and detections. Draws only while there are subscribers."""
+"""Publishes annotated images, markers for RViz, and detections. Draws only while there are subscribers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from visualization_msgs.msg import Marker, MarkerArray
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.vision.annotate import annotate
 from qwen3vl_ros.vision.region import Region
-from qwen3vl_ros.vlm.images import Picture
+from qwen3vl_ros.vlm.images import InputImage
 
 _PERIOD = 0.2
-"""Least seconds between two pictures of an answer that is being written."""
+"""Least seconds between two images of an answer that is being written."""
 
 _BACKLOG = 10
-"""Complete answers that wait to be drawn, with their pictures; older ones are left out."""
+"""Complete answers that wait to be drawn, with their images; older ones are left out."""
 
 _POINT_SIZE = 0.03
 """Diameter in metres of the marker of a thing whose size is not known."""
@@ -50,29 +50,29 @@ class Display:
 
     @property
     def watched(self) -> bool:
-        """Whether annotated pictures have a subscriber."""
+        """Whether annotated images have a subscriber."""
         return self._annotated.get_subscription_count() > 0
 
-    def writing(self, question: str, text: TextBuffer, pictures: Sequence[Picture]) -> None:
-        """An answer grew. Returns at once; pictures that come too fast are left out."""
-        if not pictures or (now := time.monotonic()) < self._next_check:
+    def writing(self, question: str, text: TextBuffer, images: Sequence[InputImage]) -> None:
+        """An answer grew. Returns at once; images that come too fast are left out."""
+        if not images or (now := time.monotonic()) < self._next_check:
             return
         # Not for each token: a model leaves the caches cold, and then asking the middleware takes 50 microseconds.
         self._next_check = now + _PERIOD
         if self.watched:
-            self._writing = lambda: self._annotate(question, str(text), pictures[:1], ())
+            self._writing = lambda: self._annotate(question, str(text), images[:1], ())
             self._wanted.set()
 
-    def answered(self, question: str, text: str, pictures: Sequence[Picture], regions: Sequence[Region]) -> None:
-        """An answer is complete: everything about it is published, its pictures after what was drawn before."""
-        headers = [picture.header for picture in pictures]
+    def answered(self, question: str, text: str, images: Sequence[InputImage], regions: Sequence[Region]) -> None:
+        """An answer is complete: everything about it is published, its images after what was drawn before."""
+        headers = [image.header for image in images]
         if headers:
             self._markers.publish(markers(regions, headers))
             if self._detections is not None:
                 self._detections.publish(regions, headers)
-        if self.watched and pictures:
+        if self.watched and images:
             self._writing = None  # first: it is not to come after this one
-            self._answered.append(lambda: self._annotate(question, text, pictures, regions))
+            self._answered.append(lambda: self._annotate(question, text, images, regions))
             self._wanted.set()
 
     def close(self) -> None:
@@ -94,14 +94,14 @@ class Display:
     def _try(self, draw: Callable[[], None]) -> None:
         try:
             draw()
-        except Exception as error:  # noqa: BLE001 what is wrong with one picture must not end them all
-            self._log_error(f"an annotated picture could not be drawn ({type(error).__name__}: {error})")
+        except Exception as error:  # noqa: BLE001 what is wrong with one image must not end them all
+            self._log_error(f"an annotated image could not be drawn ({type(error).__name__}: {error})")
 
-    def _annotate(self, question: str, text: str, pictures: Sequence[Picture], regions: Sequence[Region]) -> None:
-        for index, picture in enumerate(pictures):
-            drawn = annotate(picture.pixels, question, text, [r for r in regions if r.image_index == index])
+    def _annotate(self, question: str, text: str, images: Sequence[InputImage], regions: Sequence[Region]) -> None:
+        for index, image in enumerate(images):
+            drawn = annotate(image.pixels, question, text, [r for r in regions if r.image_index == index])
             height, width, _ = drawn.shape
-            message = Image(header=picture.header, height=height, width=width, encoding="rgb8", step=3 * width)
+            message = Image(header=image.header, height=height, width=width, encoding="rgb8", step=3 * width)
             message.data = drawn.tobytes()
             self._annotated.publish(message)
 

@@ -18,7 +18,7 @@ from qwen3vl_ros.engines.llama.engine import LlamaEngine
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +80,7 @@ def test_default_shapes_are_those_of_qwen3_vl_2b() -> None:
 def test_the_engine_answers_with_a_random_model(model: Path) -> None:
     engine = LlamaEngine(str(model), n_ctx=512)
     try:
-        request = Request((Message("user", (PICTURE, "What is it?")),), Options(temperature=0.0, max_tokens=20))
+        request = Request((Message("user", (IMAGE, "What is it?")),), Options(temperature=0.0, max_tokens=20))
         chunks = list(engine.generate(request, Cancel()))
     finally:
         engine.close()

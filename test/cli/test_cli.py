@@ -64,7 +64,7 @@ def test_stdout_has_the_answer_and_nothing_else(scripted: ScriptedVlm) -> None:
     scripted.script = script
     done = run("ask", "What is it?", "--max-tokens", "7", "--temperature", "0", "--seed", "1", "--system", "Be short.")
     assert (done.returncode, done.stdout) == (0, "a red box\n")
-    for part in ("312 tokens in (196 of pictures)", "5 out", "first after 0.25 s", "23.0 tokens/s", "front", "12.000"):
+    for part in ("312 tokens in (196 of images)", "5 out", "first after 0.25 s", "23.0 tokens/s", "front", "12.000"):
         assert part in done.stderr
     request = scripted.goals[0].request
     assert (request.prompt, request.system_prompt) == ("What is it?", "Be short.")
@@ -90,8 +90,8 @@ def test_the_tasks_of_the_running_node_are_listed_with_what_they_take(scripted: 
         TaskSlot(name="which", type="text", description="Which lamp", required=True),
         TaskSlot(name="how", type="text", description="How", default_json='"now"', choices=["now", "soon"]),
     ]
-    lamp = Task(name="lamp", description="Is it on?", main="which", slots=slots, pictures=2)
-    other = Task(name="other", description="Something else.", pictures=1)
+    lamp = Task(name="lamp", description="Is it on?", main="which", slots=slots, images=2)
+    other = Task(name="other", description="Something else.", images=1)
 
     def list_tasks(_request: ListTasks.Request, response: ListTasks.Response) -> ListTasks.Response:
         response.tasks = [lamp, other]
@@ -104,7 +104,7 @@ def test_the_tasks_of_the_running_node_are_listed_with_what_they_take(scripted: 
         scripted.node.destroy_service(service)
     assert not done.stderr
     assert done.stdout.splitlines() == [
-        "lamp: Is it on? Needs 2 pictures.",
+        "lamp: Is it on? Needs 2 images.",
         "    which (text, the prompt, required): Which lamp",
         '    how (text, default "now", one of now, soon): How',
         "other: Something else.",
@@ -195,7 +195,7 @@ def test_json_is_printed_whole_and_indented(scripted: ScriptedVlm, tmp_path: Pat
 
 
 @pytest.mark.ros
-def test_pictures_and_cameras_reach_the_node(scripted: ScriptedVlm, tmp_path: Path) -> None:
+def test_images_and_cameras_reach_the_node(scripted: ScriptedVlm, tmp_path: Path) -> None:
     for name in ("a.png", "b.jpg"):
         PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
     assert run("ask", "Same?", "--image", str(tmp_path / "a.png"), "--image", str(tmp_path / "b.jpg")).returncode == 0

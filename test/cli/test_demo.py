@@ -91,10 +91,10 @@ def test_the_demo_ends_by_itself_with_answers_and_the_annotated_frame(demo: Demo
     assert err.count("tokens in") == 5
     assert "reused" in err, "four questions are about a frame that the model has seen already"
     assert str(tmp_path / "demo.png") in err
-    with PIL.Image.open(tmp_path / "demo.png") as picture:
-        assert picture.width >= 448
-        assert picture.height > 448
-        assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 100
+    with PIL.Image.open(tmp_path / "demo.png") as image:
+        assert image.width >= 448
+        assert image.height > 448
+        assert len(image.convert("RGB").getcolors(1 << 24) or []) > 100
     assert shared_memory_ports(domain) == []
 
 

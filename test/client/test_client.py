@@ -787,10 +787,10 @@ def test_many_threads_ask_at_once_and_each_gets_its_own_answer(vlm: ScriptedVlm,
     assert wrong == []
 
 
-# Pictures.
+# Images.
 
 
-def test_pictures_travel_pixel_by_pixel_and_in_order(vlm: ScriptedVlm, client: VlmClient, tmp_path: Path) -> None:
+def test_images_travel_pixel_by_pixel_and_in_order(vlm: ScriptedVlm, client: VlmClient, tmp_path: Path) -> None:
     colour = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
     PIL.Image.fromarray(colour).save(tmp_path / "a.png")
@@ -817,14 +817,14 @@ def test_pictures_travel_pixel_by_pixel_and_in_order(vlm: ScriptedVlm, client: V
     assert len(vlm.goals[-1].request.compressed_images) == 1
 
 
-def test_a_picture_that_is_none_is_refused_with_its_name(client: VlmClient, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no picture")
-    for picture, sentence in (
+def test_an_image_that_is_none_is_refused_with_its_name(client: VlmClient, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    for image, sentence in (
         (tmp_path / "missing.jpg", "missing.jpg cannot be read"),
-        (tmp_path / "notes.txt", "notes.txt is not a picture"),
+        (tmp_path / "notes.txt", "notes.txt is not an image"),
         (np.zeros((2, 2, 3)), "float64"),
         (np.zeros((2, 2, 4), np.uint8), r"\[2, 2, 4\]"),
         (7, "not int"),
     ):
         with pytest.raises(BadImage, match=sentence):
-            client.send("?", images=[picture])
+            client.send("?", images=[image])

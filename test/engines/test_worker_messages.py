@@ -14,18 +14,18 @@ from hypothesis.extra import numpy as arrays
 from qwen3vl_ros.engines.base import BadRequest, Message, Options, Request
 from qwen3vl_ros.engines.worker import pack, unpack
 
-PICTURES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
+IMAGES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
 
 
-@given(st.text(), st.lists(PICTURES, max_size=3), st.integers(0, 2**63 - 1))
-def test_a_request_arrives_as_it_was_sent(prompt: str, pictures: list[np.ndarray], seed: int) -> None:
-    sent = Request((Message("user", (*pictures, prompt)),), Options(seed=seed), {"type": "object"})
+@given(st.text(), st.lists(IMAGES, max_size=3), st.integers(0, 2**63 - 1))
+def test_a_request_arrives_as_it_was_sent(prompt: str, images: list[np.ndarray], seed: int) -> None:
+    sent = Request((Message("user", (*images, prompt)),), Options(seed=seed), {"type": "object"})
     received = unpack(*pack(sent))
     assert received.options == sent.options
     assert received.response_schema == sent.response_schema
     *arrived, text = received.messages[0].content
     assert text == prompt
-    assert all(np.array_equal(a, b) for a, b in zip(arrived, pictures, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(arrived, images, strict=True))
 
 
 def test_packing_leaves_no_descriptor_and_no_shared_memory_behind() -> None:

@@ -434,7 +434,7 @@ def test_the_page_is_told_of_node_cameras_and_tasks(http: httpx.Client) -> None:
         "cameras": [{"name": "front", "topic": "/front/image", "rate": 30.0, "age": 0.02, "problem": ""}],
     }  # fmt: skip
     (task,) = http.get("/api/tasks").json()
-    assert (task["name"], task["main"], task["slots"], task["pictures"]) == ("locate", "what", [], 1)
+    assert (task["name"], task["main"], task["slots"], task["min_images"]) == ("locate", "what", [], 1)
 
 
 def test_a_frame_is_a_jpeg_that_says_when_it_was_taken(http: httpx.Client) -> None:

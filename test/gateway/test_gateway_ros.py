@@ -25,7 +25,7 @@ from sensor_msgs.msg import CompressedImage
 
 import third_party
 from gateway_server import data_url, events, image_file, question
-from ros_client import SENSOR_DATA, RosClient, picture
+from ros_client import SENSOR_DATA, RosClient, noise_image
 from vlm_process import VlmProcess
 from web_process import PATIENCE, WebProcess, wait_ready, wait_status
 
@@ -285,7 +285,7 @@ class Publisher:
         self, ros: RosClient, topic: str, stamp: Callable[[], Time] | None = None, size: tuple[int, int] = (96, 64)
     ) -> None:
         self._ros = ros
-        self._message = picture(*size)
+        self._message = noise_image(*size)
         self._stamp = stamp or (lambda: moment(ros))
         self._publisher = ros.node.create_publisher(type(self._message), topic, SENSOR_DATA)
         self._timer = ros.node.create_timer(0.1, self._publish)

@@ -111,7 +111,7 @@ def test_the_built_in_camera_has_the_topics_of_the_world_and_of_the_bridge(share
         assert f'"{camera.topic[1:]}"' in (share / "launch" / "vlm.launch.py").read_text()
 
 
-def test_the_dds_profile_has_room_for_pictures_and_keeps_other_hosts(share: Path) -> None:
+def test_the_dds_profile_has_room_for_images_and_keeps_other_hosts(share: Path) -> None:
     profile = ElementTree.parse(share / "config" / "fastdds.xml")
     name = "{http://www.eprosima.com}"
     transports = {t.findtext(f"{name}type"): t for t in profile.iter(f"{name}transport_descriptor")}

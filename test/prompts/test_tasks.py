@@ -108,11 +108,11 @@ def test_a_task_speaks_english_and_chinese_or_neither(task: Task) -> None:
         assert not re.search(r"[{}]{2}|\{%|  |\bNone\b|\bnone\b", text)
 
 
-@pytest.mark.parametrize("name", sorted(set(TASKS) - {"compare"}))  # whose two pictures alone are too many
-def test_a_question_fits_the_npus_320_tokens_beside_its_picture(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"compare"}))  # whose two images alone are too many
+def test_a_question_fits_the_npus_320_tokens_beside_its_image(name: str) -> None:
     for question in wordings(TASKS[name]):
-        picture, template = (448 // 32) ** 2, 10
-        assert picture + template + most_tokens(question.system_prompt + question.prompt) <= 320
+        image, template = (448 // 32) ** 2, 10
+        assert image + template + most_tokens(question.system_prompt + question.prompt) <= 320
 
 
 @each_task("json", "regions", "regions_3d")
@@ -177,8 +177,8 @@ def test_yes_or_no_is_plain_text_whose_first_token_answers() -> None:
     assert (question.parser, question.response_schema, question.options.temperature) == ("text", None, 0.0)
 
 
-def test_comparing_needs_two_pictures() -> None:
-    assert {name for name, task in TASKS.items() if task.ask("", task.example_slots).pictures != 1} == {"compare"}
+def test_comparing_needs_two_images() -> None:
+    assert {name for name, task in TASKS.items() if task.ask("", task.example_slots).min_images != 1} == {"compare"}
 
 
 def test_labels_become_the_only_answers() -> None:
@@ -456,7 +456,7 @@ TEXT = {"type": "text", "description": "d"}
         ({"parser": "regions"}, "example.answer", "bbox_2d or point_2d"),
         ({"parser": "text", "schema": None, "example": {"answer": 3}}, "example.answer", "not 3"),
         ({"example": {"answer": {"fern": True, "ivy": "no"}}}, "example.answer", "ivy"),
-        ({"pictures": 0}, "pictures", "minimum"),
+        ({"min_images": 0}, "min_images", "minimum"),
     ],
 )
 def test_a_mistake_in_a_file_is_a_sentence_with_file_task_and_key(
@@ -543,7 +543,7 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.dictionaries(st.sampled_from([*plants({}), "main", "pictures"]), VALUES, min_size=1, max_size=3))
+@given(st.dictionaries(st.sampled_from([*plants({}), "main", "min_images"]), VALUES, min_size=1, max_size=3))
 def test_any_file_loads_or_is_refused_in_sentences(
     tmp_path_factory: pytest.TempPathFactory, changed: dict[str, Any]
 ) -> None:

@@ -70,8 +70,8 @@ class Viewer:
             self._executor.spin_once(timeout_sec=1.0)
         return True
 
-    def next_picture(self, topic: str = "/camera/image_raw") -> np.ndarray:
-        """A picture that is drawn after now: [height, width, 3] uint8."""
+    def next_image(self, topic: str = "/camera/image_raw") -> np.ndarray:
+        """An image that is drawn after now: [height, width, 3] uint8."""
         messages, now = self.received[topic], self.node.get_clock().now().nanoseconds
         self.wait_for(lambda: bool(messages) and Time.from_msg(messages[-1].header.stamp).nanoseconds > now)
         return pixels(messages[-1])
@@ -115,9 +115,9 @@ def pixels(message: Image) -> np.ndarray:
     return np.frombuffer(message.data, dtype).reshape(message.height, message.width, channels)
 
 
-def redness(picture: np.ndarray) -> np.ndarray:
+def redness(image: np.ndarray) -> np.ndarray:
     """Columns of the pixels that are red."""
-    red, green, blue = np.moveaxis(picture.astype(int), 2, 0)
+    red, green, blue = np.moveaxis(image.astype(int), 2, 0)
     return np.nonzero((red > 100) & (green < 60) & (blue < 60))[1]
 
 
@@ -125,7 +125,7 @@ def seconds(stamp: Any) -> float:
     return stamp.sec + stamp.nanosec * 1e-9
 
 
-def test_picture_depth_and_calibration_of_one_moment_share_stamp_and_frame(viewer: Viewer) -> None:
+def test_image_depth_and_calibration_of_one_moment_share_stamp_and_frame(viewer: Viewer) -> None:
     viewer.start()
     images = viewer.subscribe(Image, "/camera/image_raw")
     depths = viewer.subscribe(Image, "/camera/depth/image_raw")
@@ -146,12 +146,12 @@ def test_picture_depth_and_calibration_of_one_moment_share_stamp_and_frame(viewe
     assert np.isinf(pixels(depths[-1])[0]).all() and 0.1 < pixels(depths[-1]).min() < 1.0
 
 
-def test_a_moved_object_is_in_the_next_pictures(viewer: Viewer) -> None:
+def test_a_moved_object_is_in_the_next_images(viewer: Viewer) -> None:
     viewer.start()
     viewer.subscribe(Image, "/camera/image_raw")
-    assert np.median(redness(viewer.next_picture())) < 200  # on the left
+    assert np.median(redness(viewer.next_image())) < 200  # on the left
     assert viewer.move("red_box", 1.2, -0.5, 0.84).success
-    assert np.median(redness(viewer.next_picture())) > 300
+    assert np.median(redness(viewer.next_image())) > 300
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ def test_what_cannot_be_moved_is_answered_with_a_sentence(
 def test_a_motion_can_be_started_and_stopped_while_the_camera_runs(viewer: Viewer) -> None:
     viewer.start()
     viewer.subscribe(Image, "/camera/image_raw")
-    home = viewer.next_picture()
-    assert (viewer.next_picture() == home).all()
+    home = viewer.next_image()
+    assert (viewer.next_image() == home).all()
 
     def set_motion(script: str) -> Any:
         parameter = Parameter("motion", value=script).to_parameter_msg()
@@ -179,14 +179,14 @@ def test_a_motion_can_be_started_and_stopped_while_the_camera_runs(viewer: Viewe
         return viewer.call(SetParameters, "/camera/set_parameters", request).results[0]
 
     assert set_motion("red_box circle radius=0.1 period=1.7").successful
-    assert (viewer.next_picture() != viewer.next_picture()).any()
+    assert (viewer.next_image() != viewer.next_image()).any()
     refused = set_motion("table spin period=1")
     assert not refused.successful and "static" in refused.reason
     assert set_motion("").successful
-    assert (viewer.next_picture() == home).all()
+    assert (viewer.next_image() == home).all()
 
 
-def test_simulated_time_starts_at_zero_and_never_lies_behind_a_picture(viewer: Viewer) -> None:
+def test_simulated_time_starts_at_zero_and_never_lies_behind_an_image(viewer: Viewer) -> None:
     viewer.start(publish_clock="true")
     clock = viewer.subscribe(Clock, "/clock")
     images = viewer.subscribe(Image, "/camera/image_raw")

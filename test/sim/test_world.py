@@ -63,14 +63,14 @@ def test_objects_can_be_told_apart_by_colour_and_by_shape(world_file: Path, scen
 
 
 def test_every_object_is_plainly_visible_in_its_colour(scene: Scene) -> None:
-    picture = scene.colour()
-    assert picture.shape == (448, 448, 3) and picture.dtype == np.uint8 and picture.flags.c_contiguous
+    image = scene.colour()
+    assert image.shape == (448, 448, 3) and image.dtype == np.uint8 and image.flags.c_contiguous
     wanted = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0)}
     for name in scene.objects:
         pixels = seen(scene, name)
         assert pixels.sum() > 2000, name
         assert not (pixels[0].any() or pixels[-1].any() or pixels[:, 0].any() or pixels[:, -1].any()), name
-        mean = picture[pixels].mean(axis=0)
+        mean = image[pixels].mean(axis=0)
         strong = mean > 0.6 * mean.max()
         assert tuple(strong.astype(int)) == wanted[name.split("_")[0]], (name, mean)
 

@@ -185,12 +185,12 @@ class Credulous(Broken):
     """Believes that every request is as it should be."""
 
     caught_by = (
-        "test_array_that_is_no_picture_is_refused[float32]",
-        "test_array_that_is_no_picture_is_refused[no rows]",
+        "test_array_that_is_no_image_is_refused[float32]",
+        "test_array_that_is_no_image_is_refused[no rows]",
         "test_conversation_without_messages_is_refused",
-        "test_missing_picture_is_refused_where_one_is_needed",
+        "test_missing_image_is_refused_where_one_is_needed",
         "test_prompt_that_does_not_fit_is_refused_with_both_numbers",
-        "test_more_pictures_than_it_takes_are_refused",
+        "test_more_images_than_it_takes_are_refused",
     )
 
     def describe(self) -> Description:
@@ -200,7 +200,7 @@ class Credulous(Broken):
         return [part for message in request.messages for part in message.content if not isinstance(part, str)]
 
 
-class PaintsOverPictures(Broken):
+class PaintsOverImages(Broken):
     caught_by = ("test_answer_comes_in_pieces",)
 
     def _images(self, request: Request) -> list[Any]:
@@ -211,7 +211,7 @@ class PaintsOverPictures(Broken):
 
 
 class ReadsMemoryInOrder(Broken):
-    caught_by = ("test_scattered_picture_is_refused_or_read_in_order",)
+    caught_by = ("test_scattered_image_is_refused_or_read_in_order",)
 
     def _images(self, request: Request) -> list[Any]:
         images = super()._images(request)

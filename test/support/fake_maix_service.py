@@ -52,7 +52,7 @@ class Question:
 
     body: dict[str, Any]
     text: str = ""
-    picture: PIL.Image.Image | None = None
+    image: PIL.Image.Image | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -308,7 +308,7 @@ class FakeMaixService:
 
 
 def _read_content(content: str | list[dict[str, Any]], question: Question) -> None:
-    """The last text, and the picture if it can be read: nobody is told when it cannot."""
+    """The last text, and the image if it can be read: nobody is told when it cannot."""
     if isinstance(content, str):
         question.text = content
         return
@@ -319,8 +319,8 @@ def _read_content(content: str | list[dict[str, Any]], question: Question) -> No
             head, _, data = part["image_url"].partition(",")
             assert head == "data:image/jpeg;base64"
             with suppress(OSError):
-                question.picture = PIL.Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
-                question.picture.load()
+                question.image = PIL.Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+                question.image.load()
 
 
 def _chunk(connection: socket.socket, data: bytes) -> None:

@@ -154,8 +154,8 @@ class RosClient(RosNode):
         return str(self.call(GetState, "/vlm/get_state", GetState.Request()).current_state.label)
 
 
-def picture(width: int = 96, height: int = 64, encoding: str = "rgb8", seed: int = 0) -> Image:
-    """A picture of noise, 3 bytes a pixel."""
+def noise_image(width: int = 96, height: int = 64, encoding: str = "rgb8", seed: int = 0) -> Image:
+    """An image of noise, 3 bytes a pixel."""
     pixels = np.random.default_rng(seed).integers(0, 255, width * height * 3, dtype=np.uint8)
     image = Image(height=height, width=width, encoding=encoding, step=width * 3)
     image.data = pixels.tobytes()

@@ -43,7 +43,7 @@ class TinyModel:
 
 
 def make(folder: Path, *, max_pixels: int = 300 * 32 * 32) -> TinyModel:
-    """Make one in ``folder``. ``max_pixels`` is the picture size that its metadata allows."""
+    """Make one in ``folder``. ``max_pixels`` is the image size that its metadata allows."""
     tokenizer = _tokenizer()
     hf_dir = folder / "hf"
     tokenizer.save_pretrained(hf_dir)

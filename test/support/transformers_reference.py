@@ -25,12 +25,12 @@ def user(*content: str | Image) -> Message:
     return Message("user", content)
 
 
-def picture(width: int, height: int, seed: int = 0) -> Image:
+def noise_image(width: int, height: int, seed: int = 0) -> Image:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def fitted(width: int, height: int, seed: int) -> Image:
-    return fit_image(picture(width, height, seed), ImageInput(32, 40))[0]
+    return fit_image(noise_image(width, height, seed), ImageInput(32, 40))[0]
 
 
 def text_of(chunks: list[Chunk]) -> str:
@@ -48,8 +48,8 @@ class Reference:
         """After :meth:`answer`: the probability of every token to be the first of the answer."""
 
     def answer(self, messages: tuple[Message, ...], n: int) -> tuple[list[int], list[int], float]:
-        """(tokens of the prompt without those of pictures; the ``n`` likeliest after it; the least lead of one)."""
-        pictures = [part for m in messages for part in m.content if not isinstance(part, str)]
+        """(tokens of the prompt without those of images; the ``n`` likeliest after it; the least lead of one)."""
+        images = [part for m in messages for part in m.content if not isinstance(part, str)]
         conversation = [
             {
                 "role": m.role,
@@ -61,8 +61,8 @@ class Reference:
         ]
         prompt = self.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
         inputs: dict[str, Any] = {}
-        if pictures:
-            inputs = dict(self.images(images=pictures, do_resize=False, return_tensors="pt"))
+        if images:
+            inputs = dict(self.images(images=images, do_resize=False, return_tensors="pt"))
             for grid in inputs["image_grid_thw"]:
                 prompt = prompt.replace("<|image_pad|>", "<|here|>" * (int(grid.prod()) // 4), 1)
         inputs |= self.tokenizer(prompt.replace("<|here|>", "<|image_pad|>"), return_tensors="pt")

@@ -1,4 +1,4 @@
-"""The annotated picture shows the whole picture, the question and the answer, whatever their sizes and scripts."""
+"""The annotated image shows the whole image, the question and the answer, whatever their sizes and scripts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from qwen3vl_ros.vision import annotate as annotate_module
 from qwen3vl_ros.vision.annotate import _ANSWER, _BAR, _QUESTION, _font, _font_file, _wrapped, annotate
 from qwen3vl_ros.vision.region import Region
 
-settings.register_profile("pictures", max_examples=50, deadline=None)  # a loaded machine is no failure
-settings.load_profile("pictures")
+settings.register_profile("images", max_examples=50, deadline=None)  # a loaded machine is no failure
+settings.load_profile("images")
 
 QUESTION = "What colour is the box on the left?"
 ANSWER = "The box on the left is red."
@@ -28,15 +28,15 @@ def rows_with(colour: tuple[int, int, int], bar: NDArray) -> NDArray:
 
 
 @pytest.mark.parametrize("size", [(640, 480), (641, 333), (1920, 1080), (4000, 20), (640, 1)])
-def test_the_bar_is_below_the_picture_and_covers_none_of_it(size: tuple[int, int]) -> None:
-    picture = noise(*size)
-    before = picture.copy()
-    annotated = annotate(picture, QUESTION, ANSWER)
-    assert np.array_equal(picture, before)
+def test_the_bar_is_below_the_image_and_covers_none_of_it(size: tuple[int, int]) -> None:
+    image = noise(*size)
+    before = image.copy()
+    annotated = annotate(image, QUESTION, ANSWER)
+    assert np.array_equal(image, before)
     assert annotated.dtype == np.uint8
     assert annotated.flags.c_contiguous
     assert annotated.shape[1] == size[0]
-    assert np.array_equal(annotated[: size[1]], picture)
+    assert np.array_equal(annotated[: size[1]], image)
     assert (annotated[size[1]] == _BAR).all()
 
 
@@ -44,13 +44,13 @@ def test_the_bar_is_below_the_picture_and_covers_none_of_it(size: tuple[int, int
     ("size", "factor"),
     [((1, 1), 640), ((10, 10), 64), ((224, 224), 2), ((320, 240), 2), ((5, 3000), 1), ((600, 400), 1)],
 )
-def test_small_pictures_are_enlarged_by_a_whole_factor_and_centred(size: tuple[int, int], factor: int) -> None:
-    picture = noise(*size)
-    annotated = annotate(picture, QUESTION, ANSWER)
+def test_small_images_are_enlarged_by_a_whole_factor_and_centred(size: tuple[int, int], factor: int) -> None:
+    image = noise(*size)
+    annotated = annotate(image, QUESTION, ANSWER)
     assert annotated.shape[1] == 640
     left = (640 - factor * size[0]) // 2
     shown = annotated[: factor * size[1], left : left + factor * size[0]]
-    assert np.array_equal(shown, picture.repeat(factor, axis=0).repeat(factor, axis=1))
+    assert np.array_equal(shown, image.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
 @pytest.mark.parametrize("width", [640, 1920])
@@ -62,14 +62,14 @@ def test_the_question_stands_above_a_larger_answer(width: int) -> None:
 
 
 def test_every_word_of_both_shows() -> None:
-    picture = noise(640, 10)
-    words = [annotate(picture, q, a).tobytes() for q in ("red?", "rod?") for a in ("yes", "yet")]
+    image = noise(640, 10)
+    words = [annotate(image, q, a).tobytes() for q in ("red?", "rod?") for a in ("yes", "yet")]
     assert len(set(words)) == 4
 
 
-def test_without_any_text_the_picture_is_still_there() -> None:
-    picture = noise(640, 10)
-    assert np.array_equal(annotate(picture, "", " \n")[:10], picture)
+def test_without_any_text_the_image_is_still_there() -> None:
+    image = noise(640, 10)
+    assert np.array_equal(annotate(image, "", " \n")[:10], image)
 
 
 @given(question=st.text(max_size=400), answer=st.text(max_size=2000))
@@ -170,7 +170,7 @@ def test_a_box_is_drawn_where_the_thing_is_at_any_size(size: tuple[int, int]) ->
 
 def test_names_points_outlines_and_distances_are_drawn() -> None:
     plain = np.full((480, 640, 3), 128, np.uint8)
-    pictures = [
+    images = [
         annotate(plain, QUESTION, ANSWER, [region])[:480].tobytes()
         for region in (
             Region("", point=(300, 200)),
@@ -179,8 +179,8 @@ def test_names_points_outlines_and_distances_are_drawn() -> None:
             Region("tip", polygon=((100, 100), (200, 100), (150, 200))),
         )
     ]
-    assert len(set(pictures)) == 4
-    assert plain.tobytes() not in pictures
+    assert len(set(images)) == 4
+    assert plain.tobytes() not in images
 
 
 @given(
@@ -189,7 +189,7 @@ def test_names_points_outlines_and_distances_are_drawn() -> None:
     size=st.tuples(st.integers(1, 700), st.integers(1, 500)),
 )
 @settings(max_examples=40, deadline=None)
-def test_no_region_however_strange_spoils_the_picture(
+def test_no_region_however_strange_spoils_the_image(
     box: tuple[float, float, float, float], label: str, size: tuple[int, int]
 ) -> None:
     left, top, right, bottom = min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])

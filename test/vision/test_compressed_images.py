@@ -18,28 +18,28 @@ from sensor_msgs.msg import CompressedImage
 from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.vision.compressed import decode
 
-settings.register_profile("pictures", max_examples=50, deadline=None)  # a loaded machine is no failure
-settings.load_profile("pictures")
+settings.register_profile("images", max_examples=50, deadline=None)  # a loaded machine is no failure
+settings.load_profile("images")
 
 
 def message(data: bytes, format: str = "jpeg") -> CompressedImage:
     return CompressedImage(format=format, data=array.array("B", data))
 
 
-def save(picture: PIL.Image.Image, format: str, **options: object) -> bytes:
+def save(image: PIL.Image.Image, format: str, **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, format, **options)
+    image.save(file, format, **options)
     return file.getvalue()
 
 
 def smooth(width: int, height: int) -> NDArray[np.uint8]:
-    """A picture whose three colours differ in each corner and that JPEG keeps within a few grey levels."""
+    """An image whose three colours differ in each corner and that JPEG keeps within a few grey levels."""
     y, x = np.mgrid[0:height, 0:width]
     red, green = 255 * x / max(width - 1, 1), 255 * y / max(height - 1, 1)
     return np.stack([red, green, (red + green) / 4], axis=2).astype(np.uint8)
 
 
-def random_picture(seed: int, width: int, height: int) -> NDArray[np.uint8]:
+def random_image(seed: int, width: int, height: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -57,9 +57,9 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 @given(width=st.integers(1, 20), height=st.integers(1, 20), seed=st.integers(0, 2**32 - 1))
 def test_every_pixel_of_a_png_comes_back(width: int, height: int, seed: int) -> None:
-    picture = random_picture(seed, width, height)
-    rgb = decode(message(save(PIL.Image.fromarray(picture), "PNG"), "png"))
-    assert np.array_equal(rgb, picture)
+    image = random_image(seed, width, height)
+    rgb = decode(message(save(PIL.Image.fromarray(image), "PNG"), "png"))
+    assert np.array_equal(rgb, image)
     assert rgb.dtype == np.uint8
     assert rgb.flags.c_contiguous
 
@@ -67,24 +67,24 @@ def test_every_pixel_of_a_png_comes_back(width: int, height: int, seed: int) -> 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (33, 17)])
 def test_a_jpeg_comes_back_with_its_colours_where_they_were(size: tuple[int, int], options: dict) -> None:
-    picture = smooth(*size)
-    rgb = decode(message(save(PIL.Image.fromarray(picture), "JPEG", quality=95, **options)))
-    assert rgb.shape == picture.shape
-    assert np.abs(rgb.astype(int) - picture).mean() < 4
+    image = smooth(*size)
+    rgb = decode(message(save(PIL.Image.fromarray(image), "JPEG", quality=95, **options)))
+    assert rgb.shape == image.shape
+    assert np.abs(rgb.astype(int) - image).mean() < 4
 
 
 @pytest.mark.parametrize(
     "format", ["jpeg", "png", "rgb8; jpeg compressed bgr8", "bgr8; png compressed", "", "jpg", "image/png", "nonsense"]
 )
 def test_the_bytes_say_what_it_is_whatever_the_format_field_says(format: str) -> None:
-    picture = smooth(32, 24)
-    assert np.array_equal(decode(message(save(PIL.Image.fromarray(picture), "PNG"), format)), picture)
-    rgb = decode(message(save(PIL.Image.fromarray(picture), "JPEG", quality=95), format))
-    assert np.abs(rgb.astype(int) - picture).mean() < 4
+    image = smooth(32, 24)
+    assert np.array_equal(decode(message(save(PIL.Image.fromarray(image), "PNG"), format)), image)
+    rgb = decode(message(save(PIL.Image.fromarray(image), "JPEG", quality=95), format))
+    assert np.abs(rgb.astype(int) - image).mean() < 4
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_grey_pictures_become_rgb(kind: str) -> None:
+def test_grey_images_become_rgb(kind: str) -> None:
     grey = smooth(24, 16)[..., 0]
     rgb = decode(message(save(PIL.Image.fromarray(grey), kind)))
     assert rgb.shape == (16, 24, 3)
@@ -93,9 +93,9 @@ def test_grey_pictures_become_rgb(kind: str) -> None:
 
 
 def test_palettes_and_single_bits_become_rgb() -> None:
-    picture = np.zeros((4, 4, 3), np.uint8)
-    picture[:2], picture[2:, 2:] = (200, 30, 60), (1, 2, 3)
-    assert np.array_equal(decode(message(save(PIL.Image.fromarray(picture).quantize(8), "PNG"))), picture)
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:2], image[2:, 2:] = (200, 30, 60), (1, 2, 3)
+    assert np.array_equal(decode(message(save(PIL.Image.fromarray(image).quantize(8), "PNG"))), image)
     bits = PIL.Image.fromarray(np.eye(5, dtype=bool))
     assert np.array_equal(decode(message(save(bits, "PNG")))[..., 1], 255 * np.eye(5, dtype=np.uint8))
 
@@ -125,7 +125,7 @@ def test_a_transparent_palette_colour_and_16_bit_alpha_are_blended_too() -> None
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int) -> None:
     upright = smooth(32, 16)
-    # how a camera that is held this way stores the picture: the inverse of what the EXIF standard says to do
+    # how a camera that is held this way stores the image: the inverse of what the EXIF standard says to do
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -145,25 +145,25 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 
 
 def test_cmyk_jpegs_become_rgb() -> None:
-    picture = smooth(32, 24)
-    data = save(PIL.Image.fromarray(picture).convert("CMYK"), "JPEG", quality=95)
-    assert np.abs(decode(message(data)).astype(int) - picture).mean() < 6
+    image = smooth(32, 24)
+    data = save(PIL.Image.fromarray(image).convert("CMYK"), "JPEG", quality=95)
+    assert np.abs(decode(message(data)).astype(int) - image).mean() < 6
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @given(share=st.floats(0.0, 0.999))
 def test_a_file_cut_off_anywhere_is_refused(kind: str, share: float) -> None:
-    data = save(PIL.Image.fromarray(random_picture(2, 40, 30)), kind)
+    data = save(PIL.Image.fromarray(random_image(2, 40, 30)), kind)
     with pytest.raises(BadImage):
         decode(message(data[: int(share * len(data))]))
 
 
 def test_a_jpeg_cut_off_after_its_thumbnail_is_refused() -> None:
     thumbnail = save(PIL.Image.fromarray(smooth(16, 16)), "JPEG")
-    picture = save(PIL.Image.fromarray(smooth(64, 48)), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + thumbnail)
-    assert decode(message(picture)).shape == (48, 64, 3)
+    image = save(PIL.Image.fromarray(smooth(64, 48)), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + thumbnail)
+    assert decode(message(image)).shape == (48, 64, 3)
     with pytest.raises(BadImage, match=r"64x48 pixels, is cut off"):
-        decode(message(picture[:-20]))
+        decode(message(image[:-20]))
 
 
 def test_padding_after_a_jpeg_does_no_harm() -> None:
@@ -172,14 +172,14 @@ def test_padding_after_a_jpeg_does_no_harm() -> None:
 
 
 def test_a_png_with_a_flipped_bit_is_refused() -> None:
-    data = bytearray(save(PIL.Image.fromarray(random_picture(3, 40, 30)), "PNG"))
+    data = bytearray(save(PIL.Image.fromarray(random_image(3, 40, 30)), "PNG"))
     data[len(data) // 2] ^= 1
     with pytest.raises(BadImage, match="40x30 pixels, is cut off or broken"):
         decode(message(bytes(data)))
 
 
 @pytest.mark.parametrize(("width", "height"), [(20000, 10000), (100_000_001, 1), (2**31 - 1, 2**31 - 1)])
-def test_a_huge_picture_is_refused_before_it_is_decoded(width: int, height: int) -> None:
+def test_a_huge_image_is_refused_before_it_is_decoded(width: int, height: int) -> None:
     with pytest.raises(BadImage, match=r"pixels, more than the \d+ that are accepted|exceeds limit of \d+ pixels"):
         decode(message(png(width, height, 2, 8, b"")))
 
@@ -201,7 +201,7 @@ def test_anything_else_is_refused_with_its_first_bytes(data: bytes) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @given(damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=5))
 @settings(max_examples=200)
-def test_damaged_files_give_a_picture_or_badimage(kind: str, damage: list[tuple[int, int]]) -> None:
+def test_damaged_files_give_an_image_or_badimage(kind: str, damage: list[tuple[int, int]]) -> None:
     data = bytearray(save(PIL.Image.fromarray(smooth(24, 16)), kind))
     for position, value in damage:
         data[position % len(data)] = value

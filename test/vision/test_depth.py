@@ -28,7 +28,7 @@ from qwen3vl_ros.sim.sdf import read_world
 from qwen3vl_ros.vision.depth import locate
 from qwen3vl_ros.vision.region import Box, Region
 
-few_pictures = settings(max_examples=20, deadline=None, derandomize=True)  # a loaded machine is no failure
+few_images = settings(max_examples=20, deadline=None, derandomize=True)  # a loaded machine is no failure
 
 DISTORTIONS = {
     "plumb_bob": (-0.28, 0.07, 0.001, -0.0008, 0.0),
@@ -135,7 +135,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     """What a camera sees of shapes. ``z`` [height, width] and which shape it is [height, width]."""
 
     z: NDArray
@@ -147,11 +147,11 @@ class Picture:
         return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
 
 
-def look(camera: Camera, shapes: Sequence[Shape], colour_from_camera: NDArray | None = None) -> Picture:
+def look(camera: Camera, shapes: Sequence[Shape], colour_from_camera: NDArray | None = None) -> Image:
     pose = np.eye(4) if colour_from_camera is None else colour_from_camera
     hits = np.stack([shape(pose[:3, 3], camera.rays() @ pose[:3, :3].T) for shape in shapes])
     nearest = hits.min(axis=0)
-    return Picture(np.where(np.isfinite(nearest), nearest, np.nan), hits.argmin(axis=0))
+    return Image(np.where(np.isfinite(nearest), nearest, np.nan), hits.argmin(axis=0))
 
 
 def message(
@@ -170,7 +170,7 @@ def message(
 
 
 def locate_one(region: Region, z: NDArray | ImageMessage, camera: Camera, **changes: Any) -> Region:
-    """``region`` located with depth of the camera that the picture is from, but for ``changes`` of the arguments."""
+    """``region`` located with depth of the camera that the image is from, but for ``changes`` of the arguments."""
     depth = z if isinstance(z, ImageMessage) else message(z)
     arguments = {"depth_info": camera.info(), "colour_info": camera.info()} | changes
     (located,) = locate([region], depth, **arguments)
@@ -196,7 +196,7 @@ places = st.tuples(st.floats(-0.05, 0.05), st.floats(-0.05, 0.05))
 # --- Geometry
 
 
-@few_pictures
+@few_images
 @given(cameras, tables, places, st.floats(0.05, 0.1))
 def test_a_ball_on_a_table_has_its_centre_where_it_is_and_its_diameter_as_extent(
     camera: Camera, table: Table, place: tuple[float, float], radius: float
@@ -208,7 +208,7 @@ def test_a_ball_on_a_table_has_its_centre_where_it_is_and_its_diameter_as_extent
     assert located.extent == pytest.approx([2 * radius] * 3, abs=0.015)
 
 
-@few_pictures
+@few_images
 @given(cameras, tables, places, st.tuples(*[st.floats(0.06, 0.18)] * 3), st.floats(-3, 3))
 def test_a_box_on_a_table_however_long_has_its_centre_where_it_is(
     camera: Camera, table: Table, place: tuple[float, float], size: tuple[float, float, float], yaw: float
@@ -220,7 +220,7 @@ def test_a_box_on_a_table_however_long_has_its_centre_where_it_is(
     assert located.extent == pytest.approx(np.abs(pose[:3, :3]) @ size, abs=0.025)
 
 
-@few_pictures
+@few_images
 @given(cameras, st.floats(0.6, 1.5), st.floats(0.05, 0.12), st.floats(-0.15, 0.15))
 def test_a_ball_in_the_air_is_as_deep_as_it_is_wide(camera: Camera, away: float, radius: float, aside: float) -> None:
     centre = np.array([aside * away, 0.0, away])
@@ -228,7 +228,7 @@ def test_a_ball_in_the_air_is_as_deep_as_it_is_wide(camera: Camera, away: float,
     assert millimetres_off(locate_one(Region("ball", box=seen.box_of(1)), seen.z, camera), centre) < 15
 
 
-@few_pictures
+@few_images
 @given(tables, places, st.floats(-0.3, 0.3), st.floats(0.03, 0.12), st.floats(-0.15, 0.15))
 def test_depth_from_another_place_with_other_pixels_says_the_same(
     table: Table, place: tuple[float, float], yaw: float, baseline: float, turn: float
@@ -243,7 +243,7 @@ def test_depth_from_another_place_with_other_pixels_says_the_same(
     assert millimetres_off(located, pose[:3, 3]) < 20
 
 
-def test_aligned_depth_may_have_another_size_than_the_picture() -> None:
+def test_aligned_depth_may_have_another_size_than_the_image() -> None:
     colour, depth, table = Camera(), Camera(120, 100, 105.0, (58.0, 51.0)), Table(0.8, 0.9)
     centre = table.pose(0.02, 0.03, 0.09)[:3, 3]
     shapes = [table.top(), ball(centre, 0.09)]
@@ -253,7 +253,7 @@ def test_aligned_depth_may_have_another_size_than_the_picture() -> None:
 
 
 @pytest.mark.parametrize("model", DISTORTIONS)
-def test_a_point_of_a_distorted_picture_is_the_surface_that_it_shows(model: str) -> None:
+def test_a_point_of_a_distorted_image_is_the_surface_that_it_shows(model: str) -> None:
     """Known points, projected with distortion, come back; depth once through the same lens, once through another."""
     colour = Camera(model=model, d=DISTORTIONS[model])
     wall_normal, through = np.array([0.35, -0.25, 1.0]), np.array([0.0, 0.0, 1.4])
@@ -274,7 +274,7 @@ def test_a_point_of_a_distorted_picture_is_the_surface_that_it_shows(model: str)
 
 
 @pytest.mark.parametrize("model", DISTORTIONS)
-def test_a_ball_near_the_corner_of_a_distorted_picture_is_where_it_is(model: str) -> None:
+def test_a_ball_near_the_corner_of_a_distorted_image_is_where_it_is(model: str) -> None:
     camera, table = Camera(model=model, d=DISTORTIONS[model]), Table(0.9, 0.9)
     centre = table.pose(-0.12, 0.25, 0.06)[:3, 3]
     seen = look(camera, [table.top(), ball(centre, 0.06)])
@@ -305,7 +305,7 @@ class Clutter:
     def centre(self) -> NDArray:
         return self.table.pose(0.0, 0.0, self.radius)[:3, 3]
 
-    def look(self, *others: Shape) -> Picture:
+    def look(self, *others: Shape) -> Image:
         return look(self.camera, [self.table.top(), ball(self.centre, self.radius), *others])
 
 
@@ -377,7 +377,7 @@ def test_a_polygon_says_which_pixels_are_the_thing() -> None:
 # --- Messages
 
 
-@few_pictures
+@few_images
 @given(tables, places)
 def test_millimetres_and_metres_say_the_same_but_for_rounding(table: Table, place: tuple[float, float]) -> None:
     camera = Camera()
@@ -387,7 +387,7 @@ def test_millimetres_and_metres_say_the_same_but_for_rounding(table: Table, plac
     assert millimetres_off(millimetres, np.array(metres.position)) < 3
 
 
-@few_pictures
+@few_images
 @given(tables, places, st.integers(0, 1000))
 def test_holes_and_noise_change_little(table: Table, place: tuple[float, float], seed: int) -> None:
     camera, random = Camera(), np.random.default_rng(seed)
@@ -438,7 +438,7 @@ def test_a_calibration_of_another_size_counts_where_the_aspect_ratio_is_the_same
     assert locate_one(scaled, z, camera, colour_size=size).position == pytest.approx(right.position)
     wrong = locate_one(scaled, z, camera, colour_size=(size[0], size[1] + 9))
     assert wrong.position is None
-    assert "colour picture" in wrong.position_error and "another aspect ratio" in wrong.position_error
+    assert "colour image" in wrong.position_error and "another aspect ratio" in wrong.position_error
     unsaid = locate_one(scaled, z, camera, colour_size=size, depth_info=with_info(width=0, height=0))
     assert unsaid.position == pytest.approx(right.position)
     # Half as many pixels of depth, published with the calibration of all.
@@ -471,13 +471,13 @@ def with_info(**fields: Any) -> CameraInfo:
         (BOX, a_wall() * np.inf, {}, "no valid depth anywhere"),
         (BOX, a_wall((slice(50, 110), slice(61, 120))), {}, "hardly any valid depth"),
         (replace(BOX, box=(60.0, 50.0, 63.0, 53.0)), a_wall(), {}, "only 9 pixels"),
-        (replace(BOX, box=(300.0, 50.0, 400.0, 90.0)), a_wall(), {}, "outside of the colour picture"),
+        (replace(BOX, box=(300.0, 50.0, 400.0, 90.0)), a_wall(), {}, "outside of the colour image"),
         (replace(BOX, box=(90.0, 50.0, 60.0, 90.0)), a_wall(), {}, "no area"),
         (replace(BOX, box=(float("nan"), 50.0, 60.0, 90.0)), a_wall(), {}, "no area"),
         (Region("nothing"), a_wall(), {}, "neither a box nor a point"),
         (Region("p", point=(90.0, 80.0)), a_wall((slice(75, 85), slice(85, 95))), {}, "around the point (90, 80)"),
-        (Region("p", point=(-50.0, 80.0)), a_wall(), {}, "outside of the colour picture"),
-        (Region("p", point=(float("inf"), 80.0)), a_wall(), {}, "not in the picture"),
+        (Region("p", point=(-50.0, 80.0)), a_wall(), {}, "outside of the colour image"),
+        (Region("p", point=(float("inf"), 80.0)), a_wall(), {}, "not in the image"),
         (BOX, a_wall(), {"depth_info": CameraInfo()}, "the depth camera has no camera_info"),
         (BOX, a_wall(), {"colour_info": CameraInfo()}, "the colour camera has no camera_info"),
         (BOX, a_wall(), {"colour_info": with_info(k=[float("nan")] * 9)}, "focal lengths nan"),
@@ -491,7 +491,7 @@ def with_info(**fields: Any) -> CameraInfo:
             BOX,
             a_wall()[:, :40],
             {"depth_info": Camera(40, 160, 190.0, (-60.0, 83.0)).info()},
-            "outside of what the depth picture shows",
+            "outside of what the depth image shows",
         ),
     ],
 )
@@ -541,7 +541,7 @@ def masks(scene: Scene) -> dict[str, NDArray]:
 
 
 def fully_in_view(scene: Scene) -> dict[str, Box]:
-    """The boxes of the objects that neither the picture's edge nor another object hides a part of."""
+    """The boxes of the objects that neither the image's edge nor another object hides a part of."""
     together, poses = masks(scene), {name: scene.pose(name) for name in scene.objects}
     boxes = {}
     for name in scene.objects:

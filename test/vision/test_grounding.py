@@ -1,4 +1,4 @@
-"""What a model points at in the picture that it saw becomes regions in pixels of the original, or a reason why not."""
+"""What a model points at in the image that it saw becomes regions in pixels of the original, or a reason why not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ settings.register_profile("grounding", max_examples=100, deadline=None)  # a loa
 settings.load_profile("grounding")
 
 SQUARE = plan_fit(1000, 1000, ImageInput(size=(500, 500), fit="fill"))
-"""Of a picture whose pixels are thousandths, so that coordinates stay as they are written."""
+"""Of an image whose pixels are thousandths, so that coordinates stay as they are written."""
 
 MODES: tuple[FitMode, ...] = ("contain", "cover", "fill")
 sides = st.integers(1, 5000)
@@ -33,7 +33,7 @@ fits = st.builds(plan_fit, sides, sides, aspect_kept | fixed_sizes, rotations)
 
 
 def regions(text: str) -> list[Region]:
-    """All that ``text`` points at in one picture; nothing may be left out."""
+    """All that ``text`` points at in one image; nothing may be left out."""
     grounding = parse_regions(text, [SQUARE])
     assert grounding.skipped == ()
     return list(grounding.regions)
@@ -178,7 +178,7 @@ def test_a_box_in_space_is_a_position_and_an_extent_in_metres() -> None:
     ]
 
 
-def test_a_box_in_space_is_turned_back_with_the_picture() -> None:
+def test_a_box_in_space_is_turned_back_with_the_image() -> None:
     text = '{"bbox_3d": [0.1, 0.2, 2, 0.3, 0.4, 0.5, 0, 0, 0], "label": "chair"}'
     expected = {0: (0.1, 0.2, 2), 90: (0.2, -0.1, 2), 180: (-0.1, -0.2, 2), 270: (-0.2, 0.1, 2)}
     for rotation, position in expected.items():
@@ -271,7 +271,7 @@ def test_an_answer_that_says_there_is_nothing_has_no_regions(text: str) -> None:
         ('[{"bbox_2d": [500, 300, 1800, 900]}]', "another scale"),
         ('[{"point_2d": [-300, 500]}]', "another scale"),
         ('[{"bbox_2d": [0.25, 0.1, 0.5, 0.9]}]', "fractions of 1"),
-        ('[{"bbox_2d": [1001, 10, 1040, 20]}]', "nothing inside the picture"),
+        ('[{"bbox_2d": [1001, 10, 1040, 20]}]', "nothing inside the image"),
         ('[{"bbox_3d": [0, 0, -1, 1, 1, 1, 0, 0, 0]}]', "behind the camera"),
         ('[{"bbox_3d": [0, 0, 1, 1, -1, 1, 0, 0, 0]}]', "negative size"),
         ('[{"bbox_3d": [0, 0, 1, 1, 1]}]', "no space"),
@@ -289,12 +289,12 @@ def test_what_cannot_be_used_is_said_beside_what_can() -> None:
     assert grounding.skipped == ("'b' has a bbox_2d that is no box: '[5, 6], \"label\": \"b\"}]'",)
 
 
-def test_no_pictures_is_the_callers_mistake() -> None:
-    with pytest.raises(ValueError, match="fit of each picture"):
+def test_no_images_is_the_callers_mistake() -> None:
+    with pytest.raises(ValueError, match="fit of each image"):
         parse_regions("[]", [])
 
 
-# ---- which picture ----
+# ---- which image ----
 
 PAIR = (SQUARE, plan_fit(200, 100, ImageInput(size=(500, 500), fit="fill")))
 
@@ -310,39 +310,39 @@ PAIR = (SQUARE, plan_fit(200, 100, ImageInput(size=(500, 500), fit="fill")))
         '{"image_1": [{"bbox_2d": [0, 0, 500, 500]}], "Image 2": {"bbox_2d": [0, 0, 500, 500]}}',
     ],
 )
-def test_a_region_is_in_the_picture_that_it_names(text: str) -> None:
+def test_a_region_is_in_the_image_that_it_names(text: str) -> None:
     grounding = parse_regions(text, PAIR)
     assert grounding == Grounding((Region("", 0, (0, 0, 500, 500)), Region("", 1, (0, 0, 100, 50))))
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     ['"image": 0', '"image": 3', '"image": 1.5', '"image": "cup.jpg"', '"label": "image 1"', '"image_index": 2',
      '"image_index": -1'],
 )  # fmt: skip
-def test_a_region_in_no_picture_that_there_is_is_left_out_rather_than_put_into_another(picture: str) -> None:
-    text = f'[{{"image": 1, "bbox_2d": [1, 2, 3, 4]}}, {{{picture}, "bbox_2d": [5, 6, 7, 8]}}]'
+def test_a_region_in_no_image_that_there_is_is_left_out_rather_than_put_into_another(image: str) -> None:
+    text = f'[{{"image": 1, "bbox_2d": [1, 2, 3, 4]}}, {{{image}, "bbox_2d": [5, 6, 7, 8]}}]'
     grounding = parse_regions(text, PAIR)
     assert [region.box for region in grounding.regions] == [(1, 2, 3, 4)]
     assert len(grounding.skipped) == 1
-    assert "picture" in grounding.skipped[0]
+    assert "image" in grounding.skipped[0]
 
 
-@pytest.mark.parametrize("picture", ['"image": 1', '"image": 0', '"image_index": 1', '"image": "cup.jpg"'])
-def test_of_one_picture_it_is_that_one(picture: str) -> None:
-    assert boxes(f'[{{"bbox_2d": [1, 2, 3, 4], {picture}}}]') == [("", 1, 2, 3, 4)]
+@pytest.mark.parametrize("image", ['"image": 1', '"image": 0', '"image_index": 1', '"image": "cup.jpg"'])
+def test_of_one_image_it_is_that_one(image: str) -> None:
+    assert boxes(f'[{{"bbox_2d": [1, 2, 3, 4], {image}}}]') == [("", 1, 2, 3, 4)]
 
 
-def test_the_second_of_one_picture_is_none() -> None:
-    with pytest.raises(GroundingError, match="picture 2"):
+def test_the_second_of_one_image_is_none() -> None:
+    with pytest.raises(GroundingError, match="image 2"):
         parse_regions('[{"bbox_2d": [1, 2, 3, 4], "image": 2}]', [SQUARE])
 
 
-# ---- where in the picture ----
+# ---- where in the image ----
 
 
 def written(fit: Fit, scale: str, x: float, y: float) -> tuple[float, float]:
-    """The point (x, y) of the original as a model writes it that sees the fitted picture."""
+    """The point (x, y) of the original as a model writes it that sees the fitted image."""
     x, y = fit.to_fitted(x, y)
     return (x, y) if scale == "pixels" else (x * 1000 / fit.fitted_size[0], y * 1000 / fit.fitted_size[1])
 
@@ -372,7 +372,7 @@ def test_what_was_pointed_at_comes_back_within_a_pixel(fit: Fit, scale: Any, pla
 
 @given(fit=fits, corners=st.tuples(*[st.integers(0, 1000)] * 4))
 @settings(max_examples=200)
-def test_whole_thousandths_are_where_they_are_in_the_fitted_picture(fit: Fit, corners: Sequence[int]) -> None:
+def test_whole_thousandths_are_where_they_are_in_the_fitted_image(fit: Fit, corners: Sequence[int]) -> None:
     (left, right), (top, bottom) = sorted(corners[::2]), sorted(corners[1::2])
     assume(right - left > 1 and bottom - top > 1)
     width, height = fit.fitted_size
@@ -395,7 +395,7 @@ def test_whole_thousandths_are_where_they_are_in_the_fitted_picture(fit: Fit, co
 
 @given(fit=fits, scale=scales, rows=st.lists(st.lists(st.floats() | st.integers(-100, 1100), max_size=9), max_size=4))
 @settings(max_examples=200)
-def test_regions_are_always_inside_their_picture(fit: Fit, scale: Any, rows: list[list[float]]) -> None:
+def test_regions_are_always_inside_their_image(fit: Fit, scale: Any, rows: list[list[float]]) -> None:
     keys = ("bbox_2d", "point_2d", "polygon", "bbox_3d", "points")
     try:
         grounding = parse_regions(json.dumps([{key: row} for row in rows for key in keys]), [fit], scale)
@@ -423,11 +423,11 @@ def check_inside(grounding: Grounding, fits: Sequence[Fit]) -> None:
         region.label.encode()
 
 
-LETTERBOX = plan_fit(1920, 1080, ImageInput(size=(448, 448), fit="contain"))  # the picture is from 218.75 to 781.25
+LETTERBOX = plan_fit(1920, 1080, ImageInput(size=(448, 448), fit="contain"))  # the image is from 218.75 to 781.25
 CROPPED = plan_fit(1920, 1080, ImageInput(size=(448, 448), fit="cover"))  # of which 420 to 1500 is seen
 
 
-def test_a_box_over_a_black_bar_ends_with_the_picture() -> None:
+def test_a_box_over_a_black_bar_ends_with_the_image() -> None:
     [region] = parse_regions('{"bbox_2d": [250, 0, 500, 500]}', [LETTERBOX]).regions
     assert region.box == pytest.approx((480, 0, 960, 540))
 
@@ -440,17 +440,17 @@ def test_a_box_over_the_edge_of_what_was_seen_ends_there() -> None:
 @pytest.mark.parametrize("shape", ['"bbox_2d": [0, 0, 999, 218]', '"point_2d": [500, 100]',
                                    '"polygon": [[0, 0], [999, 0], [500, 210]]'])  # fmt: skip
 def test_what_is_on_a_black_bar_is_left_out(shape: str) -> None:
-    with pytest.raises(GroundingError, match="inside the picture"):
+    with pytest.raises(GroundingError, match="inside the image"):
         parse_regions(f"[{{{shape}}}]", [LETTERBOX])
 
 
-def test_a_point_just_beside_the_picture_is_on_its_edge() -> None:
+def test_a_point_just_beside_the_image_is_on_its_edge() -> None:
     [region] = parse_regions('{"point_2d": [1003, 215]}', [LETTERBOX]).regions
     assert region.point == (1920, 0)
 
 
-def test_a_polygon_is_cut_where_its_edges_leave_the_picture() -> None:
-    # Moving the corner above the picture onto its edge would tilt the sides.
+def test_a_polygon_is_cut_where_its_edges_leave_the_image() -> None:
+    # Moving the corner above the image onto its edge would tilt the sides.
     [region] = parse_regions('{"polygon": [[500, 0], [600, 437.5], [400, 437.5]]}', [LETTERBOX]).regions
     assert sorted(region.polygon) == [
         pytest.approx(point) for point in [(768, 420), (864, 0), (1056, 0), (1152, 420)]
@@ -462,7 +462,7 @@ def test_a_box_without_width_is_one_unit_wide() -> None:
     assert boxes('{"bbox_2d": [1000, 0, 1000, 0]}') == [("", 999.5, 0, 1000, 0.5)]
 
 
-def test_pixels_are_those_of_the_fitted_picture() -> None:
+def test_pixels_are_those_of_the_fitted_image() -> None:
     [region] = parse_regions('{"bbox_2d": [224, 161, 448, 350]}', [LETTERBOX], "pixels").regions
     assert region.box == pytest.approx((960, 270, 1920, 1080))
 
@@ -555,7 +555,7 @@ PIECES = [
 
 @given(text=st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join), count=st.integers(1, 3))
 @settings(max_examples=200)
-def test_any_text_is_regions_inside_their_pictures_or_the_documented_error(text: str, count: int) -> None:
+def test_any_text_is_regions_inside_their_images_or_the_documented_error(text: str, count: int) -> None:
     fits = [LETTERBOX, CROPPED, SQUARE][:count]
     try:
         grounding = parse_regions(text, fits)

@@ -24,8 +24,8 @@ from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.vision import encodings
 from qwen3vl_ros.vision.encodings import ENCODINGS, MAX_PIXELS, to_message, to_rgb
 
-settings.register_profile("pictures", max_examples=50, deadline=None)  # a loaded machine is no failure
-settings.load_profile("pictures")
+settings.register_profile("images", max_examples=50, deadline=None)  # a loaded machine is no failure
+settings.load_profile("images")
 
 FOUND_CV_BRIDGE = encodings._cv_bridge
 
@@ -81,7 +81,7 @@ def planar_message(encoding: str, luma: NDArray, chroma: NDArray, padding: int =
     )
 
 
-def assert_picture(rgb: NDArray, width: int, height: int) -> None:
+def assert_image(rgb: NDArray, width: int, height: int) -> None:
     assert rgb.shape == (height, width, 3)
     assert rgb.dtype == np.uint8
     assert rgb.flags.c_contiguous
@@ -122,7 +122,7 @@ def test_every_pixel_of_colour_and_grey_images_is_right(
     dtype = "u2" if "16" in encoding else "u1"
     samples = random_samples(seed, dtype, *shape, len(order))
     rgb = to_rgb(message(encoding, samples, **layout))
-    assert_picture(rgb, shape[1], shape[0])
+    assert_image(rgb, shape[1], shape[0])
     for y in range(shape[0]):
         for x in range(shape[1]):
             wanted = [int(samples[y, x, order.find(c) if c in order else 0]) for c in "rgb"]
@@ -140,7 +140,7 @@ def test_float_colours_from_0_to_1_become_0_to_255(
     if samples.shape[2] == 4:
         samples[..., 3] = 1000.0  # alpha has no say
     rgb = to_rgb(message(encoding, samples, **layout))
-    assert_picture(rgb, shape[1], shape[0])
+    assert_image(rgb, shape[1], shape[0])
     assert np.abs(rgb - samples[..., 2::-1] * 255.0).max() <= 0.5001
 
 
@@ -180,7 +180,7 @@ def test_every_pixel_of_packed_yuv_is_right(
 ) -> None:
     pair = random_samples(seed, "u1", height, pairs, 4)
     rgb = to_rgb(message(encoding, pair.reshape(height, 2 * pairs, 2), padding=padding))
-    assert_picture(rgb, 2 * pairs, height)
+    assert_image(rgb, 2 * pairs, height)
     first_luma = order.index("Y")
     assert_yuv(
         rgb,
@@ -198,7 +198,7 @@ def test_every_pixel_of_nv12_and_nv21_is_right(encoding: str, columns: int, rows
     luma = random_samples(seed, "u1", 2 * rows, 2 * columns)
     chroma = random_samples(seed + 1, "u1", rows, columns, 2)
     rgb = to_rgb(planar_message(encoding, luma, chroma.reshape(rows, -1), padding))
-    assert_picture(rgb, 2 * columns, 2 * rows)
+    assert_image(rgb, 2 * columns, 2 * rows)
     u, v = (0, 1) if encoding == "nv12" else (1, 0)
     assert_yuv(rgb, lambda x, y: (luma[y, x], chroma[y // 2, x // 2, u], chroma[y // 2, x // 2, v]))
 
@@ -208,7 +208,7 @@ def test_every_pixel_of_nv24_is_right(shape: tuple[int, int], seed: int, padding
     luma = random_samples(seed, "u1", *shape)
     chroma = random_samples(seed + 1, "u1", *shape, 2)
     rgb = to_rgb(planar_message("nv24", luma, chroma.reshape(shape[0], -1), padding))
-    assert_picture(rgb, shape[1], shape[0])
+    assert_image(rgb, shape[1], shape[0])
     assert_yuv(rgb, lambda x, y: (luma[y, x], *chroma[y, x]))
 
 
@@ -250,7 +250,7 @@ def test_every_pixel_of_bayer_images_is_right(
 ) -> None:
     mosaic = random_samples(seed, f"u{bits // 8}", height, width, 1)
     rgb = to_rgb(message(f"bayer_{pattern}{bits}", mosaic, **layout))
-    assert_picture(rgb, width, height)
+    assert_image(rgb, width, height)
     wanted = demosaic(mosaic[..., 0], pattern)
     assert np.abs(rgb - (wanted / 257 if bits == 16 else wanted)).max() <= 1.0
 
@@ -291,7 +291,7 @@ def test_integer_measurements_become_a_grey_ramp(
     samples[0, 0] = 7
     samples[-1, -1] = 0 if samples.size > 1 else 7
     rgb = to_rgb(message(encoding, samples, **layout))
-    assert_picture(rgb, shape[1], shape[0])
+    assert_image(rgb, shape[1], shape[0])
     values = [float(value) for value in samples.ravel()]
     wanted = ramp(values, [value > 0 or encoding != "16UC1" for value in values])
     assert (rgb == rgb[..., :1]).all()
@@ -366,9 +366,9 @@ def test_an_unknown_encoding_is_refused_by_its_name_with_those_that_are_accepted
         ({"encoding": "64FC1", "data": np.array([1e308, -1e308] * 12).tobytes(), "step": 48}, "too far apart"),
     ],
 )
-def test_numbers_that_describe_no_picture_are_refused_with_the_numbers(fields: dict, words: str) -> None:
+def test_numbers_that_describe_no_image_are_refused_with_the_numbers(fields: dict, words: str) -> None:
     good = {"encoding": "rgb8", "width": 6, "height": 4, "step": 18, "data": bytes(72)}
-    assert_picture(to_rgb(ImageMessage(**good)), 6, 4)
+    assert_image(to_rgb(ImageMessage(**good)), 6, 4)
     with pytest.raises(BadImage) as error:
         to_rgb(ImageMessage(**{**good, **fields}))
     assert words in str(error.value)
@@ -383,7 +383,7 @@ def test_numbers_that_describe_no_picture_are_refused_with_the_numbers(fields: d
     data=st.binary(max_size=1200),
 )
 @settings(max_examples=500)
-def test_any_message_gives_a_picture_of_its_size_or_badimage(
+def test_any_message_gives_an_image_of_its_size_or_badimage(
     encoding: str, width: int, height: int, step: int, bigendian: int, data: bytes
 ) -> None:
     msg = ImageMessage(encoding=encoding, width=width, height=height, step=step, is_bigendian=bigendian, data=data)
@@ -391,14 +391,14 @@ def test_any_message_gives_a_picture_of_its_size_or_badimage(
         rgb = to_rgb(msg)
     except BadImage:
         return
-    assert_picture(rgb, width, height)
+    assert_image(rgb, width, height)
 
 
 # ---- memory and messages
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "mono8"])
-def test_changing_the_picture_leaves_the_message_alone(encoding: str) -> None:
+def test_changing_the_image_leaves_the_message_alone(encoding: str) -> None:
     msg = message(encoding, random_samples(3, "u1", 4, 5, 1 if encoding == "mono8" else 3))
     before = bytes(msg.data)
     rgb = to_rgb(msg)
@@ -416,20 +416,20 @@ def test_data_may_be_any_buffer(make: Callable[[bytes], object]) -> None:
 
 
 @given(shape=shapes, seed=seeds)
-def test_a_published_picture_comes_back_the_same(shape: tuple[int, int], seed: int) -> None:
-    picture = random_samples(seed, "u1", *shape, 3)
+def test_a_published_image_comes_back_the_same(shape: tuple[int, int], seed: int) -> None:
+    image = random_samples(seed, "u1", *shape, 3)
     header = Header(frame_id="camera")
     header.stamp.sec = 12
-    msg = to_message(picture, header)
+    msg = to_message(image, header)
     assert (msg.encoding, msg.width, msg.height, msg.step) == ("rgb8", shape[1], shape[0], 3 * shape[1])
     assert msg.header == header
-    assert bytes(msg.data) == picture.tobytes()
-    assert np.array_equal(to_rgb(msg), picture)
+    assert bytes(msg.data) == image.tobytes()
+    assert np.array_equal(to_rgb(msg), image)
 
 
-def test_a_picture_that_is_a_view_is_published_as_it_looks() -> None:
-    picture = random_samples(5, "u1", 6, 8, 3)[::2, ::-1]
-    assert bytes(to_message(picture).data) == picture.tobytes()
+def test_an_image_that_is_a_view_is_published_as_it_looks() -> None:
+    image = random_samples(5, "u1", 6, 8, 3)[::2, ::-1]
+    assert bytes(to_message(image).data) == image.tobytes()
 
 
 # ---- choosing cv_bridge

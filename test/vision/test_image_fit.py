@@ -1,4 +1,4 @@
-"""Fitted pictures suit the engine, look like the original, and their coordinates lead back to it."""
+"""Fitted images suit the engine, look like the original, and their coordinates lead back to it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from qwen3vl_ros.engines.base import FitMode, Image, ImageInput
 from qwen3vl_ros.vision.fit import Fit, fit_image, fitted_size, plan_fit
 
-settings.register_profile("pictures", max_examples=50, deadline=None)  # a loaded machine is no failure
-settings.load_profile("pictures")
+settings.register_profile("images", max_examples=50, deadline=None)  # a loaded machine is no failure
+settings.load_profile("images")
 
 sides = st.integers(1, 20_000)
 multiples = st.sampled_from([14, 28, 32])
@@ -28,7 +28,7 @@ rotations = st.sampled_from([0, 90, 180, 270])
 
 @st.composite
 def fits_of_parts(draw: st.DrawFn) -> Fit:
-    """Of a turned picture, or of a part of one."""
+    """Of a turned image, or of a part of one."""
     width, height, rotation = draw(sides), draw(sides), draw(rotations)
     part = None
     if draw(st.booleans()):
@@ -94,7 +94,7 @@ def test_nothing_is_scaled_up_by_more_than_to_the_next_multiple(
 @given(width=st.integers(160, 4096), height=st.integers(160, 4096))
 @example(width=202, height=183)
 @settings(max_examples=500)
-def test_ordinary_pictures_keep_their_aspect_ratio_within_12_percent_and_most_of_their_pixels(
+def test_ordinary_images_keep_their_aspect_ratio_within_12_percent_and_most_of_their_pixels(
     width: int, height: int
 ) -> None:
     if not 1 / 3 < width / height < 3:
@@ -135,24 +135,24 @@ def test_no_grid_of_tiles_is_better_by_the_documented_measure(
     assert cost(fitted[0] // multiple, fitted[1] // multiple) <= best + 1e-9
 
 
-def test_a_picture_that_suits_is_returned_itself() -> None:
-    picture = np.zeros((480, 640, 3), np.uint8)
-    fitted, fit = fit_image(picture, ImageInput(multiple=32, max_tokens=300))
-    assert fitted is picture
+def test_an_image_that_suits_is_returned_itself() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    fitted, fit = fit_image(image, ImageInput(multiple=32, max_tokens=300))
+    assert fitted is image
     everything = (0.0, 0.0, 640.0, 480.0)
     assert fit == Fit((640, 480), (640, 480), shown=everything, place=everything)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_picture_of_the_encoders_size_is_returned_itself(mode: FitMode) -> None:
-    picture = np.zeros((448, 336, 3), np.uint8)
-    fitted, fit = fit_image(picture, ImageInput(size=(336, 448), fit=mode))
-    assert fitted is picture
+def test_an_image_of_the_encoders_size_is_returned_itself(mode: FitMode) -> None:
+    image = np.zeros((448, 336, 3), np.uint8)
+    fitted, fit = fit_image(image, ImageInput(size=(336, 448), fit=mode))
+    assert fitted is image
     assert fit.shown == fit.place == (0.0, 0.0, 336.0, 448.0)
 
 
 @given(width=st.integers(1, 300), height=st.integers(1, 300), spec=small_specs)
-def test_the_fitted_picture_has_the_size_that_the_fit_says(width: int, height: int, spec: ImageInput) -> None:
+def test_the_fitted_image_has_the_size_that_the_fit_says(width: int, height: int, spec: ImageInput) -> None:
     fitted, fit = fit_image(np.full((height, width, 3), 77, np.uint8), spec)
     assert fit == plan_fit(width, height, spec)
     assert fit.original_size == (width, height)
@@ -194,7 +194,7 @@ def test_a_direction_is_turned_as_the_points_are(fit: Fit, x: float, y: float) -
 
 
 @given(fit=fits)
-def test_what_is_shown_lies_in_the_original_and_its_place_in_the_fitted_picture(fit: Fit) -> None:
+def test_what_is_shown_lies_in_the_original_and_its_place_in_the_fitted_image(fit: Fit) -> None:
     for (left, top, right, bottom), (width, height) in ((fit.shown, fit.original_size), (fit.place, fit.fitted_size)):
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
@@ -202,10 +202,10 @@ def test_what_is_shown_lies_in_the_original_and_its_place_in_the_fitted_picture(
 
 def ramps(width: int, height: int) -> Image:
     """Red grows to the right, green downwards: a pixel's colour says where it is. Blue is 255 everywhere."""
-    picture = np.full((height, width, 3), 255, np.uint8)
-    picture[..., 0] = np.round((np.arange(width) + 0.5) * 255 / width)
-    picture[..., 1] = np.round((np.arange(height) + 0.5) * 255 / height)[:, None]
-    return picture
+    image = np.full((height, width, 3), 255, np.uint8)
+    image[..., 0] = np.round((np.arange(width) + 0.5) * 255 / width)
+    image[..., 1] = np.round((np.arange(height) + 0.5) * 255 / height)[:, None]
+    return image
 
 
 @given(width=small, height=small, spec=small_specs)
@@ -229,7 +229,7 @@ def test_every_fitted_pixel_shows_what_is_there_in_the_original_within_a_pixel(
 
 @given(width=st.integers(2, 90), height=st.integers(2, 90), rotation=rotations, cut=st.booleans(), spec=small_specs)
 @settings(max_examples=300)
-def test_every_pixel_of_a_turned_picture_or_of_a_part_of_it_shows_what_is_there_within_a_pixel(
+def test_every_pixel_of_a_turned_image_or_of_a_part_of_it_shows_what_is_there_within_a_pixel(
     width: int, height: int, rotation: Any, cut: bool, spec: ImageInput
 ) -> None:
     across, down = (width, height) if rotation % 180 == 0 else (height, width)
@@ -248,10 +248,10 @@ def test_every_pixel_of_a_turned_picture_or_of_a_part_of_it_shows_what_is_there_
                 assert abs(int(fitted[y, x, axis]) * size / 255 - there[axis]) <= pixel + size / 255
 
 
-def test_a_picture_is_turned_clockwise() -> None:
-    picture = np.zeros((2, 3, 3), np.uint8)
-    picture[0, 0] = 255
-    turned, fit = fit_image(picture, ImageInput(multiple=1), 90)
+def test_an_image_is_turned_clockwise() -> None:
+    image = np.zeros((2, 3, 3), np.uint8)
+    image[0, 0] = 255
+    turned, fit = fit_image(image, ImageInput(multiple=1), 90)
     assert turned.shape == (3, 2, 3)
     assert turned[0, 1].all() and turned.sum() == 3 * 255
     assert fit.to_original(1.5, 0.5) == pytest.approx((0.5, 0.5))
@@ -292,11 +292,11 @@ def test_cover_shows_the_middle_at_its_true_aspect_ratio(
 
 
 def test_cover_cuts_off_both_ends_alike() -> None:
-    picture = np.zeros((100, 300, 3), np.uint8)
-    picture[:, 100:200] = 255
-    fitted, _ = fit_image(picture, ImageInput(size=(50, 50), fit="cover"))
+    image = np.zeros((100, 300, 3), np.uint8)
+    image[:, 100:200] = 255
+    fitted, _ = fit_image(image, ImageInput(size=(50, 50), fit="cover"))
     assert (fitted[:, 1:-1] > 250).all()
-    fitted, _ = fit_image(picture.transpose(1, 0, 2).copy(), ImageInput(size=(50, 50), fit="cover"))
+    fitted, _ = fit_image(image.transpose(1, 0, 2).copy(), ImageInput(size=(50, 50), fit="cover"))
     assert (fitted[1:-1] > 250).all()
 
 
@@ -312,10 +312,10 @@ def test_a_point_outside_what_is_seen_keeps_its_place(mode: FitMode) -> None:
     assert fit.to_original(224, 224) == pytest.approx((960, 540), abs=0.5)
     if mode == "contain":
         assert fit.place == (0, 98, 448, 350)
-        assert fit.to_original(224, 0) == pytest.approx((960, -420))  # on the upper bar: above the picture
+        assert fit.to_original(224, 0) == pytest.approx((960, -420))  # on the upper bar: above the image
     if mode == "cover":
         assert fit.shown == (420, 0, 1500, 1080)
-        assert fit.to_fitted(0, 540) == pytest.approx((-174.22, 224), abs=0.01)  # cropped: beside the fitted picture
+        assert fit.to_fitted(0, 540) == pytest.approx((-174.22, 224), abs=0.01)  # cropped: beside the fitted image
     if mode == "fill":
         assert fit.to_original(448, 448) == pytest.approx((1920, 1080))
 
@@ -326,10 +326,10 @@ def test_a_point_outside_what_is_seen_keeps_its_place(mode: FitMode) -> None:
 @pytest.mark.parametrize("size", [(1920, 1080), (333, 777), (2000, 500), (111, 79)])
 def test_what_is_seen_at_a_fitted_point_is_there_in_the_original(size: tuple[int, int], spec: ImageInput) -> None:
     width, height = size
-    picture = np.zeros((height, width, 3), np.uint8)
+    image = np.zeros((height, width, 3), np.uint8)
     left, top, right, bottom = width * 2 // 5, height * 2 // 5, width // 2, height * 4 // 7
-    picture[top:bottom, left:right] = 255
-    fitted, fit = fit_image(picture, spec)
+    image[top:bottom, left:right] = 255
+    fitted, fit = fit_image(image, spec)
     # the area and the centre of mass of the white box, in fitted coordinates: pixel (i, j) has its centre at +0.5
     weight = fitted[..., 0] / 255.0
     centre = (
@@ -346,7 +346,7 @@ def test_what_is_seen_at_a_fitted_point_is_there_in_the_original(size: tuple[int
     [ImageInput(32, 300), ImageInput(32, 77), *(ImageInput(size=(448, 448), fit=mode) for mode in MODES)],
     ids=str,
 )
-def test_boxes_in_a_picture_of_32_to_1_do_not_drift(size: tuple[int, int], rotation: Any, spec: ImageInput) -> None:
+def test_boxes_in_an_image_of_32_to_1_do_not_drift(size: tuple[int, int], rotation: Any, spec: ImageInput) -> None:
     fit = plan_fit(*size, spec, rotation)
     left, top, right, bottom = fit.shown
     thousandth = [fit.fitted_size[axis] / 1000 for axis in (0, 1)]

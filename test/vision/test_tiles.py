@@ -1,4 +1,4 @@
-"""A picture in parts: every pixel is in one, and what two parts show is found once, whole."""
+"""An image in parts: every pixel is in one, and what two parts show is found once, whole."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fits_of(width: int, height: int, grid: tuple[int, int], spec: ImageInput, ro
 
 
 @given(width=sides, height=sides, columns=counts, rows=counts)
-def test_parts_are_whole_pixels_that_cover_the_picture(width: int, height: int, columns: int, rows: int) -> None:
+def test_parts_are_whole_pixels_that_cover_the_image(width: int, height: int, columns: int, rows: int) -> None:
     parts = tiles(width, height, columns, rows)
     assert len(parts) == columns * rows
     for left, top, right, bottom in parts:
@@ -110,7 +110,7 @@ def test_a_point_in_what_both_parts_show_is_one() -> None:
     assert len(merged(apart, fits)) == 2
 
 
-def test_of_several_pictures_each_thing_names_its_own() -> None:
+def test_of_several_images_each_thing_names_its_own() -> None:
     item = {"type": "object", "properties": {"bbox_2d": {"type": "array"}, "label": {}}, "required": ["bbox_2d"]}
     schema = {"type": "array", "items": item}
     named = naming_schema(schema, 3)

@@ -20,7 +20,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 import third_party
 from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE
-from ros_client import SENSOR_DATA, RosClient, picture
+from ros_client import SENSOR_DATA, RosClient, noise_image
 from vlm_process import VlmProcess
 
 pytestmark = pytest.mark.ros
@@ -77,7 +77,7 @@ class Camera:
         self._publishers = {
             name: ros.node.create_publisher(kinds[name], f"/{prefix}{name}", SENSOR_DATA) for name in only
         }
-        self._colour = picture(WIDTH, HEIGHT)
+        self._colour = noise_image(WIDTH, HEIGHT)
         depth = np.full((HEIGHT, WIDTH), 2.0, np.float32)
         depth[HEIGHT // 4 : 3 * HEIGHT // 4, WIDTH // 4 : WIDTH // 2] = 1.0
         self._depth = Image(height=HEIGHT, width=WIDTH, encoding="32FC1", step=4 * WIDTH)
@@ -157,9 +157,9 @@ def test_a_question_that_ends_does_not_wait_for_depth(ros: RosClient, reciter: R
         ros.on_executor(lambda: ros.node.destroy_publisher(silent))
 
 
-def test_pictures_in_the_goal_have_boxes_and_no_metres(ros: RosClient, reciter: Reciter) -> None:
+def test_images_in_the_goal_have_boxes_and_no_metres(ros: RosClient, reciter: Reciter) -> None:
     reciter.start('[{"point_2d": [500, 100], "label": "tip"}]')
-    (tip,) = ros.ask("tip", task="point", images=[picture(WIDTH, HEIGHT)]).result().regions
+    (tip,) = ros.ask("tip", task="point", images=[noise_image(WIDTH, HEIGHT)]).result().regions
     assert tip.has_point and not tip.has_position and tip.position_error == ""
     assert tip.point == Point32(x=np.float32(WIDTH / 2), y=pytest.approx(HEIGHT / 10, abs=0.01))
 
@@ -167,9 +167,9 @@ def test_pictures_in_the_goal_have_boxes_and_no_metres(ros: RosClient, reciter: 
 def test_a_question_in_own_words_that_is_answered_with_boxes_has_regions_too(ros: RosClient, reciter: Reciter) -> None:
     reciter.start(CUP)
     prompt = "Where is the cup? As JSON with bbox_2d."
-    assert [region.label for region in ros.ask(prompt, images=[picture()]).result().regions] == ["cup"]
+    assert [region.label for region in ros.ask(prompt, images=[noise_image()]).result().regions] == ["cup"]
     reciter.say('A "bbox_2d" is a box; I see none.')
-    result = ros.ask(prompt, images=[picture()]).result()
+    result = ros.ask(prompt, images=[noise_image()]).result()
     assert (result.error_code, list(result.regions)) == (Code.NONE, [])
 
 
@@ -177,17 +177,17 @@ def test_an_answer_that_points_at_nothing_usable_is_a_bad_response_with_the_raw_
     ros: RosClient, reciter: Reciter
 ) -> None:
     reciter.start("I cannot see any.", constrains=True)
-    result = ros.ask("cup", task="locate", images=[picture()]).result()
+    result = ros.ask("cup", task="locate", images=[noise_image()]).result()
     assert (result.error_code, result.text) == (Code.BAD_RESPONSE, "I cannot see any.")
 
 
-def test_the_annotated_picture_is_published_while_somebody_looks(ros: RosClient, reciter: Reciter) -> None:
+def test_the_annotated_image_is_published_while_somebody_looks(ros: RosClient, reciter: Reciter) -> None:
     reciter.start(CUP)
-    with ros.listen(Image, "/vlm/annotated") as pictures:
-        plain = picture(WIDTH, HEIGHT)
+    with ros.listen(Image, "/vlm/annotated") as annotated:
+        plain = noise_image(WIDTH, HEIGHT)
         plain.header.frame_id = "shown"
         ros.ask("cup", task="locate", images=[plain]).result()
-        drawn = pictures.wait_for(lambda image: image.header.frame_id == "shown")
+        drawn = annotated.wait_for(lambda image: image.header.frame_id == "shown")
     assert drawn.encoding == "rgb8" and drawn.width >= 640 and drawn.height > HEIGHT
 
 
@@ -196,11 +196,11 @@ def test_the_annotated_picture_is_published_while_somebody_looks(ros: RosClient,
 
 def test_a_task_puts_what_the_goal_says_into_its_own_words(ros: RosClient, reciter: Reciter) -> None:
     reciter.start("[]")
-    assert ros.ask("red cup", task="locate", images=[picture()]).result().error_code == Code.NONE
+    assert ros.ask("red cup", task="locate", images=[noise_image()]).result().error_code == Code.NONE
     assert 'description "red cup"' in reciter.heard[0]
     reciter.say('{"label": "open"}')
     slots = json.dumps({"labels": ["open", "shut"]})
-    ros.ask(task="classify", prompt="", slots=slots, images=[picture()]).result()
+    ros.ask(task="classify", prompt="", slots=slots, images=[noise_image()]).result()
     assert "open" in reciter.heard[-1] and "shut" in reciter.heard[-1]
 
 
@@ -211,13 +211,13 @@ def test_a_task_puts_what_the_goal_says_into_its_own_words(ros: RosClient, recit
         ({"task": "classify", "prompt": ""}, "labels"),
         ({"task": "classify", "slots": "{"}, "JSON"),
         ({"slots": '{"what": "cup"}'}, "no task"),
-        ({"task": "compare"}, "2 pictures"),
+        ({"task": "compare"}, "2 images"),
     ],
 )
 def test_a_task_that_makes_no_sense_is_refused_with_the_reason(
     ros: RosClient, vlm: VlmProcess, fields: dict[str, str], words: str
 ) -> None:
-    result = ros.ask(images=[picture()], **({"prompt": "?"} | fields)).result()
+    result = ros.ask(images=[noise_image()], **({"prompt": "?"} | fields)).result()
     assert result.error_code == Code.BAD_REQUEST, result.error_msg
     assert words in result.error_msg
 
@@ -230,7 +230,7 @@ def test_tasks_of_ones_own_are_added_and_mistakes_in_them_are_named(
     own.write_text(json.dumps({"tasks": {"lamp": lamp}}))
     broken.write_text(json.dumps({"tasks": {"lamp": lamp | {"promt": "Is the lamp on?"}}}))
     node = reciter.start("Yes.", task_files=[str(own)])
-    assert ros.ask(task="lamp", prompt="", images=[picture()]).result().text == "Yes."
+    assert ros.ask(task="lamp", prompt="", images=[noise_image()]).result().text == "Yes."
     assert reciter.heard == ["<image>Is the lamp on?"]
     assert ros.lifecycle("deactivate") and ros.lifecycle("cleanup")
     assert ros.set_parameter("task_files", [str(broken)]).successful
@@ -261,7 +261,7 @@ def test_the_node_lists_its_tasks_and_those_of_its_user(ros: RosClient, reciter:
         *("text", False, '"left"'),
         ["left", "right"],
     )
-    assert (listed["compare"].pictures, list(listed["compare"].languages)) == (2, ["en", "zh"])
+    assert (listed["compare"].min_images, list(listed["compare"].languages)) == (2, ["en", "zh"])
     assert ros.lifecycle("deactivate") and ros.lifecycle("cleanup")
     assert not ros.call(ListTasks, "/vlm/list_tasks", ListTasks.Request()).tasks
 
@@ -272,7 +272,9 @@ def test_the_node_lists_its_tasks_and_those_of_its_user(ros: RosClient, reciter:
 def test_yes_no_has_a_probability(ros: RosClient, vlm: VlmProcess) -> None:
     with ros.listen(Answer, "/vlm/answers") as answers:
         for _ in range(100):  # until the subscription is known to the node
-            result = ros.ask("Is the box red?", task="yes_no", images=[picture()], options={"max_tokens": 4}).result()
+            result = ros.ask(
+                "Is the box red?", task="yes_no", images=[noise_image()], options={"max_tokens": 4}
+            ).result()
             if answers.waiting:
                 break
         logged = answers.wait_for(lambda answer: answer.task == "yes_no")
@@ -280,13 +282,13 @@ def test_yes_no_has_a_probability(ros: RosClient, vlm: VlmProcess) -> None:
     assert 0 <= result.probability <= 1 and 0 < result.probability_mass <= 1
     assert list(result.notes) == []
     assert (logged.probability, logged.probability_mass) == (result.probability, result.probability_mass)
-    plain = ros.ask("Is the box red?", images=[picture()], options={"max_tokens": 4}).result()
+    plain = ros.ask("Is the box red?", images=[noise_image()], options={"max_tokens": 4}).result()
     assert (plain.probability, plain.probability_mass, list(plain.notes)) == (-1, -1, [])
 
 
 def test_an_engine_that_tells_no_probability_leaves_a_note(ros: RosClient, reciter: Reciter) -> None:
     reciter.start("Yes")
-    result = ros.ask_service(prompt="Is it?", task="yes_no", images=[picture()])
+    result = ros.ask_service(prompt="Is it?", task="yes_no", images=[noise_image()])
     assert (result.error_code, result.text, result.probability) == (Code.NONE, "Yes", -1)
     (note,) = result.notes
     assert note.startswith("no probability: engine 'reciter'")
@@ -294,7 +296,7 @@ def test_an_engine_that_tells_no_probability_leaves_a_note(ros: RosClient, recit
 
 def test_a_region_that_is_left_out_is_noted(ros: RosClient, reciter: Reciter) -> None:
     reciter.start('[{"bbox_2d": [0, 0, 500, 500], "label": "cup"}, {"bbox_2d": [0, 0, 5000, 500], "label": "far"}]')
-    result = ros.ask("cup", task="locate", images=[picture()]).result()
+    result = ros.ask("cup", task="locate", images=[noise_image()]).result()
     assert [region.label for region in result.regions] == ["cup"]
     (note,) = result.notes
     assert "'far'" in note and "left out" in note
@@ -308,7 +310,7 @@ def test_an_engine_without_grammar_is_asked_for_json_and_asked_again_with_what_w
 ) -> None:
     reciter.start("Ready.")
     reciter.say("It is two", '```json\n{"n": 2}\n```')
-    goal = ros.ask("How many?", images=[picture()], response_schema=SCHEMA)
+    goal = ros.ask("How many?", images=[noise_image()], response_schema=SCHEMA)
     feedback = goal.feedback_until_result()
     result = goal.result()
     assert result.error_code == Code.NONE, result.error_msg
@@ -321,7 +323,7 @@ def test_an_engine_without_grammar_is_asked_for_json_and_asked_again_with_what_w
 
 def test_json_that_stays_wrong_is_a_bad_response_with_the_raw_text(ros: RosClient, reciter: Reciter) -> None:
     reciter.start("Two.")
-    result = ros.ask("How many?", images=[picture()], response_schema=SCHEMA).result()
+    result = ros.ask("How many?", images=[noise_image()], response_schema=SCHEMA).result()
     assert (result.error_code, result.text, result.json) == (Code.BAD_RESPONSE, "Two.", "")
     assert len(reciter.heard) == 2, "asked again once"
 
@@ -329,7 +331,7 @@ def test_json_that_stays_wrong_is_a_bad_response_with_the_raw_text(ros: RosClien
 def test_when_asking_again_fails_the_first_answer_is_the_raw_text(ros: RosClient, reciter: Reciter) -> None:
     reciter.start("Two.")
     reciter.say("Two.", "TOO LONG")
-    result = ros.ask("How many?", images=[picture()], response_schema=SCHEMA).result()
+    result = ros.ask("How many?", images=[noise_image()], response_schema=SCHEMA).result()
     assert (result.error_code, result.text) == (Code.BAD_RESPONSE, "Two.")
     assert "asking again failed" in result.error_msg
 
@@ -364,16 +366,16 @@ def test_a_task_of_boxes_looks_through_several_cameras_and_each_box_names_its_ow
     assert "There are 2 pictures" in reciter.heard[-1]
     assert [(region.label, region.image_index) for region in result.regions] == [("x", 1)]
     assert result.regions[0].position.header.frame_id == "wrist_lens"
-    assert "in which of the 2 pictures" in result.notes[0]
+    assert "in which of the 2 images" in result.notes[0]
 
 
-# --- pictures that are turned, or seen in parts ----------------------------------------------------------------------
+# --- images that are turned, or seen in parts ----------------------------------------------------------------------
 
 
-def test_a_camera_that_is_mounted_upside_down_has_boxes_and_metres_of_its_own_picture(
+def test_a_camera_that_is_mounted_upside_down_has_boxes_and_metres_of_its_own_image(
     ros: RosClient, reciter: Reciter
 ) -> None:
-    turned = '[{"bbox_2d": [500, 250, 750, 750], "label": "cup"}]'  # the cup is left of the middle in the picture
+    turned = '[{"bbox_2d": [500, 250, 750, 750], "label": "cup"}]'  # the cup is left of the middle in the image
     reciter.start(turned, cameras=["front"], camera__front__rotation=180)
     with Camera(ros, "front/"):
         (cup,) = ros.ask("cup", task="locate").result().regions
@@ -382,7 +384,7 @@ def test_a_camera_that_is_mounted_upside_down_has_boxes_and_metres_of_its_own_pi
     assert cup.position.point.x == pytest.approx(-WIDTH / 8 / FOCAL, abs=0.03)
 
 
-def test_a_box_in_space_in_a_turned_picture_is_in_the_cameras_frame_and_the_model_knows_the_turned_field_of_view(
+def test_a_box_in_space_in_a_turned_image_is_in_the_cameras_frame_and_the_model_knows_the_turned_field_of_view(
     ros: RosClient, reciter: Reciter
 ) -> None:
     reciter.start('[{"bbox_3d": [0.1, 0.2, 2, 1, 1, 1, 0, 0, 0], "label": "chair"}]', rotation=90)
@@ -393,7 +395,7 @@ def test_a_box_in_space_in_a_turned_picture_is_in_the_cameras_frame_and_the_mode
     assert (where.x, where.y, where.z) == pytest.approx((0.2, -0.1, 2.0))
 
 
-def test_a_picture_in_parts_is_announced_as_such_and_what_two_parts_show_is_one_region(
+def test_an_image_in_parts_is_announced_as_such_and_what_two_parts_show_is_one_region(
     ros: RosClient, reciter: Reciter
 ) -> None:
     # Both parts are 185 pixels wide: 148 to 185 is in both.

@@ -14,7 +14,7 @@ from qwen3vl_ros.srv import SetEngine
 
 import third_party
 from fake_maix_service import FakeMaixService
-from ros_client import RosClient, picture
+from ros_client import RosClient, noise_image
 from vlm_process import VlmProcess
 
 pytestmark = pytest.mark.ros
@@ -143,16 +143,16 @@ def test_the_npu_answers_and_the_cpu_takes_over_while_it_is_gone(
         node = start_vlm(
             engine="auto", engines=["maix_http", "llama"], fallback_failures=1, maix_http__base_url=npu.url
         ).wait_connected()
-        result = ros.ask(images=[picture()]).result()
+        result = ros.ask(images=[noise_image()]).result()
         assert (result.engine, result.text) == ("maix_http", "Hello there")
         assert result.usage.bytes_sent > 0
         npu.close()
-        moved = ros.ask(images=[picture()], options={"max_tokens": 2}).result()
+        moved = ros.ask(images=[noise_image()], options={"max_tokens": 2}).result()
         assert (moved.error_code, moved.engine) == (Code.NONE, "llama"), "nothing had come yet, so it moved on"
         node.wait_status(lambda s: s.state == VlmStatus.READY and s.engine == "llama" and "maix_http" in s.message)
         npu = FakeMaixService(npu.port)
         node.wait_status(lambda s: s.state == VlmStatus.READY and s.engine == "maix_http")
-        assert ros.ask(images=[picture()]).result().text == "Hello there"
+        assert ros.ask(images=[noise_image()]).result().text == "Hello there"
     finally:
         npu.close()
 

@@ -19,7 +19,7 @@ from qwen3vl_ros.srv import ListTasks
 from sensor_msgs.msg import CompressedImage
 
 import third_party
-from ros_client import Goal, RosClient, picture
+from ros_client import Goal, RosClient, noise_image
 from vlm_process import VlmProcess
 
 Code = AskImage.Result
@@ -35,7 +35,7 @@ SLOW = {"properties": {f"k{n}": {"type": ["string", "null"], "maxLength": 5} for
 def ask(ros: RosClient, schema: Any = None, **fields: Any) -> Goal:
     if schema is not None:
         fields["response_schema"] = schema if isinstance(schema, str) else json.dumps(schema)
-    return ros.ask(**({"images": [picture()]} | fields))
+    return ros.ask(**({"images": [noise_image()]} | fields))
 
 
 @contextmanager

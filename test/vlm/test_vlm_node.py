@@ -20,7 +20,7 @@ from qwen3vl_ros.msg import Answer, VlmStatus
 from rclpy.duration import Duration as Offset
 from sensor_msgs.msg import CompressedImage, Image
 
-from ros_client import SENSOR_DATA, RosClient, picture
+from ros_client import SENSOR_DATA, RosClient, noise_image
 from vlm_process import VlmProcess, alive, shared_memory, wait_gone
 
 Code = AskImage.Result
@@ -32,14 +32,14 @@ LONG_OPTIONS = {"options": {"max_tokens": 3000}}
 
 
 def long_goal(ros: RosClient, **fields: object) -> object:
-    return ros.ask(images=[picture()], **LONG, **LONG_OPTIONS, **fields)
+    return ros.ask(images=[noise_image()], **LONG, **LONG_OPTIONS, **fields)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
 def test_tokens_stream_and_the_deltas_add_up_to_the_answer(ros: RosClient, vlm: VlmProcess) -> None:
-    goal = ros.ask(images=[picture()], options={"max_tokens": 12})
+    goal = ros.ask(images=[noise_image()], options={"max_tokens": 12})
     feedback = goal.feedback_until_result()
     result = goal.result()
     assert goal.status() == "succeeded"
@@ -56,8 +56,8 @@ def test_tokens_stream_and_the_deltas_add_up_to_the_answer(ros: RosClient, vlm: 
     assert len(result.image_headers) == 1
 
 
-def test_a_second_question_about_the_same_picture_reuses_the_first_ones_work(ros: RosClient, vlm: VlmProcess) -> None:
-    image = picture(224, 224, seed=1)
+def test_a_second_question_about_the_same_image_reuses_the_first_ones_work(ros: RosClient, vlm: VlmProcess) -> None:
+    image = noise_image(224, 224, seed=1)
     first = ros.ask("What colour is the box?", images=[image]).result()
     second = ros.ask("How many objects are there?", images=[image]).result()
     assert first.usage.cached_tokens < first.usage.image_tokens <= second.usage.cached_tokens
@@ -65,22 +65,22 @@ def test_a_second_question_about_the_same_picture_reuses_the_first_ones_work(ros
 
 
 def test_the_service_answers_like_the_action(ros: RosClient, vlm: VlmProcess) -> None:
-    goal = ros.ask("What colour is the box?", images=[picture()], options={"max_tokens": 8})
+    goal = ros.ask("What colour is the box?", images=[noise_image()], options={"max_tokens": 8})
     request = AskImage.Goal().options
     request.temperature, request.max_tokens = 0.0, 8
-    response = ros.ask_service(prompt="What colour is the box?", images=[picture()], options=request)
+    response = ros.ask_service(prompt="What colour is the box?", images=[noise_image()], options=request)
     assert response.error_code == Code.NONE
     assert response.text == goal.result().text
 
 
 def test_json_answers_satisfy_the_schema(ros: RosClient, vlm: VlmProcess) -> None:
     schema = {"type": "object", "properties": {"colour": {"enum": ["red", "green"]}}, "required": ["colour"]}
-    result = ros.ask(images=[picture()], response_schema=json.dumps(schema)).result()
+    result = ros.ask(images=[noise_image()], response_schema=json.dumps(schema)).result()
     assert json.loads(result.json)["colour"] in ("red", "green")
 
 
 def test_json_cut_off_by_max_tokens_is_a_bad_response_with_the_raw_text(ros: RosClient, vlm: VlmProcess) -> None:
-    result = ros.ask(images=[picture()], **LONG, options={"max_tokens": 5}).result()
+    result = ros.ask(images=[noise_image()], **LONG, options={"max_tokens": 5}).result()
     assert result.error_code == Code.BAD_RESPONSE
     assert "max_tokens" in result.error_msg and result.text and not result.json
 
@@ -90,7 +90,7 @@ def test_text_only_questions_are_answered_without_a_camera(ros: RosClient, vlm: 
     assert result.error_code == Code.NONE and result.usage.image_tokens == 0 and result.image_headers == []
 
 
-def test_jpeg_and_png_come_after_raw_pictures(ros: RosClient, vlm: VlmProcess) -> None:
+def test_jpeg_and_png_come_after_raw_images(ros: RosClient, vlm: VlmProcess) -> None:
     import cv2
 
     pixels = np.zeros((64, 64, 3), np.uint8)
@@ -99,26 +99,26 @@ def test_jpeg_and_png_come_after_raw_pictures(ros: RosClient, vlm: VlmProcess) -
     ]
     for number, message in enumerate(encoded):
         message.header.frame_id = f"compressed{number}"
-    result = ros.ask(images=[picture()], compressed_images=encoded, options={"max_tokens": 4}).result()
+    result = ros.ask(images=[noise_image()], compressed_images=encoded, options={"max_tokens": 4}).result()
     assert result.error_code == Code.NONE, result.error_msg
     assert [header.frame_id for header in result.image_headers] == ["", "compressed0", "compressed1"]
     assert result.usage.image_tokens == 6 + 4 + 4
 
 
-def test_a_one_pixel_picture_is_answered(ros: RosClient, vlm: VlmProcess) -> None:
-    assert ros.ask(images=[picture(1, 1)], options={"max_tokens": 2}).result().error_code == Code.NONE
+def test_a_one_pixel_image_is_answered(ros: RosClient, vlm: VlmProcess) -> None:
+    assert ros.ask(images=[noise_image(1, 1)], options={"max_tokens": 2}).result().error_code == Code.NONE
 
 
 def test_two_callers_at_once_get_their_own_answers(ros: RosClient, vlm: VlmProcess) -> None:
     schemas = [{"const": f"caller {number}"} for number in range(4)]
-    goals = [ros.ask(images=[picture()], response_schema=json.dumps(schema)) for schema in schemas]
+    goals = [ros.ask(images=[noise_image()], response_schema=json.dumps(schema)) for schema in schemas]
     assert [goal.result().error_msg for goal in goals] == [""] * 4
     assert [json.loads(goal.result().json) for goal in goals] == [f"caller {number}" for number in range(4)]
 
 
 def test_full_text_can_be_thinned_out_while_deltas_never_are(ros: RosClient, start_vlm: object) -> None:
     start_vlm(full_text_interval=60.0).wait_connected()
-    goal = ros.ask(images=[picture()], **LONG, options={"max_tokens": 40})
+    goal = ros.ask(images=[noise_image()], **LONG, options={"max_tokens": 40})
     feedback = goal.feedback_until_result()
     assert "".join(message.delta for message in feedback) == goal.result().text
     assert sum(bool(message.text) for message in feedback) <= 1
@@ -156,25 +156,25 @@ def test_full_text_can_be_thinned_out_while_deltas_never_are(ros: RosClient, sta
 def test_bad_input_ends_with_a_code_and_a_sentence_and_the_next_question_works(
     ros: RosClient, vlm: VlmProcess, fields: dict[str, object], code: int, words: str
 ) -> None:
-    goal = ros.ask(**({"prompt": "What is it?", "images": [picture()]} | fields))
+    goal = ros.ask(**({"prompt": "What is it?", "images": [noise_image()]} | fields))
     assert goal.accepted
     result = goal.result()
     assert (result.error_code, goal.status()) == (code, "aborted"), result.error_msg
     assert words in result.error_msg and len(result.error_msg) > 20
-    assert ros.ask(images=[picture()], options={"max_tokens": 2}).result().error_code == Code.NONE
+    assert ros.ask(images=[noise_image()], options={"max_tokens": 2}).result().error_code == Code.NONE
 
 
 # --- the camera ------------------------------------------------------------------------------------------------------
 
 
 class Camera:
-    """A camera that shows one picture, stamped now, ten times a second."""
+    """A camera that shows one image, stamped now, ten times a second."""
 
     def __init__(self, ros: RosClient, kind: type = Image, topic: str = "/image", ahead: float = 0.0) -> None:
         self._ros = ros
         self._ahead = Offset(seconds=ahead)
         self._publisher = ros.node.create_publisher(kind, topic, SENSOR_DATA)
-        self._message = picture()
+        self._message = noise_image()
         if kind is CompressedImage:
             import cv2
 
@@ -312,8 +312,8 @@ def test_higher_priority_is_served_first(ros: RosClient, vlm: VlmProcess) -> Non
     running = long_goal(ros)
     running.wait_for_text()
     with ros.listen(Answer, "/vlm/answers") as answers:
-        low = ros.ask("low", images=[picture()], options={"max_tokens": 2}, priority=1)
-        high = ros.ask("high", images=[picture()], options={"max_tokens": 2}, priority=2)
+        low = ros.ask("low", images=[noise_image()], options={"max_tokens": 2}, priority=1)
+        high = ros.ask("high", images=[noise_image()], options={"max_tokens": 2}, priority=2)
         running.cancel()
         low.result(), high.result()
         order = [answers.wait_for(lambda m: m.prompt in ("low", "high")).prompt for _ in range(2)]
@@ -323,7 +323,7 @@ def test_higher_priority_is_served_first(ros: RosClient, vlm: VlmProcess) -> Non
 def test_a_queued_goal_says_how_many_are_before_it(ros: RosClient, vlm: VlmProcess) -> None:
     running = long_goal(ros)
     running.wait_for_text()
-    first, second = (ros.ask(images=[picture()], options={"max_tokens": 2}) for _ in range(2))
+    first, second = (ros.ask(images=[noise_image()], options={"max_tokens": 2}) for _ in range(2))
     assert first.wait_for_stage(Stage.STAGE_QUEUED).queue_position == 1
     assert second.wait_for_stage(Stage.STAGE_QUEUED).queue_position == 2
     running.cancel()
@@ -333,7 +333,7 @@ def test_a_queued_goal_says_how_many_are_before_it(ros: RosClient, vlm: VlmProce
 def test_a_queued_goal_hears_of_its_place_only_when_it_is_another(ros: RosClient, vlm: VlmProcess) -> None:
     running = long_goal(ros)
     running.wait_for_text()
-    first, second, third = (ros.ask(images=[picture()], options={"max_tokens": 2}) for _ in range(3))
+    first, second, third = (ros.ask(images=[noise_image()], options={"max_tokens": 2}) for _ in range(3))
     for goal, position in ((first, 1), (second, 2), (third, 3)):
         assert goal.wait_for_stage(Stage.STAGE_QUEUED).queue_position == position
     first.cancel()
@@ -345,7 +345,7 @@ def test_a_queued_goal_hears_of_its_place_only_when_it_is_another(ros: RosClient
 def test_the_deadline_of_a_queued_goal_counts_from_acceptance(ros: RosClient, vlm: VlmProcess) -> None:
     running = long_goal(ros)
     running.wait_for_text()
-    result = ros.ask(images=[picture()], timeout=Duration(nanosec=200_000_000)).result()
+    result = ros.ask(images=[noise_image()], timeout=Duration(nanosec=200_000_000)).result()
     assert result.error_code == Code.TIMEOUT and "0.2 s" in result.error_msg
     assert not running.done
     running.cancel()
@@ -358,7 +358,7 @@ def test_a_full_queue_ends_with_busy(ros: RosClient, start_vlm: object) -> None:
     running.wait_for_text()
     waiting = long_goal(ros)
     waiting.wait_for_stage(Stage.STAGE_QUEUED)
-    refused = ros.ask(images=[picture()])
+    refused = ros.ask(images=[noise_image()])
     assert refused.accepted and refused.result().error_code == Code.BUSY
     assert "queue_size" in refused.result().error_msg
     waiting.cancel(), running.cancel()
@@ -368,7 +368,7 @@ def test_busy_policy_reject_answers_at_once(ros: RosClient, start_vlm: object) -
     start_vlm(busy_policy="reject").wait_connected()
     running = long_goal(ros)
     running.wait_for_text()
-    assert ros.ask(images=[picture()]).result().error_code == Code.BUSY
+    assert ros.ask(images=[noise_image()]).result().error_code == Code.BUSY
     running.cancel()
 
 
@@ -377,7 +377,7 @@ def test_busy_policy_preempt_aborts_the_older_goal_and_keeps_its_text(ros: RosCl
     assert ros.set_parameter("busy_policy", "preempt").successful
     running = long_goal(ros)
     running.wait_for_text()
-    newer = ros.ask(images=[picture()], options={"max_tokens": 2})
+    newer = ros.ask(images=[noise_image()], options={"max_tokens": 2})
     assert newer.result().error_code == Code.NONE
     result = running.result()
     assert (result.error_code, running.status()) == (Code.PREEMPTED, "aborted")
@@ -399,7 +399,7 @@ def test_cancel_while_decoding_keeps_the_text_so_far(ros: RosClient, vlm: VlmPro
 def test_cancel_while_queued_does_not_touch_the_running_goal(ros: RosClient, vlm: VlmProcess) -> None:
     running = long_goal(ros)
     running.wait_for_text()
-    queued = ros.ask(images=[picture()])
+    queued = ros.ask(images=[noise_image()])
     queued.wait_for_stage(Stage.STAGE_QUEUED)
     assert queued.cancel()
     assert queued.result().error_code == Code.CANCELLED and queued.status() == "canceled"
@@ -438,7 +438,7 @@ def test_a_killed_worker_ends_the_goal_with_its_text_and_the_next_is_answered(
     result = goal.result()
     assert (result.error_code, goal.status()) == (Code.ENGINE_CRASHED, "aborted")
     assert result.text.startswith(text) and "SIGKILL" in result.error_msg
-    assert ros.ask(images=[picture()], options={"max_tokens": 2}).result().error_code == Code.NONE
+    assert ros.ask(images=[noise_image()], options={"max_tokens": 2}).result().error_code == Code.NONE
     assert node.wait_ready().engine_restarts == 1
 
 
@@ -450,7 +450,7 @@ def test_a_stopped_worker_does_not_outlive_the_goals_timeout(ros: RosClient, sta
     os.kill(worker, signal.SIGSTOP)
     result = goal.result()
     assert result.error_code == Code.TIMEOUT and result.text
-    assert ros.ask(images=[picture()], options={"max_tokens": 2}).result().error_code == Code.NONE
+    assert ros.ask(images=[noise_image()], options={"max_tokens": 2}).result().error_code == Code.NONE
     assert not alive(worker)
 
 
@@ -466,10 +466,10 @@ def test_a_missing_model_leaves_the_node_up_unconfigured_and_names_the_file(ros:
     status = node.wait_status(lambda s: s.state == VlmStatus.UNCONFIGURED and "model.gguf" in s.message)
     assert "qwen3vl-ros download" in status.message
     assert ros.lifecycle_state() == "unconfigured"
-    assert not ros.ask(images=[picture()]).accepted
+    assert not ros.ask(images=[noise_image()]).accepted
     assert ros.set_parameter("llama.model", "").successful
     assert ros.lifecycle("configure") and ros.lifecycle("activate")
-    assert ros.ask(images=[picture()], options={"max_tokens": 2}).result().error_code == Code.NONE
+    assert ros.ask(images=[noise_image()], options={"max_tokens": 2}).result().error_code == Code.NONE
 
 
 def test_a_broken_model_leaves_the_node_up_unconfigured(ros: RosClient, start_vlm: object, tmp_path: object) -> None:
@@ -478,7 +478,7 @@ def test_a_broken_model_leaves_the_node_up_unconfigured(ros: RosClient, start_vl
     node = start_vlm(llama__model=str(broken))
     status = node.wait_status(lambda s: s.state == VlmStatus.UNCONFIGURED and "broken.gguf" in s.message)
     assert "qwen3vl-ros download" in status.message
-    assert not ros.ask(images=[picture()]).accepted
+    assert not ros.ask(images=[noise_image()]).accepted
 
 
 def test_parameters_that_need_a_new_engine_are_refused_with_the_reason(ros: RosClient, vlm: VlmProcess) -> None:
@@ -495,13 +495,13 @@ def test_deactivate_gives_every_accepted_goal_a_result_and_activate_serves_again
     start_vlm().wait_connected()
     running = long_goal(ros)
     running.wait_for_text()
-    queued = ros.ask(images=[picture()])
+    queued = ros.ask(images=[noise_image()])
     assert ros.lifecycle("deactivate")
     assert (running.result().error_code, queued.result().error_code) == (Code.SHUTDOWN, Code.SHUTDOWN)
     assert running.result().text
-    assert not ros.ask(images=[picture()]).accepted
+    assert not ros.ask(images=[noise_image()]).accepted
     assert ros.lifecycle("activate")
-    assert ros.ask(images=[picture()], options={"max_tokens": 2}).result().error_code == Code.NONE
+    assert ros.ask(images=[noise_image()], options={"max_tokens": 2}).result().error_code == Code.NONE
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -548,7 +548,7 @@ def test_a_killed_node_takes_its_worker_with_it(ros: RosClient, start_vlm: objec
 def test_status_is_latched_and_counts(ros: RosClient, start_vlm: object) -> None:
     node = start_vlm()
     node.wait_ready()
-    ros.ask(images=[picture()], options={"max_tokens": 2}).result()
+    ros.ask(images=[noise_image()], options={"max_tokens": 2}).result()
     ros.ask(prompt=" ").result()
     status = node.wait_status(lambda s: s.goals_succeeded == 1 and s.goals_failed == 1)
     assert status.goals_accepted == 2 and status.prompt_tokens > 0 and status.completion_tokens == 2
@@ -561,7 +561,7 @@ def test_accepting_cancelling_and_status_never_wait_for_the_model(ros: RosClient
     goal = long_goal(ros)
     goal.wait_for_text()
     os.kill(worker, signal.SIGSTOP)  # a model that thinks for ever
-    second = ros.ask(images=[picture()])
+    second = ros.ask(images=[noise_image()])
     assert second.accepted and second.cancel()
     assert second.result().error_code == Code.CANCELLED
     assert goal.cancel() and goal.result().error_code == Code.CANCELLED
@@ -577,7 +577,9 @@ def test_the_queue_is_fair_to_threads(ros: RosClient, vlm: VlmProcess) -> None:
     results: list[int] = []
     threads = [
         threading.Thread(
-            target=lambda: results.append(ros.ask(images=[picture()], options={"max_tokens": 2}).result().error_code)
+            target=lambda: results.append(
+                ros.ask(images=[noise_image()], options={"max_tokens": 2}).result().error_code
+            )
         )
         for _ in range(6)
     ]

@@ -36,7 +36,7 @@ class Answers(EngineBench):
             assert description.prompt_limit <= description.context_length
         assert description.max_images is None or description.max_images >= 0
         if description.max_images == 0:
-            assert "text_only" in description.supports, "an engine that takes no pictures supports text_only"
+            assert "text_only" in description.supports, "an engine that takes no images supports text_only"
         wanted = description.image_input
         assert wanted.multiple >= 1 and wanted.max_tokens >= 1
         assert wanted.fit in get_args(FitMode)
@@ -86,12 +86,12 @@ class Answers(EngineBench):
         for field in fields(Usage):
             value = getattr(usage, field.name)
             assert value is None or value >= 0, f"usage.{field.name} is {value}"
-        assert usage.prompt_tokens >= usage.image_tokens, "pictures are part of the prompt: prompt_tokens counts them"
+        assert usage.prompt_tokens >= usage.image_tokens, "images are part of the prompt: prompt_tokens counts them"
         assert usage.prompt_tokens >= usage.cached_tokens, "cached_tokens is a part of prompt_tokens"
         assert usage.total_time is not None and usage.first_token_time is not None, "both were reached: say when"
         assert usage.first_token_time <= usage.total_time
         if usage.encode_time is not None:
-            assert usage.encode_time <= usage.first_token_time, "pictures are encoded before the first token"
+            assert usage.encode_time <= usage.first_token_time, "images are encoded before the first token"
 
     def test_chunks_survive_the_way_to_the_node(self, whole: list[Chunk]) -> None:
         """They travel through a socket, pickled."""

@@ -47,7 +47,7 @@ class EngineBench:
     All attributes but ``engine_class`` have defaults.
 
     ``engine_class``: the class, or ``staticmethod(factory)``; called as the worker does, with ``config`` as keywords.
-    ``question``: what the engine answers with at least four chunks of text when it sees any picture.
+    ``question``: what the engine answers with at least four chunks of text when it sees any image.
     ``patience``: seconds for one chunk, and for loading and closing, on a busy machine.
     ``repeatable``: the same question has the same answer, at temperature 0 where the engine has one. False for servers
     that compute several requests at once.
@@ -140,10 +140,10 @@ class EngineBench:
         schema: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Request:
-        """A question that ``engine`` can take: about one picture unless it takes none, and not at random."""
+        """A question that ``engine`` can take: about one image unless it takes none, and not at random."""
         description = engine.describe()
         if images is None:
-            images = () if description.max_images == 0 else (picture(description),)
+            images = () if description.max_images == 0 else (noise_image(description),)
         usual = {"temperature": 0.0, "max_tokens": _ANSWER_TOKENS}
         options = {name: value for name, value in usual.items() if name in description.supports} | options
         return Request((Message("user", (*images, text)),), Options(**options), schema)
@@ -187,8 +187,8 @@ class EngineBench:
         return self.endless_request(engine) or self.long_request(engine)
 
 
-def picture(description: Description, side: int = 160) -> Image:
-    """A picture of noise, ``side`` pixels wide before it is fitted for the engine; read-only as the worker's are."""
+def noise_image(description: Description, side: int = 160) -> Image:
+    """An image of noise, ``side`` pixels wide before it is fitted for the engine; read-only as the worker's are."""
     noise = np.random.default_rng(1).integers(0, 256, (side * 3 // 4, side, 3), dtype=np.uint8)
     image = fit_image(noise, description.image_input)[0]
     image.setflags(write=False)

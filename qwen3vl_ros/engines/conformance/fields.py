@@ -79,7 +79,7 @@ class Fields(EngineBench):
         request = Request((Message("system", ("Be brief.",)), *asked.messages), asked.options)
         assert self.ask(engine, request)[-1].finish_reason in ("stop", "length")
 
-    def test_question_without_a_picture_is_answered(self, engine: Engine) -> None:
+    def test_question_without_an_image_is_answered(self, engine: Engine) -> None:
         """Where ``text_only`` is supported."""
         self._needs(engine, "text_only")
         assert self.ask(engine, self.request(engine, images=()))[-1].finish_reason in ("stop", "length")

@@ -21,7 +21,7 @@ from qwen3vl_ros.engines.base import (
     Request,
     Unsupported,
 )
-from qwen3vl_ros.engines.conformance.bench import EngineBench, picture, sentence, with_options
+from qwen3vl_ros.engines.conformance.bench import EngineBench, noise_image, sentence, with_options
 from qwen3vl_ros.engines.conformance.fields import SCHEMA
 from qwen3vl_ros.engines.conformance.stream import text_of
 
@@ -56,18 +56,18 @@ class Refusals(EngineBench):
             assert re.match(rf"(options\.)?{field}\b", text), f"the sentence begins with the field, {field}: {text}"
         self.assert_still_answers(engine, whole)
 
-    def test_missing_picture_is_refused_where_one_is_needed(self, engine: Engine) -> None:
-        """Rather than an answer about a picture that is not there."""
+    def test_missing_image_is_refused_where_one_is_needed(self, engine: Engine) -> None:
+        """Rather than an answer about an image that is not there."""
         if "text_only" in engine.describe().supports:
-            pytest.skip("the engine answers without a picture")
+            pytest.skip("the engine answers without an image")
         self.assert_refused(engine, self.request(engine, images=()), BadRequest)
 
-    def test_more_pictures_than_it_takes_are_refused(self, engine: Engine, whole: list[Chunk]) -> None:
-        """``max_images`` is a promise: no picture is left out in silence."""
+    def test_more_images_than_it_takes_are_refused(self, engine: Engine, whole: list[Chunk]) -> None:
+        """``max_images`` is a promise: no image is left out in silence."""
         description = engine.describe()
         if description.max_images is None:
-            pytest.skip("the engine does not limit the number of pictures")
-        largest = picture(description, 4096)
+            pytest.skip("the engine does not limit the number of images")
+        largest = noise_image(description, 4096)
         self.assert_refused(engine, self.request(engine, images=(largest,) * (description.max_images + 1)), BadRequest)
         self.assert_still_answers(engine, whole)
 
@@ -85,9 +85,9 @@ class Refusals(EngineBench):
         self.assert_still_answers(engine, whole)
 
     @pytest.mark.parametrize("defect", ["float32", "uint16", "grey", "RGBA", "no rows", "no columns", "flat"])
-    def test_array_that_is_no_picture_is_refused(self, engine: Engine, whole: list[Chunk], defect: str) -> None:
-        """A picture is uint8 [height, width, 3] with pixels; everything else is BadImage, never a crash."""
-        good = self._picture(engine)
+    def test_array_that_is_no_image_is_refused(self, engine: Engine, whole: list[Chunk], defect: str) -> None:
+        """An image is uint8 [height, width, 3] with pixels; everything else is BadImage, never a crash."""
+        good = self._image(engine)
         bad: Mapping[str, Any] = {
             "float32": good.astype(np.float32),
             "uint16": good.astype(np.uint16),
@@ -100,9 +100,9 @@ class Refusals(EngineBench):
         self.assert_refused(engine, self.request(engine, images=(bad[defect],)), BadImage)
         self.assert_still_answers(engine, whole)
 
-    def test_scattered_picture_is_refused_or_read_in_order(self, engine: Engine, whole: list[Chunk]) -> None:
+    def test_scattered_image_is_refused_or_read_in_order(self, engine: Engine, whole: list[Chunk]) -> None:
         """An array whose bytes do not lie in a row, such as a mirrored view, is not read as if they did."""
-        good = self._picture(engine)
+        good = self._image(engine)
         request = self.long_request(engine)
 
         def about(image: Image) -> Request:
@@ -118,9 +118,9 @@ class Refusals(EngineBench):
             assert not self.repeatable or mirrored == text_of(self.ask(engine, about(copy)))
         self.assert_still_answers(engine, whole)
 
-    def test_picture_of_another_size_is_refused_or_answered(self, engine: Engine, whole: list[Chunk]) -> None:
-        """The caller fits pictures; one that is not fitted is no reason to crash."""
-        self._picture(engine)
+    def test_image_of_another_size_is_refused_or_answered(self, engine: Engine, whole: list[Chunk]) -> None:
+        """The caller fits images; one that is not fitted is no reason to crash."""
+        self._image(engine)
         for shape in ((1, 1, 3), (47, 33, 3), (7, 501, 3)):
             try:
                 self.ask(engine, self.request(engine, images=(np.full(shape, 99, np.uint8),)))
@@ -132,8 +132,8 @@ class Refusals(EngineBench):
         """There is nothing to answer."""
         self.assert_refused(engine, Request(()), BadRequest)
 
-    def _picture(self, engine: Engine) -> Image:
+    def _image(self, engine: Engine) -> Image:
         description = engine.describe()
         if description.max_images == 0:
-            pytest.skip("the engine takes no pictures")
-        return picture(description)
+            pytest.skip("the engine takes no images")
+        return noise_image(description)

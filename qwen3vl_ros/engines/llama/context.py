@@ -26,10 +26,10 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageSpan:
-    """The place of one picture in a prompt.
+    """The place of one image in a prompt.
 
     ``key`` identifies the pixels and their size. ``n_tokens`` cells of the KV cache hold it; the text after it is
-    ``n_pos`` positions further on (M-RoPE: the longer side of the picture in tokens).
+    ``n_pos`` positions further on (M-RoPE: the longer side of the image in tokens).
     """
 
     key: str
@@ -44,7 +44,7 @@ _ONE_THREADS_MODEL = 16_000_000
 many times later where another program takes one of their cores. docs/performance.md has figures."""
 
 Piece: TypeAlias = int | ImageSpan
-"""What a prompt is made of: the id of a token, or a picture."""
+"""What a prompt is made of: the id of a token, or an image."""
 
 
 def n_cells(pieces: Sequence[Piece]) -> int:

@@ -2,7 +2,7 @@
 
 On llama-cpp-python's low-level API: its high-level one has no Qwen3-VL, counts M-RoPE positions instead of tokens,
 and forgets the KV cache between requests. Everything that can be reused is: the prompt's prefix in the KV cache and
-the embeddings of pictures, so a second question about the same picture skips the slow part.
+the embeddings of images, so a second question about the same image skips the slow part.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class LlamaEngine:
         makes a text-only engine if there is none. ``n_ctx``: tokens of prompt and answer together, at most what the
         model was trained for. ``n_batch``: prompt tokens decoded at once; smaller cancels sooner, larger is not
         faster on a CPU. ``n_threads``: 0 = one per physical core; the tokens of a small model are made by one all the
-        same. ``max_image_tokens``: for one picture; the model's own limit may be lower. ``image_cache_mb``: memory for
-        the embeddings of recent pictures, in MB (10^6 bytes).
+        same. ``max_image_tokens``: for one image; the model's own limit may be lower. ``image_cache_mb``: memory for
+        the embeddings of recent images, in MB (10^6 bytes).
         """
         log.install()
         model_path, mmproj_path = find_model(model, mmproj)
@@ -121,7 +121,7 @@ class LlamaEngine:
             model=self._context.metadata("general.name") or model.stem,
             context_length=n_ctx,
             prompt_limit=n_ctx - 1,
-            # Each picture stands between two tokens.
+            # Each image stands between two tokens.
             max_images=0 if vision is None else max(1, n_ctx // (vision.max_tokens + 2)),
             image_input=image_input,
             supports=_SUPPORTS,
@@ -193,8 +193,8 @@ class _Answer:
         size, room = n_cells(prompt.pieces), self._context.n_ctx
         if size >= room:
             raise PromptTooLong(
-                f"The prompt has {size} tokens, {self._image_tokens()} of them for pictures, and the context holds "
-                f"{room}, answer included. Ask with less text, fewer or smaller pictures, or raise n_ctx."
+                f"The prompt has {size} tokens, {self._image_tokens()} of them for images, and the context holds "
+                f"{room}, answer included. Ask with less text, fewer or smaller images, or raise n_ctx."
             )
         if options.max_tokens is not None and options.max_tokens < 1:
             raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
@@ -252,7 +252,7 @@ class _Answer:
         yield Chunk(self._stage, answer, thought, self._completion_tokens, finish, usage, first_token.probabilities)
 
     def _read_prompt(self) -> Iterator[Chunk]:
-        """Bring the KV cache to the prompt, encoding pictures that were not seen before."""
+        """Bring the KV cache to the prompt, encoding images that were not seen before."""
         context, pieces = self._context, self._prompt.pieces
         known = context.shared_prefix(pieces)
         self._cached_tokens = n_cells(pieces[:known])

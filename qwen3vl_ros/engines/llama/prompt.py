@@ -64,7 +64,7 @@ class ChatPrompt:
         self._control_beginning = re.compile("|".join(map(re.escape, beginnings)) or r"(?!)")
 
     def build(self, messages: Sequence[Message]) -> Prompt:
-        """Raises :class:`BadRequest`, :class:`BadImage` for a picture that does not fit, :class:`PromptTooLong`."""
+        """Raises :class:`BadRequest`, :class:`BadImage` for an image that does not fit, :class:`PromptTooLong`."""
         self._check_length(messages)
         mark = secrets.token_hex(8)
 

@@ -1,4 +1,4 @@
-"""Qwen3-VL's vision part in llama.cpp (mtmd): pictures to embeddings, kept for the next question about them."""
+"""Qwen3-VL's vision part in llama.cpp (mtmd): images to embeddings, kept for the next question about them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qwen3vl_ros.engines.llama.files import DOWNLOAD_COMMAND, read_numbers
 _PATCH, _MERGE, _MAX_PIXELS = "clip.vision.patch_size", "clip.vision.spatial_merge_size", "clip.vision.image_max_pixels"
 
 Embedding = NDArray[np.float32]
-"""A picture as the language model reads it: float32, shape [n_tokens, n_embd_inp], deepstack levels included."""
+"""An image as the language model reads it: float32, shape [n_tokens, n_embd_inp], deepstack levels included."""
 
 # The encoder asks whether to go on after every so many nodes of its graph. Each time costs a synchronisation of its
 # threads; a layer has about 30 nodes.
@@ -51,7 +51,7 @@ class VisionTower:
         params = mtmd.mtmd_context_params_default()
         params.n_threads = n_threads
         params.print_timings = params.warmup = False
-        # Between these, mtmd takes a picture as it is; outside it would resize a second time.
+        # Between these, mtmd takes an image as it is; outside it would resize a second time.
         params.image_min_tokens, params.image_max_tokens = 1, self.max_tokens
         self._keep_going = lib.ggml_backend_sched_eval_callback(self._on_node)  # mtmd keeps the pointer only
         params.cb_eval = self._keep_going
@@ -74,19 +74,19 @@ class VisionTower:
         self._cancelled = event.is_set
 
     def measure(self, image: Image) -> tuple[list[int], ImageSpan, list[int]]:
-        """What a picture becomes in a prompt: the tokens before it, its place, the tokens after it.
+        """What an image becomes in a prompt: the tokens before it, its place, the tokens after it.
 
-        Raises :class:`BadImage` for a picture that is not uint8 [height, width, 3] or not of a size that the encoder
+        Raises :class:`BadImage` for an image that is not uint8 [height, width, 3] or not of a size that the encoder
         takes as it is.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise BadImage(f"A picture must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}.")
+            raise BadImage(f"An image must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}.")
         height, width = image.shape[:2]
         m = self.multiple
         tokens = (width // m) * (height // m)
         if width % m or height % m or not 1 <= tokens <= self.max_tokens:
             raise BadImage(
-                f"A picture of {width}x{height} pixels does not fit this model: width and height must be multiples of "
+                f"An image of {width}x{height} pixels does not fit this model: width and height must be multiples of "
                 f"{m}, with at most {self.max_tokens} squares of {m}x{m}. Fit it first (qwen3vl_ros.vision.fit)."
             )
         pixels = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest()
@@ -104,11 +104,11 @@ class VisionTower:
                     n_pos = mtmd.mtmd_input_chunk_get_n_pos(chunk)
                     span, position = ImageSpan(f"{width}x{height}:{pixels}", width, height, n_tokens, n_pos), 1
         if span is None or span.n_tokens != tokens:
-            raise BadImage(f"llama.cpp did not take a picture of {width}x{height} pixels as it is.")
+            raise BadImage(f"llama.cpp did not take an image of {width}x{height} pixels as it is.")
         return around[0], span, around[1]
 
     def cached(self, span: ImageSpan) -> Embedding | None:
-        """The embedding of a picture seen before, if it is still kept."""
+        """The embedding of an image seen before, if it is still kept."""
         embedding = self._cache.get(span.key)
         if embedding is not None:
             self._cache.move_to_end(span.key)
@@ -121,7 +121,7 @@ class VisionTower:
             if self._cancelled():  # the encoder reports success when it was interrupted
                 raise CancelledError
             if status != 0:
-                raise EngineError(f"llama.cpp could not encode a picture: {log.last_error()}")
+                raise EngineError(f"llama.cpp could not encode an image: {log.last_error()}")
             output: Any = mtmd.mtmd_get_output_embd(self._mtmd)
             embedding: Embedding = np.ctypeslib.as_array(output, (span.n_tokens, self._n_embd)).copy()
         self._cache[span.key] = embedding
@@ -130,7 +130,7 @@ class VisionTower:
         return embedding
 
     def decode(self, span: ImageSpan, embedding: Embedding) -> None:
-        """Append a picture to the language model's context. Raises :class:`CancelledError`."""
+        """Append an image to the language model's context. Raises :class:`CancelledError`."""
         context = self._context
         after = lib.llama_pos(0)
         with self._tokenized(span.width, span.height) as chunks:
@@ -151,7 +151,7 @@ class VisionTower:
 
     @contextlib.contextmanager
     def _tokenized(self, width: int, height: int, image: Image | None = None) -> Iterator[Any]:
-        """Mtmd's chunks for one picture: without pixels good for everything but encoding."""
+        """Mtmd's chunks for one image: without pixels good for everything but encoding."""
         pixels = None if image is None else np.ascontiguousarray(image).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         bitmap = mtmd.mtmd_bitmap_init(width, height, pixels)
         chunks = mtmd.mtmd_input_chunks_init()
@@ -161,7 +161,7 @@ class VisionTower:
             bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
             status = mtmd.mtmd_tokenize(self._mtmd, chunks, ctypes.byref(text), bitmaps, 1)
             if status != 0:
-                raise BadImage(f"llama.cpp cannot use a picture of {width}x{height} pixels: {log.last_error()}")
+                raise BadImage(f"llama.cpp cannot use an image of {width}x{height} pixels: {log.last_error()}")
             yield chunks
         finally:
             mtmd.mtmd_input_chunks_free(chunks)

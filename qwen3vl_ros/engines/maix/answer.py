@@ -15,13 +15,13 @@ class Answer:
     """An answer as far as it is there, with its counts and times."""
 
     def __init__(self, question: Question, options: Options, context: int | None, encodes_here: bool) -> None:
-        """``context``: in tokens. ``encodes_here``: MaixPy says when the picture is encoded, a service does not."""
+        """``context``: in tokens. ``encodes_here``: MaixPy says when the image is encoded, a service does not."""
         self._question = question
         self._max_tokens = options.max_tokens
         self._context = context
         self._text = AnswerText(options.stop)
         self._encodes_here = encodes_here
-        self._stage = Stage.PREFILL if question.picture is None else Stage.ENCODE
+        self._stage = Stage.PREFILL if question.image is None else Stage.ENCODE
         self._pieces = 0
         self._estimate = 0.0
         self._started = time.monotonic()
@@ -33,7 +33,7 @@ class Answer:
         return Chunk(self._stage, text, reasoning, self._tokens)
 
     def encoded(self) -> Iterator[Chunk]:
-        """The picture is where the model reads it."""
+        """The image is where the model reads it."""
         if self._stage is Stage.ENCODE:
             if self._encodes_here:
                 self._encode_time = time.monotonic() - self._started

@@ -36,7 +36,7 @@ from qwen3vl_ros.engines.maix.process import MaixProcess
 from qwen3vl_ros.engines.maix.request import Question, abilities, question_of
 
 _STOP_PERIOD = 0.5
-"""Seconds after which a service is told again to stop: it forgets that while it encodes a picture."""
+"""Seconds after which a service is told again to stop: it forgets that while it encodes an image."""
 
 _END_TIMEOUT = 30.0
 """Seconds that an answer nobody wants gets to end. One of 448 tokens that cannot be stopped takes about as long."""
@@ -61,7 +61,7 @@ class MaixEngine:
         """Load the model. Raises :class:`ModelNotFound`, :class:`EngineNotReady`.
 
         ``model``: a .mud file. ``model_class``: what runs it, ``Qwen3VL`` or ``InternVL``. ``fit``: how the caller is
-        to bring pictures to the model's size. ``load_timeout``: seconds that loading may take, waiting for another
+        to bring images to the model's size. ``load_timeout``: seconds that loading may take, waiting for another
         process that has the model included.
         """
         self._model = find_maix_model(model, model_class)
@@ -206,7 +206,7 @@ class MaixEngine:
                 yield answer.last("cancelled")
                 return
             yield answer.chunk()
-            process.tell("ask", question.text, question.picture, question.sampling)
+            process.tell("ask", question.text, question.image, question.sampling)
             try:
                 yield from self._listen(process, answer, cancel)
             finally:

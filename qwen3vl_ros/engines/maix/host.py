@@ -4,7 +4,7 @@ MaixPy's calls hold the GIL for as long as they take, ten seconds and more, so n
 makes them: this one has a single thread, and :mod:`qwen3vl_ros.engines.maix.process` is on the other side of a socket.
 Whoever is on that side may die at any moment; the model is released then too, as soon as MaixPy returns.
 
-To this process: ``("ask", question, picture, sampling)``, ``("stop",)``, ``("close",)``.
+To this process: ``("ask", question, image, sampling)``, ``("stop",)``, ``("close",)``.
 From this process: ``("loading", sentence)``, ``("ready", width, height, version)``, ``("failed", error)``; and for
 each question ``("encoded",)``, ``("text", text)`` any number of times, and ``("done", error, spoilt)``, where
 spoilt means that another answer can only be had from a model that is loaded anew.
@@ -69,7 +69,7 @@ def _tell(connection: Connection, *message: Any) -> None:
 def _lock(connection: Connection, descriptor: int, model: str) -> None:
     """Be the only user of ``model``, for as long as ``descriptor`` is open. Raises :class:`EngineNotReady`.
 
-    What releases a model stops the service under everybody else, and all pictures go through one file.
+    What releases a model stops the service under everybody else, and all images go through one file.
     """
     begun = time.monotonic()
     while True:
@@ -141,20 +141,20 @@ def _answer(
     vlm: Any,
     service_url: str,
     question: str,
-    picture: NDArray[np.uint8] | None,
+    pixels: NDArray[np.uint8] | None,
     sampling: dict[str, float],
 ) -> tuple[EngineError | None, bool]:
     """Send one question and report the text as it comes. Returns what went wrong, and whether the model is spoilt."""
     image, err = importlib.import_module("maix.image"), importlib.import_module("maix.err")
     for name, value in sampling.items():
         setattr(vlm.post_config, name, value)
-    if picture is not None:
-        # bgr only names the order, and is True unless said otherwise. The picture has the model's size already, so
+    if pixels is not None:
+        # bgr only names the order, and is True unless said otherwise. The image has the model's size already, so
         # that no fit is done; of all fits FILL alone would leave relative coordinates as they are.
-        code = vlm.set_image(image.cv2image(picture, bgr=False), image.Fit.FIT_FILL)
+        code = vlm.set_image(image.cv2image(pixels, bgr=False), image.Fit.FIT_FILL)
         if code != err.Err.ERR_NONE:
             return EngineError(
-                f"MaixPy did not take the picture ({err.to_str(code)}): is there room in the board's /tmp?"
+                f"MaixPy did not take the image ({err.to_str(code)}): is there room in the board's /tmp?"
             ), False
     elif vlm.is_image_set():  # by an earlier question, even of another program
         vlm.clear_image()

@@ -20,7 +20,7 @@ _FILES = ("tokens_embed", "post_model", "vpm_resampler_model", "post_config_path
 class MaixModel:
     """``service_url``: where the model's service listens, "" for a model that runs in MaixPy's own process.
 
-    ``image_tokens``: what a picture costs. ``limits``: what the names say.
+    ``image_tokens``: what an image costs. ``limits``: what the names say.
     """
 
     path: Path
@@ -71,7 +71,7 @@ def find_maix_model(path: str, model_class: str) -> MaixModel:
     try:
         image_tokens = int(extra["vpm_len"])
     except (KeyError, ValueError):
-        raise ModelNotFound(f"{mud} does not say how many tokens a picture has (vpm_len): download it again.") from None
+        raise ModelNotFound(f"{mud} does not say how many tokens an image has (vpm_len): download it again.") from None
     # Of a service whose folder's name does not say, it is known that there is but one model for these boards.
     names = (str(mud.absolute()), *([_THE_MODEL] if service_url else []))
     return MaixModel(mud, model_class, service_url, image_tokens, limits_of(names, 0, 0))

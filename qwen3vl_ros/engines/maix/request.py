@@ -1,4 +1,4 @@
-"""What the ``maix`` engine makes of a request: one text and one picture, or a refusal before any work."""
+"""What the ``maix`` engine makes of a request: one text and one image, or a refusal before any work."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SAMPLING = frozenset({"temperature", "top_p", "top_k", "repetition_penalty"})
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is sent, and how many tokens it is taken to have, the picture's included."""
+    """What is sent, and how many tokens it is taken to have, the image's included."""
 
     text: str
-    picture: Image | None
+    image: Image | None
     sampling: dict[str, float | int | bool]
     prompt_tokens: int
     image_tokens: int
@@ -42,7 +42,7 @@ def abilities(model: MaixModel) -> frozenset[str]:
 
 
 def question_of(request: Request, model: MaixModel, size: tuple[int, int]) -> Question:
-    """What to send for ``request``, with pictures of ``size`` (width, height) in pixels.
+    """What to send for ``request``, with images of ``size`` (width, height) in pixels.
 
     Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported`.
     """
@@ -58,46 +58,46 @@ def question_of(request: Request, model: MaixModel, size: tuple[int, int]) -> Qu
         raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
     if options.repetition_penalty is not None and options.repetition_penalty < 1.0:
         raise Unsupported("repetition_penalty: the board takes 1, which is off, and more.")
-    text, picture = _one_turn(request, size)
-    if picture is None and model.service_url:
-        # A service that finds no picture looks at the last one that it was asked about.
-        picture = np.full((size[1], size[0], 3), 128, np.uint8)
-    image_tokens = 0 if picture is None else model.image_tokens
+    text, image = _one_turn(request, size)
+    if image is None and model.service_url:
+        # A service that finds no image looks at the last one that it was asked about.
+        image = np.full((size[1], size[0], 3), 128, np.uint8)
+    image_tokens = 0 if image is None else model.image_tokens
     tokens = TEMPLATE_TOKENS + image_tokens + round(most_tokens(text))
     limits = model.limits
     most = min(limits.prompt or tokens, (limits.context or tokens + 1) - 1)
     if tokens > most:
         raise PromptTooLong(
-            f"The prompt has about {tokens} tokens, {image_tokens} of them for the picture, and the model reads "
+            f"The prompt has about {tokens} tokens, {image_tokens} of them for the image, and the model reads "
             f"{most} ({limits.source}). Ask with fewer words, and a shorter system prompt."
         )
-    return Question(text, picture, _sampling(options) if model.service_url else {}, tokens, image_tokens)
+    return Question(text, image, _sampling(options) if model.service_url else {}, tokens, image_tokens)
 
 
 def _one_turn(request: Request, size: tuple[int, int]) -> tuple[str, Image | None]:
-    """The text of instruction and question, and the picture."""
+    """The text of instruction and question, and the image."""
     roles = [message.role for message in request.messages]
     if roles[-1:] != ["user"] or set(roles[:-1]) - {"system"}:
         raise Unsupported("sessions: the board remembers nothing; ask one question, with all it needs in it.")
-    pictures = [part for message in request.messages for part in message.content if not isinstance(part, str)]
-    if len(pictures) > 1:
-        raise BadImage(f"This engine takes one picture, not {len(pictures)}: MaixPy has one place for it.")
-    for picture in pictures:
-        if picture.dtype != np.uint8 or picture.shape != (size[1], size[0], 3):
+    images = [part for message in request.messages for part in message.content if not isinstance(part, str)]
+    if len(images) > 1:
+        raise BadImage(f"This engine takes one image, not {len(images)}: MaixPy has one place for it.")
+    for image in images:
+        if image.dtype != np.uint8 or image.shape != (size[1], size[0], 3):
             raise BadImage(
-                f"A picture of {picture.dtype} {picture.shape} does not fit: this model takes uint8 RGB of "
+                f"An image of {image.dtype} {image.shape} does not fit: this model takes uint8 RGB of "
                 f"{size[0]}x{size[1]} pixels (describe().image_input)."
             )
     # MaixPy sends its own system prompt once, and after the question: instructions go with the text instead.
     texts = ["".join(part for part in m.content if isinstance(part, str)).strip() for m in request.messages]
     if not texts[-1]:
-        raise BadRequest("There is no question: MaixPy takes a picture only with text.")
+        raise BadRequest("There is no question: MaixPy takes an image only with text.")
     text = "\n\n".join(filter(None, texts))
     try:
         text.encode()
     except UnicodeEncodeError:
         raise BadRequest("The question has half a surrogate pair in it, which is no text.") from None
-    return text, pictures[0] if pictures else None
+    return text, images[0] if images else None
 
 
 def _sampling(options: Options) -> dict[str, float | int | bool]:

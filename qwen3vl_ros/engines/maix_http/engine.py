@@ -11,13 +11,13 @@ or from another machine. It looks like OpenAI's and is not: this is what a user 
   service says, which is bytes. ``finish_reason`` is "length" also where, by that count, the context is full.
 - Settings stick from one client's request to the next one's, so all are sent every time.
 - Sampling is by top_k or by top_p, never both: top_k where both are asked for, or neither.
-- A question without a picture is sent with a grey one. Without any, the service mixes the previous picture into it.
-- A picture that the service cannot read is left out by it without a word. This engine sends one that it encoded, and
+- A question without an image is sent with a grey one. Without any, the service mixes the previous image into it.
+- An image that the service cannot read is left out by it without a word. This engine sends one that it encoded, and
   decoded again, itself. If the service still leaves it out, nothing tells: there is no count of tokens that is true.
 - Nor does anything tell that the first words are the rest of an answer that *another* client, or this one when it was
   killed, hung up on: all share one queue of tokens.
 - One question at a time. Other clients' are waited for, ``first_token_timeout`` seconds at most.
-- Encoding the picture and reading the prompt look alike from outside: both are the stage ENCODE.
+- Encoding the image and reading the prompt look alike from outside: both are the stage ENCODE.
 - Proxies in the environment are not used.
 """
 
@@ -80,10 +80,10 @@ class MaixHttpEngine:
 
         ``model``: the one that the service must run, "" for any. The name may say more than the service does, above all
         P and CTX, as in Qwen3-VL-2B-Instruct-GPTQ-Int4-AX630C-P320-CTX448. ``prompt_limit``, ``context_length``: in
-        tokens; 0 takes them from the name. ``input_size``: width and height of the encoder's picture in pixels; 0 is
+        tokens; 0 takes them from the name. ``input_size``: width and height of the encoder's image in pixels; 0 is
         448, as the service does not say.
         ``first_token_timeout`` and ``token_timeout``: seconds that the service gets for the first piece of the answer,
-        picture and prompt included, and for each one after that. Pieces count, not bytes and not empty events.
+        image and prompt included, and for each one after that. Pieces count, not bytes and not empty events.
 
         Raises :class:`EngineNotReady`, and :class:`ModelNotFound` where something else answers.
         """
@@ -115,7 +115,7 @@ class MaixHttpEngine:
                 "limits": self._limits.source,
                 "tokens": "counted by estimate",
                 "system_prompt": "put in front of the question",
-                "text_only": "sent with a grey picture",
+                "text_only": "sent with a grey image",
                 "sampling": "by top_k or by top_p; by top_k where both are asked for, or neither",
             },
         )
@@ -200,7 +200,7 @@ class _Answer:
             yield Chunk(self._stage)
             late = (
                 f"no token within {first_token_timeout:g} s. If it is slow, raise first_token_timeout; if it hangs, as "
-                f"it does after a picture it could not encode, restart it with {RESTART}"
+                f"it does after an image it could not encode, restart it with {RESTART}"
             )
             deadline = time.monotonic() + first_token_timeout
             while self.finish is None:

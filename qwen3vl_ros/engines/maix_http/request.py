@@ -94,13 +94,13 @@ def build(request: Request, model: str, limits: Limits, size: int) -> Prompt:
 
     Raises :class:`Unsupported`, :class:`BadImage`, :class:`PromptTooLong`, :class:`BadRequest`.
     """
-    text, picture = _question(request)
-    if picture is None:
-        # Without one, the service would look at this text through the features of the last picture it was asked about.
-        picture = np.full((size, size, 3), 128, np.uint8)
-    elif picture.shape != (size, size, 3) or picture.dtype != np.uint8:
+    text, image = _question(request)
+    if image is None:
+        # Without one, the service would look at this text through the features of the last image it was asked about.
+        image = np.full((size, size, 3), 128, np.uint8)
+    elif image.shape != (size, size, 3) or image.dtype != np.uint8:
         raise BadImage(
-            f"A picture of {picture.dtype} {picture.shape} does not fit: this engine's encoder takes uint8 RGB of "
+            f"An image of {image.dtype} {image.shape} does not fit: this engine's encoder takes uint8 RGB of "
             f"{size}x{size} pixels (`input_size`)."
         )
     settings = _settings(request)
@@ -109,17 +109,17 @@ def build(request: Request, model: str, limits: Limits, size: int) -> Prompt:
     most = min(limits.prompt or tokens, (limits.context or tokens + 1) - 1)
     if tokens > most:
         raise PromptTooLong(
-            f"The prompt has about {tokens} tokens, {image_tokens} of them for the picture, and the model reads {most} "
+            f"The prompt has about {tokens} tokens, {image_tokens} of them for the image, and the model reads {most} "
             f"({limits.source}). Ask with fewer words, and a shorter system prompt."
         )
     # One part of text: of several, the service reads the last. Plain strings are its form, not OpenAI's objects.
-    content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": _data_url(picture)}]
+    content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": _data_url(image)}]
     body = {"model": model, "stream": True, **settings, "messages": [{"role": "user", "content": content}]}
     return Prompt(body, tokens, image_tokens)
 
 
 def _question(request: Request) -> tuple[str, Image | None]:
-    """The text, system prompt in front, and the picture."""
+    """The text, system prompt in front, and the image."""
     system = [part for m in request.messages if m.role == "system" for part in m.content]
     turns = [m for m in request.messages if m.role != "system"]
     if [m.role for m in turns] != ["user"]:
@@ -128,18 +128,18 @@ def _question(request: Request) -> tuple[str, Image | None]:
             "matter, belong into its text."
         )
     parts = [*system, *turns[0].content]
-    pictures = [part for part in parts if not isinstance(part, str)]
-    if len(pictures) > 1:
-        raise BadImage(f"This engine takes one picture, not {len(pictures)}: a second one has no place in its prompt.")
+    images = [part for part in parts if not isinstance(part, str)]
+    if len(images) > 1:
+        raise BadImage(f"This engine takes one image, not {len(images)}: a second one has no place in its prompt.")
     texts = ["\n".join(p for p in some if isinstance(p, str)).strip() for some in (system, turns[0].content)]
     text = "\n\n".join(filter(None, texts))
-    if not text and not pictures:
+    if not text and not images:
         raise BadRequest("The question is empty.")
     try:
         text.encode()
     except UnicodeEncodeError:
         raise BadRequest("The question has half a surrogate pair in it, which is no text.") from None
-    return text, pictures[0] if pictures else None
+    return text, images[0] if images else None
 
 
 def _settings(request: Request) -> dict[str, float]:
@@ -172,8 +172,8 @@ def _sampling(options: Options) -> dict[str, float]:
     return {"temperature": temperature, "top-p": top_p, "top-k": top_k}
 
 
-def _data_url(picture: Image) -> str:
-    """``picture`` as the service takes it.
+def _data_url(image: Image) -> str:
+    """``image`` as the service takes it.
 
     It decodes what its build of OpenCV does, and dies of what that does not. A JPEG is safe, as MaixPy sends nothing
     else. The encoder sees few pixels, so they are kept as they are: at quality 98 with full colour resolution they are
@@ -181,13 +181,13 @@ def _data_url(picture: Image) -> str:
     be exact, larger, ten times slower to make, and a risk.
     """
     file = io.BytesIO()
-    PIL.Image.fromarray(picture).save(file, "JPEG", quality=98, subsampling=0)
+    PIL.Image.fromarray(image).save(file, "JPEG", quality=98, subsampling=0)
     data = file.getvalue()
-    # One that it cannot decode is answered without the picture, or kills it.
+    # One that it cannot decode is answered without the image, or kills it.
     with PIL.Image.open(io.BytesIO(data)) as decoded:
         decoded.load()
-        if decoded.size != picture.shape[1::-1]:
-            raise BadImage(f"The picture came out of its JPEG with {decoded.size} pixels.")
+        if decoded.size != image.shape[1::-1]:
+            raise BadImage(f"The image came out of its JPEG with {decoded.size} pixels.")
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 

@@ -21,14 +21,14 @@ from qwen3vl_ros.engines.maix_http.answer import LOADING, Answer, RefusedError, 
 STOP_TIME = 5.0
 """Seconds in which an answer that was cancelled is stopped and read to its end. Then its connection is closed, and the
 next question waits until the service is free. The service looks at a stop between two layers of the model, but forgets
-one that comes while it encodes the picture: it is repeated."""
+one that comes while it encodes the image: it is repeated."""
 
 _RECOVERY_TIME = 15.0
 """Seconds that the service gets, after that, to come free. When it does not, it hangs."""
 
 _STOP_PERIOD = 0.5
 _CONNECT_TIMEOUT = 3.0
-_WRITE_TIMEOUT = 10.0  # a picture over a weak radio link
+_WRITE_TIMEOUT = 10.0  # an image over a weak radio link
 _ATTEMPT_TIMEOUT = 5.0
 _ATTEMPT_PERIOD = 1.0
 _BACK_OFF = (0.1, 1.0)  # seconds before a busy service is asked again: at first, and at most
@@ -151,7 +151,7 @@ class Service:
             if time.monotonic() - begin > patience:
                 raise EngineError(
                     f"{self.url} has been busy for {patience:g} s with {other}. Ask again later; if it is busy for "
-                    f"ever, it hangs, as it does after a picture it could not encode: restart it with {RESTART}."
+                    f"ever, it hangs, as it does after an image it could not encode: restart it with {RESTART}."
                 )
             if meanwhile is not None:
                 await meanwhile()

@@ -85,7 +85,7 @@ class OpenaiEngine:
 
         ``base_urls``: up to and with ``/v1``, in order of preference; blank ones do not count. ``model``: "" takes the
         only one that a server lists. ``api_key_env``, ``api_key_file``: where the key is read, once; the file wins.
-        ``concurrency``: questions at a time. ``max_image_tokens``: for one picture, one token per 32x32 pixels.
+        ``concurrency``: questions at a time. ``max_image_tokens``: for one image, one token per 32x32 pixels.
         ``jpeg_quality``: 1 to 100. ``context_length``: in tokens; 0 takes what the server says. ``retries``: how often
         a server is asked again after 429, 5xx or a lost connection. Times in seconds: ``first_token_timeout`` counts
         from the request, for each attempt; ``retry_dead_after``: for how long other servers are asked first.

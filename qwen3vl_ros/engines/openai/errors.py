@@ -32,7 +32,7 @@ _WORDS = 300
 _NOT_KNOWN = re.compile(
     r"unknown|unrecogni|unsupported|not support|not permitted|not allowed|unexpected|input should be"
 )
-_NO_PICTURES = re.compile(
+_NO_IMAGES = re.compile(
     # llama.cpp; vLLM; others
     r"image input is not supported|is not a multimodal model|does(n't| not) (support|accept) (image|vision|multimodal)"
 )
@@ -150,7 +150,7 @@ def answered(
     words = complaint.message
     said = quoted(words)
     if 300 <= status < 400:
-        # Not followed: pictures and key would go to whatever address an answer names.
+        # Not followed: images and key would go to whatever address an answer names.
         return Refused(
             ModelNotFound(f"{url} redirects elsewhere ({status}){said} Put the right address into openai.base_urls.")
         )
@@ -164,18 +164,18 @@ def answered(
         return Refused(
             BadRequest(
                 f"{url} takes no request of {n_bytes} bytes (413): lower openai.max_image_tokens or "
-                f"openai.jpeg_quality, or send fewer pictures{said}"
+                f"openai.jpeg_quality, or send fewer images{said}"
             ),
             elsewhere=False,
         )
     lower = words.lower()
-    if _NO_PICTURES.search(lower):  # llama.cpp says that with status 500
-        return Refused(Unsupported(f"images: the model of {url} takes no pictures{said}"), elsewhere=False)
+    if _NO_IMAGES.search(lower):  # llama.cpp says that with status 500
+        return Refused(Unsupported(f"images: the model of {url} takes no images{said}"), elsewhere=False)
     if complaint.context_exceeded or (status < 500 and status != 429 and _TOO_LONG.search(lower)):
         return Refused(
             PromptTooLong(
                 f"Prompt and answer do not fit the context of {url}{said} Ask with less text, fewer or smaller "
-                "pictures (openai.max_image_tokens), or a lower max_tokens."
+                "images (openai.max_image_tokens), or a lower max_tokens."
             ),
             elsewhere=False,
         )

@@ -49,7 +49,7 @@ _TOP_LOGPROBS = 20
 
 
 class Question:
-    """A request, checked and with its pictures as JPEG, for any server."""
+    """A request, checked and with its images as JPEG, for any server."""
 
     def __init__(self, request: Request, jpeg_quality: int) -> None:
         """Raises :class:`BadRequest`, :class:`BadImage`."""
@@ -96,13 +96,13 @@ def _part(part: str | Image, quality: int) -> dict[str, Any]:
 def _jpeg(image: Image, quality: int) -> bytes:
     """``image``, uint8 RGB [height, width, 3], as baseline JPEG."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise BadImage(f"A picture must be uint8 [height, width, 3] RGB, not {image.dtype} {list(image.shape)}.")
+        raise BadImage(f"An image must be uint8 [height, width, 3] RGB, not {image.dtype} {list(image.shape)}.")
     file = io.BytesIO()
     try:
         PIL.Image.fromarray(image).save(file, "JPEG", quality=quality)
     except (OSError, ValueError) as error:  # 65535 pixels is the most that the format holds
         height, width, _ = image.shape
-        raise BadImage(f"A picture of {width}x{height} pixels cannot be stored as JPEG: {error}.") from error
+        raise BadImage(f"An image of {width}x{height} pixels cannot be stored as JPEG: {error}.") from error
     return file.getvalue()
 
 

@@ -3,7 +3,7 @@
 For Intel's CPUs, GPUs and NPUs. The model is a directory that optimum-intel exported: docs/openvino.md.
 
 The pipeline answers one prompt at a time and notices that it should stop only when it hands out a token, which reading
-a long prompt or a large picture delays by seconds. So each answer is made on a thread of its own: a cancelled one is
+a long prompt or a large image delays by seconds. So each answer is made on a thread of its own: a cancelled one is
 reported at once, its thread ends when it can, and the next request waits for that.
 """
 
@@ -37,7 +37,7 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
     Usage,
 )
-from qwen3vl_ros.engines.openvino.files import EXPORT_COMMAND, TILE, check_device, find_model, picture_limits
+from qwen3vl_ros.engines.openvino.files import EXPORT_COMMAND, TILE, check_device, find_model, image_limits
 from qwen3vl_ros.engines.openvino.prompt import ChatPrompt, Prompt, reason
 from qwen3vl_ros.engines.openvino.sampling import configure, constraint, schema_error
 
@@ -75,11 +75,11 @@ class OpenvinoEngine:
         """Load the model. Raises :class:`ModelNotFound`.
 
         ``model``: the directory of an exported model. ``device``: CPU, GPU, NPU, AUTO, ...; compiling for a GPU or an
-        NPU takes up to minutes. ``max_image_tokens``: for one picture; the model's own limit may be lower.
+        NPU takes up to minutes. ``max_image_tokens``: for one image; the model's own limit may be lower.
         ``context_length``: tokens of prompt and answer together.
         """
         folder = find_model(model)
-        limits = picture_limits(folder)
+        limits = image_limits(folder)
         npu = check_device(device) == "NPU"
         answer_room = int(context_length * _NPU_ANSWER_SHARE) if npu else 1
         fixed = {"MAX_PROMPT_LEN": context_length - answer_room, "MIN_RESPONSE_LEN": answer_room} if npu else {}
@@ -107,7 +107,7 @@ class OpenvinoEngine:
             model=folder.resolve().name,
             context_length=context_length,
             prompt_limit=self._prompt_limit,
-            # Each picture stands between two tokens.
+            # Each image stands between two tokens.
             max_images=max(1, self._prompt_limit // (max_image_tokens + 2)),
             image_input=ImageInput(TILE, max_image_tokens),
             supports=_SUPPORTS - {"text_only"} if npu else _SUPPORTS,
@@ -138,7 +138,7 @@ class OpenvinoEngine:
     def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
         """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
 
-        Reading the pictures and reading the prompt is one call: it shows as ENCODE with pictures, else as PREFILL.
+        Reading the images and reading the prompt is one call: it shows as ENCODE with images, else as PREFILL.
         After a cancelled answer the next one may wait in QUEUED for some seconds: see the top of this file.
         Completion tokens include the end-of-turn token. Stop strings apply to the answer, not to the reasoning.
         Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported` before any work,
@@ -168,9 +168,9 @@ class OpenvinoEngine:
     def _configure(self, request: Request, prompt: Prompt) -> GenerationConfig:
         if prompt.tokens > self._prompt_limit:
             raise PromptTooLong(
-                f"The prompt has {prompt.tokens} tokens, {prompt.image_tokens} of them for pictures, and may have "
+                f"The prompt has {prompt.tokens} tokens, {prompt.image_tokens} of them for images, and may have "
                 f"{self._prompt_limit} of the {self._context_length} of the context, which holds the answer too. Ask "
-                "with less text, fewer or smaller pictures, or raise context_length."
+                "with less text, fewer or smaller images, or raise context_length."
             )
         if request.choices:
             raise Unsupported("choices: OpenVINO GenAI tells that of the token it chose alone; leave them out.")

@@ -74,14 +74,14 @@ def check_device(device: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureLimits:
-    """Pixels that a picture has at least and at most after the pipeline's own resizing."""
+class ImageLimits:
+    """Pixels that an image has at least and at most after the pipeline's own resizing."""
 
     least: int
     most: int
 
     def tokens(self, width: int, height: int) -> int:
-        """Tokens of a picture of width x height pixels, multiples of :data:`TILE`.
+        """Tokens of an image of width x height pixels, multiples of :data:`TILE`.
 
         openvino_genai enlarges a small one as transformers does: ``smart_resize`` of its qwen2vl/classes.cpp.
         """
@@ -91,14 +91,14 @@ class PictureLimits:
         return width * height // TILE**2
 
 
-def picture_limits(folder: Path) -> PictureLimits:
+def image_limits(folder: Path) -> ImageLimits:
     """Those of the model in ``folder``; openvino_genai's rules, processor_config.cpp."""
     config = read_json(folder / "preprocessor_config.json")
     least, most = config.get("min_pixels"), config.get("max_pixels")
     if least is None and most is None:
         size = config.get("size") or {}
         least, most = size.get("shortest_edge"), size.get("longest_edge")
-    return PictureLimits(
+    return ImageLimits(
         _LEAST_PIXELS if least is None else int(least),
         _MOST_PIXELS if most is None else int(most),
     )

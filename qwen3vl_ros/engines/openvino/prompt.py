@@ -11,12 +11,12 @@ import openvino_genai
 
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Message, Unsupported
 from qwen3vl_ros.engines.conversation import Conversation, opens_reasoning
-from qwen3vl_ros.engines.openvino.files import TILE, PictureLimits
+from qwen3vl_ros.engines.openvino.files import TILE, ImageLimits
 
-# Where a picture belongs, in openvino_genai's qwen2vl/classes.cpp NATIVE_TAG: one for each picture, in their order.
-_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+# Where an image belongs, in openvino_genai's qwen2vl/classes.cpp NATIVE_TAG: one for each image, in their order.
+_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
-# Qwen's control tokens, and openvino_genai's own names for pictures and videos.
+# Qwen's control tokens, and openvino_genai's own names for images and videos.
 _CONTROL = re.compile(r"<(?=\|[^|<>\s]+\|>|ov_genai_(?:image|video)_)")
 _ZERO_WIDTH_SPACE = "\u200b"
 
@@ -25,7 +25,7 @@ _ZERO_WIDTH_SPACE = "\u200b"
 class Prompt:
     """A conversation that is ready for the pipeline: the chat template is applied.
 
-    ``tokens`` counts all of it, ``image_tokens`` those of them that are pictures. ``reasoning``: the template opened
+    ``tokens`` counts all of it, ``image_tokens`` those of them that are images. ``reasoning``: the template opened
     the reasoning already.
     """
 
@@ -40,9 +40,9 @@ class ChatPrompt:
     """Applies a model's chat template and counts tokens."""
 
     def __init__(
-        self, tokenizer: openvino_genai.Tokenizer, limits: PictureLimits, max_image_tokens: int, text_only: bool
+        self, tokenizer: openvino_genai.Tokenizer, limits: ImageLimits, max_image_tokens: int, text_only: bool
     ) -> None:
-        """``max_image_tokens``: for one picture. ``text_only``: prompts without a picture are possible."""
+        """``max_image_tokens``: for one image. ``text_only``: prompts without an image are possible."""
         self._tokenizer = tokenizer
         self._limits = limits
         self._max_image_tokens = max_image_tokens
@@ -57,25 +57,25 @@ class ChatPrompt:
         conversation = Conversation(messages, lambda text: _CONTROL.sub(f"<{_ZERO_WIDTH_SPACE}", text))
         images = conversation.images
         if not images and not self._text_only:
-            raise Unsupported("text_only: on an NPU, OpenVINO GenAI runs Qwen3-VL only with a picture. Attach one.")
+            raise Unsupported("text_only: on an NPU, OpenVINO GenAI runs Qwen3-VL only with an image. Attach one.")
         try:
             rendered = self._tokenizer.apply_chat_template(conversation.messages, add_generation_prompt=True)
         except RuntimeError as error:
             raise BadRequest(f"The model's chat template refuses this conversation: {reason(error)}") from error
-        text = _PICTURE.join(conversation.split(rendered))
+        text = _IMAGE.join(conversation.split(rendered))
         sizes = [self._tokens(image) for image in images]
         if len(sizes) > 1 and 1 in sizes:
-            # Replacing _PICTURE by its tokens does not change it, so the next picture takes its place, and the
+            # Replacing _IMAGE by its tokens does not change it, so the next image takes its place, and the
             # positions are written past the end of their memory: normalize_prompt in qwen2vl/classes.cpp.
             raise BadImage(
-                f"A picture of {TILE}x{TILE} pixels cannot be one of several with this model, OpenVINO GenAI mixes "
+                f"An image of {TILE}x{TILE} pixels cannot be one of several with this model, OpenVINO GenAI mixes "
                 "them up. Enlarge it."
             )
         image_tokens = sum(sizes)
         return Prompt(
             text,
             images,
-            # _PICTURE has one of each picture's tokens.
+            # _IMAGE has one of each image's tokens.
             tokens=int(self._tokenizer.encode(text).input_ids.shape[1]) + image_tokens - len(images),
             image_tokens=image_tokens,
             reasoning=opens_reasoning(text),
@@ -84,16 +84,16 @@ class ChatPrompt:
     def _tokens(self, image: Image) -> int:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise BadImage(
-                f"A picture is a uint8 array of the shape [height, width, 3], not {image.dtype} {list(image.shape)}."
+                f"An image is a uint8 array of the shape [height, width, 3], not {image.dtype} {list(image.shape)}."
             )
         height, width, _ = image.shape
         if height % TILE or width % TILE or height * width > self._max_image_tokens * TILE**2:
             raise BadImage(
-                f"A picture of {width}x{height} pixels does not suit this model: width and height must be multiples of "
+                f"An image of {width}x{height} pixels does not suit this model: width and height must be multiples of "
                 f"{TILE}, with at most {self._max_image_tokens} tiles of that size."
             )
         if max(height, width) > _LONGEST_STRIP * min(height, width):
-            raise BadImage(f"A picture of {width}x{height} pixels is too thin a strip for this model.")
+            raise BadImage(f"An image of {width}x{height} pixels is too thin a strip for this model.")
         return self._limits.tokens(width, height)
 
 

@@ -42,7 +42,7 @@ export class QuestionForm {
     const text = byId("main-slot").hidden ? "" : byId("prompt").value.trim();
     const task = this.#tasks.get(byId("task").value);
     if (!task) return { text, title: text, task: "", parser: "text", slots: {}, images: 1 };
-    const { name, parser, pictures: images } = task; // the gateway's name for their number
+    const { name, parser, min_images: images } = task; // the gateway's name for their number
     return {
       text,
       title: text ? `${name}: ${text}` : name,

@@ -22,7 +22,7 @@ export class Server {
     return this.#json("api/status");
   }
 
-  /** The ready-made tasks: name, description, main, slots, pictures, parser. */
+  /** The ready-made tasks: name, description, main, slots, min_images, parser. */
   tasks() {
     return this.#json("api/tasks");
   }

@@ -36,7 +36,7 @@ from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from qwen3vl_ros.engines.llama.sampling import INSTRUCT, THINKING
 from tiny_qwen3vl import TinyModel
 from training.tokenizer import SPECIAL_TOKENS
-from transformers_reference import HOSTILE, Reference, fitted, picture, text_of, user
+from transformers_reference import HOSTILE, Reference, fitted, noise_image, text_of, user
 
 GREEDY = Options(temperature=0.0, max_tokens=24)
 
@@ -95,13 +95,13 @@ def reference(tiny: TinyModel) -> Reference:
 CONVERSATIONS = {
     "text": (user("What colour is the other cylinder?"),),
     "unicode and white space": (Message("system", ("You are a robot.\n\n",)), user("\n  Grüße 5 你好  🙂\t\n")),
-    "one image": (user(picture(128, 96, 5), "What is this?"),),
-    "two images": (user("First ", picture(64, 96, 8), " and second ", picture(160, 32, 9), "\n\nWhich?"),),
+    "one image": (user(noise_image(128, 96, 5), "What is this?"),),
+    "two images": (user("First ", noise_image(64, 96, 8), " and second ", noise_image(160, 32, 9), "\n\nWhich?"),),
     "odd-sized image": (user(fitted(333, 207, 4), "Describe what you see."),),
     "three turns": (
-        user(picture(32, 32, 16), "one"),
+        user(noise_image(32, 32, 16), "one"),
         Message("assistant", ("yes",)),
-        user("two", picture(320, 64, 17)),
+        user("two", noise_image(320, 64, 17)),
     ),
 }
 
@@ -126,7 +126,7 @@ def test_greedy_answer_is_that_of_transformers_token_for_token(
 
 
 def test_warm_answers_are_those_of_a_cold_engine(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> None:
-    one, other = picture(128, 96, 1), picture(128, 96, 2)
+    one, other = noise_image(128, 96, 1), noise_image(128, 96, 2)
     warm = new_engine(tiny)
     for messages in (
         (user(one, "What is this?"),),
@@ -134,7 +134,7 @@ def test_warm_answers_are_those_of_a_cold_engine(tiny: TinyModel, new_engine: Ca
         (user(one, "Where?"),),
         (user(other, "Where?"),),
         (user(one, "Where?"), Message("assistant", ("There.",)), user("Why?", other)),
-        (user("No picture."),),
+        (user("No image."),),
         (user(other, one, "Where?"),),
         (user(one.reshape(128, 96, 3), "Where?"),),  # the same bytes in another shape
     ):
@@ -143,8 +143,8 @@ def test_warm_answers_are_those_of_a_cold_engine(tiny: TinyModel, new_engine: Ca
         cold.close()
 
 
-def test_second_question_about_a_picture_reuses_it(engine: LlamaEngine) -> None:
-    image = picture(128, 96)
+def test_second_question_about_an_image_reuses_it(engine: LlamaEngine) -> None:
+    image = noise_image(128, 96)
     first = stream(engine, user(image, "What is this?"))
     assert [c.stage for c in first][:3] == [Stage.ENCODE, Stage.PREFILL, Stage.DECODE]
     assert first[-1].usage.encode_time > 0.0
@@ -156,14 +156,14 @@ def test_second_question_about_a_picture_reuses_it(engine: LlamaEngine) -> None:
     other = stream(engine, user(image, "Where is it?"))
     assert other[-1].usage.cached_tokens >= 12
     assert other[-1].usage.encode_time == 0.0
-    stream(engine, user("No picture."))
+    stream(engine, user("No image."))
     back = stream(engine, user(image, "Where is it?"))
     assert back[-1].usage.cached_tokens < 12  # the KV cache lost it,
     assert back[-1].usage.encode_time == 0.0  # its embedding is still there
 
 
-def test_one_changed_pixel_is_another_picture(engine: LlamaEngine) -> None:
-    image = picture(128, 96)
+def test_one_changed_pixel_is_another_image(engine: LlamaEngine) -> None:
+    image = noise_image(128, 96)
     before = stream(engine, user(image, "What is this?"))
     image[50, 50, 1] ^= 0x80
     after = stream(engine, user(image, "What is this?"))
@@ -174,10 +174,10 @@ def test_one_changed_pixel_is_another_picture(engine: LlamaEngine) -> None:
 
 def test_embeddings_kept_are_bounded_by_their_bytes(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> None:
     engine = new_engine(tiny, image_cache_mb=0)
-    pictures = [picture(64, 64, seed) for seed in range(3)]
-    for image in (*pictures, pictures[0]):
+    images = [noise_image(64, 64, seed) for seed in range(3)]
+    for image in (*images, images[0]):
         assert stream(engine, user(image, "?"))[-1].usage.encode_time > 0.0
-    assert stream(engine, user("again", pictures[0]))[-1].usage.encode_time == 0.0  # the newest always stays
+    assert stream(engine, user("again", images[0]))[-1].usage.encode_time == 0.0  # the newest always stays
 
 
 def test_seed_decides_the_answer(engine: LlamaEngine) -> None:
@@ -273,7 +273,7 @@ def probabilities(engine: LlamaEngine, message: Message, *words: str, **options:
 def test_probabilities_of_choices_are_those_of_transformers_before_sampling(
     engine: LlamaEngine, reference: Reference
 ) -> None:
-    asked = user(picture(128, 96, 5), "What is this?")
+    asked = user(noise_image(128, 96, 5), "What is this?")
     reference.answer((asked,), 1)
     texts = [reference.tokenizer.decode([token]).lower() for token in range(len(reference.first))]
     bare = [re.sub(r"^[\W_]+|[\W_]+$", "", text) for text in texts]
@@ -350,7 +350,7 @@ def test_prompt_that_does_not_fit_is_refused_with_both_numbers(
     engine = new_engine(tiny, n_ctx=256)
     before = ask(engine, user("Tell me."))
     kept = list(engine._context.pieces)
-    image = picture(320, 320)
+    image = noise_image(320, 320)
     with pytest.raises(PromptTooLong, match=r"\b(2\d\d|3\d\d) tokens.* 256\b"):
         next(engine.generate(Request((user(image, image, "x" * 100),)), Cancel()))
     assert engine._context.pieces == kept
@@ -387,7 +387,7 @@ class CancelAfter(threading.Event):
 def test_cancel_interrupts_the_library_at_once(
     stage: Stage, tiny: TinyModel, new_engine: Callable[..., LlamaEngine]
 ) -> None:
-    request = Request((user(picture(320, 320), "Tell me. " * 20),), GREEDY)
+    request = Request((user(noise_image(320, 320), "Tell me. " * 20),), GREEDY)
     engine, whole = new_engine(tiny), CancelAfter()
     began: dict[Stage, int] = {}
     complete = []
@@ -412,7 +412,7 @@ def test_cancel_interrupts_the_library_at_once(
 def test_cancel_before_the_start_ends_at_once(engine: LlamaEngine) -> None:
     cancel = Cancel()
     cancel.set()
-    chunks = list(engine.generate(Request((user(picture(64, 64), "?"),), GREEDY), cancel))
+    chunks = list(engine.generate(Request((user(noise_image(64, 64), "?"),), GREEDY), cancel))
     assert chunks[-1].finish_reason == "cancelled"
     assert text_of(chunks) == ""
     assert chunks[-1].usage.completion_tokens == 0
@@ -420,7 +420,7 @@ def test_cancel_before_the_start_ends_at_once(engine: LlamaEngine) -> None:
 
 def test_stream_closed_early_leaves_a_working_engine(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> None:
     engine = new_engine(tiny)
-    messages = (user(picture(128, 96), "What is this?"),)
+    messages = (user(noise_image(128, 96), "What is this?"),)
     expected = ask(new_engine(tiny), *messages)
     for n in range(8):
         answer = engine.generate(Request(messages, GREEDY), Cancel())
@@ -441,10 +441,10 @@ def test_second_answer_at_the_same_time_is_refused(engine: LlamaEngine) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
-def test_text_cannot_inject_control_tokens_or_pictures(
+def test_text_cannot_inject_control_tokens_or_images(
     text: str, role: Any, engine: LlamaEngine, reference: Reference
 ) -> None:
-    image = picture(64, 32)
+    image = noise_image(64, 32)
     messages = (user("a", image), Message(role, (text,)), user("b"))
     stream(engine, *messages, options=Options(temperature=0.0, max_tokens=1))
     pieces = list(engine._context.pieces)
@@ -472,9 +472,9 @@ def test_control_token_in_two_halves_stays_text(engine: LlamaEngine, reference: 
 @pytest.mark.parametrize(
     "image",
     [
-        picture(33, 32),
-        picture(32, 50),
-        picture(32 * 20, 32 * 20),
+        noise_image(33, 32),
+        noise_image(32, 50),
+        noise_image(32 * 20, 32 * 20),
         np.zeros((0, 32, 3), np.uint8),
         np.zeros((32, 32), np.uint8),
         np.zeros((32, 32, 4), np.uint8),
@@ -482,20 +482,18 @@ def test_control_token_in_two_halves_stays_text(engine: LlamaEngine, reference: 
     ],
     ids=lambda image: f"{image.shape}-{image.dtype}",
 )
-def test_picture_the_model_cannot_take_as_it_is_is_refused(engine: LlamaEngine, image: Any) -> None:
+def test_image_the_model_cannot_take_as_it_is_is_refused(engine: LlamaEngine, image: Any) -> None:
     with pytest.raises(BadImage, match=r"\.$"):
         stream(engine, user(image, "What is this?"))
 
 
-def test_picture_need_not_be_contiguous(engine: LlamaEngine) -> None:
-    image = picture(128, 96)
+def test_image_need_not_be_contiguous(engine: LlamaEngine) -> None:
+    image = noise_image(128, 96)
     flipped = image[::-1, ::-1]
     assert ask(engine, user(flipped, "?")) == ask(engine, user(np.ascontiguousarray(flipped), "?"))
 
 
-def test_models_own_picture_limit_holds(
-    tiny: TinyModel, tmp_path: Path, new_engine: Callable[..., LlamaEngine]
-) -> None:
+def test_models_own_image_limit_holds(tiny: TinyModel, tmp_path: Path, new_engine: Callable[..., LlamaEngine]) -> None:
     values = {"clip.vision.image_max_pixels": 70 * 32 * 32 + 17}
     mmproj = str(tiny_qwen3vl.with_metadata(tiny.mmproj, tmp_path / "small.gguf", values))
     assert new_engine(tiny, mmproj=mmproj, max_image_tokens=5000).describe().image_input == ImageInput(32, 70)
@@ -504,8 +502,8 @@ def test_models_own_picture_limit_holds(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (17, 17), (300, 1), (20, 15)])
-def test_every_allowed_picture_has_one_token_per_tile(engine: LlamaEngine, size: tuple[int, int]) -> None:
-    image = picture(size[0] * 32, size[1] * 32)
+def test_every_allowed_image_has_one_token_per_tile(engine: LlamaEngine, size: tuple[int, int]) -> None:
+    image = noise_image(size[0] * 32, size[1] * 32)
     usage = stream(engine, user(image, "?"), options=Options(temperature=0.0, max_tokens=1))[-1].usage
     assert usage.image_tokens == size[0] * size[1]
 
@@ -557,7 +555,7 @@ def test_instruct_models_do_not_reason(engine: LlamaEngine) -> None:
 
 
 def test_chunks_add_up(engine: LlamaEngine) -> None:
-    chunks = stream(engine, user(picture(64, 64), "Tell me."))
+    chunks = stream(engine, user(noise_image(64, 64), "Tell me."))
     assert [c.finish_reason is not None for c in chunks] == [False] * (len(chunks) - 1) + [True]
     assert [c.usage is not None for c in chunks] == [False] * (len(chunks) - 1) + [True]
     counts = [c.completion_tokens for c in chunks]
@@ -567,7 +565,7 @@ def test_chunks_add_up(engine: LlamaEngine) -> None:
     assert 0.0 < usage.encode_time < usage.first_token_time < usage.total_time
 
 
-def test_text_only_model_refuses_pictures(
+def test_text_only_model_refuses_images(
     tiny: TinyModel, tmp_path: Path, new_engine: Callable[..., LlamaEngine]
 ) -> None:
     alone = tmp_path / "alone.gguf"
@@ -575,7 +573,7 @@ def test_text_only_model_refuses_pictures(
     engine = new_engine(replace(tiny, model=alone), mmproj="")
     assert engine.describe().max_images == 0
     with pytest.raises(Unsupported, match=r"^images: .*mmproj"):
-        stream(engine, user(picture(64, 64), "?"))
+        stream(engine, user(noise_image(64, 64), "?"))
     assert ask(engine, user("Tell me."))
 
 

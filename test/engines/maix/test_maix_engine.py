@@ -44,7 +44,7 @@ from qwen3vl_ros.engines.maix.engine import MaixEngine
 from qwen3vl_ros.engines.process import EngineProcess, EngineSpec, State
 
 BOTH = pytest.mark.parametrize("kind", ["Qwen3VL", "InternVL"])
-PICTURE = np.random.default_rng(0).integers(0, 256, (448, 448, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (448, 448, 3), dtype=np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +86,8 @@ def start(board: Board, model: Callable[[str], str]) -> Iterator[Callable[..., M
     assert board.objects == 0, "a model was not released"
 
 
-def question(text: str = "What is there?", picture: Image | None = PICTURE, **options: Any) -> Request:
-    content = (text,) if picture is None else (picture, text)
+def question(text: str = "What is there?", image: Image | None = IMAGE, **options: Any) -> Request:
+    content = (text,) if image is None else (image, text)
     return Request((Message("user", content),), Options(**options))
 
 
@@ -131,39 +131,37 @@ def test_an_answer_comes_piece_by_piece_while_maixpy_is_at_it(
 
 
 @BOTH
-def test_the_model_gets_the_picture_as_it_is_and_instructions_before_the_question(
+def test_the_model_gets_the_image_as_it_is_and_instructions_before_the_question(
     board: Board, start: Callable[..., MaixEngine], kind: str
 ) -> None:
     engine = start(kind)
-    picture = PICTURE.copy()
-    picture.flags.writeable = False  # as in the worker, where it is shared memory
-    messages = (Message("system", ("Be brief.",)), Message("user", ("Look: ", picture, "what is it?")))
+    image = IMAGE.copy()
+    image.flags.writeable = False  # as in the worker, where it is shared memory
+    messages = (Message("system", ("Be brief.",)), Message("user", ("Look: ", image, "what is it?")))
     for _ in range(2):
         assert text_of(stream(engine, Request(messages))) == "fine"
     for asked in board.asked:
         assert asked.text == "Be brief.\n\nLook: what is it?"
         assert asked.roles == ("user",)
-        assert asked.picture is not None
-        assert np.array_equal(asked.picture, PICTURE)
+        assert asked.image is not None
+        assert np.array_equal(asked.image, IMAGE)
 
 
-def test_a_question_without_a_picture_does_not_meet_the_last_one(
-    board: Board, start: Callable[..., MaixEngine]
-) -> None:
+def test_a_question_without_an_image_does_not_meet_the_last_one(board: Board, start: Callable[..., MaixEngine]) -> None:
     engine = start()
     ask(engine)
     chunks = stream(engine, question("Who are you?", None))
     assert chunks[-1].finish_reason == "stop"
-    assert board.asked[-1].picture is not None
-    assert np.unique(board.asked[-1].picture).tolist() == [128]
+    assert board.asked[-1].image is not None
+    assert np.unique(board.asked[-1].image).tolist() == [128]
 
 
-def test_internvl_answers_without_a_picture(board: Board, start: Callable[..., MaixEngine]) -> None:
+def test_internvl_answers_without_an_image(board: Board, start: Callable[..., MaixEngine]) -> None:
     engine = start("InternVL")
     ask(engine)
     chunks = stream(engine, question("Who are you?", None))
     assert chunks[0].stage is Stage.PREFILL
-    assert board.asked[-1].picture is None
+    assert board.asked[-1].image is None
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.image_tokens == 0
 
@@ -370,14 +368,14 @@ def test_what_maixpy_reports_is_an_error(board: Board, start: Callable[..., Maix
 
 REFUSED: list[tuple[Request, type[Exception], str]] = [
     (question("word " * 200), PromptTooLong, r"\d+ tokens, 196 of them .* reads 320"),
-    (question(picture=PICTURE[:100]), BadImage, "448x448"),
+    (question(image=IMAGE[:100]), BadImage, "448x448"),
     (question(seed=1), Unsupported, "^seed"),
     (question(min_p=0.1), Unsupported, "^min_p"),
     (question(repetition_penalty=0.5), Unsupported, "^repetition_penalty"),
     (question(max_tokens=0), BadRequest, "max_tokens"),
     (question(" "), BadRequest, "no question"),
     (question("\ud800"), BadRequest, "surrogate"),
-    (Request((Message("user", ("?", PICTURE, PICTURE)),)), BadImage, "one picture"),
+    (Request((Message("user", ("?", IMAGE, IMAGE)),)), BadImage, "one image"),
     (Request((Message("user", ("?",)), Message("assistant", ("!",)))), Unsupported, "^sessions"),
     (Request(()), Unsupported, "^sessions"),
     (Request((Message("user", ("?",)),), response_schema={"type": "object"}), Unsupported, "^response_schema"),

@@ -74,7 +74,7 @@ def engine(service: FakeMaixService, new_engine: Callable[..., MaixHttpEngine]) 
     return new_engine(service)
 
 
-def picture(size: int = 448, seed: int = 0) -> Image:
+def noise_image(size: int = 448, seed: int = 0) -> Image:
     """Smooth shapes and a little noise, as cameras see them."""
     y, x = np.mgrid[:size, :size]
     planes = [120 + 90 * np.sin((x + 30 * i) / 40.0) * np.cos(y / (30.0 + i)) for i in range(3)]
@@ -175,14 +175,14 @@ def test_the_service_must_run_the_model_that_was_asked_for(service: FakeMaixServ
 # What is sent
 
 
-def test_picture_question_and_every_setting_are_sent(service: FakeMaixService, engine: MaixHttpEngine) -> None:
-    image = picture()
+def test_image_question_and_every_setting_are_sent(service: FakeMaixService, engine: MaixHttpEngine) -> None:
+    image = noise_image()
     chunks = stream(engine, image, "What is it?")
     assert text_of(chunks) == "Hello there"
     question = service.questions[0]
     assert question.text == "What is it?"
-    assert question.picture is not None and question.picture.size == (448, 448)
-    loss = np.abs(np.asarray(question.picture).astype(int) - image)
+    assert question.image is not None and question.image.size == (448, 448)
+    loss = np.abs(np.asarray(question.image).astype(int) - image)
     assert loss.mean() < 1.5 and loss.max() < 12
     assert isinstance(question.body["messages"][0]["content"][1]["image_url"], str)
     settings = {key: value for key, value in question.body.items() if key not in ("messages", "model", "stream")}
@@ -215,18 +215,18 @@ def test_settings_of_earlier_requests_do_not_stick(
 
 
 def test_a_system_prompt_goes_in_front_of_the_question(service: FakeMaixService, engine: MaixHttpEngine) -> None:
-    ask(engine, "What is it?", picture(), "Be quick.", system="You are a robot.")
+    ask(engine, "What is it?", noise_image(), "Be quick.", system="You are a robot.")
     assert service.questions[0].text == "You are a robot.\n\nWhat is it?\nBe quick."
     assert "system_prompt" in engine.describe().supports
     assert engine.describe().details["system_prompt"] == "put in front of the question"
 
 
-def test_a_question_without_a_picture_does_not_see_the_last_one(
+def test_a_question_without_an_image_does_not_see_the_last_one(
     service: FakeMaixService, engine: MaixHttpEngine
 ) -> None:
-    ask(engine, picture(), "What is it?")
+    ask(engine, noise_image(), "What is it?")
     assert ask(engine, "What is two and two?") == "Hello there"
-    seen = service.questions[1].picture
+    seen = service.questions[1].image
     assert seen is not None and np.ptp(np.asarray(seen)) == 0
 
 
@@ -253,12 +253,12 @@ def test_no_proxy_is_used(service: FakeMaixService, new_engine: Any, monkeypatch
 @pytest.mark.parametrize(
     ("asked", "error", "words"),
     [
-        (request("word " * 200), PromptTooLong, r"about 4\d\d tokens, 196 of them for the picture, .* reads 320 "),
+        (request("word " * 200), PromptTooLong, r"about 4\d\d tokens, 196 of them for the image, .* reads 320 "),
         (request("sehr lang " * 60), PromptTooLong, "reads 320"),
         (request("漢" * 200), PromptTooLong, "reads 320"),
         (request("short", system="long " * 100), PromptTooLong, "shorter system prompt"),
-        (request("two", picture(), picture()), BadImage, "one picture, not 2"),
-        (request("unfitted", picture(640)), BadImage, "448x448"),
+        (request("two", noise_image(), noise_image()), BadImage, "one image, not 2"),
+        (request("unfitted", noise_image(640)), BadImage, "448x448"),
         (request("grey", np.zeros((448, 448), np.uint8)), BadImage, "448x448"),
         (request("  "), BadRequest, "empty"),
         (request("half \ud800 pair"), BadRequest, "surrogate"),
@@ -283,9 +283,9 @@ def test_what_the_service_cannot_honour_is_refused_before_it_is_sent(
     assert "POST /v1/chat/completions" not in service.paths
 
 
-def test_a_prompt_is_measured_with_its_picture_against_both_limits(service: FakeMaixService, new_engine: Any) -> None:
+def test_a_prompt_is_measured_with_its_image_against_both_limits(service: FakeMaixService, new_engine: Any) -> None:
     words = "word " * 150
-    assert ask(new_engine(service, input_size=320), words) == "Hello there"  # 100 tokens for the picture
+    assert ask(new_engine(service, input_size=320), words) == "Hello there"  # 100 tokens for the image
     with pytest.raises(PromptTooLong):
         ask(new_engine(service), words)
     with pytest.raises(PromptTooLong, match="reads 239 "):
@@ -316,7 +316,7 @@ def test_the_estimate_of_a_prompt_is_on_the_safe_side_and_not_far_off(text: str,
 
 def test_the_stream_has_its_stages_and_ends_with_usage(service: FakeMaixService, engine: MaixHttpEngine) -> None:
     service.scripts.append(Script(("One", " two", " three")))
-    chunks = stream(engine, picture(), "Count.")
+    chunks = stream(engine, noise_image(), "Count.")
     assert [chunk.stage for chunk in chunks] == [Stage.ENCODE, *[Stage.DECODE] * 4]
     assert finish_of(chunks) == "stop"
     usage = chunks[-1].usage
@@ -431,7 +431,7 @@ def test_a_service_that_hangs_after_a_failed_encode_is_found_out(
     engine = new_engine(service, first_token_timeout=0.5)
     service.scripts.append(Script(hang=True))
     with pytest.raises(EngineError, match=r"no token within 0\.5 s.* restart it with `systemctl restart"):
-        ask(engine, picture(), "What is it?")
+        ask(engine, noise_image(), "What is it?")
     with pytest.raises(EngineError, match=r"busy .* it hangs, .* restart it with `systemctl restart"):
         ask(engine)
     service.vacate()  # restarted
@@ -481,11 +481,11 @@ def test_cancel_ends_the_answer_and_the_next_one_has_none_of_it(
     assert service.stops > 0
 
 
-def test_a_cancel_while_the_picture_is_encoded_is_repeated_until_it_counts(
+def test_a_cancel_while_the_image_is_encoded_is_repeated_until_it_counts(
     service: FakeMaixService, engine: MaixHttpEngine
 ) -> None:
     service.scripts.append(Script(("old",) * 500, hold_at=0, deaf=True))
-    running = Running(engine, picture(), "What is it?")
+    running = Running(engine, noise_image(), "What is it?")
     service.wait_held()
     running.cancel.set()
     assert finish_of(running.chunks()) == "cancelled"  # at once, whatever the service does

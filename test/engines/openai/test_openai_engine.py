@@ -52,7 +52,7 @@ from qwen3vl_ros.engines.openai.stream import Patience
 
 KEY = "sk-very-secret-0123456789"
 A_TOKEN = {"choices": [{"delta": {"content": "a"}}]}
-PICTURE: Image = np.zeros((32, 64, 3), np.uint8)
+IMAGE: Image = np.zeros((32, 64, 3), np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +170,7 @@ def test_the_extensions_of_vllm_and_llama_cpp_are_sent_under_both_names(
     assert (body["top_k"], body["min_p"], body["repetition_penalty"], body["repeat_penalty"]) == (20, 0.1, 1.05, 1.05)
 
 
-def test_pictures_are_sent_as_jpeg_in_the_order_of_the_question(server: FakeServer, engine: OpenaiEngine) -> None:
+def test_images_are_sent_as_jpeg_in_the_order_of_the_question(server: FakeServer, engine: OpenaiEngine) -> None:
     red = np.full((32, 64, 3), (255, 0, 0), np.uint8)
     blue = np.full((64, 32, 3), (0, 0, 255), np.uint8)
     stream(engine, request(red, "Same as", blue, "?"))
@@ -294,7 +294,7 @@ def test_an_address_in_the_question_is_only_text(
 ) -> None:
     other = new_server()
     asked = f"![x]({other.url}/models) <image>{other.url}</image> file:///etc/passwd"
-    stream(engine, request(PICTURE, asked))
+    stream(engine, request(IMAGE, asked))
     assert other.n_connections == 0
     assert server.questions[0].json["messages"][0]["content"][1] == {"type": "text", "text": asked}
 
@@ -967,7 +967,7 @@ def test_the_context_length_is_what_the_server_or_the_parameter_says(
     assert new_engine(server, context_length=2048).describe().context_length == 2048
 
 
-def test_the_description_says_how_pictures_are_wanted(
+def test_the_description_says_how_images_are_wanted(
     server: FakeServer, new_engine: Callable[..., OpenaiEngine]
 ) -> None:
     description = new_engine(server, max_image_tokens=256).describe()
@@ -1152,9 +1152,9 @@ def test_user_and_password_in_an_address_are_used_where_there_is_no_key(
         (lambda e: e.events(), EngineError, "ended without an answer"),
         (lambda e: e.events(b"{no json"), EngineError, "no chat completion: {no json"),
         (
-            lambda e: e.events(error("bad picture", code=400)),
+            lambda e: e.events(error("bad image", code=400)),
             BadRequest,
-            "bad picture",
+            "bad image",
         ),
         (
             lambda e: e.events(A_TOKEN, {"error": "out of memory"}),

@@ -173,7 +173,7 @@ def new_engine() -> Iterator[Callable[..., OpenaiEngine]]:
     engines = []
 
     def new(*servers: RealServer, **config: Any) -> OpenaiEngine:
-        # The model sees 64 tokens of a picture, so larger ones are of no use.
+        # The model sees 64 tokens of an image, so larger ones are of no use.
         engines.append(OpenaiEngine([one.url for one in servers], **{"max_image_tokens": 64, **config}))
         return engines[-1]
 
@@ -183,8 +183,8 @@ def new_engine() -> Iterator[Callable[..., OpenaiEngine]]:
 
 
 def frame(name: str, engine: OpenaiEngine) -> Image:
-    picture = np.asarray(PIL.Image.open(FRAMES / name).convert("RGB"))
-    return fit_image(picture, engine.describe().image_input)[0]
+    image = np.asarray(PIL.Image.open(FRAMES / name).convert("RGB"))
+    return fit_image(image, engine.describe().image_input)[0]
 
 
 def ask(engine: OpenaiEngine, *content: str | Image, options: Options = GREEDY, schema: Any = None) -> list[Chunk]:
@@ -199,7 +199,7 @@ def test_a_probe_finds_the_server(server: RealServer) -> None:
     assert re.fullmatch(rf"{server.url}: \S*tabletop\S*", OpenaiEngine.probe(base_urls=[server.url]))
 
 
-def test_answers_about_pictures_are_right(server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
+def test_answers_about_images_are_right(server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
     engine = new_engine(server)
     answers = {name: text_of(ask(engine, frame(name, engine), "What colour is the box?")) for name in COLOURS}
     right = [name for name, answer in answers.items() if answer.strip() == COLOURS[name]]
@@ -208,7 +208,7 @@ def test_answers_about_pictures_are_right(server: RealServer, new_engine: Callab
 
 
 def test_max_tokens_ends_an_answer(server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
-    # Without a picture it names colours for a while.
+    # Without an image it names colours for a while.
     last = ask(new_engine(server), "What colour is the box?", options=Options(temperature=0.0, max_tokens=2))[-1]
     assert (last.finish_reason, last.completion_tokens) == ("length", 2)
 
@@ -261,18 +261,18 @@ def test_llama_server_tells_the_probabilities_that_the_model_has_in_this_process
 
 def test_llama_server_streams_and_counts(llama_server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
     engine = new_engine(llama_server)
-    picture = frame("0000.jpg", engine)
-    chunks = ask(engine, picture, "What colour?", options=Options(temperature=0.0), schema=LIST)
+    image = frame("0000.jpg", engine)
+    chunks = ask(engine, image, "What colour?", options=Options(temperature=0.0), schema=LIST)
     pieces = [chunk for chunk in chunks if chunk.text]
     assert len(pieces) > 40
     assert [chunk.completion_tokens for chunk in pieces] == sorted(chunk.completion_tokens for chunk in pieces)
     usage = chunks[-1].usage
     assert usage is not None
     assert usage.completion_tokens >= len(pieces)
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     assert usage.prompt_tokens > height * width // 1024
     assert usage.bytes_sent > 1000
-    again = ask(engine, picture, "What colour?", options=Options(max_tokens=1))[-1].usage
+    again = ask(engine, image, "What colour?", options=Options(max_tokens=1))[-1].usage
     assert again is not None and again.cached_tokens > height * width // 1024
 
 
@@ -307,7 +307,7 @@ def test_llama_server_says_how_long_a_prompt_may_be(
         ask(engine, "box " * 2 * N_CTX)
 
 
-def test_llama_server_without_a_projector_takes_no_pictures(
+def test_llama_server_without_a_projector_takes_no_images(
     start: Callable[..., RealServer], new_engine: Callable[..., OpenaiEngine]
 ) -> None:
     engine = new_engine(start(mmproj=""))
@@ -334,14 +334,14 @@ def test_when_a_llama_server_dies_the_next_one_answers(
 ) -> None:
     first = start()
     engine = new_engine(first, llama_server)
-    picture = frame("0000.jpg", engine)
+    image = frame("0000.jpg", engine)
     answer = engine.generate(Request((Message("user", ("Go on.",)),), Options(), ENDLESS), Cancel())
     while not next(answer).text:
         pass
     first.close()
     with pytest.raises(EngineError, match=f"{first.url} .*in the middle of the answer"):
         list(answer)
-    assert text_of(ask(engine, picture, "What colour is the box?")) == "blue"
+    assert text_of(ask(engine, image, "What colour is the box?")) == "blue"
 
 
 # llama-cpp-python's server
@@ -350,7 +350,7 @@ def test_when_a_llama_server_dies_the_next_one_answers(
 def test_llama_cpp_server_breaks_off_without_a_word_when_a_prompt_is_too_long(
     llama_cpp_server: RealServer, new_engine: Callable[..., OpenaiEngine]
 ) -> None:
-    # With a picture format it finds out when it has answered 200 already.
+    # With an image format it finds out when it has answered 200 already.
     with pytest.raises(EngineError, match="ended without an answer: its log says why"):
         ask(new_engine(llama_cpp_server), "box " * 2 * N_CTX)
 

@@ -34,10 +34,10 @@ from qwen3vl_ros.engines.base import (
 from qwen3vl_ros.engines.openvino import engine as module
 from qwen3vl_ros.engines.openvino import files
 from qwen3vl_ros.engines.openvino.engine import OpenvinoEngine
-from qwen3vl_ros.engines.openvino.files import PictureLimits
+from qwen3vl_ros.engines.openvino.files import ImageLimits
 from tiny_qwen3vl import TinyModel
 from training.tokenizer import SPECIAL_TOKENS
-from transformers_reference import HOSTILE, Reference, fitted, picture, text_of, user
+from transformers_reference import HOSTILE, Reference, fitted, noise_image, text_of, user
 
 # The engine says why it calls this.
 pytestmark = pytest.mark.filterwarnings("ignore:start_chat.. / finish_chat:DeprecationWarning")
@@ -148,13 +148,13 @@ def ask(engine: OpenvinoEngine, *messages: Message, options: Options = GREEDY, s
 CONVERSATIONS = {
     "text": (user("What colour is the other cylinder?"),),
     "unicode and white space": (Message("system", ("You are a robot.\n\n",)), user("\n  Grüße 5 你好  🙂\t\n")),
-    "one image": (user(picture(128, 96, 5), "What is this?"),),
-    "two images": (user("First ", picture(64, 96, 8), " and second ", picture(160, 32, 9), "\n\nWhich?"),),
+    "one image": (user(noise_image(128, 96, 5), "What is this?"),),
+    "two images": (user("First ", noise_image(64, 96, 8), " and second ", noise_image(160, 32, 9), "\n\nWhich?"),),
     "odd-sized image": (user(fitted(333, 207, 4), "Describe what you see."),),
     "three turns": (
-        user(picture(64, 32, 23), "one"),
+        user(noise_image(64, 32, 23), "one"),
         Message("assistant", ("yes",)),
-        user("two", picture(320, 64, 24)),
+        user("two", noise_image(320, 64, 24)),
     ),
 }
 
@@ -176,7 +176,7 @@ def test_greedy_answer_and_token_counts_are_those_of_transformers(
     assert chunks[-1].finish_reason == "length"
 
 
-def test_small_picture_counts_as_what_the_model_enlarges_it_to(
+def test_small_image_counts_as_what_the_model_enlarges_it_to(
     exported: Path, tmp_path: Path, new_engine: Callable[..., OpenvinoEngine]
 ) -> None:
     folder = tmp_path / "model"
@@ -187,13 +187,13 @@ def test_small_picture_counts_as_what_the_model_enlarges_it_to(
     file.write_text(json.dumps(json.loads(file.read_text()) | sizes))
     engine = new_engine(folder)
     for width, height, tokens in ((32, 32, 64), (320, 64, 4 * 18), (288, 256, 72), (96, 224, 6 * 13)):
-        usage = stream(engine, user(picture(width, height), "?"), options=Options(max_tokens=1))[-1].usage
+        usage = stream(engine, user(noise_image(width, height), "?"), options=Options(max_tokens=1))[-1].usage
         assert usage.image_tokens == tokens
         assert usage.prompt_tokens == engine._pipeline.input_tokens[-1]
 
 
 def test_chunks_add_up(engine: OpenvinoEngine) -> None:
-    chunks = stream(engine, user(picture(64, 64), "Tell me."))
+    chunks = stream(engine, user(noise_image(64, 64), "Tell me."))
     assert [c.finish_reason is not None for c in chunks] == [False] * (len(chunks) - 1) + [True]
     assert [c.usage is not None for c in chunks] == [False] * (len(chunks) - 1) + [True]
     assert list(dict.fromkeys(c.stage for c in chunks)) == [Stage.ENCODE, Stage.DECODE]
@@ -303,7 +303,7 @@ def test_answer_follows_the_schema(engine: OpenvinoEngine) -> None:
     ended = 0
     for seed in range(10):
         options = Options(max_tokens=300, temperature=2.0, top_k=0, top_p=1.0, seed=seed)
-        chunks = stream(engine, user(picture(64, 64), "JSON, please."), options=options, schema=SCHEMA)
+        chunks = stream(engine, user(noise_image(64, 64), "JSON, please."), options=options, schema=SCHEMA)
         if chunks[-1].finish_reason == "stop":
             jsonschema.validate(json.loads(text_of(chunks)), SCHEMA)
             ended += 1
@@ -324,7 +324,7 @@ def small(new_engine: Callable[..., OpenvinoEngine]) -> OpenvinoEngine:
 
 
 def test_prompt_that_does_not_fit_is_refused_with_both_numbers_before_any_work(small: OpenvinoEngine) -> None:
-    image = picture(320, 320)
+    image = noise_image(320, 320)
     small._pipeline.entered.clear()
     with pytest.raises(PromptTooLong, match=r"\b(2\d\d|3\d\d) tokens, 200 of them .* 256\b"):
         stream(small, user(image, image, "x" * 100))
@@ -342,10 +342,10 @@ def test_answer_ends_where_the_context_does(small: OpenvinoEngine) -> None:
         assert last.usage.prompt_tokens + last.usage.completion_tokens == 257
 
 
-@pytest.mark.parametrize("image", [True, False], ids=["picture", "text"])
+@pytest.mark.parametrize("image", [True, False], ids=["image", "text"])
 def test_cancel_before_the_first_token_is_reported_at_once(image: bool, engine: OpenvinoEngine, held: Pipeline) -> None:
     cancel = Cancel()
-    message = user(picture(64, 64), "?") if image else user("?")
+    message = user(noise_image(64, 64), "?") if image else user("?")
     answer = engine.generate(Request((message,), GREEDY), cancel)
     assert next(answer).stage == (Stage.ENCODE if image else Stage.PREFILL)
     timer = threading.Thread(target=lambda: held.entered.wait(SOON) and cancel.set())
@@ -361,7 +361,7 @@ def test_cancel_before_the_first_token_is_reported_at_once(image: bool, engine: 
 def test_next_request_waits_until_the_cancelled_one_is_out_of_the_pipeline(
     engine: OpenvinoEngine, held: Pipeline
 ) -> None:
-    messages = (user(picture(128, 96), "What is this?"),)
+    messages = (user(noise_image(128, 96), "What is this?"),)
     _cancel_in_pipeline(engine, held)
     answer = engine.generate(Request(messages, GREEDY), Cancel())
     assert next(answer) == Chunk(Stage.QUEUED)
@@ -393,7 +393,7 @@ def test_request_is_refused_at_once_while_a_cancelled_one_is_in_the_pipeline(
     with pytest.raises(BadRequest, match="no messages"):
         stream(engine)
     with pytest.raises(BadImage):
-        stream(engine, user(picture(33, 32)))
+        stream(engine, user(noise_image(33, 32)))
 
 
 def _cancel_in_pipeline(engine: OpenvinoEngine, held: Pipeline) -> None:
@@ -425,14 +425,14 @@ def test_cancel_while_tokens_come_ends_the_answer_and_the_work(engine: OpenvinoE
 def test_cancel_before_the_start_does_no_work(engine: OpenvinoEngine, held: Pipeline) -> None:
     cancel = Cancel()
     cancel.set()
-    (last,) = engine.generate(Request((user(picture(64, 64), "?"),), GREEDY), cancel)
+    (last,) = engine.generate(Request((user(noise_image(64, 64), "?"),), GREEDY), cancel)
     assert last.finish_reason == "cancelled"
     assert last.usage.prompt_tokens > 0
     assert not held.entered.is_set()
 
 
 def test_stream_closed_early_leaves_a_working_engine(engine: OpenvinoEngine) -> None:
-    messages = (user(picture(128, 96), "What is this?"),)
+    messages = (user(noise_image(128, 96), "What is this?"),)
     expected = ask(engine, *messages)
     for n in range(6):
         answer = engine.generate(Request(messages, GREEDY), Cancel())
@@ -477,17 +477,17 @@ def test_closing_waits_for_the_work_that_is_left(
 
 @pytest.mark.parametrize("text", [*HOSTILE, "<ov_genai_image_0>", "<ov_genai_video_0>", "<|video_pad|>"])
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
-def test_text_cannot_inject_control_tokens_or_pictures(
+def test_text_cannot_inject_control_tokens_or_images(
     text: str, role: Any, engine: OpenvinoEngine, reference: Reference
 ) -> None:
-    image = picture(64, 32)
+    image = noise_image(64, 32)
     pads = reference.tokenizer("<|image_pad|>")["input_ids"]
     control = set(reference.tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
 
     def skeleton(text: str) -> list[int]:
         prompt = engine._prompts.build((user("a", image), Message(role, (text,)), user("b")))
         tokens = engine._pipeline.get_tokenizer().encode(prompt.text).input_ids.data[0].tolist()
-        assert prompt.tokens == len(tokens) + 1  # the second of the picture
+        assert prompt.tokens == len(tokens) + 1  # the second of the image
         return [token for token in tokens if token in control]
 
     assert skeleton(text) == skeleton("x")
@@ -504,10 +504,10 @@ def test_control_token_in_two_halves_stays_text(engine: OpenvinoEngine) -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        picture(33, 32),
-        picture(32, 50),
-        picture(32 * 20, 32 * 20),
-        picture(32 * 201, 32),
+        noise_image(33, 32),
+        noise_image(32, 50),
+        noise_image(32 * 20, 32 * 20),
+        noise_image(32 * 201, 32),
         np.zeros((0, 32, 3), np.uint8),
         np.zeros((32, 32), np.uint8),
         np.zeros((32, 32, 4), np.uint8),
@@ -515,19 +515,19 @@ def test_control_token_in_two_halves_stays_text(engine: OpenvinoEngine) -> None:
     ],
     ids=lambda image: f"{image.shape}-{image.dtype}",
 )
-def test_picture_the_model_cannot_take_as_it_is_is_refused(engine: OpenvinoEngine, image: Any) -> None:
+def test_image_the_model_cannot_take_as_it_is_is_refused(engine: OpenvinoEngine, image: Any) -> None:
     with pytest.raises(BadImage, match=r"\.$"):
         stream(engine, user(image, "What is this?"))
 
 
-def test_one_token_picture_that_openvino_would_mix_up_with_others_is_refused(engine: OpenvinoEngine) -> None:
-    assert stream(engine, user(picture(32, 32), "?"))[-1].usage.image_tokens == 1
+def test_one_token_image_that_openvino_would_mix_up_with_others_is_refused(engine: OpenvinoEngine) -> None:
+    assert stream(engine, user(noise_image(32, 32), "?"))[-1].usage.image_tokens == 1
     with pytest.raises(BadImage, match="Enlarge it"):
-        stream(engine, user(picture(32, 32), picture(320, 320), "?"))
+        stream(engine, user(noise_image(32, 32), noise_image(320, 320), "?"))
 
 
-def test_picture_need_not_be_contiguous_nor_writable(engine: OpenvinoEngine) -> None:
-    image = picture(128, 96)
+def test_image_need_not_be_contiguous_nor_writable(engine: OpenvinoEngine) -> None:
+    image = noise_image(128, 96)
     flipped = image[::-1, ::-1]
     copy = np.ascontiguousarray(flipped)
     copy.flags.writeable = False
@@ -535,11 +535,11 @@ def test_picture_need_not_be_contiguous_nor_writable(engine: OpenvinoEngine) -> 
     assert ask(engine, user(image, "?")) != ask(engine, user(copy, "?"))
 
 
-def test_pictures_are_asked_for_as_model_and_context_allow(engine: OpenvinoEngine, small: OpenvinoEngine) -> None:
+def test_images_are_asked_for_as_model_and_context_allow(engine: OpenvinoEngine, small: OpenvinoEngine) -> None:
     assert engine.describe().image_input == ImageInput(32, 300)
     assert small.describe().image_input == ImageInput(32, 255)
     with pytest.raises(BadImage, match="at most 300 tiles"):
-        stream(engine, user(picture(32 * 301, 32), "?"))
+        stream(engine, user(noise_image(32 * 301, 32), "?"))
 
 
 def test_thinking_models_reason_before_they_answer(thinker: OpenvinoEngine, engine: OpenvinoEngine) -> None:
@@ -634,15 +634,15 @@ def test_npu_is_told_the_lengths_that_it_compiles_for(monkeypatch: pytest.Monkey
     engine = OpenvinoEngine(str(exported), device="NPU", context_length=2048)
     assert told == {"device": "NPU", "MAX_PROMPT_LEN": 1536, "MIN_RESPONSE_LEN": 512}
     assert engine.describe().prompt_limit == 1536
-    # openvino_genai's pipeline for the NPU fails on a prompt of Qwen3-VL that has no picture.
+    # openvino_genai's pipeline for the NPU fails on a prompt of Qwen3-VL that has no image.
     assert "text_only" not in engine.describe().supports
     with pytest.raises(Unsupported, match=r"^text_only: "):
         stream(engine, user("Hello."))
     with pytest.raises(PromptTooLong, match=r"\b1536\b"):
-        stream(engine, user(picture(64, 64), "x" * 1600))
+        stream(engine, user(noise_image(64, 64), "x" * 1600))
     engine.close()
 
 
 def test_limits_default_to_those_of_openvino_genai(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text("{}")
-    assert files.picture_limits(tmp_path) == PictureLimits(3136, 12845056)
+    assert files.image_limits(tmp_path) == ImageLimits(3136, 12845056)

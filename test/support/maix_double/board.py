@@ -6,10 +6,11 @@ on when its client is gone, and answers 400 while it is busy.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,7 +44,7 @@ class Answer:
 @dataclass(frozen=True)
 class Asked:
     text: str
-    picture: np.ndarray | None
+    image: np.ndarray | None
     settings: dict[str, float]
     roles: tuple[str, ...]
 
@@ -86,12 +87,15 @@ class Board:
                 self.end_headers()
                 self.close_connection = True
                 connected = True
-                for chunk in chunks:  # to the end, though nobody listens
-                    try:
-                        if connected:
-                            self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-                    except OSError:
-                        connected = False
+                with contextlib.closing(chunks):
+                    for chunk in chunks:
+                        try:
+                            if connected:
+                                self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+                        except OSError:
+                            connected = False
+                            if self.path == "/double/tokens":
+                                return  # the model was in the process that is gone; the service goes on to the end
                 if connected:
                     self.wfile.write(b"0\r\n\r\n")
 
@@ -179,17 +183,17 @@ class Board:
         answer.stopped = True
         answer.go_on()
 
-    def post(self, path: str, body: dict[str, Any]) -> Iterator[bytes] | None:
+    def post(self, path: str, body: dict[str, Any]) -> Generator[bytes, None, None] | None:
         with self.change():
             if path == "/v1/chat/completions" and (self.refuses or self.running is not None):
                 return None
             content = body["messages"][0]["content"]
-            picture = Path(content[1]["image_url"])
+            image = Path(content[1]["image_url"])
             self.settings.update({k: v for k, v in body.items() if k not in ("messages", "stream")})
             self.asked.append(
                 Asked(
                     content[0]["text"],
-                    np.array(PIL.Image.open(picture)) if picture.exists() else None,
+                    np.array(PIL.Image.open(image)) if image.exists() else None,
                     dict(self.settings),
                     tuple(message["role"] for message in body["messages"]),
                 )
@@ -197,18 +201,20 @@ class Board:
             self.running = self.answers.pop(0) if self.answers else Answer((b"fine",))
             return self._say(self.running, path)
 
-    def _say(self, answer: Answer, path: str) -> Iterator[bytes]:
-        for i, piece in enumerate(answer.pieces):
-            if i in answer.gates:
-                assert answer.gates[i].wait(PATIENCE)
-            if answer.stopped:
-                break
-            yield piece if path == "/double/tokens" else _event({"content": piece.decode()})
+    def _say(self, answer: Answer, path: str) -> Generator[bytes, None, None]:
+        try:
+            for i, piece in enumerate(answer.pieces):
+                if i in answer.gates:
+                    assert answer.gates[i].wait(PATIENCE)
+                if answer.stopped:
+                    break
+                yield piece if path == "/double/tokens" else _event({"content": piece.decode()})
+                with self.change():
+                    answer.said += 1
+        finally:
             with self.change():
-                answer.said += 1
-        with self.change():
-            if self.running is answer:
-                self.running = None
+                if self.running is answer:
+                    self.running = None
         if path != "/double/tokens":
             yield _event({"finish_reason": "stop"})
 

@@ -1,7 +1,7 @@
 """maix.nn: vision-language models, whose tokens come from ``maix_double.board.Board``.
 
 Names are those of MaixCDK's components/llm/src/maixcam2: maix_vlm_qwen3_maixcam2.cpp, maix_vlm_internvl_maixcam2.cpp.
-Differences: the picture's file is beside the .mud file instead of in /tmp, and READ_TIMEOUT can be set. As send() holds
+Differences: the image's file is beside the .mud file instead of in /tmp, and READ_TIMEOUT can be set. As send() holds
 the GIL, it can only be used in another process than the board's.
 """
 
@@ -159,7 +159,7 @@ class _Model:
         mud.read(model)
         self._extra = dict(mud["extra"])
         self._board = self._extra["tokenizer_url"]
-        self._picture = Path(model).parent / "vlm_img.jpg"
+        self._file = Path(model).parent / "vlm_img.jpg"
 
     def loaded(self) -> bool:
         return self._loaded
@@ -206,13 +206,13 @@ class Qwen3VL(_Model):
 
     def set_image(self, img: Image, fit: Fit = Fit.FIT_CONTAIN) -> Err:
         assert (img.width(), img.height()) == (self.input_width(), self.input_height()), "the double does not resize"
-        return img.save(str(self._picture))
+        return img.save(str(self._file))
 
     def clear_image(self) -> None:
-        self._picture.unlink()
+        self._file.unlink()
 
     def is_image_set(self) -> bool:
-        return self._picture.exists()
+        return self._file.exists()
 
     def cancel(self) -> None:
         self._exit_flag = True  # for ever
@@ -221,7 +221,7 @@ class Qwen3VL(_Model):
         response = Qwen3VLResp()
         if not self.is_ready():
             return response
-        content = [{"type": "text", "text": msg}, {"type": "image_url", "image_url": str(self._picture)}]
+        content = [{"type": "text", "text": msg}, {"type": "image_url", "image_url": str(self._file)}]
         body: dict = {"stream": True, "messages": [{"role": "user", "content": content}]}
         if self._system_prompt is not None:
             body["messages"].append({"role": "system", "content": self._system_prompt})
@@ -274,11 +274,11 @@ class InternVL(_Model):
         assert (img.width(), img.height()) == (self.input_width(), self.input_height()), "the double does not resize"
         assert img.format() == Format.FMT_RGB888
         self._image = img
-        return img.save(str(self._picture))
+        return img.save(str(self._file))
 
     def clear_image(self) -> None:
         self._image = None
-        self._picture.unlink()
+        self._file.unlink()
 
     def is_image_set(self) -> bool:
         return self._image is not None
@@ -295,7 +295,7 @@ class InternVL(_Model):
             response.err_code, response.err_msg = Err.ERR_RUNTIME, "Encode msg failed"
             return response
         self._stop = False
-        content = [{"type": "text", "text": msg}, {"type": "image_url", "image_url": str(self._picture)}]
+        content = [{"type": "text", "text": msg}, {"type": "image_url", "image_url": str(self._file)}]
         with _gil_held():
             for chunk in _chunks(self._board, "/double/tokens", {"messages": [{"role": "user", "content": content}]}):
                 response._msg_new = chunk

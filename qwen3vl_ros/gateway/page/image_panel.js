@@ -4,7 +4,7 @@ import { byId, element } from "./elements.js";
 import { FrameAge } from "./frame_age.js";
 import { LiveView } from "./live_view.js";
 import { Overlay } from "./overlay.js";
-import { imageOfFile, imageOfFrame } from "./picture.js";
+import { imageOfFile, imageOfFrame } from "./image.js";
 
 const WIDEST_FRAME = 1280; // px
 const FIRST_IMAGE = "first image, or why there is none";
