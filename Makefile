@@ -1,4 +1,4 @@
-# make demo, check, test, up, doctor, bench, build, lint: CONTRIBUTING.md says what each does.
+# make demo, check, coverage, test, up, doctor, bench, build, lint: CONTRIBUTING.md says what each does.
 # ROS=jazzy uses the Jazzy wheels in an environment of their own; PYTHON names the Python that environments are made of.
 ROS ?= kilted
 PYTHON ?= python3
@@ -10,7 +10,7 @@ bin := $(CURDIR)/$(environment)/bin
 unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport ROS_DISTRO RMW_IMPLEMENTATION VIRTUAL_ENV _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo check test up doctor bench build lint check-tools test-tools
+.PHONY: demo check coverage test up doctor bench build lint check-tools test-tools
 
 demo: build
 	@$(bin)/qwen3vl-ros demo
@@ -37,15 +37,19 @@ lint: check-tools
 	$(bin)/mypy
 
 check: lint
-	$(bin)/pytest --check
+	$(bin)/pytest --check -n auto
 
-# Jazzy: what talks to ROS.
+coverage: check-tools
+	$(bin)/pytest --check -n auto --cov qwen3vl_ros --cov-report term:skip-covered
+
+# What talks to ROS or drives a browser starts processes of its own and runs alone. Jazzy: what talks to ROS.
 ifeq ($(ROS),kilted)
 test: test-tools lint
-	$(bin)/pytest
+	$(bin)/pytest -m "not ros and not browser" -n auto --dist loadfile
+	$(bin)/pytest -m "ros or browser"
 else
 test: test-tools
-	$(bin)/pytest -m ros
+	$(bin)/pytest -m "ros and not browser"
 endif
 
 doctor:

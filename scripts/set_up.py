@@ -112,8 +112,8 @@ def main() -> int:
                 steps.install("check tools", "test-check.txt")
             if arguments.tests:
                 steps.install("test tools", "test.txt")
-                steps.install("PyTorch and transformers, the tests' reference", "training.txt")
                 if arguments.ros == "kilted":  # what does not talk to ROS is tested once
+                    steps.install("PyTorch and transformers, the tests' reference", "training.txt")
                     steps.install("OpenVINO GenAI", "openvino.txt")
                     steps.install_apart("OpenVINO's exporter", "openvino-export.txt", "openvino-export")
             if arguments.bench:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import examples
 import ros_domain
 
 HERE = Path(__file__).resolve().parent
@@ -49,6 +50,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--check", action="store_true", help="run what `make check` runs: no model, browser or node")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    examples.load(check=config.getoption("check", False))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from examples import examples
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import BadRequest, ImageInput, Message
@@ -40,9 +41,6 @@ from qwen3vl_ros.vision.grounding import GroundingError, parse_regions
 from qwen3vl_ros.vision.lenient_json import NUMBER
 from qwen3vl_ros.vision.tiles import merged, tiles
 from qwen3vl_ros.vlm.regions import mentions_regions
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 MEASURABLE = 0.004
 """Seconds of processor time that the shorter text takes at least, so that noise does not decide."""
@@ -366,13 +364,13 @@ _fenced = st.lists(st.sampled_from(["```", "`", "json", "\n", " ", "\u3000", "\x
 @example("```\n```\n```")
 @example("````\n````")
 @example(" ```json \n\n  {}\n \n``` ")
-@settings(max_examples=500)
+@examples(500)
 def test_fences_are_taken_off_as_before(text: str) -> None:
     assert schemas.without_fence(text) == OLD_FENCE.sub(r"\1", text)
 
 
 @given(st.text("0123456789+-.eE\u0661x", max_size=12))
-@settings(max_examples=500)
+@examples(500)
 def test_numbers_are_those_from_before(text: str) -> None:
     number = NUMBER.fullmatch(text)
     assert (number is None) == (OLD_NUMBER.fullmatch(text) is None)

@@ -7,14 +7,12 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3vl_ros.engines.answer_text import AnswerText, ReasoningSplitter, StopFilter
 
 # On a busy machine anything may take long once.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 # Few letters, so that markers and stop strings overlap, repeat and nearly match.
 _letters = st.sampled_from(["a", "b", "<", ">", "/", "think", " ", "\n", "<think>", "</think>", "ü", "🙂"])

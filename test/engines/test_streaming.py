@@ -8,15 +8,12 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3vl_ros.engines import streaming
 from qwen3vl_ros.engines.base import Cancel
 from qwen3vl_ros.engines.streaming import EventLoop, event_data
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 PATIENCE = 30.0
 

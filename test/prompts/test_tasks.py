@@ -12,9 +12,10 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from qwen3vl_ros.engines.base import BadRequest, ImageInput
 from qwen3vl_ros.engines.maix_http.tokens import most_tokens
 from qwen3vl_ros.prompts.camera_view import CameraView
@@ -238,7 +239,6 @@ def test_an_open_question_is_left_as_it_is_unless_a_language_is_told() -> None:
     assert TASKS["vqa"].ask("这是什么？", {"language": "en"}).prompt == "这是什么？ Answer in English."
 
 
-@settings(deadline=None)
 @given(st.text(min_size=1).filter(lambda text: text.strip()))
 def test_a_slots_text_is_never_a_template(text: str) -> None:
     assert TASKS["vqa"].ask(text).prompt == text.strip()
@@ -318,7 +318,7 @@ def test_no_slots_are_an_empty_text() -> None:
     assert parse_slots('{"what": "杯子"}') == {"what": "杯子"}
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     st.text()
     | st.recursive(st.none() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)).map(json.dumps)
@@ -542,7 +542,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.dictionaries(st.sampled_from([*plants({}), "main", "min_images"]), VALUES, min_size=1, max_size=3))
 def test_any_file_loads_or_is_refused_in_sentences(
     tmp_path_factory: pytest.TempPathFactory, changed: dict[str, Any]

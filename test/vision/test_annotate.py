@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from examples import examples
 from qwen3vl_ros.vision import annotate as annotate_module
 from qwen3vl_ros.vision.annotate import _ANSWER, _BAR, _QUESTION, _font, _font_file, _wrapped, annotate
 from qwen3vl_ros.vision.region import Region
-
-settings.register_profile("images", max_examples=50, deadline=None)  # a loaded machine is no failure
-settings.load_profile("images")
 
 QUESTION = "What colour is the box on the left?"
 ANSWER = "The box on the left is red."
@@ -72,6 +70,7 @@ def test_without_any_text_the_image_is_still_there() -> None:
     assert np.array_equal(annotate(image, "", " \n")[:10], image)
 
 
+@examples(50)
 @given(question=st.text(max_size=400), answer=st.text(max_size=2000))
 def test_any_text_stays_inside_the_margins(question: str, answer: str) -> None:
     bar = annotate(noise(640, 8), question, answer)[8:]
@@ -79,6 +78,7 @@ def test_any_text_stays_inside_the_margins(question: str, answer: str) -> None:
     assert (bar[:, -4:] == _BAR).all()
 
 
+@examples(50)
 @given(text=st.text(st.characters(codec="utf-8"), max_size=600), size=st.integers(12, 40), room=st.integers(200, 900))
 def test_wrapping_loses_no_character_and_keeps_to_the_room(text: str, size: int, room: int) -> None:
     lines, font = _wrapped(text, size, room, 1000)
@@ -188,7 +188,7 @@ def test_names_points_outlines_and_distances_are_drawn() -> None:
     label=st.text(max_size=200),
     size=st.tuples(st.integers(1, 700), st.integers(1, 500)),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_no_region_however_strange_spoils_the_image(
     box: tuple[float, float, float, float], label: str, size: tuple[int, int]
 ) -> None:

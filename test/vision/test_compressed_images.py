@@ -10,16 +10,14 @@ import zlib
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage
 
+from examples import examples
 from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.vision.compressed import decode
-
-settings.register_profile("images", max_examples=50, deadline=None)  # a loaded machine is no failure
-settings.load_profile("images")
 
 
 def message(data: bytes, format: str = "jpeg") -> CompressedImage:
@@ -55,6 +53,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+@examples(50)
 @given(width=st.integers(1, 20), height=st.integers(1, 20), seed=st.integers(0, 2**32 - 1))
 def test_every_pixel_of_a_png_comes_back(width: int, height: int, seed: int) -> None:
     image = random_image(seed, width, height)
@@ -151,6 +150,7 @@ def test_cmyk_jpegs_become_rgb() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@examples(50)
 @given(share=st.floats(0.0, 0.999))
 def test_a_file_cut_off_anywhere_is_refused(kind: str, share: float) -> None:
     data = save(PIL.Image.fromarray(random_image(2, 40, 30)), kind)
@@ -200,7 +200,7 @@ def test_anything_else_is_refused_with_its_first_bytes(data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @given(damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=5))
-@settings(max_examples=200)
+@examples(200)
 def test_damaged_files_give_an_image_or_badimage(kind: str, damage: list[tuple[int, int]]) -> None:
     data = bytearray(save(PIL.Image.fromarray(smooth(24, 16)), kind))
     for position, value in damage:

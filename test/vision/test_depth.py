@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from sensor_msgs.msg import Image as ImageMessage
 
+from examples import examples
 from qwen3vl_ros.sim.poses import from_xyz_rpy
 from qwen3vl_ros.sim.scene import Scene
 from qwen3vl_ros.sim.sdf import read_world
 from qwen3vl_ros.vision.depth import locate
 from qwen3vl_ros.vision.region import Box, Region
 
-few_images = settings(max_examples=20, deadline=None, derandomize=True)  # a loaded machine is no failure
+few_images = settings(examples(20), derandomize=True)
 
 DISTORTIONS = {
     "plumb_bob": (-0.28, 0.07, 0.001, -0.0008, 0.0),

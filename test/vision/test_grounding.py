@@ -10,16 +10,14 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from examples import examples
 from qwen3vl_ros.engines.base import FitMode, ImageInput
 from qwen3vl_ros.vision.fit import Fit, plan_fit
 from qwen3vl_ros.vision.grounding import Grounding, GroundingError, parse_regions
 from qwen3vl_ros.vision.region import Region
-
-settings.register_profile("grounding", max_examples=100, deadline=None)  # a loaded machine is no failure
-settings.load_profile("grounding")
 
 SQUARE = plan_fit(1000, 1000, ImageInput(size=(500, 500), fit="fill"))
 """Of an image whose pixels are thousandths, so that coordinates stay as they are written."""
@@ -371,7 +369,7 @@ def test_what_was_pointed_at_comes_back_within_a_pixel(fit: Fit, scale: Any, pla
 
 
 @given(fit=fits, corners=st.tuples(*[st.integers(0, 1000)] * 4))
-@settings(max_examples=200)
+@examples(200)
 def test_whole_thousandths_are_where_they_are_in_the_fitted_image(fit: Fit, corners: Sequence[int]) -> None:
     (left, right), (top, bottom) = sorted(corners[::2]), sorted(corners[1::2])
     assume(right - left > 1 and bottom - top > 1)
@@ -394,7 +392,7 @@ def test_whole_thousandths_are_where_they_are_in_the_fitted_image(fit: Fit, corn
 
 
 @given(fit=fits, scale=scales, rows=st.lists(st.lists(st.floats() | st.integers(-100, 1100), max_size=9), max_size=4))
-@settings(max_examples=200)
+@examples(200)
 def test_regions_are_always_inside_their_image(fit: Fit, scale: Any, rows: list[list[float]]) -> None:
     keys = ("bbox_2d", "point_2d", "polygon", "bbox_3d", "points")
     try:
@@ -509,7 +507,7 @@ WAYS: dict[str, Callable[[list[Thing]], str]] = {
 @given(things=things)
 @example(things=[("", (2, 2, 500, 500))])
 @example(things=[("], }{[ (: //", (2, 2, 500, 500)), ("# a, b: /*", (2, 3, 500, 500))])
-@settings(max_examples=10)
+@examples(10)
 def test_a_text_that_is_cut_off_has_the_first_of_the_regions(way: str, things: list[Thing]) -> None:
     text = WAYS[way](things)
     whole = regions(text)
@@ -554,7 +552,7 @@ PIECES = [
 
 
 @given(text=st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join), count=st.integers(1, 3))
-@settings(max_examples=200)
+@examples(200)
 def test_any_text_is_regions_inside_their_images_or_the_documented_error(text: str, count: int) -> None:
     fits = [LETTERBOX, CROPPED, SQUARE][:count]
     try:

@@ -14,18 +14,16 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 
+from examples import examples
 from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.vision import encodings
 from qwen3vl_ros.vision.encodings import ENCODINGS, MAX_PIXELS, to_message, to_rgb
-
-settings.register_profile("images", max_examples=50, deadline=None)  # a loaded machine is no failure
-settings.load_profile("images")
 
 FOUND_CV_BRIDGE = encodings._cv_bridge
 
@@ -114,6 +112,7 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("encoding", ORDERS)
+@examples(50)
 @given(shape=shapes, seed=seeds, layout=layouts)
 def test_every_pixel_of_colour_and_grey_images_is_right(
     encoding: str, shape: tuple[int, int], seed: int, layout: dict
@@ -132,6 +131,7 @@ def test_every_pixel_of_colour_and_grey_images_is_right(
 
 
 @pytest.mark.parametrize("encoding", ["32FC3", "64FC3", "32FC4", "64FC4"])
+@examples(50)
 @given(shape=shapes, seed=seeds, layout=layouts)
 def test_float_colours_from_0_to_1_become_0_to_255(
     encoding: str, shape: tuple[int, int], seed: int, layout: dict
@@ -174,6 +174,7 @@ def assert_yuv(rgb: NDArray, yuv_at: Callable[[int, int], tuple[int, int, int]])
 @pytest.mark.parametrize(
     ("encoding", "order"), [(e, "UYVY") for e in ("uyvy", "yuv422")] + [(e, "YUYV") for e in ("yuyv", "yuv422_yuy2")]
 )
+@examples(50)
 @given(pairs=st.integers(1, 9), height=st.integers(1, 6), seed=seeds, padding=st.integers(0, 13))
 def test_every_pixel_of_packed_yuv_is_right(
     encoding: str, order: str, pairs: int, height: int, seed: int, padding: int
@@ -193,6 +194,7 @@ def test_every_pixel_of_packed_yuv_is_right(
 
 
 @pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+@examples(50)
 @given(columns=st.integers(1, 9), rows=st.integers(1, 5), seed=seeds, padding=st.integers(0, 6).map(lambda n: 2 * n))
 def test_every_pixel_of_nv12_and_nv21_is_right(encoding: str, columns: int, rows: int, seed: int, padding: int) -> None:
     luma = random_samples(seed, "u1", 2 * rows, 2 * columns)
@@ -203,6 +205,7 @@ def test_every_pixel_of_nv12_and_nv21_is_right(encoding: str, columns: int, rows
     assert_yuv(rgb, lambda x, y: (luma[y, x], chroma[y // 2, x // 2, u], chroma[y // 2, x // 2, v]))
 
 
+@examples(50)
 @given(shape=shapes, seed=seeds, padding=st.integers(0, 13))
 def test_every_pixel_of_nv24_is_right(shape: tuple[int, int], seed: int, padding: int) -> None:
     luma = random_samples(seed, "u1", *shape)
@@ -244,6 +247,7 @@ def demosaic(mosaic: NDArray, pattern: str) -> NDArray:
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@examples(50)
 @given(width=st.integers(3, 21), height=st.integers(3, 8), seed=seeds, layout=layouts)
 def test_every_pixel_of_bayer_images_is_right(
     pattern: str, bits: int, width: int, height: int, seed: int, layout: dict
@@ -283,6 +287,7 @@ MEASURED = {"16UC1": "u2", "8SC1": "i1", "16SC1": "i2", "32SC1": "i4"}
 
 
 @pytest.mark.parametrize("encoding", MEASURED)
+@examples(50)
 @given(shape=shapes, seed=seeds, layout=layouts)
 def test_integer_measurements_become_a_grey_ramp(
     encoding: str, shape: tuple[int, int], seed: int, layout: dict
@@ -299,6 +304,7 @@ def test_integer_measurements_become_a_grey_ramp(
 
 
 @pytest.mark.parametrize("encoding", ["32FC1", "64FC1"])
+@examples(50)
 @given(
     values=st.lists(
         st.floats(-1e6, 1e6, width=32) | st.sampled_from([math.nan, math.inf, -math.inf]), min_size=1, max_size=30
@@ -382,7 +388,7 @@ def test_numbers_that_describe_no_image_are_refused_with_the_numbers(fields: dic
     bigendian=st.integers(0, 255),
     data=st.binary(max_size=1200),
 )
-@settings(max_examples=500)
+@examples(500)
 def test_any_message_gives_an_image_of_its_size_or_badimage(
     encoding: str, width: int, height: int, step: int, bigendian: int, data: bytes
 ) -> None:
@@ -415,6 +421,7 @@ def test_data_may_be_any_buffer(make: Callable[[bytes], object]) -> None:
     assert np.array_equal(to_rgb(msg), samples)
 
 
+@examples(50)
 @given(shape=shapes, seed=seeds)
 def test_a_published_image_comes_back_the_same(shape: tuple[int, int], seed: int) -> None:
     image = random_samples(seed, "u1", *shape, 3)

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from examples import examples
 from qwen3vl_ros.engines.base import FitMode, Image, ImageInput
 from qwen3vl_ros.vision.fit import Fit, fit_image, fitted_size, plan_fit
-
-settings.register_profile("images", max_examples=50, deadline=None)  # a loaded machine is no failure
-settings.load_profile("images")
 
 sides = st.integers(1, 20_000)
 multiples = st.sampled_from([14, 28, 32])
@@ -69,7 +67,7 @@ def test_well_known_sizes(size: tuple[int, int], max_tokens: int, fitted: tuple[
 
 
 @given(width=sides, height=sides, multiple=multiples, max_tokens=budgets)
-@settings(max_examples=300)
+@examples(300)
 def test_the_fitted_size_is_whole_tiles_within_the_budget(
     width: int, height: int, multiple: int, max_tokens: int
 ) -> None:
@@ -82,7 +80,7 @@ def test_the_fitted_size_is_whole_tiles_within_the_budget(
 
 
 @given(width=sides, height=sides, multiple=multiples, max_tokens=budgets)
-@settings(max_examples=300)
+@examples(300)
 def test_nothing_is_scaled_up_by_more_than_to_the_next_multiple(
     width: int, height: int, multiple: int, max_tokens: int
 ) -> None:
@@ -93,7 +91,7 @@ def test_nothing_is_scaled_up_by_more_than_to_the_next_multiple(
 
 @given(width=st.integers(160, 4096), height=st.integers(160, 4096))
 @example(width=202, height=183)
-@settings(max_examples=500)
+@examples(500)
 def test_ordinary_images_keep_their_aspect_ratio_within_12_percent_and_most_of_their_pixels(
     width: int, height: int
 ) -> None:
@@ -105,12 +103,13 @@ def test_ordinary_images_keep_their_aspect_ratio_within_12_percent_and_most_of_t
 
 
 @given(width=sides, height=sides, multiple=multiples, max_tokens=budgets)
-@settings(max_examples=300)
+@examples(300)
 def test_fitting_is_done_once(width: int, height: int, multiple: int, max_tokens: int) -> None:
     fitted = fitted_size(width, height, multiple, max_tokens)
     assert fitted_size(*fitted, multiple, max_tokens) == fitted
 
 
+@examples(50)
 @given(
     width=st.integers(1, 60),
     height=st.integers(1, 60),
@@ -151,6 +150,7 @@ def test_an_image_of_the_encoders_size_is_returned_itself(mode: FitMode) -> None
     assert fit.shown == fit.place == (0.0, 0.0, 336.0, 448.0)
 
 
+@examples(50)
 @given(width=st.integers(1, 300), height=st.integers(1, 300), spec=small_specs)
 def test_the_fitted_image_has_the_size_that_the_fit_says(width: int, height: int, spec: ImageInput) -> None:
     fitted, fit = fit_image(np.full((height, width, 3), 77, np.uint8), spec)
@@ -164,12 +164,14 @@ def test_the_fitted_image_has_the_size_that_the_fit_says(width: int, height: int
     assert (fitted[top:bottom, left:right] == 77).all()
 
 
+@examples(50)
 @given(fit=fits, x=st.floats(0, 1), y=st.floats(0, 1))
 def test_a_point_comes_back_where_it_was(fit: Fit, x: float, y: float) -> None:
     point = (x * fit.original_size[0], y * fit.original_size[1])
     assert fit.to_original(*fit.to_fitted(*point)) == pytest.approx(point, abs=1e-6)
 
 
+@examples(50)
 @given(fit=fits)
 def test_corners_of_what_is_shown_are_corners_of_its_place(fit: Fit) -> None:
     (left, top, right, bottom), place = fit.shown, fit.place
@@ -182,6 +184,7 @@ def test_corners_of_what_is_shown_are_corners_of_its_place(fit: Fit) -> None:
         assert fit.to_original(*seen) == pytest.approx(corner, abs=1e-6)
 
 
+@examples(50)
 @given(fit=fits, x=st.floats(-9, 9), y=st.floats(-9, 9))
 def test_a_direction_is_turned_as_the_points_are(fit: Fit, x: float, y: float) -> None:
     origin, there = fit.to_original(0, 0), fit.to_original(x, y)
@@ -193,6 +196,7 @@ def test_a_direction_is_turned_as_the_points_are(fit: Fit, x: float, y: float) -
     assert fit.direction_to_original(x, y) == pytest.approx(moved, abs=1e-4)
 
 
+@examples(50)
 @given(fit=fits)
 def test_what_is_shown_lies_in_the_original_and_its_place_in_the_fitted_image(fit: Fit) -> None:
     for (left, top, right, bottom), (width, height) in ((fit.shown, fit.original_size), (fit.place, fit.fitted_size)):
@@ -211,7 +215,7 @@ def ramps(width: int, height: int) -> Image:
 @given(width=small, height=small, spec=small_specs)
 @example(width=1, height=90, spec=ImageInput(size=(89, 3), fit="contain"))
 @example(width=90, height=1, spec=ImageInput(size=(3, 89), fit="cover"))
-@settings(max_examples=300)
+@examples(300)
 def test_every_fitted_pixel_shows_what_is_there_in_the_original_within_a_pixel(
     width: int, height: int, spec: ImageInput
 ) -> None:
@@ -228,7 +232,7 @@ def test_every_fitted_pixel_shows_what_is_there_in_the_original_within_a_pixel(
 
 
 @given(width=st.integers(2, 90), height=st.integers(2, 90), rotation=rotations, cut=st.booleans(), spec=small_specs)
-@settings(max_examples=300)
+@examples(300)
 def test_every_pixel_of_a_turned_image_or_of_a_part_of_it_shows_what_is_there_within_a_pixel(
     width: int, height: int, rotation: Any, cut: bool, spec: ImageInput
 ) -> None:
@@ -258,7 +262,7 @@ def test_an_image_is_turned_clockwise() -> None:
 
 
 @given(width=small, height=small, to_width=small, to_height=small)
-@settings(max_examples=300)
+@examples(300)
 def test_contain_shows_all_in_the_middle_of_black_bars(width: int, height: int, to_width: int, to_height: int) -> None:
     fitted, fit = fit_image(ramps(width, height), ImageInput(size=(to_width, to_height), fit="contain"))
     assert fit.shown == (0, 0, width, height)
@@ -278,7 +282,7 @@ def test_contain_shows_all_in_the_middle_of_black_bars(width: int, height: int, 
 
 
 @given(width=sides, height=sides, to_width=sides, to_height=sides)
-@settings(max_examples=300)
+@examples(300)
 def test_cover_shows_the_middle_at_its_true_aspect_ratio(
     width: int, height: int, to_width: int, to_height: int
 ) -> None:
@@ -300,6 +304,7 @@ def test_cover_cuts_off_both_ends_alike() -> None:
     assert (fitted[1:-1] > 250).all()
 
 
+@examples(50)
 @given(width=sides, height=sides, to_width=sides, to_height=sides)
 def test_fill_shows_all_everywhere(width: int, height: int, to_width: int, to_height: int) -> None:
     fit = plan_fit(width, height, ImageInput(size=(to_width, to_height), fit="fill"))

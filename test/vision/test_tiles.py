@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from qwen3vl_ros.engines.base import ImageInput
 from qwen3vl_ros.prompts.multi_image import naming_prompt, naming_schema
 from qwen3vl_ros.vision.fit import Fit, plan_fit
 from qwen3vl_ros.vision.grounding import parse_regions
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vision.tiles import OVERLAP, merged, tiles
-
-settings.register_profile("tiles", max_examples=100, deadline=None)  # a loaded machine is no failure
-settings.load_profile("tiles")
 
 sides = st.integers(1, 4000)
 counts = st.integers(1, 9)
@@ -56,7 +54,7 @@ things = st.tuples(*[st.floats(0, 1)] * 4)
     grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     spec=specs, rotation=rotations, thing=things,
 )  # fmt: skip
-@settings(max_examples=300)
+@examples(300)
 def test_a_thing_that_every_part_reports_is_one_region_within_a_pixel(
     size: tuple[int, int], grid: tuple[int, int], spec: ImageInput, rotation: int, thing: tuple[float, ...]
 ) -> None:

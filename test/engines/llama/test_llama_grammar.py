@@ -8,9 +8,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from llama_grammar import accepts
 from qwen3vl_ros.engines.base import BadRequest
 
@@ -63,7 +64,7 @@ def pairs(draw: st.DrawFn, depth: int = 2) -> tuple[Any, Any]:
 
 
 @given(pairs(), st.sampled_from([None, 2]))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_the_grammar_accepts_what_the_schema_accepts(pair: tuple[Any, Any], indent: int | None) -> None:
     schema, document = pair
     jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
@@ -71,7 +72,7 @@ def test_the_grammar_accepts_what_the_schema_accepts(pair: tuple[Any, Any], inde
 
 
 @given(pairs(), VALUES)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_what_these_schemas_refuse_the_grammar_refuses(pair: tuple[Any, Any], document: Any) -> None:
     schema, _ = pair
     if not jsonschema.Draft202012Validator(schema).is_valid(document):
