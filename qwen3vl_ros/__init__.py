@@ -11,6 +11,14 @@ if Path(sys.prefix, "share", "ament_index", "resource_index", "packages", "qwen3
     if sys.prefix not in _prefixes:
         os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, (sys.prefix, *_prefixes)))
 
+ISSUES = "https://github.com/qwen3vl-ros/qwen3vl_ros/issues"
+"""Where defects are reported; package.xml says the same."""
+
+
+def defect(what: str) -> str:
+    """Return the sentence about an exception that the code did not foresee. ``what``: its type and message."""
+    return f"a defect of qwen3vl_ros, please report it at {ISSUES}: {what}"
+
 
 def __getattr__(name: str) -> str:
     if name == "__version__":

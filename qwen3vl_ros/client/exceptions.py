@@ -28,7 +28,7 @@ class VlmError(Exception):
       |    |- EngineError      the engine reported an error of its own
       |    |- BadResponse      the answer does not satisfy the response schema
       |- Shutdown              the node was deactivated or shut down before the answer was complete
-      |- InternalError         a defect of qwen3vl_ros; please report it
+      |- InternalError         a defect of qwen3vl_ros; the message says where to report it
       |- Unreachable           no node said anything: the trouble is on the way, or on this side
            |- ServerUnavailable   no node serves the action, or it does not accept the question in time
            |    |- ServerInactive the node rejects questions because it is not active

@@ -21,6 +21,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor
 
+from qwen3vl_ros import defect
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.client.action_client import GoalClient, feedback_of
 from qwen3vl_ros.client.answer import Answer, answer_of_result
@@ -224,10 +225,10 @@ class GoalTracker:
         except (InvalidHandle, ExternalShutdownException):
             raise
         except Exception as error:  # noqa: BLE001 nobody else would notice
-            defect = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
+            sentence = defect(f"{type(error).__name__}: {error}")
             for key in list(self._open_goals):
                 if (open_goal := self._forget(key)) is not None:
-                    open_goal.future.end(None, InternalError(defect))
+                    open_goal.future.end(None, InternalError(sentence))
 
     def _read_feedback(self, timeout: float) -> None:
         """Apply the next feedback message to its future, if one comes within ``timeout`` seconds.

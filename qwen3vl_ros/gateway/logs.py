@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from qwen3vl_ros import defect
 from qwen3vl_ros.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
 from qwen3vl_ros.gateway.metrics import Metrics
 
@@ -92,7 +93,7 @@ class Defects:
             what = quoted(scope["method"], 20), quoted(scope["path"], 200), type(error).__name__, quoted(error, 300)
             ERROR.error("%s %s: %s: %s\n%s", *what, calls)
             self._metrics.failed("internal_error")
-            message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__} (error.log has the details)"
+            message = defect(f"{type(error).__name__} (error.log has the details)")
             await ApiError(500, "internal_error", message).response()(scope, receive, send)
 
 

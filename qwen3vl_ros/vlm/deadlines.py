@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from qwen3vl_ros import defect
+
 
 class Deadline:
     """A moment at which ``call`` is called, unless it is forgotten before."""
@@ -60,7 +62,7 @@ class Deadlines:
                 if call is not None:
                     call()
             except Exception as error:  # noqa: BLE001 one question's defect must not take the others' deadlines away
-                self._log_error(f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}")
+                self._log_error(defect(f"{type(error).__name__}: {error}"))
 
     def _next(self) -> Deadline | None:
         """Wait until the next one is due and remove it; None when closed."""

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
+from qwen3vl_ros import defect
 from qwen3vl_ros.engines.chain import EngineChain, Policy
 from qwen3vl_ros.engines.probing import Probe
 from qwen3vl_ros.engines.process import EngineSpec, Health, State
@@ -75,7 +76,7 @@ class EngineSwap:
         except SwapRefused as error:
             response.message = str(error)
         except Exception as error:  # noqa: BLE001 the caller of the service gets it as a sentence
-            response.message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
+            response.message = defect(f"{type(error).__name__}: {error}")
         engine = self._engine()
         description = None if engine is None else engine.health.description
         if description is not None:

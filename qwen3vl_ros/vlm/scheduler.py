@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
+from qwen3vl_ros import defect
 from qwen3vl_ros.engines.base import EngineNotReady, Stage
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import State
@@ -305,7 +306,7 @@ class Scheduler:
                 self._run(job)
                 self.show_positions()
             except Exception as error:  # noqa: BLE001 whatever it is, this thread has other questions to answer
-                self._log_exception(f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}")
+                self._log_exception(defect(f"{type(error).__name__}: {error}"))
 
     def _run(self, job: Job) -> None:
         answer = PartialAnswer(queue_time=time.monotonic() - job.accepted)
@@ -323,7 +324,7 @@ class Scheduler:
         code = getattr(Code, getattr(error, "code_name", "INTERNAL_ERROR"))
         message = str(error)
         if code == Code.INTERNAL_ERROR:
-            message = f"a defect of qwen3vl_ros, please report it: {type(error).__name__}: {error}"
+            message = defect(f"{type(error).__name__}: {error}")
             self._log_exception(message)
         return GoalError(code, message)
 
