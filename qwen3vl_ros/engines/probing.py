@@ -8,22 +8,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qwen3vl_ros.engines import registry
+from qwen3vl_ros.engines import child_python, registry
 from qwen3vl_ros.engines.base import EngineError, ModelNotFound
 from qwen3vl_ros.engines.process import EngineSpec
 
 PROBE_TIMEOUT = 15.0
 """Seconds that the engines of a probe get together; each is to take one or two."""
-
-_START = (
-    "import json, sys; specs, path = json.loads(sys.argv[1]); sys.path[:] = path; "
-    "from qwen3vl_ros.engines.probing import main; main(specs)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +62,15 @@ class Probe:
         with self._lock:
             self._closed = True
             if self._child is not None:
-                self._child.kill()
-                self._child.wait()
+                child_python.end(self._child)
 
     def _start(self) -> subprocess.Popen[str] | None:
-        arguments = json.dumps([[(spec.name, dict(spec.config)) for spec in self._left], sys.path])
         with self._lock:
             if self._closed:
                 return None
-            self._child = subprocess.Popen(
-                [sys.executable, "-c", _START, arguments],
-                stdin=subprocess.DEVNULL,
+            self._child = child_python.start(
+                __name__,
+                [(spec.name, dict(spec.config)) for spec in self._left],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,

@@ -6,13 +6,10 @@ Nothing here blocks the caller: answers and state changes are delivered to callb
 from __future__ import annotations
 
 import enum
-import json
 import os
 import select
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +19,7 @@ from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
+from qwen3vl_ros.engines import child_python
 from qwen3vl_ros.engines.base import (
     Chunk,
     Description,
@@ -43,11 +41,6 @@ _BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 _LOAD_ATTEMPTS = 5
 """Starts in a row that end before the model is loaded, after which the engine counts as failed."""
-
-_START = (
-    "import json, sys; name, config, path = json.loads(sys.argv[2]); sys.path[:] = path; "
-    "from qwen3vl_ros.engines.worker import main; main(int(sys.argv[1]), name, config)"
-)
 
 
 class State(enum.Enum):
@@ -224,18 +217,16 @@ class EngineProcess:
         self._change(state=State.CLOSED, message="closed", description=None, pid=0, memory=0)
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        arguments = json.dumps([self.spec.name, dict(self.spec.config), sys.path])
-        child = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno()), arguments],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
+        child, connection = child_python.start_connected(
+            "qwen3vl_ros.engines.worker",
+            self.spec.name,
+            dict(self.spec.config),
+            death_signal=signal.SIGKILL,
             start_new_session=True,  # a Ctrl-C in the terminal reaches the node alone
         )
-        theirs.close()
         with self._lock:
             self._child = child
-            self._connection = Connection(ours.detach())
+            self._connection = connection
             self._killed_because = ""
         if self._closing.is_set():  # close() came before there was a process to tell
             child.kill()
@@ -303,8 +294,7 @@ class EngineProcess:
         if connection is not None:
             connection.close()
         if child is not None:
-            child.kill()
-            child.wait()
+            child_python.end(child)
 
     def _reap(self) -> str:
         """Wait for the dead worker; says in words how it died."""
@@ -315,11 +305,7 @@ class EngineProcess:
         assert child is not None
         assert connection is not None
         connection.close()
-        try:
-            status = child.wait(1.0)
-        except subprocess.TimeoutExpired:  # it closed the socket but lives on
-            child.kill()
-            status = child.wait()
+        status = child_python.end(child, 1.0)  # by force, where it closed the socket but lives on
         name = f"the process of engine {self.spec.name!r} (pid {child.pid})"
         if self._killed_because:
             return f"{name} was killed: {self._killed_because}"

@@ -13,7 +13,6 @@ stage as its number: a pickle of a class takes several times as long to make and
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import mmap
 import operator
@@ -37,8 +36,6 @@ HEARTBEAT_PERIOD = 1.0
 _chunk_fields = operator.attrgetter(*Chunk.__slots__)
 
 _log = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def pack(request: Request) -> tuple[int, list[int]]:
@@ -170,9 +167,7 @@ def as_contract(error: EngineError) -> EngineError:
 
 def main(descriptor: int, name: str, config: dict[str, Any]) -> None:
     """Load engine ``name`` with ``config`` and serve the socket ``descriptor`` until it closes."""
-    # Ctrl-C is for the node, which closes this process in order; if the node dies, even by SIGKILL, so does this.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which closes this process in order
     os.set_inheritable(descriptor, False)  # a process that an engine starts must not hold the socket open
     worker = _Worker(Connection(descriptor))
     threading.Thread(target=worker.beat, daemon=True).start()

@@ -5,17 +5,15 @@ A thread cannot be stopped, and a regular expression in one keeps all others fro
 
 from __future__ import annotations
 
-import json
 import resource
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final, TypeVar
+
+from qwen3vl_ros.engines import child_python
 
 Result = TypeVar("Result")
 
@@ -27,11 +25,6 @@ _MEMORY: Final = 1 << 30
 
 _OVERTIME: Final = 1.0
 """Seconds beyond its time after which a process ends by itself, should nobody be there to kill it."""
-
-_START: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from qwen3vl_ros.prompts.sandbox import main; main(int(sys.argv[1]))"
-)
 
 
 class Killed(Exception):
@@ -119,15 +112,10 @@ class _Process:
     """One process, for one call at a time."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
+        self._child, self._connection = child_python.start_connected(
+            __name__,
             start_new_session=True,  # a Ctrl-C in the terminal reaches the node alone
         )
-        theirs.close()
-        self._connection = Connection(ours.detach())
         self._booted = False
 
     @property
@@ -153,8 +141,7 @@ class _Process:
 
     def kill(self) -> None:
         """End it, whatever it does; the thread in :meth:`call` notices. Idempotent."""
-        self._child.kill()
-        self._child.wait()
+        child_python.end(self._child)
 
     def close(self) -> None:
         """End it; nobody calls any more."""

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import collections
-import json
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 
-# The modules that this process sees, not those that lie in the current directory, which `python -m` puts first. And
-# even if this process is killed, that one ends: prctl(PR_SET_PDEATHSIG, SIGTERM), linux/prctl.h.
-_START = (
-    "import ctypes, json, sys; ctypes.CDLL(None).prctl(1, 15); sys.path[:] = json.loads(sys.argv.pop(1)); "
-    "from qwen3vl_ros.cli.main import main; sys.exit(main())"
-)
+from qwen3vl_ros.engines import child_python
 
 
 class Child:
@@ -25,9 +18,10 @@ class Child:
         self.name = arguments[0]
         self._lines: collections.deque[str] = collections.deque(maxlen=20)
         self._on_exit = on_exit
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path), *arguments],
-            stdin=subprocess.DEVNULL,
+        self._process = child_python.start(
+            "qwen3vl_ros.cli.main",
+            arguments,
+            death_signal=signal.SIGTERM,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -67,9 +61,5 @@ class Child:
     def stop(self, patience: float = 10.0) -> None:
         """Wait for its end, ``patience`` seconds; then kill it."""
         self.ask_to_stop()
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        child_python.end(self._process, patience)
         self._reader.join(1.0)

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
+from qwen3vl_ros.engines import child_python
 from qwen3vl_ros.engines.maix.model import MaixModel
 
 Event: TypeAlias = tuple[Any, ...]
 """What the process says; or ``("died", how)``, last; or ``("woken",)``."""
 
-_START = (
-    "import json, sys; arguments, path = json.loads(sys.argv[1]); sys.path[:] = path; "
-    "from qwen3vl_ros.engines.maix.host import main; main(*arguments)"
-)
+_HOST = "qwen3vl_ros.engines.maix.host"
 
 
 class MaixProcess:
@@ -32,15 +25,9 @@ class MaixProcess:
     """
 
     def __init__(self, model: MaixModel, restart: bool) -> None:
-        ours, theirs = socket.socketpair()
-        arguments = [theirs.fileno(), str(model.path), model.model_class, model.service_url, restart]
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps([arguments, sys.path])],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
+        self._child, self._connection = child_python.start_connected(
+            _HOST, str(model.path), model.model_class, model.service_url, restart
         )
-        theirs.close()
-        self._connection = Connection(ours.detach())
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._listen, name="maix", daemon=True)
         self._thread.start()

@@ -99,6 +99,19 @@ def text_of(chunks: list[Chunk]) -> str:
     return "".join(chunk.text for chunk in chunks)
 
 
+@pytest.fixture
+def change_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has MaixPy's processes that start from now on run a line first, which changes ``host``."""
+
+    def change(line: str) -> None:
+        module = f"from qwen3vl_ros.engines.maix import host\n{line}\nmain = host.main\n"
+        (tmp_path / "changed_host.py").write_text(module, encoding="utf-8")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr(maix_process, "_HOST", "changed_host")
+
+    return change
+
+
 def ask(engine: MaixEngine, text: str = "What is there?", **options: Any) -> str:
     return text_of(stream(engine, question(text, **options)))
 
@@ -322,11 +335,9 @@ def test_a_service_that_is_gone_is_not_ready(board: Board, start: Callable[..., 
 
 
 def test_an_answer_that_maixpy_gave_up_is_an_error(
-    board: Board, start: Callable[..., MaixEngine], monkeypatch: pytest.MonkeyPatch
+    board: Board, start: Callable[..., MaixEngine], change_host: Callable[[str], None]
 ) -> None:
-    shorter = "from maix import nn; from qwen3vl_ros.engines.maix import host; "
-    shorter += "nn.READ_TIMEOUT, host._READ_TIMEOUT = 1.0, 1.5; main(*arguments)"
-    monkeypatch.setattr(maix_process, "_START", maix_process._START.replace("main(*arguments)", shorter))
+    change_host("from maix import nn; nn.READ_TIMEOUT, host._READ_TIMEOUT = 1.0, 1.5")
     engine = start()
     board.will_say("half an ", "answer", hold=1)
     with pytest.raises(EngineError, match="said nothing"):
@@ -445,12 +456,11 @@ def test_an_engine_waits_for_another_that_is_about_to_end(
 
 
 def test_a_model_that_somebody_keeps_is_not_ready(
-    board: Board, start: Callable[..., MaixEngine], model: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    board: Board, start: Callable[..., MaixEngine], model: Callable[[str], str], change_host: Callable[[str], None]
 ) -> None:
     path = model("Qwen3VL")
     first = start(model=path)
-    sooner = "from qwen3vl_ros.engines.maix import host; host._LOCK_TIMEOUT = 0.1; main(*arguments)"
-    monkeypatch.setattr(maix_process, "_START", maix_process._START.replace("main(*arguments)", sooner))
+    change_host("host._LOCK_TIMEOUT = 0.1")
     with pytest.raises(EngineNotReady, match="Another process uses"):
         start(model=path)
     assert ask(first) == "fine"
