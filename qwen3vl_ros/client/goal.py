@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
-from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
@@ -20,6 +18,7 @@ from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.client.exceptions import BadImage, BadRequest
 from qwen3vl_ros.engines.plain_text import NulError, input_json, input_text
 from qwen3vl_ros.msg import ChatMessage
+from qwen3vl_ros.vision.image_message import byte_field, image_message
 
 if TYPE_CHECKING:
     from rclpy.time import Time as RclpyTime
@@ -188,7 +187,10 @@ def _put_images(goal: AskImage.Goal, images: Sequence[ImageLike] | ImageLike) ->
     # travel raw.
     raw = [isinstance(message, Image) for message in messages]
     if raw != sorted(raw, reverse=True):
-        messages = [message if isinstance(message, Image) else _decode(message) for message in messages]
+        messages = [
+            message if isinstance(message, Image) else _raw(message, image)
+            for message, image in zip(messages, given, strict=True)
+        ]
     goal.images = [message for message in messages if isinstance(message, Image)]
     goal.compressed_images = [message for message in messages if isinstance(message, CompressedImage)]
 
@@ -199,10 +201,8 @@ def _message(image: Any) -> Image | CompressedImage:
         return image
     if isinstance(image, np.ndarray):
         return _image_of_array(image)
-    if isinstance(image, (str, os.PathLike)):
-        return _image_of_file(Path(image))
-    if isinstance(image, bytes):
-        return _image_of_content(image, f"what begins with {image[:8].hex(' ')!r}")
+    if isinstance(image, (str, os.PathLike, bytes)):
+        return _message_of_file(image)
     raise BadImage(
         "an image is a numpy array, a file path, the bytes of a file, a sensor_msgs Image or CompressedImage, not "
         f"{type(image).__name__}."
@@ -216,45 +216,37 @@ def _image_of_array(pixels: NDArray[Any]) -> Image:
             f"a numpy image is uint8 [height, width, 3] RGB or [height, width] grey, got {pixels.dtype} "
             f"{list(pixels.shape)}."
         )
-    message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding="rgb8" if colour else "mono8")
-    message.step = message.width * (3 if colour else 1)
-    message.data = _bytes(np.ascontiguousarray(pixels).data.cast("B"))
-    return message
+    return image_message(pixels)
 
 
-def _image_of_file(path: Path) -> Image | CompressedImage:
+def _message_of_file(file: str | os.PathLike[str] | bytes) -> Image | CompressedImage:
     try:
-        content = path.read_bytes()
+        content = file if isinstance(file, bytes) else Path(file).read_bytes()
     except OSError as error:
-        raise BadImage(f"the image {path} cannot be read: {error.strerror or error}.") from error
-    return _image_of_content(content, str(path))
-
-
-def _image_of_content(content: bytes, name: str) -> Image | CompressedImage:
+        raise BadImage(f"the image {file!s} cannot be read: {error.strerror or error}.") from error
     for magic, kind in _MAGIC.items():
         if content.startswith(magic):
-            return CompressedImage(format=kind, data=_bytes(content))
-    return _image_of_array(_pixels(io.BytesIO(content), name))
+            return CompressedImage(format=kind, data=byte_field(content))
+    return image_message(_decode(content, _name(file)))
 
 
-def _decode(message: CompressedImage) -> Image:
-    image = _image_of_array(_pixels(io.BytesIO(bytes(message.data)), f"compressed image ({message.format})"))
-    image.header = message.header
-    return image
+def _name(file: str | os.PathLike[str] | bytes) -> str:
+    return f"what begins with {file[:8].hex(' ')!r}" if isinstance(file, bytes) else str(file)
 
 
-def _pixels(source: Any, name: str) -> NDArray[np.uint8]:
-    import PIL.Image
+def _raw(message: CompressedImage, given: Any) -> Image:
+    """Return the image in ``message``; what is wrong with it is said of what was ``given``. Raises BadImage."""
+    pixels = _decode(given) if isinstance(given, CompressedImage) else _decode(bytes(message.data), _name(given))
+    return image_message(pixels, message.header)
+
+
+def _decode(file: CompressedImage | bytes, name: str = "") -> NDArray[np.uint8]:
+    """Return the RGB pixels of a message, or of the content of the file ``name``. Raises BadImage."""
+    # Here, because a behaviour starts sooner without OpenCV and Pillow, and most never need them.
+    from qwen3vl_ros.engines import base
+    from qwen3vl_ros.vision.compressed import decode, decode_file
 
     try:
-        with PIL.Image.open(source) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise BadImage(f"{name} is not an image that can be read; JPEG and PNG always can ({error}).") from error
-
-
-def _bytes(content: Any) -> array[int]:
-    """Bytes as the array type that message fields take without a copy per element."""
-    data = array("B")
-    data.frombytes(content)
-    return data
+        return decode(file) if isinstance(file, CompressedImage) else decode_file(file, name)
+    except base.BadImage as error:
+        raise BadImage(str(error)) from error

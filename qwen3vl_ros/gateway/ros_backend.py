@@ -12,7 +12,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CompressedImage
 
 from qwen3vl_ros.client import VlmClient
 from qwen3vl_ros.client.answer_future import AnswerFuture
@@ -29,8 +28,7 @@ from qwen3vl_ros.gateway.backend import (
 )
 from qwen3vl_ros.gateway.logs import MODEL
 from qwen3vl_ros.msg import VlmStatus
-from qwen3vl_ros.vision.compressed import decode
-from qwen3vl_ros.vision.encodings import to_rgb
+from qwen3vl_ros.vision.compressed import pixels_of
 from qwen3vl_ros.vlm.frame_source import FrameSource, NoFrame
 
 if TYPE_CHECKING:
@@ -180,7 +178,7 @@ class _View:
             if frame is None:
                 raise Unavailable("the camera was closed meanwhile")
             message = frame.message()
-            pixels = decode(message) if isinstance(message, CompressedImage) else to_rgb(message)
+            pixels = pixels_of(message)
         except (NoFrame, BadImage) as error:
             raise Unavailable(str(error)) from None
         height, full_width = pixels.shape[:2]

@@ -15,7 +15,6 @@ They are drawn only for topics that somebody subscribes to, and only when the sc
 
 from __future__ import annotations
 
-import array
 import sys
 import time
 from collections.abc import Callable
@@ -38,6 +37,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from qwen3vl_ros.sim.motion import Motion, MotionError, read_motions
 from qwen3vl_ros.sim.opengl import RenderError
@@ -45,6 +45,7 @@ from qwen3vl_ros.sim.poses import from_xyz_quaternion
 from qwen3vl_ros.sim.scene import Scene
 from qwen3vl_ros.sim.sdf import Camera, WorldError, read_world
 from qwen3vl_ros.srv import MoveObject
+from qwen3vl_ros.vision.image_message import image_message
 
 _SENSOR_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 _CLOCK_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -162,7 +163,7 @@ class CameraNode(Node):
     ) -> None:
         changes, message = self._drawn.get(encoding, (-1, None))
         if message is None or changes != self._scene.changes:
-            message = image_message(draw(), encoding, self._info.header.frame_id)
+            message = image_message(draw(), Header(frame_id=self._info.header.frame_id))
             self._drawn[encoding] = (self._scene.changes, message)
         message.header.stamp = stamp
         publisher.publish(message)
@@ -214,24 +215,6 @@ def default_world() -> Path:
             "The package's own world file cannot be found, because qwen3vl_ros is not in "
             "AMENT_PREFIX_PATH: source the workspace's setup file, or set the parameter 'world'."
         ) from error
-
-
-def image_message(image: npt.NDArray[np.uint8] | npt.NDArray[np.float32], encoding: str, frame_id: str) -> Image:
-    """`image` as a message without a stamp.
-
-    [H, W, 3] uint8 goes with the encoding "rgb8", [H, W] float32 with "32FC1"; C-contiguous.
-    """
-    message = Image()
-    message.header.frame_id = frame_id
-    message.height, message.width = image.shape[:2]
-    message.encoding = encoding
-    message.is_bigendian = int(sys.byteorder == "big")
-    message.step = image.strides[0]
-    # An array.array is taken as it is; anything else is checked byte by byte (350 ms at 1080p).
-    data = array.array("B")
-    data.frombytes(image.data.cast("B"))
-    message.data = data
-    return message
 
 
 def camera_info(camera: Camera) -> CameraInfo:

@@ -1,4 +1,4 @@
-"""Raw ROS images to RGB arrays and back: every encoding of ``sensor_msgs/image_encodings.hpp`` that is an image.
+"""Raw ROS images to RGB arrays: every encoding of ``sensor_msgs/image_encodings.hpp`` that is an image.
 
 :func:`to_rgb` asks cv_bridge where ROS 2 has it, for the messages that cv_bridge gets right, and does the rest with
 numpy and OpenCV; both give the same pixels, so machines without cv_bridge see what the others see.
@@ -30,7 +30,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image as ImageMessage
-from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.base import BadImage, Image
 
@@ -110,19 +109,6 @@ def to_rgb(msg: ImageMessage) -> Image:
     if _cv_bridge is not None and _right_in_cv_bridge(msg):
         return _cv_bridge_to_rgb(msg)
     return _numpy_to_rgb(msg)
-
-
-def to_message(image: Image, header: Header | None = None) -> ImageMessage:
-    """An ``rgb8`` message with a copy of ``image`` (uint8 [height, width, 3] RGB) and the given header."""
-    height, width, _ = image.shape
-    msg = ImageMessage(height=height, width=width, encoding="rgb8", step=3 * width)
-    if header is not None:
-        msg.header = header
-    # The one type that rclpy's setter takes as it is: it checks anything else byte by byte, 350 ms at 1080p.
-    data = array.array("B")
-    data.frombytes(np.ascontiguousarray(image).reshape(-1).data)
-    msg.data = data
-    return msg
 
 
 def _check(msg: ImageMessage) -> None:

@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.base import BadRequest, Cancel, Description, Image, ImageInput, Stage
 from qwen3vl_ros.prompts.request import AskRequest, images_in
-from qwen3vl_ros.vision.compressed import decode
-from qwen3vl_ros.vision.encodings import to_rgb
+from qwen3vl_ros.vision.compressed import pixels_of
 from qwen3vl_ros.vision.fit import Fit, fit_image
 from qwen3vl_ros.vision.tiles import tiles
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
@@ -120,7 +118,7 @@ def collect_images(
     content: list[str | Image] = []
     number, several = 0, sum(source.parts for source in sources[subject:]) > 1
     for index, source in enumerate(sources):
-        pixels = decode(source.message) if isinstance(source.message, CompressedImage) else to_rgb(source.message)
+        pixels = pixels_of(source.message)
         fitted, fits = zip(*_fitted(pixels, source, description.image_input), strict=True)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
         for part, image in enumerate(fitted):

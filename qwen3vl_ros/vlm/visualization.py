@@ -16,6 +16,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.vision.annotate import annotate
+from qwen3vl_ros.vision.image_message import image_message
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.images import InputImage
 
@@ -100,10 +101,7 @@ class Display:
     def _annotate(self, question: str, text: str, images: Sequence[InputImage], regions: Sequence[Region]) -> None:
         for index, image in enumerate(images):
             drawn = annotate(image.pixels, question, text, [r for r in regions if r.image_index == index])
-            height, width, _ = drawn.shape
-            message = Image(header=image.header, height=height, width=width, encoding="rgb8", step=3 * width)
-            message.data = drawn.tobytes()
-            self._annotated.publish(message)
+            self._annotated.publish(image_message(drawn, image.header))
 
 
 def markers(regions: Sequence[Region], headers: Sequence[Header]) -> MarkerArray:

@@ -23,7 +23,8 @@ from std_msgs.msg import Header
 from examples import examples
 from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.vision import encodings
-from qwen3vl_ros.vision.encodings import ENCODINGS, MAX_PIXELS, to_message, to_rgb
+from qwen3vl_ros.vision.encodings import ENCODINGS, MAX_PIXELS, to_rgb
+from qwen3vl_ros.vision.image_message import image_message
 
 FOUND_CV_BRIDGE = encodings._cv_bridge
 
@@ -427,7 +428,7 @@ def test_a_published_image_comes_back_the_same(shape: tuple[int, int], seed: int
     image = random_samples(seed, "u1", *shape, 3)
     header = Header(frame_id="camera")
     header.stamp.sec = 12
-    msg = to_message(image, header)
+    msg = image_message(image, header)
     assert (msg.encoding, msg.width, msg.height, msg.step) == ("rgb8", shape[1], shape[0], 3 * shape[1])
     assert msg.header == header
     assert bytes(msg.data) == image.tobytes()
@@ -436,7 +437,17 @@ def test_a_published_image_comes_back_the_same(shape: tuple[int, int], seed: int
 
 def test_an_image_that_is_a_view_is_published_as_it_looks() -> None:
     image = random_samples(5, "u1", 6, 8, 3)[::2, ::-1]
-    assert bytes(to_message(image).data) == image.tobytes()
+    assert bytes(image_message(image).data) == image.tobytes()
+    row = random_samples(6, "u1", 6, 8, 3)[::2][:1]
+    assert (image_message(row).step, bytes(image_message(row).data)) == (24, row.tobytes())
+
+
+def test_grey_and_depth_are_published_as_what_they_are() -> None:
+    grey, depth = random_samples(7, "u1", 6, 8, 1)[..., 0], np.array([[0.5, np.inf, 2.0]], np.float32)
+    for pixels, encoding, step in ((grey, "mono8", 8), (depth, "32FC1", 12)):
+        message = image_message(pixels)
+        assert (message.encoding, message.step, bytes(message.data)) == (encoding, step, pixels.tobytes())
+        assert message.is_bigendian == (sys.byteorder == "big")
 
 
 # ---- choosing cv_bridge

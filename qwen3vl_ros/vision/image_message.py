@@ -1,0 +1,47 @@
+"""Fills ``sensor_msgs/Image``; imports neither OpenCV nor Pillow, for behaviours that only send arrays."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+_ENCODINGS = {("uint8", 3): "rgb8", ("uint8", 2): "mono8", ("float32", 2): "32FC1"}
+
+
+def image_message(pixels: NDArray[np.uint8] | NDArray[np.float32], header: Header | None = None) -> Image:
+    """Return a message with a copy of ``pixels``.
+
+    Args:
+        pixels: uint8 [height, width, 3] RGB ("rgb8"), uint8 [height, width] grey ("mono8"), or float32
+            [height, width] metres ("32FC1"); rows may lie anywhere.
+        header: Of the message, not copied.
+    """
+    rows = np.ascontiguousarray(pixels)
+    message = Image(
+        height=rows.shape[0],
+        width=rows.shape[1],
+        encoding=_ENCODINGS[rows.dtype.name, rows.ndim],
+        is_bigendian=int(sys.byteorder == "big"),
+        step=rows.nbytes // rows.shape[0],
+    )
+    if header is not None:
+        message.header = header
+    message.data = byte_field(rows.data.cast("B"))
+    return message
+
+
+def byte_field(content: Any) -> array[int]:
+    """Return a copy of a buffer of bytes as the type that a message's setter always takes as it is.
+
+    bytes are as fast (either takes 0.4 to 0.9 ms for 1080p RGB), but 1 s where ROS_PYTHON_CHECK_FIELDS=1 has them
+    checked one by one; any other buffer takes 0.6 s even where nothing is checked.
+    """
+    data = array("B")
+    data.frombytes(content)
+    return data
