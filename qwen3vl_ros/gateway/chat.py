@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import ServerUnavailable, VlmError
-from qwen3vl_ros.gateway.async_question import AsyncAnswer, ClientGone
+from qwen3vl_ros.gateway.async_answer import AsyncAnswer, ClientGone
 from qwen3vl_ros.gateway.backend import Backend, why_not
 from qwen3vl_ros.gateway.bodies import Bodies
 from qwen3vl_ros.gateway.chat_request import ChatRequest, read_json

@@ -14,7 +14,7 @@ from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.answer_future import Phase
 from qwen3vl_ros.client.exceptions import InternalError, VlmError
 from qwen3vl_ros.engines.text_buffer import TextBuffer
-from qwen3vl_ros.gateway.async_question import AsyncAnswer, ClientGone
+from qwen3vl_ros.gateway.async_answer import AsyncAnswer, ClientGone
 from qwen3vl_ros.gateway.chat_request import ChatRequest
 from qwen3vl_ros.gateway.chat_response import STAGES, ChatResponse, JsonText, answer_of, comment, event, stage_of
 from qwen3vl_ros.gateway.errors import of_vlm

@@ -32,5 +32,5 @@ __all__ = ["EngineConformance", "text_of"]
 class EngineConformance(Closing, Refusals, Fields, Cancelling, Answers):
     """Derive from it, in a class whose name begins with ``Test``; see the module.
 
-    What to set and to replace: :class:`~qwen3vl_ros.engines.conformance.bench.EngineBench`.
+    What to set and to replace: :class:`~qwen3vl_ros.engines.conformance.harness.EngineHarness`.
     """

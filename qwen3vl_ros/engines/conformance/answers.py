@@ -11,11 +11,11 @@ from typing import Any, get_args
 import pytest
 
 from qwen3vl_ros.engines.base import ABILITIES, Chunk, Description, Engine, FinishReason, FitMode, Stage, Usage
-from qwen3vl_ros.engines.conformance.bench import EngineBench, within
+from qwen3vl_ros.engines.conformance.harness import EngineHarness, within
 from qwen3vl_ros.engines.conformance.stream import has_text, outline, text_of
 
 
-class Answers(EngineBench):
+class Answers(EngineHarness):
     """What it is, and how it answers."""
 
     def test_description_is_constant_and_makes_sense(self, engine: Engine, whole: list[Chunk]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from qwen3vl_ros.engines.base import Chunk, Engine, Usage
-from qwen3vl_ros.engines.conformance.bench import EngineBench
+from qwen3vl_ros.engines.conformance.harness import EngineHarness
 from qwen3vl_ros.engines.conformance.stream import Answer, outline, text_of
 
 _NOT_CANCELLED = "once cancel is set, the last chunk has finish reason 'cancelled'; what came was {}"
 
 
-class Cancelling(EngineBench):
+class Cancelling(EngineHarness):
     """How it is stopped."""
 
     def test_cancel_before_the_start_costs_nothing(self, engine: Engine, whole: list[Chunk]) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from qwen3vl_ros.engines.base import Chunk
-from qwen3vl_ros.engines.conformance.bench import EngineBench
+from qwen3vl_ros.engines.conformance.harness import EngineHarness
 
 
-class Closing(EngineBench):
+class Closing(EngineHarness):
     """How it comes and goes."""
 
     def test_loading_reports_in_sentences(self, unloaded: None, config: Mapping[str, Any]) -> None:  # noqa: ARG002

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from qwen3vl_ros.engines.base import BadRequest, Chunk, Engine, Message, Request
-from qwen3vl_ros.engines.conformance.bench import EngineBench, sentence, with_options
+from qwen3vl_ros.engines.conformance.harness import EngineHarness, sentence, with_options
 from qwen3vl_ros.engines.conformance.stream import outline, text_of
 
 SCHEMA = {
@@ -21,7 +21,7 @@ SCHEMA = {
 }
 
 
-class Fields(EngineBench):
+class Fields(EngineHarness):
     """What it honours."""
 
     def test_max_tokens_ends_the_answer(self, engine: Engine, whole: list[Chunk]) -> None:

@@ -21,8 +21,8 @@ from qwen3vl_ros.engines.base import (
     Request,
     Unsupported,
 )
-from qwen3vl_ros.engines.conformance.bench import EngineBench, noise_image, sentence, with_options
 from qwen3vl_ros.engines.conformance.fields import SCHEMA
+from qwen3vl_ros.engines.conformance.harness import EngineHarness, noise_image, sentence, with_options
 from qwen3vl_ros.engines.conformance.stream import text_of
 
 _OPTIONS: Mapping[str, Any] = {
@@ -38,7 +38,7 @@ _OPTIONS: Mapping[str, Any] = {
 _CHOICES = (("yes", "是"), ("no", "否"))
 
 
-class Refusals(EngineBench):
+class Refusals(EngineHarness):
     """What it refuses."""
 
     def test_what_it_does_not_support_is_refused_by_name(self, engine: Engine, whole: list[Chunk]) -> None:

@@ -1,4 +1,4 @@
-"""The asyncio side of a question: updates wake the event loop, and no more often than they have to."""
+"""The asyncio side of an answer: updates wake the event loop, and no more often than they have to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.answer_future import AnswerFuture
-from qwen3vl_ros.gateway.async_question import AsyncAnswer
+from qwen3vl_ros.gateway.async_answer import AsyncAnswer
 
 PATIENCE = 30.0
 TOKENS = 200

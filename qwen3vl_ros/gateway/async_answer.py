@@ -1,4 +1,4 @@
-"""The asyncio side of a question: its updates arrive on ROS's thread, and a client that disconnects cancels it."""
+"""The asyncio side of an answer: its updates arrive on ROS's thread, and a client that disconnects cancels it."""
 
 from __future__ import annotations
 

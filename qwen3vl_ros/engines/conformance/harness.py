@@ -41,7 +41,7 @@ class Kept:
     whole: list[Chunk] | None = None
 
 
-class EngineBench:
+class EngineHarness:
     """What a class of tests sets and replaces, and what its tests share.
 
     All attributes but ``engine_class`` have defaults.
