@@ -20,12 +20,18 @@ Array: TypeAlias = NDArray[np.float64]
 # distortion model (REP 104) -> numbers of coefficients that OpenCV has for it
 _MODELS: Final = {"plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
 
+_FOCAL_LENGTHS: Final = (1e-3, 1e9)
+"""Pixels that a focal length may have: what is beyond them is no lens's, and products with it are 0 or infinite."""
+
 _ROUNDING: Final = 1.0
 """Pixels by which a scaled image may miss the aspect ratio: sizes are whole numbers."""
 
 
-class CalibrationError(ValueError):
-    """A CameraInfo from which nothing can be measured, as a sentence."""
+class CalibrationError(Exception):
+    """A CameraInfo from which nothing can be measured, as a sentence.
+
+    No ValueError: those of reading an answer are the model's fault.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ def lens_of(info: CameraInfo, which: str) -> Lens:
     k = [float(number) for number in info.k]
     if not any(k):
         raise CalibrationError(f"the {which} camera has no camera_info, or one without calibration: its K is all zero.")
-    if not (np.isfinite(k).all() and k[0] > 0 and k[4] > 0):
+    if not (np.isfinite(k).all() and all(_FOCAL_LENGTHS[0] < focal < _FOCAL_LENGTHS[1] for focal in (k[0], k[4]))):
         raise CalibrationError(
             f"the K of the {which} camera's camera_info has the focal lengths {k[0]:g} and {k[4]:g}."
         )

@@ -135,7 +135,7 @@ def _check_counts(request: AskRequest, sources: Sequence[_Source], subject: int,
     if description.max_images is not None and parts > description.max_images:
         counted = "images in the goal" if parts == len(sources) else "images, the parts of `tiles` counted,"
         raise BadRequest(f"{parts} {counted}; engine {description.engine!r} takes {description.max_images}")
-    if sources and own < request.min_images:
+    if own < request.min_images and (sources or request.parser in ("regions", "regions_3d")):
         raise BadRequest(f"task {request.task} is about {request.min_images} images; the goal has {own}")
     if own > 1 and request.parser == "regions_3d":
         raise BadRequest(f"task {request.task} looks at one image; the goal has {own}: ask about each")

@@ -275,18 +275,18 @@ class Pipeline:
         try:
             if request.parser in ("regions", "regions_3d"):
                 answer.regions = regions_of(text, answer.inputs, scale, report, job.cancellation)
-                with suppress(ValueError):  # regions are read even from JSON that is cut off
+                with suppress(BadAnswer):  # regions are read even from JSON that is cut off
                     answer.json = self._validated(job, text, request.response_schema or {})
             elif request.response_schema is not None:
                 answer.json = self._validated(job, text, request.response_schema)
             elif answer.inputs.images and mentions_regions(text):
                 with suppress(GroundingError):  # none were asked for
                     answer.regions = regions_of(text, answer.inputs, scale, report, job.cancellation)
-        except ValueError as error:
+        except GroundingError as error:
             raise BadAnswer(str(error)) from error
 
     def _validated(self, job: Job, text: str, schema: Mapping[str, Any]) -> str:
-        """The JSON of an answer, "" when the job ended before it was checked. Raises ValueError, BadRequest."""
+        """The JSON of an answer, "" when the job ended before it was checked. Raises BadAnswer, BadRequest."""
         timeout = max(0.0, min(VALIDATION_TIME, job.deadline - time.monotonic()))
         try:
             with ExitStack() as stack:
@@ -295,6 +295,8 @@ class Pipeline:
                     stack.enter_context(job.cancellation.calling(kill))
 
                 return self._sandbox.run(validate_answer, text, schema, timeout=timeout, interrupted_by=interrupted_by)
+        except ValueError as error:
+            raise BadAnswer(str(error)) from error
         except Killed as error:
             if job.error is not None or time.monotonic() >= job.deadline:
                 return ""

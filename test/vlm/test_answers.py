@@ -70,6 +70,7 @@ class Camera:
         frame_id: str = "lens",
         late_depth: float = 0.0,
         only: tuple[str, ...] = ("camera_info", "depth", "image"),
+        focal: float = FOCAL,
     ) -> None:
         self._ros = ros
         self._late = late_depth
@@ -82,7 +83,7 @@ class Camera:
         depth[HEIGHT // 4 : 3 * HEIGHT // 4, WIDTH // 4 : WIDTH // 2] = 1.0
         self._depth = Image(height=HEIGHT, width=WIDTH, encoding="32FC1", step=4 * WIDTH)
         self._depth.data = depth.tobytes()
-        k = [FOCAL, 0.0, WIDTH / 2 - 0.5, 0.0, FOCAL, HEIGHT / 2 - 0.5, 0.0, 0.0, 1.0]
+        k = [focal, 0.0, WIDTH / 2 - 0.5, 0.0, focal, HEIGHT / 2 - 0.5, 0.0, 0.0, 1.0]
         self._info = CameraInfo(width=WIDTH, height=HEIGHT, k=k, distortion_model="plumb_bob", d=[0.0] * 5)
         for message in (self._colour, self._depth, self._info):
             message.header.frame_id = frame_id
@@ -143,6 +144,33 @@ def test_depth_of_another_moment_is_not_used_and_said_so(ros: RosClient, reciter
         (cup,) = ros.ask("cup", task="locate").result().regions
     assert not cup.has_position
     assert cup.position_error.startswith("NO_DEPTH: ") and "depth_tolerance" in cup.position_error
+
+
+def test_a_calibration_that_makes_no_sense_is_the_cameras_fault_and_the_answer_stays(
+    ros: RosClient, reciter: Reciter
+) -> None:
+    reciter.start(CUP)
+    with Camera(ros, focal=-1.0):
+        measured = ros.ask("cup", task="locate").result()
+        reciter.say('[{"bbox_3d": [0.1, 0.2, 2, 1, 1, 1, 0, 0, 0], "label": "chair"}]')
+        guessed = ros.ask("chair", task="locate_3d").result()
+    assert (measured.error_code, guessed.error_code) == (Code.NONE, Code.NONE)
+    (cup,) = measured.regions
+    assert not cup.has_position
+    assert cup.position_error.startswith("NO_DEPTH: ") and "camera_info has the focal lengths" in cup.position_error
+    (chair,) = guessed.regions
+    assert chair.has_position
+    assert "field of view is" not in reciter.heard[-1]
+    (note,) = guessed.notes
+    assert "was not told the camera's field of view" in note and "camera_info has the focal lengths" in note
+
+
+def test_a_task_that_points_into_an_image_is_refused_without_one(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start(CUP)
+    result = ros.ask("cup", task="locate", text_only=True).result()
+    assert result.error_code == Code.BAD_REQUEST
+    assert "the goal has 0" in result.error_msg
+    assert reciter.heard == []
 
 
 def test_a_question_that_ends_does_not_wait_for_depth(ros: RosClient, reciter: Reciter) -> None:
