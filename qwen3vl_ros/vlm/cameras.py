@@ -25,7 +25,6 @@ _DEPTH_HISTORY = 10
 DEPTH_PATIENCE = 0.5
 """Seconds that a depth image, or a calibration, may come after the image it belongs to."""
 
-
 _POLL_PERIOD = 0.05
 """Seconds between two checks of a waiting thread whether its question has ended."""
 
@@ -61,34 +60,32 @@ class Camera:
 
     def wait(self, not_before: int, max_age: float, deadline: float, cancel: Cancel) -> Frame | None:
         """As :meth:`FrameSource.wait`, one caller after the other; None once ``cancel`` is set."""
-        while not self._lock.acquire(timeout=_POLL_PERIOD):  # another question waits for this camera
-            if cancel.is_set():
-                return None
+        if not _acquired(self._lock, cancel):  # another question waits for this camera
+            return None
         try:
             with cancel.calling(self.frames.interrupt):
                 return self.frames.wait(not_before, max_age, deadline, cancel.is_set)
         finally:
             self._lock.release()
 
-    def depth_of(self, frame: Frame, tolerance: float, give_up: float, cancel: Cancel) -> Depth:
+    def depth_of(self, frame: Frame, tolerance: float, cancel: Cancel) -> Depth:
         """The depth image taken at most ``tolerance`` seconds from ``frame``.
 
-        Waits for it until ``give_up`` (time.monotonic() seconds), or until ``cancel`` is set.
+        Waits for it until :data:`DEPTH_PATIENCE` after the frame came, or until ``cancel`` is set.
         """
         if not self._depth.publishers:
             return Depth(missing=f"nobody publishes {self._depth.topic}")
+        if not _acquired(self._depth_lock, cancel):  # another question measures with this camera
+            return Depth(missing="the question ended meanwhile")
+        give_up = frame.taken + DEPTH_PATIENCE
         try:
-            while not self._depth_lock.acquire(timeout=_POLL_PERIOD):  # another question measures with this camera
-                if cancel.is_set():
-                    return Depth(missing="the question ended meanwhile")
-            try:
-                nearest = self._nearest_depth(frame.stamp, give_up, cancel)
-                colour_info = self._newest_info(self._info, give_up, cancel)
-                depth_info = self._newest_info(self._depth_info, 0.0, cancel) or colour_info
-            finally:
-                self._depth_lock.release()
+            nearest = self._nearest_depth(frame.stamp, give_up, cancel)
+            colour_info = self._newest_info(self._info, give_up, cancel)
+            depth_info = self._newest_info(self._depth_info, 0.0, cancel) or colour_info
         except Closed:
             return Depth(missing="the camera was closed meanwhile")
+        finally:
+            self._depth_lock.release()
         if colour_info is None:
             return Depth(missing=f"there is no calibration on {self._info.topic}")
         if nearest is None:
@@ -101,13 +98,16 @@ class Camera:
             )
         return Depth(cast("Image", nearest.message()), depth_info, colour_info)
 
-    def calibration(self) -> CameraInfo | None:
-        """The newest that came; None while none did, and once the camera is closed."""
+    def calibration(self, cancel: Cancel) -> CameraInfo | None:
+        """The newest that came; None while none did, once ``cancel`` is set, and once the camera is closed."""
+        if not _acquired(self._depth_lock, cancel):  # another question measures with this camera
+            return None
         try:
-            with self._depth_lock:
-                return self._newest_info(self._info, 0.0, Cancel())
+            return self._newest_info(self._info, 0.0, cancel)
         except Closed:
             return None
+        finally:
+            self._depth_lock.release()
 
     def health(self) -> CameraHealth:
         """How the images come."""
@@ -136,6 +136,14 @@ class Camera:
             known = deserialize_message(samples[-1].serialized, CameraInfo)
             self._calibration[source.topic] = known
         return known
+
+
+def _acquired(lock: threading.Lock, cancel: Cancel) -> bool:
+    """Wait for ``lock``; False, without it, once ``cancel`` is set."""
+    while not cancel.is_set():
+        if lock.acquire(timeout=_POLL_PERIOD):
+            return True
+    return False
 
 
 def _wait(source: Samples, give_up: float, cancel: Cancel) -> bool:

@@ -39,10 +39,10 @@ class InputImage:
         """(width, height) in pixels."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
-    def fetch_depth(self, tolerance: float, give_up: float, cancel: Cancel) -> None:
-        """Take the depth image of the frame's moment, once; waits for it until ``give_up`` or ``cancel``."""
+    def fetch_depth(self, tolerance: float, cancel: Cancel) -> None:
+        """Take the depth image of the frame's moment, once; see :meth:`Camera.depth_of`."""
         if self.camera is not None and self.frame is not None and self.depth == Depth():
-            self.depth = self.camera.depth_of(self.frame, tolerance, give_up, cancel)
+            self.depth = self.camera.depth_of(self.frame, tolerance, cancel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from qwen3vl_ros.vision.camera_model import CalibrationError
 from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError
 from qwen3vl_ros.vision.region import Region
-from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE, Camera
+from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
@@ -180,7 +180,7 @@ class Pipeline:
             request = replace(request, response_schema=naming_schema(request.response_schema, inputs.parts))
         constrained = request.response_schema is None or "json_schema" in description.supports
         answer.withheld = not constrained  # it may have to be given again, and what was streamed cannot be taken back
-        prompt = self._prompt(request, answer, constrained=constrained)
+        prompt = self._prompt(job, request, answer, constrained=constrained)
         problem: BadAnswer | None = None
         try:
             self._ask_until_valid(job, request, answer, description, prompt)
@@ -204,7 +204,7 @@ class Pipeline:
         return None
 
     @staticmethod
-    def _prompt(request: AskRequest, answer: PartialAnswer, *, constrained: bool) -> str:
+    def _prompt(job: Job, request: AskRequest, answer: PartialAnswer, *, constrained: bool) -> str:
         """Compose the prompt: with the camera's field of view, and with the schema where the engine enforces none.
 
         A task describes its answer in its own words.
@@ -212,7 +212,7 @@ class Pipeline:
         prompt, own = request.prompt, answer.inputs.own
         if request.prompt_through is not None and own:
             try:
-                view = camera_view(own[0])
+                view = camera_view(own[0], job.cancellation)
             except CalibrationError as error:
                 answer.notes.append(f"the model was not told the camera's field of view: {error}")
             else:
@@ -329,9 +329,8 @@ class Pipeline:
 
         call = chain.submit(engine_request, description, deliver)
         with job.cancellation.calling(call.cancel):
-            give_up = time.monotonic() + DEPTH_PATIENCE
             for image in answer.inputs.images:  # while the engine works: a later depth image is of another moment
-                image.fetch_depth(self._settings().depth_tolerance, give_up, job.cancellation)
+                image.fetch_depth(self._settings().depth_tolerance, job.cancellation)
             self._wait_for_end(job, answer, call)
 
     def _wait_for_end(self, job: Job, answer: PartialAnswer, call: Call) -> None:

@@ -20,12 +20,17 @@ _REGION_MARKS = re.compile(r"bbox_?[23]d|point_?2d|polygon|<box>|<quad>|<\|box_s
 """Marks a region in an answer to a question without a task."""
 
 
-def camera_view(image: InputImage) -> CameraView | None:
+def camera_view(image: InputImage, cancel: Cancel) -> CameraView | None:
     """The camera of the image as the model sees it; None while its calibration is not known, and of parts.
 
-    Raises :class:`CalibrationError` for a camera_info that says nothing about it.
+    Args:
+        image: Of a camera or of the goal.
+        cancel: Set when the goal ends, after which nothing is known.
+
+    Raises:
+        CalibrationError: The camera_info says nothing about it.
     """
-    info = None if image.camera is None else image.camera.calibration()
+    info = None if image.camera is None else image.camera.calibration(cancel)
     if info is None or len(image.fits) > 1:
         return None
     lens, (fit,) = lens_of(info, "colour").scaled_to(*image.size, "colour"), image.fits
