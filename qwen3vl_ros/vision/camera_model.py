@@ -17,8 +17,15 @@ from sensor_msgs.msg import CameraInfo
 
 Array: TypeAlias = NDArray[np.float64]
 
-# distortion model (REP 104) -> numbers of coefficients that OpenCV has for it
-_MODELS: Final = {"plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
+_POLYNOMIAL: Final = ("plumb_bob", "rational_polynomial", "")
+"""Distortion models with one formula, whose coefficients OpenCV calls k1, k2, p1, p2, k3 ... k6, s1 ... s4, tx, ty.
+
+REP 104 gives plumb_bob 5 and rational_polynomial 8 of them. Drivers publish plumb_bob with 8 (Orbbec) and 14 (OAK-D W),
+rational_polynomial with 5, 12 (Isaac Sim) and 14, and no model's name at all; OpenCV tells them by their number.
+"""
+
+_COUNTS: Final = (4, 5, 8, 12, 14)
+"""Numbers of coefficients that OpenCV has for that formula; those that are left out are 0."""
 
 _FOCAL_LENGTHS: Final = (1e-3, 1e9)
 """Pixels that a focal length may have: what is beyond them is no lens's, and products with it are 0 or infinite."""
@@ -105,17 +112,7 @@ def lens_of(info: CameraInfo, which: str) -> Lens:
         )
     d = tuple(float(number) for number in info.d)
     if any(d):
-        counts = _MODELS.get(info.distortion_model)
-        if counts is None:
-            raise CalibrationError(
-                f"the {which} camera's distortion model '{info.distortion_model}' is not supported; "
-                f"supported are {', '.join(_MODELS)}."
-            )
-        if len(d) not in counts or not np.isfinite(d).all():
-            raise CalibrationError(
-                f"the {which} camera's camera_info has the distortion {numbers(d)}; the model "
-                f"{info.distortion_model} has {' or '.join(map(str, counts))} finite numbers."
-            )
+        d = _coefficients(info.distortion_model, d, which)
     roi, across, down = info.roi, info.binning_x or 1, info.binning_y or 1
     # K has (0, 0) in the middle of the first pixel of the whole sensor.
     return Lens(
@@ -127,6 +124,31 @@ def lens_of(info: CameraInfo, which: str) -> Lens:
         d=d if any(d) else (),
         size=((roi.width or info.width) // across, (roi.height or info.height) // down),
     )
+
+
+def _coefficients(model: str, d: tuple[float, ...], which: str) -> tuple[float, ...]:
+    """Return the coefficients as OpenCV takes them, zeros at the end left out or added.
+
+    Raises:
+        CalibrationError: They are not those of the model, or the model is not supported.
+    """
+    if model == "equidistant":
+        counts: tuple[int, ...] = (4,)
+    elif model in _POLYNOMIAL:
+        counts = _COUNTS
+    else:
+        supported = ", ".join(name for name in (*_POLYNOMIAL, "equidistant") if name)
+        raise CalibrationError(
+            f"the {which} camera's distortion model '{model}' is not supported; supported are {supported}."
+        )
+    used = len(d) - next(zeros for zeros, number in enumerate(reversed(d)) if number)
+    if len(d) < counts[0] or used > counts[-1] or not np.isfinite(d).all():
+        raise CalibrationError(
+            f"the {which} camera's camera_info has the distortion {numbers(d)}; the model {model or 'without a name'} "
+            f"has {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} finite numbers."
+        )
+    count = next(count for count in counts if count >= used)
+    return (d + (0.0,) * count)[:count]
 
 
 @lru_cache(maxsize=4)
