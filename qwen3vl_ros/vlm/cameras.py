@@ -77,9 +77,9 @@ class Camera:
             return Depth(missing=f"nobody publishes {self._depth.topic}")
         if not _acquired(self._depth_lock, cancel):  # another question measures with this camera
             return Depth(missing="the question ended meanwhile")
-        give_up = frame.taken + DEPTH_PATIENCE
+        give_up = frame.arrived + DEPTH_PATIENCE
         try:
-            nearest = self._nearest_depth(frame.stamp, give_up, cancel)
+            nearest = self._nearest_depth(frame, give_up, cancel)
             colour_info = self._newest_info(self._info, give_up, cancel)
             depth_info = self._newest_info(self._depth_info, 0.0, cancel) or colour_info
         except Closed:
@@ -90,7 +90,7 @@ class Camera:
             return Depth(missing=f"there is no calibration on {self._info.topic}")
         if nearest is None:
             return Depth(missing=f"no depth image came on {self._depth.topic}")
-        apart = abs(nearest.stamp - frame.stamp) / 1e9
+        apart = nearest.seconds_from(frame)
         if apart > tolerance:
             return Depth(
                 missing=f"the nearest image on {self._depth.topic} is {apart:.3f} s from the colour image; "
@@ -118,14 +118,14 @@ class Camera:
         for source in (self.frames, self._info, self._depth, self._depth_info):
             source.close()
 
-    def _nearest_depth(self, stamp: int, give_up: float, cancel: Cancel) -> Frame | None:
+    def _nearest_depth(self, image: Frame, give_up: float, cancel: Cancel) -> Frame | None:
         while True:
             self._recent.extend(self._depth.take())
-            if self._recent and self._recent[-1].stamp >= stamp:
+            if self._recent and not self._recent[-1].is_before(image):
                 break
             if not _wait(self._depth, give_up, cancel):
                 break
-        return min(self._recent, key=lambda frame: abs(frame.stamp - stamp), default=None)
+        return min(self._recent, key=image.seconds_from, default=None)
 
     def _newest_info(self, source: Samples, give_up: float, cancel: Cancel) -> CameraInfo | None:
         samples = source.take()

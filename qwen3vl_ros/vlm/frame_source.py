@@ -9,16 +9,17 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from rclpy.clock import Clock
+from rclpy.clock import ROSClock
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
+from qwen3vl_ros.ros.clock_watch import ClockWatch
 from qwen3vl_ros.ros.polling_subscription import Closed, PollingSubscription
 
 
@@ -36,15 +37,38 @@ SAMPLE_PERIOD = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One image as it arrived. ``stamp`` in nanoseconds of the camera's clock; ``message`` is deserialized on use.
+    """One message as it arrived; :meth:`message` deserializes it on use.
 
-    ``taken``: time.monotonic() seconds when it was taken from the middleware.
+    ``stamp``: nanoseconds of the camera's clock, 0 where the camera sets none. ``arrived``: time.monotonic() seconds.
     """
 
     stamp: int
     serialized: bytes
     message_type: type
-    taken: float = field(default_factory=time.monotonic)
+    arrived: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def from_sample(cls, sample: tuple[bytes, Mapping[str, int]], message_type: type) -> Frame:
+        """Make one of a serialized message and rclpy's MessageInfo about it.
+
+        The middleware notes the arrival by the system's clock. A message without such a note counts as just arrived.
+        """
+        serialized, info = sample
+        received = info["received_timestamp"]
+        ago = max(0.0, time.time() - received / 1e9) if received else 0.0
+        return cls(header_stamp(serialized), serialized, message_type, time.monotonic() - ago)
+
+    def is_before(self, other: Frame) -> bool:
+        """Return whether it is of an earlier moment: by their stamps, by their arrival where one has none."""
+        if self.stamp and other.stamp:
+            return self.stamp < other.stamp
+        return self.arrived < other.arrived
+
+    def seconds_from(self, other: Frame) -> float:
+        """Return the time between two frames: by their stamps, by their arrival where one has none."""
+        if self.stamp and other.stamp:
+            return abs(self.stamp - other.stamp) / 1e9
+        return abs(self.arrived - other.arrived)
 
     def message(self) -> Any:
         """The sensor_msgs Image or CompressedImage."""
@@ -85,7 +109,7 @@ class Samples:
         """The messages that arrived since the last call, oldest first."""
         frames = []
         while (sample := self._subscription.take()) is not None:
-            frames.append(Frame(header_stamp(sample[0]), sample[0], self._subscription.message_type))
+            frames.append(Frame.from_sample(sample, self._subscription.message_type))
         return frames
 
     def wait(self, timeout: float) -> bool:
@@ -101,12 +125,16 @@ class FrameSource:
     """The newest frame of a camera topic, on demand.
 
     ``transport`` "raw" subscribes sensor_msgs/Image on ``topic``, "compressed" sensor_msgs/CompressedImage on
-    ``topic``/compressed, as image_transport names them. Usable from any thread; one :meth:`wait` at a time.
+    ``topic``/compressed, as image_transport names them. ``age_by`` "stamp" counts a frame's age from its stamp, by the
+    node's clock, "arrival" from when the middleware got it: for cameras whose stamps are of another clock. Frames
+    without a stamp always count from their arrival. Usable from any thread; one :meth:`wait` at a time.
     """
 
-    def __init__(self, node: Node, topic: str, transport: str) -> None:
+    def __init__(self, node: Node, topic: str, transport: str, age_by: str = "stamp") -> None:
         self._node = node
-        self._clock: Clock = node.get_clock()
+        self._clock = cast("ROSClock", node.get_clock())
+        self._clock_watch = ClockWatch(self._clock)
+        self._by_arrival = age_by == "arrival"
         self._type = CompressedImage if transport == "compressed" else Image
         topic = f"{topic}/compressed" if transport == "compressed" else topic
         self._subscription = PollingSubscription(node, self._type, topic, NEWEST_ONLY, raw=True)
@@ -123,6 +151,7 @@ class FrameSource:
     def close(self) -> None:
         """Drop the subscription and whatever frame is held."""
         self._subscription.close()
+        self._clock_watch.close()
         self._newest = None
 
     def interrupt(self) -> None:
@@ -132,7 +161,7 @@ class FrameSource:
     def wait(
         self, not_before: int, max_age: float, deadline: float, cancelled: Callable[[], bool] = lambda: False
     ) -> Frame | None:
-        """The newest frame stamped at or after ``not_before`` (ns) and at most ``max_age`` seconds from now.
+        """Return the newest frame of ``not_before`` (ns of the node's clock) or later, at most ``max_age`` seconds old.
 
         Takes one that is there, else waits until ``deadline`` (time.monotonic() seconds) and then raises
         :class:`NoFrame`. Returns None once ``cancelled()`` is true and :meth:`interrupt` was called, or after
@@ -144,7 +173,7 @@ class FrameSource:
             while not cancelled():
                 frame = self._take()
                 # A stamp from the future is as wrong as an old one: it would stay "fresh" after the camera is gone.
-                if frame is not None and frame.stamp >= not_before and abs(self._age(frame)) <= max_age:
+                if frame is not None and self._moment(frame) >= not_before and abs(self._age(frame)) <= max_age:
                     return frame
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
@@ -155,11 +184,11 @@ class FrameSource:
         return None
 
     def age(self, frame: Frame) -> float:
-        """Seconds since the frame was stamped, by the node's clock, and no less than since it was taken.
+        """Seconds since the frame was stamped, by the node's clock, and no less than since it arrived.
 
         The second is the true one where the stamp is ahead of the node's clock, and where simulated time stands still.
         """
-        return max(self._age(frame), time.monotonic() - frame.taken)
+        return max(self._age(frame), time.monotonic() - frame.arrived)
 
     def health(self) -> CameraHealth:
         """Health of the camera: rate and age as of the latest sample, at most SAMPLE_PERIOD ago.
@@ -186,16 +215,27 @@ class FrameSource:
         with self._lock:
             sample = self._subscription.take()
             if sample is not None:
-                serialized, info = sample
-                stamp = header_stamp(serialized) or self._clock.now().nanoseconds
-                self._newest = Frame(stamp, serialized, self._type)
+                self._newest = Frame.from_sample(sample, self._type)
                 self._taken += 1
-                self._published = info["publication_sequence_number"]
+                self._published = sample[1]["publication_sequence_number"]
             return self._newest
 
     def _age(self, frame: Frame) -> float:
-        """Seconds between the frame's stamp and now, by the node's clock (simulated time where that is used)."""
-        return float(self._clock.now().nanoseconds - frame.stamp) / 1e9
+        """Return the seconds since the frame was stamped, or arrived; negative for a stamp ahead of the node's clock.
+
+        In simulated time that stands still everything would stay fresh: the wall clock counts then.
+        """
+        since_arrival = time.monotonic() - frame.arrived
+        if self._by_arrival or not frame.stamp:
+            return since_arrival
+        age = float(self._clock.now().nanoseconds - frame.stamp) / 1e9
+        return max(age, since_arrival) if self._clock_watch.stands_still else age
+
+    def _moment(self, frame: Frame) -> int:
+        """Return when the frame was stamped, or arrived, in nanoseconds of the node's clock."""
+        if self._by_arrival or not frame.stamp:
+            return int(self._clock.now().nanoseconds - self._age(frame) * 1e9)
+        return frame.stamp
 
     def _mismatch(self) -> str:
         """Why samples of the publishers there are cannot arrive, "" when they can."""
@@ -217,20 +257,22 @@ class FrameSource:
         if mismatch:
             return f"no frame on {self.topic} for {waited}: {mismatch}"
         if frame is not None:
-            age = self._age(frame)
-            if age < 0 and frame.stamp >= not_before:
+            age, moment = self._age(frame), self._moment(frame)
+            if why := self._clock_watch.explain(frame.arrived):
+                return f"no frame on {self.topic} younger than {max_age:g} s for {waited}: {why}"
+            if age < 0 and moment >= not_before:
                 return (
                     f"no frame on {self.topic} from now for {waited}; the newest is stamped {-age:.1f} s ahead: "
                     "do camera and node use the same clock (use_sim_time)?"
                 )
-            if frame.stamp < not_before:
+            if moment < not_before:
                 return (
                     f"no frame on {self.topic} stamped at or after not_before for {waited}; the newest is "
-                    f"{(not_before - frame.stamp) / 1e9:.3f} s too early: is not_before in the camera's clock?"
+                    f"{(not_before - moment) / 1e9:.3f} s too early: is not_before in the camera's clock?"
                 )
             return (
                 f"no frame on {self.topic} younger than {max_age:g} s for {waited}; the newest is {age:.1f} s old: "
-                "does the camera still run, and do its stamps use this node's clock (use_sim_time)?"
+                "does the camera still run, and do its stamps use this node's clock (use_sim_time; or age_by: arrival)?"
             )
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
