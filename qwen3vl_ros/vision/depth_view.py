@@ -13,8 +13,8 @@ from sensor_msgs.msg import Image as ImageMessage
 from qwen3vl_ros.vision.camera_model import Array, CalibrationError, Lens, lens_of, numbers, rays_of_all_pixels
 from qwen3vl_ros.vision.region import Box
 
-# encoding -> numpy sample type, metres per unit (REP 118)
-_ENCODINGS: Final = {"16UC1": ("u2", 0.001), "32FC1": ("f4", 1.0)}
+# encoding -> numpy sample type, metres per unit: REP 118; mono16 as image_pipeline's depth_image_proc takes it
+_ENCODINGS: Final = {"16UC1": ("u2", 0.001), "mono16": ("u2", 0.001), "32FC1": ("f4", 1.0)}
 
 
 class NoDepth(Exception):
@@ -24,9 +24,7 @@ class NoDepth(Exception):
 def _metres(depth: ImageMessage) -> NDArray[np.float32]:
     """Depth [height, width] in metres, NaN for none."""
     if depth.encoding not in _ENCODINGS:
-        raise NoDepth(
-            f"the depth image's encoding '{depth.encoding}' is not one of {' and '.join(_ENCODINGS)} (REP 118)."
-        )
+        raise NoDepth(f"the depth image's encoding '{depth.encoding}' is not one of {', '.join(_ENCODINGS)} (REP 118).")
     sample, unit = _ENCODINGS[depth.encoding]
     dtype = np.dtype(sample).newbyteorder(">" if depth.is_bigendian else "<")
     height, width, step = depth.height, depth.width, depth.step

@@ -95,6 +95,16 @@ _IN_CV_BRIDGE: Final = frozenset(
 )
 
 
+def is_measurement(encoding: str) -> bool:
+    """Return whether an encoding has one measurement per pixel, such as depth, rather than light."""
+    return encoding in _MEASUREMENTS
+
+
+def is_colour(encoding: str) -> bool:
+    """Return whether an encoding has colour."""
+    return encoding in _TWO_PLANES or (encoding in _COLOUR and not encoding.startswith("mono") and encoding != "8UC1")
+
+
 def to_rgb(msg: ImageMessage) -> Image:
     """The image in ``msg``: uint8, shape [height, width, 3], colour order RGB, C-contiguous, in memory of its own.
 
@@ -119,6 +129,9 @@ def _check(msg: ImageMessage) -> None:
             f"An image of encoding {encoding!r} cannot be turned into an image; accepted are {', '.join(ENCODINGS)}."
         )
     what = f"The {encoding} image of {width}x{height} pixels"
+    start = bytes(memoryview(msg.data)[:4])
+    if start[:3] == b"\xff\xd8\xff" and start[3:] >= b"\xc0" and _bytes_per_sample(encoding) == 1:
+        raise BadImage(f"{what} holds a JPEG: its driver is to decode it, or to publish it as a CompressedImage.")
     if width == 0 or height == 0:
         raise BadImage(f"{what} is empty.")
     if width * height > MAX_PIXELS:
@@ -138,6 +151,10 @@ def _check(msg: ImageMessage) -> None:
         needed = height * _luma_step(msg) * halves // 2
     if available < needed:
         raise BadImage(f"{what} needs {needed} bytes at step {msg.step}, but its data has {available}.")
+
+
+def _bytes_per_sample(encoding: str) -> int:
+    return 1 if encoding in _TWO_PLANES else np.dtype(_MEASUREMENTS.get(encoding) or _COLOUR[encoding][0]).itemsize
 
 
 def _bytes_per_pixel(encoding: str) -> int:

@@ -11,22 +11,27 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-_ENCODINGS = {("uint8", 3): "rgb8", ("uint8", 2): "mono8", ("float32", 2): "32FC1"}
+_ENCODINGS = {("uint8", 3): "rgb8", ("uint8", 2): "mono8", ("uint16", 2): "16UC1", ("float32", 2): "32FC1"}
 
 
-def image_message(pixels: NDArray[np.uint8] | NDArray[np.float32], header: Header | None = None) -> Image:
+def image_message(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32],
+    header: Header | None = None,
+    encoding: str = "",
+) -> Image:
     """Return a message with a copy of ``pixels``.
 
     Args:
-        pixels: uint8 [height, width, 3] RGB ("rgb8"), uint8 [height, width] grey ("mono8"), or float32
-            [height, width] metres ("32FC1"); rows may lie anywhere.
+        pixels: uint8 [height, width, 3] RGB ("rgb8"), uint8 [height, width] grey ("mono8"), uint16 [height, width]
+            millimetres ("16UC1"), or float32 [height, width] metres ("32FC1"); rows may lie anywhere.
         header: Of the message, not copied.
+        encoding: In place of these, where the samples mean something else, such as "bayer_rggb8".
     """
     rows = np.ascontiguousarray(pixels)
     message = Image(
         height=rows.shape[0],
         width=rows.shape[1],
-        encoding=_ENCODINGS[rows.dtype.name, rows.ndim],
+        encoding=encoding or _ENCODINGS[rows.dtype.name, rows.ndim],
         is_bigendian=int(sys.byteorder == "big"),
         step=rows.nbytes // rows.shape[0],
     )

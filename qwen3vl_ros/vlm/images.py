@@ -11,7 +11,7 @@ from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.base import BadRequest, Cancel, Description, Image, ImageInput, Stage
 from qwen3vl_ros.prompts.request import AskRequest, images_in
-from qwen3vl_ros.vision.compressed import pixels_of
+from qwen3vl_ros.vision.compressed import loss_of, pixels_of
 from qwen3vl_ros.vision.fit import Fit, fit_image
 from qwen3vl_ros.vision.tiles import tiles
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
@@ -49,12 +49,14 @@ class InputImage:
 class InputImages:
     """The images of a question. ``content``: every image or part of one, fitted, after the words that announce it.
 
-    ``subject``: index of the first image that it is about; those before belong to earlier turns.
+    ``subject``: index of the first image that it is about; those before belong to earlier turns. ``notes``: what the
+    images lost on their way.
     """
 
     images: tuple[InputImage, ...] = ()
     content: tuple[str | Image, ...] = ()
     subject: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def own(self) -> tuple[InputImage, ...]:
@@ -127,7 +129,12 @@ def collect_images(
             if several and (source.camera or (request.parser == "regions" and index >= images_in(request.history))):
                 content.append(_announcement(number, source, part))
             content.append(image)
-    return InputImages(tuple(images), tuple(content), subject)
+    losses = [
+        f"camera {source.camera.name!r}: {loss}" if source.camera else loss
+        for source in sources
+        if (loss := loss_of(source.message))
+    ]
+    return InputImages(tuple(images), tuple(content), subject, tuple(dict.fromkeys(losses)))
 
 
 def _check_counts(request: AskRequest, sources: Sequence[_Source], subject: int, description: Description) -> None:

@@ -175,7 +175,7 @@ class Pipeline:
         if inputs is None:
             return
         answer.inputs, answer.image_time = inputs, time.monotonic() - begin
-        answer.notes = []
+        answer.notes = list(inputs.notes)
         if request.parser == "regions" and inputs.parts > 1 and request.response_schema is not None:
             request = replace(request, response_schema=naming_schema(request.response_schema, inputs.parts))
         constrained = request.response_schema is None or "json_schema" in description.supports

@@ -90,7 +90,7 @@ def _measured(region: Region, image: InputImage, cancel: Cancel) -> Region:
     depth = image.depth
     if depth.image is None or depth.depth_info is None or depth.colour_info is None:
         return replace(region, position_error=f"{NO_DEPTH}{depth.missing}")
-    if image.header.frame_id != depth.image.header.frame_id:
+    if image.header.frame_id.lstrip("/") != depth.image.header.frame_id.lstrip("/"):  # tf2 knows no slash either
         return replace(
             region,
             position_error=f"{NO_DEPTH}the depth image is in frame {depth.image.header.frame_id!r}, the colour "

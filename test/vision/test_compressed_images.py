@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from examples import examples
 from qwen3vl_ros.engines.base import BadImage
-from qwen3vl_ros.vision.compressed import decode
+from qwen3vl_ros.vision.compressed import decode, decode_depth, loss_of, pixels_of
+from qwen3vl_ros.vision.image_message import image_message
 
 
 def message(data: bytes, format: str = "jpeg") -> CompressedImage:
@@ -184,10 +185,126 @@ def test_a_huge_image_is_refused_before_it_is_decoded(width: int, height: int) -
         decode(message(png(width, height, 2, 8, b"")))
 
 
-def test_compressed_depth_is_refused_by_name() -> None:
-    data = bytes(12) + save(PIL.Image.fromarray(np.ones((3, 4), np.uint16)), "PNG")
-    with pytest.raises(BadImage, match="'16UC1; compressedDepth png' is a depth image"):
-        decode(message(data, "16UC1; compressedDepth png"))
+# ---- the encoding of the raw image, in `format`
+
+MOSAIC = np.tile(np.array([[200, 40], [40, 10]], np.uint8), (12, 16))  # a red surface, seen by a sensor rggb
+DEPTH = np.arange(400, 400 + 12 * 16, dtype=np.uint16).reshape(12, 16)
+
+
+def raw(pixels: NDArray[np.generic], encoding: str) -> NDArray[np.uint8]:
+    """What the topic of the raw images of that camera shows."""
+    return pixels_of(image_message(pixels, encoding=encoding))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kind", "encoding", "format"),
+    [
+        (MOSAIC, "PNG", "bayer_rggb8", "bayer_rggb8; png compressed "),
+        (MOSAIC, "PNG", "bayer_grbg8", "bayer_grbg8; png compressed"),
+        (MOSAIC.astype(np.uint16) * 257, "PNG", "bayer_rggb16", "bayer_rggb16; png compressed "),
+        (DEPTH, "PNG", "16UC1", "16UC1; png compressed "),
+        (DEPTH * 100, "PNG", "mono16", "mono16; png compressed "),
+    ],
+)
+def test_what_the_format_field_says_of_grey_values_is_what_they_mean(
+    pixels: NDArray[np.generic], kind: str, encoding: str, format: str
+) -> None:
+    shown = decode(message(save(PIL.Image.fromarray(pixels), kind), format))
+    assert np.array_equal(shown, raw(pixels, encoding))
+
+
+def test_a_bayer_mosaic_in_a_jpeg_has_its_colours() -> None:
+    file = save(PIL.Image.fromarray(MOSAIC), "JPEG", quality=100)
+    red, green, blue = decode(message(file, "bayer_rggb8; jpeg compressed ")).mean(axis=(0, 1))
+    assert red > 150 and green < 80 and blue < 60
+
+
+def test_a_bayer_camera_whose_driver_made_colours_of_it_is_left_alone() -> None:
+    image = smooth(32, 24)
+    file = save(PIL.Image.fromarray(image), "PNG")
+    assert np.array_equal(decode(message(file, "bayer_rggb8; png compressed bgr8")), image)
+
+
+@pytest.mark.parametrize("original", ["16UC1", "32FC1", "16SC1"])
+def test_measurements_in_8_bits_are_refused(original: str) -> None:
+    file = save(PIL.Image.fromarray(MOSAIC), "JPEG")
+    with pytest.raises(BadImage, match="lost its measurements"):
+        decode(message(file, f"{original}; jpeg compressed "))
+
+
+def test_compressed_depth_is_the_depth_that_it_was() -> None:
+    file = bytes(12) + save(PIL.Image.fromarray(DEPTH), "PNG")
+    for format in ("16UC1; compressedDepth png", "16UC1; compressedDepth"):
+        depth = decode_depth(message(file, format))
+        assert (depth.encoding, bytes(depth.data)) == ("16UC1", DEPTH.tobytes())
+        assert np.array_equal(decode(message(file, format)), raw(DEPTH, "16UC1"))
+
+
+def test_quantized_inverse_depth_comes_back_in_metres() -> None:
+    """Encoded by the formulas of compressed_depth_image_transport's codec.cpp."""
+    metres = np.linspace(0.4, 9.0, 12 * 16, dtype=np.float32).reshape(12, 16)
+    quantization, depth_max = 100.0, 10.0
+    a = quantization * (quantization + 1.0)
+    b = 1.0 - a / depth_max
+    inverse = (a / metres + b).astype(np.uint16)
+    inverse[0, 0] = 0
+    file = struct.pack("<iff", 0, a, b) + save(PIL.Image.fromarray(inverse), "PNG")
+    depth = decode_depth(message(file, "32FC1; compressedDepth png"))
+    found = np.frombuffer(bytes(depth.data), np.float32).reshape(12, 16)
+    assert depth.encoding == "32FC1"
+    assert np.isnan(found[0, 0])
+    assert np.abs(found - metres)[metres < 5].max(initial=0, where=np.isfinite(found)[metres < 5]) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("format", "data", "sentence"),
+    [
+        ("16UC1; compressedDepth rvl", bytes(40), "set compressedDepth's format to png"),
+        ("16UC1; compressedDepth png", bytes(40), "no PNG behind its header"),
+        ("16UC1; compressedDepth png", b"", "no PNG behind its header"),
+        ("compressedDepth", bytes(40), "none that can be read"),
+        ("16UC1; compressedDepth png", bytes(12) + save(PIL.Image.fromarray(MOSAIC), "PNG"), "no grey PNG of 16 bits"),
+        ("16UC1; compressedDepth png", bytes(12) + save(PIL.Image.fromarray(DEPTH), "PNG")[:55], "cut off or broken"),
+    ],
+    ids=["rvl", "no PNG", "nothing", "no encoding", "8 bits", "cut off"],
+)
+def test_other_compressed_depth_is_refused_in_words(format: str, data: bytes, sentence: str) -> None:
+    with pytest.raises(BadImage, match=sentence):
+        decode(message(data, format))
+
+
+def test_what_was_lost_on_the_way_is_told() -> None:
+    file = save(PIL.Image.fromarray(MOSAIC), "JPEG")
+    assert "has no colour" in loss_of(message(file, "yuv422_yuy2; jpeg compressed mono8"))
+    assert "bayer_rggb8 as mono8" in loss_of(message(file, "bayer_rggb8; jpeg compressed mono8"))
+    assert "nearly black" in loss_of(image_message(DEPTH, encoding="mono16"))
+
+
+@pytest.mark.parametrize(
+    "untouched",
+    [
+        message(b"", "mono8; jpeg compressed mono8"),
+        message(b"", "rgb8; jpeg compressed bgr8"),
+        message(b"", "jpeg"),
+        image_message(DEPTH * 100, encoding="mono16"),
+        image_message(DEPTH * 0, encoding="mono16"),
+        image_message(DEPTH),
+        image_message(MOSAIC),
+    ],
+)
+def test_nothing_is_told_where_nothing_was_lost(untouched: CompressedImage | Image) -> None:
+    assert loss_of(untouched) == ""
+
+
+def test_a_jpeg_that_calls_itself_rgb8_is_refused_by_name() -> None:
+    file = save(PIL.Image.fromarray(MOSAIC), "JPEG")
+    broken = image_message(np.zeros((12, 16, 3), np.uint8))
+    broken.data = array.array("B", file.ljust(12 * 16 * 3, b"\0"))
+    with pytest.raises(BadImage, match="holds a JPEG"):
+        pixels_of(broken)
+
+
+# ---- what is no image
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"GIF89a", b"\0\0\0\1gBB", b"II*\0"])

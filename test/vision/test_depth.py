@@ -385,6 +385,9 @@ def test_millimetres_and_metres_say_the_same_but_for_rounding(table: Table, plac
     seen = look(camera, [table.top(), ball(table.pose(*place, 0.08)[:3, 3], 0.08)])
     region = Region("ball", box=seen.box_of(1))
     metres, millimetres = (locate_one(region, message(seen.z, encoding), camera) for encoding in ("32FC1", "16UC1"))
+    named_otherwise = message(seen.z, "16UC1")
+    named_otherwise.encoding = "mono16"
+    assert locate_one(region, named_otherwise, camera) == millimetres
     assert millimetres_off(millimetres, np.array(metres.position)) < 3
 
 
