@@ -11,7 +11,7 @@ from qwen3vl_ros.vision.fit import Fit
 from qwen3vl_ros.vision.lenient_json import Kind
 from qwen3vl_ros.vision.region import Box, Point, Region, Vector
 
-Scale: TypeAlias = Literal["thousandths", "pixels"]
+Scale: TypeAlias = Literal["relative_1000", "pixels"]
 """What coordinates in an answer count: 1/1000 of the image that the model saw (Qwen3-VL, Qwen2-VL, Qwen-VL) or
 pixels of it (Qwen2.5-VL). A format does not tell: the model does."""
 
@@ -39,7 +39,7 @@ def with_shape(region: Region, kind: Kind, row: Row, fit: Fit, scale: Scale) -> 
         raise Unusable("has a number that is not finite")
     if kind == "space":
         return _with_position(region, row, fit)
-    units = (1000.0, 1000.0) if scale == "thousandths" else fit.fitted_size
+    units = (1000.0, 1000.0) if scale == "relative_1000" else fit.fitted_size
     if all(abs(number) <= 1 for number in row) and not all(number.is_integer() for number in row):
         raise Unusable("is in fractions of 1, which no Qwen-VL model writes")
     for axis, unit in enumerate(units):

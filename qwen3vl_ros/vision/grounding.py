@@ -31,7 +31,7 @@ class Grounding:
     skipped: tuple[str, ...] = ()
 
 
-def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "thousandths") -> Grounding:
+def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "relative_1000") -> Grounding:
     """The regions in ``text``, an answer about the images that were fitted by ``fits`` (in the prompt's order).
 
     - Every object whose coordinates are complete counts, wherever the text is cut off. A label that is cut off is "".

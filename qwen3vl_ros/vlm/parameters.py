@@ -80,11 +80,11 @@ class Settings:
         0.05, 0.0, 10.0, "Greatest difference of the stamps of an image and its depth image, seconds.", live=True
     )
     coordinates: str = text(
-        "thousandths",
-        "What coordinates in the model's answers count: thousandths of the image (Qwen3-VL) or pixels of the image "
-        "that it saw (Qwen2.5-VL).",
+        "relative_1000",
+        "What coordinates in the model's answers count: thousandths of the image (relative_1000: Qwen3-VL) or pixels "
+        "of the image that it saw (Qwen2.5-VL).",
         live=True,
-        choices=("thousandths", "pixels"),
+        choices=("relative_1000", "pixels"),
     )
     max_frame_age: float = number(
         2.0,

@@ -346,7 +346,7 @@ def written(fit: Fit, scale: str, x: float, y: float) -> tuple[float, float]:
 
 
 shares = st.floats(0, 1)
-scales = st.sampled_from(["thousandths", "pixels"])
+scales = st.sampled_from(["relative_1000", "pixels"])
 
 
 @given(fit=fits, scale=scales, places=st.lists(st.tuples(shares, shares), min_size=3, max_size=6))

@@ -7,21 +7,21 @@ from collections.abc import Iterator
 
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import Chunk, FinishReason, Options, Stage, Usage
-from qwen3vl_ros.engines.maix.request import Question
+from qwen3vl_ros.engines.maix.request import MaixPayload
 from qwen3vl_ros.engines.maix_http.tokens import likely_tokens
 
 
 class Answer:
     """An answer as far as it is there, with its counts and times."""
 
-    def __init__(self, question: Question, options: Options, context: int | None, encodes_here: bool) -> None:
+    def __init__(self, payload: MaixPayload, options: Options, context: int | None, encodes_here: bool) -> None:
         """``context``: in tokens. ``encodes_here``: MaixPy says when the image is encoded, a service does not."""
-        self._question = question
+        self._payload = payload
         self._max_tokens = options.max_tokens
         self._context = context
         self._text = AnswerText(options.stop)
         self._encodes_here = encodes_here
-        self._stage = Stage.PREFILL if question.image is None else Stage.ENCODE
+        self._stage = Stage.PREFILL if payload.image is None else Stage.ENCODE
         self._pieces = 0
         self._estimate = 0.0
         self._started = time.monotonic()
@@ -58,7 +58,7 @@ class Answer:
     @property
     def full(self) -> bool:
         """Whether the context has no room for more, by estimate."""
-        return self._context is not None and self._question.prompt_tokens + self._tokens >= self._context
+        return self._context is not None and self._payload.prompt_tokens + self._tokens >= self._context
 
     @property
     def _tokens(self) -> int:
@@ -68,8 +68,8 @@ class Answer:
         """The chunk that ends the answer."""
         answer, reasoning = self._text.finish()
         usage = Usage(
-            prompt_tokens=self._question.prompt_tokens,
-            image_tokens=self._question.image_tokens,
+            prompt_tokens=self._payload.prompt_tokens,
+            image_tokens=self._payload.image_tokens,
             completion_tokens=self._tokens,
             encode_time=self._encode_time,
             first_token_time=self._first_token_time,

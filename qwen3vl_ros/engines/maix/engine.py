@@ -33,7 +33,7 @@ from qwen3vl_ros.engines.base import (
 from qwen3vl_ros.engines.maix.answer import Answer
 from qwen3vl_ros.engines.maix.model import find_maix_model
 from qwen3vl_ros.engines.maix.process import MaixProcess
-from qwen3vl_ros.engines.maix.request import Question, abilities, question_of
+from qwen3vl_ros.engines.maix.request import MaixPayload, abilities, payload_of
 
 _STOP_PERIOD = 0.5
 """Seconds after which a service is told again to stop: it forgets that while it encodes an image."""
@@ -117,11 +117,11 @@ class MaixEngine:
         for about three. Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported`
         before any work.
         """
-        question = question_of(request, self._model, (self._width, self._height))
+        payload = payload_of(request, self._model, (self._width, self._height))
         if not self._busy.acquire(blocking=False):
             raise EngineError("The maix engine answers one request at a time: end or close the running one first.")
         try:
-            yield from self._answer(question, request.options, cancel)
+            yield from self._answer(payload, request.options, cancel)
         finally:
             self._busy.release()
 
@@ -198,15 +198,15 @@ class MaixEngine:
         if process is not None:
             process.wake()
 
-    def _answer(self, question: Question, options: Options, cancel: Cancel) -> Iterator[Chunk]:
-        answer = Answer(question, options, self._model.limits.context, encodes_here=not self._model.service_url)
+    def _answer(self, payload: MaixPayload, options: Options, cancel: Cancel) -> Iterator[Chunk]:
+        answer = Answer(payload, options, self._model.limits.context, encodes_here=not self._model.service_url)
         with cancel.calling(self._wake):
             process = self._prepare(cancel)
             if process is None:
                 yield answer.last("cancelled")
                 return
             yield answer.chunk()
-            process.tell("ask", question.text, question.image, question.sampling)
+            process.tell("ask", payload.text, payload.image, payload.sampling)
             try:
                 yield from self._listen(process, answer, cancel)
             finally:

@@ -26,7 +26,7 @@ _SAMPLING = frozenset({"temperature", "top_p", "top_k", "repetition_penalty"})
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class MaixPayload:
     """What is sent, and how many tokens it is taken to have, the image's included."""
 
     text: str
@@ -41,7 +41,7 @@ def abilities(model: MaixModel) -> frozenset[str]:
     return _SUPPORTS | _SAMPLING if model.service_url else _SUPPORTS
 
 
-def question_of(request: Request, model: MaixModel, size: tuple[int, int]) -> Question:
+def payload_of(request: Request, model: MaixModel, size: tuple[int, int]) -> MaixPayload:
     """What to send for ``request``, with images of ``size`` (width, height) in pixels.
 
     Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported`.
@@ -71,7 +71,7 @@ def question_of(request: Request, model: MaixModel, size: tuple[int, int]) -> Qu
             f"The prompt has about {tokens} tokens, {image_tokens} of them for the image, and the model reads "
             f"{most} ({limits.source}). Ask with fewer words, and a shorter system prompt."
         )
-    return Question(text, image, _sampling(options) if model.service_url else {}, tokens, image_tokens)
+    return MaixPayload(text, image, _sampling(options) if model.service_url else {}, tokens, image_tokens)
 
 
 def _one_turn(request: Request, size: tuple[int, int]) -> tuple[str, Image | None]:

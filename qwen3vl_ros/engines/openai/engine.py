@@ -36,7 +36,7 @@ from qwen3vl_ros.engines.choices import FirstToken, probabilities
 from qwen3vl_ros.engines.openai.address import find_addresses, find_key
 from qwen3vl_ros.engines.openai.errors import Refused, combined
 from qwen3vl_ros.engines.openai.reply import Counts, Delta, TokenChances
-from qwen3vl_ros.engines.openai.request import FIELDS, Question
+from qwen3vl_ros.engines.openai.request import FIELDS, ChatPayload
 from qwen3vl_ros.engines.openai.server import Listed, Sent, Server
 from qwen3vl_ros.engines.openai.stream import Patience
 from qwen3vl_ros.engines.streaming import EventLoop
@@ -182,12 +182,12 @@ class OpenaiEngine:
         :class:`EngineError`.
         """
         answer = _Answer(request)
-        question = Question(request, self._jpeg_quality)
+        payload = ChatPayload(request, self._jpeg_quality)
         yield Chunk(Stage.PREFILL)
         if cancel.is_set():
             yield answer.last(cancel)
             return
-        deltas = cast("Generator[Delta, None, None]", self._loop.iterate(self._ask(question, answer.sent), cancel))
+        deltas = cast("Generator[Delta, None, None]", self._loop.iterate(self._ask(payload, answer.sent), cancel))
         try:
             with contextlib.closing(deltas):
                 for delta in deltas:
@@ -199,7 +199,7 @@ class OpenaiEngine:
                 raise
         yield answer.last(cancel)
 
-    async def _ask(self, question: Question, sent: Sent) -> AsyncIterator[Delta]:
+    async def _ask(self, payload: ChatPayload, sent: Sent) -> AsyncIterator[Delta]:
         """The answer of the first server that gives one. Raises :class:`EngineError`."""
         refusals: dict[str, Refused] = {}
         not_before: dict[str, float] = {}
@@ -216,7 +216,7 @@ class OpenaiEngine:
                 if url in refusals and not (refusals[url].again and not_before[url] <= now):
                     continue
                 try:
-                    async for delta in server.answer(question, sent):
+                    async for delta in server.answer(payload, sent):
                         yield delta
                 except Refused as refused:
                     if not refused.elsewhere:

@@ -48,7 +48,7 @@ _TOP_LOGPROBS = 20
 """Tokens whose probabilities are asked for: the most that OpenAI allows, and vLLM unless told otherwise."""
 
 
-class Question:
+class ChatPayload:
     """A request, checked and with its images as JPEG, for any server."""
 
     def __init__(self, request: Request, jpeg_quality: int) -> None:
@@ -75,7 +75,7 @@ class Question:
 
     @property
     def fields(self) -> list[str]:
-        """The optional fields of the request that this question uses."""
+        """The optional fields of the request that are in use."""
         return [name for name, called in FIELDS.items() if any(one in self._options for one in called)]
 
 

@@ -22,7 +22,7 @@ from qwen3vl_ros.engines.openai.errors import (
     quoted,
 )
 from qwen3vl_ros.engines.openai.reply import Complaint, Delta
-from qwen3vl_ros.engines.openai.request import Dialect, Question
+from qwen3vl_ros.engines.openai.request import ChatPayload, Dialect
 from qwen3vl_ros.engines.openai.stream import Patience, content_of, deltas, late
 
 _MAX_ERROR = 65_536
@@ -121,19 +121,19 @@ class Server:
             )
         return listed[0]
 
-    async def answer(self, question: Question, sent: Sent) -> AsyncIterator[Delta]:
+    async def answer(self, payload: ChatPayload, sent: Sent) -> AsyncIterator[Delta]:
         """Ask once. Raises :class:`Refused` before the first token, :class:`EngineError` after it."""
         url, deadline = self.address.url, anyio.current_time() + self.patience.first_token
         try:
             with anyio.fail_after(self.patience.first_token):
                 if not self.model:
                     self.model = (await self.choose_model("", self.patience.first_token)).model
-                response = await self._accepted(question, sent)
+                response = await self._accepted(payload, sent)
         except TimeoutError:
             raise late(url, self.patience) from None
 
         def refusal(complaint: Complaint) -> Refused:
-            return self._answered(response, self._shown_complaint(complaint), question, complaint.status or 500)
+            return self._answered(response, self._shown_complaint(complaint), payload, complaint.status or 500)
 
         try:
             async for delta in deltas(response, url, deadline, self.patience, self._shown, refusal):
@@ -141,10 +141,10 @@ class Server:
         finally:
             await response.aclose()
 
-    async def _accepted(self, question: Question, sent: Sent) -> httpx.Response:
+    async def _accepted(self, payload: ChatPayload, sent: Sent) -> httpx.Response:
         """A response that has, or will have, an answer of the model in it. Raises :class:`Refused`."""
         while True:
-            body = question.body(self.model, self.dialect)
+            body = payload.body(self.model, self.dialect)
             try:
                 response = await self._send("POST", f"{self.address.url}/chat/completions", body)
             except httpx.RequestError as error:
@@ -170,7 +170,7 @@ class Server:
             if response.status_code == 404 or complaint.code == "model_not_found":
                 raise await self._not_there(response.status_code, complaint)
             if response.status_code not in (400, 422) or not self._learn(complaint):
-                raise self._answered(response, complaint, question, n_bytes=len(body))
+                raise self._answered(response, complaint, payload, n_bytes=len(body))
 
     def _learn(self, complaint: Complaint) -> bool:
         """Whether the complaint is about something that can be said in another way, which it will be from now on."""
@@ -214,7 +214,7 @@ class Server:
         self,
         response: httpx.Response,
         complaint: Complaint,
-        question: Question | None = None,
+        payload: ChatPayload | None = None,
         status: int = 0,
         n_bytes: int = 0,
     ) -> Refused:
@@ -226,7 +226,7 @@ class Server:
             status or response.status_code,
             response.headers,
             complaint,
-            fields=question.fields if question else (),
+            fields=payload.fields if payload else (),
             key=self.key,
             n_bytes=n_bytes,
         )
