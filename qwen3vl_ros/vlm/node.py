@@ -262,7 +262,7 @@ class VlmNode(LifecycleNode):
         return GoalResponse.REJECT if self._scheduler is None else GoalResponse.ACCEPT
 
     def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
-        self._accept(goal_handle.request, ActionReply(goal_handle, self._action_server, self._executor))
+        self._accept(goal_handle.request, ActionReply(goal_handle, self._executor))
 
     def _on_cancel(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> CancelResponse:
         scheduler = self._scheduler
