@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+
+from qwen3vl_ros.ros.spinning import SpinThread
 
 
 class BackgroundNode:
@@ -23,22 +22,17 @@ class BackgroundNode:
             enable_rosout=False,
             start_parameter_services=False,
         )
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
+        executor = SingleThreadedExecutor(context=self._context)
+        executor.add_node(self.node)
+        self._spinning = SpinThread(executor, name)
 
     def start(self) -> None:
         """Start the thread that spins the node."""
-        self._thread.start()
-
-    def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+        self._spinning.start()
 
     def stop(self) -> None:
         """Stop spinning and free everything. Idempotent."""
         if self._context.ok():
-            self._executor.shutdown()
-            self._thread.join()
+            self._spinning.stop()
             self.node.destroy_node()
             self._context.shutdown()

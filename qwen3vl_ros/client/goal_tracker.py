@@ -7,7 +7,6 @@ and checks what no message reports: a node that came or left, a reply that got l
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import os
 import threading
@@ -38,6 +37,7 @@ from qwen3vl_ros.client.exceptions import (
     WouldDeadlock,
     error_of_code,
 )
+from qwen3vl_ros.ros.spinning import is_spun_here
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -332,10 +332,7 @@ class GoalTracker:
         executor = self._node.executor
         if executor is None or isinstance(executor, MultiThreadedExecutor):
             return  # its callbacks run on threads of a pool, ours in a callback group of their own
-        frame = inspect.currentframe()
-        while frame is not None and not ("spin" in frame.f_code.co_name and frame.f_locals.get("self") is executor):
-            frame = frame.f_back
-        if frame is not None:
+        if is_spun_here(executor):
             raise WouldDeadlock(
                 f"This call waits for an answer inside a callback of node {self._node.get_name()}, on the only thread "
                 "that could deliver it. Use send() and check done() of its future in later callbacks, spin the node "

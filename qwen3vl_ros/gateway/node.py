@@ -18,7 +18,7 @@ import rclpy
 import rclpy.logging
 import uvicorn
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -26,6 +26,7 @@ from qwen3vl_ros.gateway.app import create_app
 from qwen3vl_ros.gateway.logs import open_logs
 from qwen3vl_ros.gateway.ros_backend import RosBackend
 from qwen3vl_ros.gateway.settings import Settings, SettingsError, access
+from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.ros.stop_signal import StopSignal
 
 _GRACE = 1
@@ -127,37 +128,30 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     executor = SingleThreadedExecutor()
     executor.add_node(gateway.node)
-    spinning = _thread("executor", lambda: _spin(executor), stop)
-    serving = _thread("http", gateway.serve, stop)
+    spinning = SpinThread(executor, "executor", on_failure=stop.fail)
+    spinning.start()
+    serving = _serve(gateway, stop)
     status = stop.wait()
     gateway.close()
     serving.join(_GRACE + 2)
-    executor.shutdown(timeout_sec=0.5)
+    spinning.stop(2.0)
     gateway.node.destroy_node()
     rclpy.shutdown()
-    spinning.join(2.0)
     return status
 
 
-def _thread(name: str, run: Any, stop: StopSignal) -> threading.Thread:
-    """Run something; when it ends by itself the gateway must not look alive."""
+def _serve(gateway: Gateway, stop: StopSignal) -> threading.Thread:
+    """Serve on a thread; when that ends by itself the gateway must not look alive."""
 
-    def running() -> None:
+    def serve() -> None:
         try:
-            run()
+            gateway.serve()
         finally:
             stop.fail()
 
-    thread = threading.Thread(target=running, name=name, daemon=True)
+    thread = threading.Thread(target=serve, name="http", daemon=True)
     thread.start()
     return thread
-
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return
 
 
 if __name__ == "__main__":

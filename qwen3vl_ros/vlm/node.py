@@ -15,7 +15,7 @@ import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -27,6 +27,7 @@ from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import Health, State
 from qwen3vl_ros.prompts.task_files import TaskFileError, load_tasks
 from qwen3vl_ros.prompts.tasks import Tasks
+from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.ros.stop_signal import StopSignal
 from qwen3vl_ros.srv import Ask, ListTasks, SetEngine
 from qwen3vl_ros.vlm import parameters
@@ -338,7 +339,7 @@ def main(args: Sequence[str] | None = None) -> int:
         rclpy.shutdown()
         return 1
     executor.add_node(node)
-    spinning = threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True)
+    spinning = SpinThread(executor, "executor", on_failure=stop.fail)  # with a dead one the node must not look alive
     executor.create_task(node.start)  # before it spins: a goal that comes at once must not find the node inactive
     spinning.start()
     status = stop.wait()
@@ -349,9 +350,8 @@ def main(args: Sequence[str] | None = None) -> int:
             _on(executor, lambda: None)
     if status == 0:
         _on(executor, node.close)
-    executor.shutdown(timeout_sec=0.1)
+    spinning.stop(2.0)  # a thread that still spins keeps the middleware from tidying up its shared memory
     rclpy.shutdown()
-    spinning.join(2.0)  # a thread that still spins keeps the middleware from tidying up its shared memory
     return status
 
 
@@ -361,16 +361,6 @@ def _on(executor: SingleThreadedExecutor, callback: Callable[[], Any]) -> Any:
     task = executor.create_task(callback)
     task.add_done_callback(lambda _: done.set())
     return task.result() if done.wait(1.3) else None
-
-
-def _spin(executor: SingleThreadedExecutor, stop: StopSignal) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return
-    except BaseException:
-        stop.fail()  # a node whose executor is dead must not look alive
-        raise
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from qwen3vl_ros.client import (
 from qwen3vl_ros.client import answer_future as answer_future_module
 from qwen3vl_ros.client.action_client import GoalClient
 from qwen3vl_ros.client.exceptions import error_of_code
+from qwen3vl_ros.ros.spinning import SpinThread
 from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
 
 pytestmark = pytest.mark.ros
@@ -82,15 +83,14 @@ class Spinning:
     def __init__(self, executor: Executor, node: Any) -> None:
         self.executor, self.node = executor, node
         executor.add_node(node)
-        self.thread = threading.Thread(target=executor.spin, daemon=True)
+        self.thread = SpinThread(executor, "spinning")
 
     def __enter__(self) -> Spinning:
         self.thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.executor.shutdown()
-        self.thread.join(WAIT)
+        self.thread.stop(WAIT)
 
     def in_callback(self, work: Callable[[], Any]) -> Any:
         """What ``work`` returns or raises when a timer callback of the node runs it."""

@@ -13,9 +13,11 @@ import rclpy
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import VlmStatus
 from rclpy.action import ActionClient
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from unique_identifier_msgs.msg import UUID
+
+from qwen3vl_ros.ros.spinning import SpinThread
 
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 FEEDBACK = QoSProfile(depth=1000)
@@ -41,20 +43,14 @@ class RosNode:
         self._services: dict[str, Any] = {}
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin)
-        self._thread.start()
+        self._spinning = SpinThread(self._executor, self.name)
+        self._spinning.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
+        self._spinning.stop()
+        self.node.destroy_node()
         self.context.try_shutdown()
-        self._thread.join()
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
 
     def on_executor(self, work: Callable[[], Any]) -> Any:
         """What ``work`` returns or raises on the executor's thread.

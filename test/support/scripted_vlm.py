@@ -14,6 +14,8 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from qwen3vl_ros.ros.spinning import SpinThread
+
 Script = Callable[["Goal"], AskImage.Result]
 WAIT = 30.0
 """Seconds after which an event that a test waits for has failed to come."""
@@ -68,8 +70,8 @@ class ScriptedVlm:
             handle_accepted_callback=self._accepted, cancel_callback=self._cancel,
             result_timeout=result_timeout,
         )  # fmt: skip
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
-        self._thread.start()
+        self._spinning = SpinThread(self._executor, "scripted_vlm")
+        self._spinning.start()
 
     def rewrite(self, script: Script | None = None) -> None:
         """Forget the goals so far and answer with ``script``; with "yes" without one."""
@@ -121,8 +123,7 @@ class ScriptedVlm:
         """Stop. A script that waits for a cancel, because its test has failed, gets one."""
         for goal in list(self._by_id.values()):
             goal.cancelled.set()
-        self._executor.shutdown()
-        self._thread.join()
+        self._spinning.stop()
         self.vanish()
         self.node.destroy_node()
         self._context.shutdown()
