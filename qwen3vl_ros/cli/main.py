@@ -236,15 +236,18 @@ def _engines(arguments: list[str]) -> int:
 
     from qwen3vl_ros.engines.probing import Probe
     from qwen3vl_ros.engines.registry import available
+    from qwen3vl_ros.ros.parameters import ParameterError
     from qwen3vl_ros.vlm import parameters
-    from qwen3vl_ros.vlm.engine_settings import engine_spec
 
     rclpy.init(args=["vlm", *arguments])
-    node = Node("vlm", automatically_declare_parameters_from_overrides=True, start_parameter_services=False)
+    node = Node("vlm", start_parameter_services=False)
     try:
         settings = parameters.declare(node)
         names = dict.fromkeys((*settings.engines, *sorted(available())))
-        specs = [engine_spec(node, settings, name) for name in names]
+        specs = [parameters.engine_spec(node, settings, name) for name in names]
+    except ParameterError as error:
+        print(f"engines: {error}", file=sys.stderr)
+        return 1
     finally:
         node.destroy_node()
         rclpy.shutdown()

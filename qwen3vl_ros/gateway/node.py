@@ -10,44 +10,25 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import rclpy
 import rclpy.logging
 import uvicorn
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from qwen3vl_ros.gateway.app import create_app
 from qwen3vl_ros.gateway.logs import open_logs
 from qwen3vl_ros.gateway.ros_backend import RosBackend
 from qwen3vl_ros.gateway.settings import Settings, SettingsError, access
+from qwen3vl_ros.ros.parameters import declare
 from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.ros.stop_signal import StopSignal
 
 _GRACE = 1
 """Seconds that responses get to end when the gateway does."""
-
-
-def declare(node: Node) -> Settings:
-    """Declare every parameter on ``node``; returns what they are. Raises rclpy's errors for values out of range."""
-    values: dict[str, Any] = {}
-    for parameter in fields(Settings):
-        descriptor = ParameterDescriptor(description=parameter.metadata["description"], read_only=True)
-        low, high = parameter.metadata["range"]
-        if isinstance(parameter.default, float):
-            descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
-        elif high:
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-        default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-        value = node.declare_parameter(parameter.name, default, descriptor).value
-        values[parameter.name] = tuple(value) if isinstance(value, list) else value
-    return Settings(**values)
-
 
 _BACKLOG = 2048
 """Connections that wait while the server starts or is busy; uvicorn's own number."""
@@ -61,9 +42,15 @@ class Gateway:
     """A node, its backend, and the HTTP server in front of them."""
 
     def __init__(self) -> None:
-        """Raises :class:`SettingsError`, OSError for a port that is taken or logs that cannot be written."""
+        """Start to listen; nothing is answered before :meth:`serve`.
+
+        Raises:
+            ParameterError: A parameter is set to what it cannot be.
+            SettingsError: The parameters together make no sense, or the port is taken.
+            OSError: The logs cannot be written.
+        """
         self.node = rclpy.create_node("web")
-        settings = declare(self.node)
+        settings = declare(self.node, Settings, read_only=True)
         allowed = access(settings)
         ros_logs = Path(str(rclpy.logging.get_logging_directory()))
         directory = Path(settings.log_directory or ros_logs / "qwen3vl_web").expanduser()
@@ -119,12 +106,12 @@ def _listen(host: str, port: int) -> socket.socket:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the gateway until SIGINT or SIGTERM; returns its exit status."""
     stop = StopSignal()
-    rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
         gateway = Gateway()
     except Exception as error:  # noqa: BLE001 whatever is wrong with the parameters is shown as a sentence
         print(f"web: {error}", file=sys.stderr)
-        rclpy.shutdown()
+        rclpy.try_shutdown()
         return 1
     executor = SingleThreadedExecutor()
     executor.add_node(gateway.node)

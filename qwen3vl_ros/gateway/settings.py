@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from qwen3vl_ros.ros.parameters import flag, number, text, texts
 
 TOKEN_VARIABLE = "QWEN3VL_WEB_TOKEN"
 """Environment variable that has the bearer token where no file is named."""
@@ -19,57 +20,56 @@ class SettingsError(ValueError):
     """The gateway cannot be started like this; the text says what to change."""
 
 
-def _described(default: Any, description: str, low: float = 0, high: float = 0) -> Any:
-    return field(default=default, metadata={"description": description, "range": (low, high)})
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The parameters of the node ``web``. Times in seconds, sizes in bytes."""
 
-    host: str = _described(
+    host: str = text(
         "127.0.0.1", "Address to listen on. Beyond this machine's own it needs a token, or allow_without_token."
     )
-    port: int = _described(8080, "TCP port to listen on. 0: a free one, which the log names.", 0, 65535)
-    node_name: str = _described("vlm", "Name of the node to ask; relative to this node's namespace.")
-    token_file: str = _described(
+    port: int = number(8080, 0, 65535, "TCP port to listen on. 0: a free one, which the log names.")
+    node_name: str = text("vlm", "Name of the node to ask; relative to this node's namespace.")
+    token_file: str = text(
         "", f"File with the bearer token that every client has to send. Empty: the environment's {TOKEN_VARIABLE}."
     )
-    allow_without_token: bool = _described(
+    allow_without_token: bool = flag(
         False, "Listen beyond this machine without a token: everybody who reaches the port may look and ask."
     )
-    allowed_hosts: tuple[str, ...] = _described(
+    allowed_hosts: tuple[str, ...] = texts(
         ("",),
         "Without a token: names by which browsers reach this gateway, beside this machine's own (Host header), such as "
         "that of a reverse proxy.",
     )
-    trusted_proxies: tuple[str, ...] = _described(
+    trusted_proxies: tuple[str, ...] = texts(
         ("",),
         "Addresses or networks of reverse proxies whose X-Forwarded-For says who the client is. Empty: nobody's does.",
     )
-    timeout: float = _described(120.0, "Seconds that a question may take, waiting in the queue included.", 1, 86400)
-    concurrency: int = _described(3, "Questions at a time; one more gets status 503.", 1, 1000)
-    rate_limit: int = _described(
-        60, "Questions a minute from one client's address; more get status 429. 0: any number.", 0, 100000
+    timeout: float = number(120.0, 1.0, 86400.0, "Seconds that a question may take, waiting in the queue included.")
+    concurrency: int = number(3, 1, 1000, "Questions at a time; one more gets status 503.")
+    rate_limit: int = number(
+        60, 0, 100_000, "Questions a minute from one client's address; more get status 429. 0: any number."
     )
-    max_image_bytes: int = _described(10_000_000, "Largest image in a question, bytes.", 1000, 1_000_000_000)
-    max_image_pixels: int = _described(
-        40_000_000, "Most pixels of an image in a question; looked at before it is decoded.", 1000, 100_000_000
+    max_image_bytes: int = number(10_000_000, 1000, 1_000_000_000, "Largest image in a question, bytes.")
+    max_image_pixels: int = number(
+        40_000_000, 1000, 100_000_000, "Most pixels of an image in a question; looked at before it is decoded."
     )
-    max_request_bytes: int = _described(30_000_000, "Largest request, bytes.", 10000, 1_000_000_000)
-    body_timeout: float = _described(
-        30.0, "Seconds that a client may take to send its question, images included; then it gets status 408.", 1, 3600
+    max_request_bytes: int = number(30_000_000, 10_000, 1_000_000_000, "Largest request, bytes.")
+    body_timeout: float = number(
+        30.0,
+        1.0,
+        3600.0,
+        "Seconds that a client may take to send its question, images included; then it gets status 408.",
     )
-    remote_image_hosts: tuple[str, ...] = _described(
+    remote_image_hosts: tuple[str, ...] = texts(
         ("",), "Hosts that images may be fetched from when a question has their http(s) URL. Empty: none."
     )
-    media_path: str = _described(
+    media_path: str = text(
         "", "Directory whose image files questions may name by relative paths, or file:// and one. Empty: none."
     )
-    strict_model: bool = _described(
+    strict_model: bool = flag(
         False, "Refuse questions that name another model than the one that answers, with status 404."
     )
-    log_directory: str = _described(
+    log_directory: str = text(
         "", "Where access.log, model.log and error.log go. Empty: qwen3vl_web in ROS's log directory."
     )
 

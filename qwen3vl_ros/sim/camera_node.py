@@ -26,9 +26,8 @@ import numpy.typing as npt
 import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_share_path
 from builtin_interfaces.msg import Time
-from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -39,11 +38,13 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from qwen3vl_ros.ros.parameters import ParameterError, declare
 from qwen3vl_ros.sim.motion import Motion, MotionError, read_motions
 from qwen3vl_ros.sim.opengl import RenderError
 from qwen3vl_ros.sim.poses import from_xyz_quaternion
 from qwen3vl_ros.sim.scene import Scene
 from qwen3vl_ros.sim.sdf import Camera, WorldError, read_world
+from qwen3vl_ros.sim.settings import Settings
 from qwen3vl_ros.srv import MoveObject
 from qwen3vl_ros.vision.image_message import image_message
 
@@ -53,47 +54,17 @@ _CLOCK_PERIOD = 0.01  # seconds of simulated time between two /clock messages
 
 
 class CameraNode(Node):
-    """Draws the scene at the camera's rate. Raises WorldError, RenderError and MotionError."""
+    """Draws the scene at the camera's rate. Raises ParameterError, WorldError, RenderError and MotionError."""
 
     def __init__(self) -> None:
         super().__init__("camera")
-        world = self._declare_string(
-            "world", "", "Path of the SDF world file. Empty: the package's worlds/tabletop.sdf."
-        )
-        sensor = self._declare_string("sensor", "", "Name of the world's colour camera to be. Empty: the first one.")
-        rate: float = self.declare_parameter(
-            "rate",
-            0.0,
-            ParameterDescriptor(
-                description="Images a second. 0: the sensor's <update_rate> in the world file.",
-                floating_point_range=[FloatingPointRange(from_value=0.0, to_value=120.0)],
-                read_only=True,
-            ),
-        ).value
-        publish_clock: bool = self.declare_parameter(
-            "publish_clock",
-            False,
-            ParameterDescriptor(
-                description="Publish simulated time on /clock, starting at 0, and stamp images "
-                "with it; other nodes then need use_sim_time. False: stamps are this node's time.",
-                read_only=True,
-            ),
-        ).value
-        motion: str = self.declare_parameter(
-            "motion",
-            "",
-            ParameterDescriptor(
-                description="Paths of objects, such as 'red_box circle radius=0.2 period=8; "
-                "blue_ball line dy=0.3 period=4'. Kinds: circle, line, spin. Empty: all stand "
-                "still. Can be set while running."
-            ),
-        ).value
+        settings = declare(self, Settings, read_only=True)
         self._started = time.monotonic_ns()
         self._clock_publisher: Publisher[ClockMessage] | None = None
-        self._scene = Scene(read_world(world or default_world()), sensor)
+        self._scene = Scene(read_world(settings.world or default_world()), settings.sensor)
         self._homes = {name: self._scene.pose(name) for name in self._scene.objects}
         self._motions: tuple[Motion, ...] = ()
-        self._set_motion(motion)
+        self._set_motion(settings.motion)
         self._drawn: dict[str, tuple[int, Image]] = {}
         self._info = camera_info(self._scene.camera)
 
@@ -104,9 +75,9 @@ class CameraNode(Node):
         self.add_on_set_parameters_callback(self._on_set_parameters)
         # Steady timers: the source of the time, or of images, must not wait for /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._rate = rate or self._scene.camera.rate or 10.0
+        self._rate = settings.rate or self._scene.camera.rate or 10.0
         self.create_timer(1.0 / self._rate, self._publish, clock=steady)
-        if publish_clock:
+        if settings.publish_clock:
             self._clock_publisher = self.create_publisher(ClockMessage, "/clock", _CLOCK_QOS)
             self.create_timer(_CLOCK_PERIOD, self._publish_clock, clock=steady)
         self.get_logger().info(
@@ -114,10 +85,6 @@ class CameraNode(Node):
             f"{self._scene.camera.width}x{self._scene.camera.height} at {self._rate:g} Hz. "
             f"Objects that can be moved: {', '.join(self._scene.objects)}."
         )
-
-    def _declare_string(self, name: str, default: str, description: str) -> str:
-        descriptor = ParameterDescriptor(description=description, read_only=True)
-        return str(self.declare_parameter(name, default, descriptor).value)
 
     def _sensor_publisher(self, kind: type, topic: str) -> Publisher[Any]:
         return self.create_publisher(
@@ -233,7 +200,11 @@ def camera_info(camera: Camera) -> CameraInfo:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop. Returns 1 if it could not start, else 0."""
-    rclpy.init(args=args)
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:  # such as a parameter that ROS cannot read
+        print(f"camera: {error}", file=sys.stderr)
+        return 1
     try:
         node = CameraNode()
         try:
@@ -247,7 +218,7 @@ def main(args: list[str] | None = None) -> int:
         if rclpy.ok():
             raise
         return 0
-    except (WorldError, RenderError, MotionError, ParameterException) as error:
+    except (WorldError, RenderError, MotionError, ParameterError) as error:
         print(f"camera: {error}", file=sys.stderr)
         return 1
     finally:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from qwen3vl_ros.ros.parameter_fields import FIT, FITS, number, text, texts
+from qwen3vl_ros.ros.parameters import choice, number, text, texts
+
+FITS: Final = ("contain", "cover", "fill")
+FIT: Final = "How an image of another shape gets to the encoder's size: with black bars, cropped, or stretched."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class MaixHttp:
     input_size: int = number(
         0, 0, 4096, "Width and height in pixels of the model's encoder. 0: 448, as the service does not say."
     )
-    fit: str = text("contain", FIT, choices=FITS)
+    fit: str = choice("contain", FITS, FIT)
     load_timeout: float = number(180.0, 1.0, 3600.0, "Seconds that the service gets to load its model.")
     first_token_timeout: float = number(
         60.0,
@@ -49,8 +53,8 @@ class Maix:
         "/root/models/Qwen3-VL-2B-Instruct-GPTQ-Int4-AX630C-P320-CTX448-maixcam2/model.mud",
         "Model description file (.mud).",
     )
-    model_class: str = text("Qwen3VL", "Class of maix.nn that runs it.", choices=("Qwen3VL", "InternVL"))
-    fit: str = text("contain", FIT, choices=FITS)
+    model_class: str = choice("Qwen3VL", ("Qwen3VL", "InternVL"), "Class of maix.nn that runs it.")
+    fit: str = choice("contain", FITS, FIT)
     load_timeout: float = number(180.0, 1.0, 3600.0, "Seconds that the model gets to load.")
 
 
@@ -103,8 +107,3 @@ class Llama:
     max_image_tokens: int = number(
         300, 1, 16384, "Tokens an image may take, one per 32x32 pixels; encoding time grows faster than this."
     )
-
-
-ENGINES = {"maix_http": MaixHttp, "maix": Maix, "openai": Openai, "openvino": Openvino, "llama": Llama}
-"""The parameters of each engine of this package. Those of third parties are what a parameter file has under their
-name; they are not described here."""

@@ -18,11 +18,10 @@ from qwen3vl_ros import defect
 from qwen3vl_ros.engines.chain import EngineChain, Policy
 from qwen3vl_ros.engines.probing import Probe
 from qwen3vl_ros.engines.process import EngineSpec, Health, State
+from qwen3vl_ros.ros.parameters import described
 from qwen3vl_ros.srv import SetEngine
-from qwen3vl_ros.vlm.engine_parameters import ENGINES
-from qwen3vl_ros.vlm.engine_settings import engine_specs, policy
 from qwen3vl_ros.vlm.job import Code, Job
-from qwen3vl_ros.vlm.parameters import AUTO, Settings, described
+from qwen3vl_ros.vlm.parameters import AUTO, ENGINES, Settings, engine_specs, policy
 
 LOAD_TIMEOUT = 600.0
 """Seconds after which an engine that still loads counts as failed."""
@@ -175,7 +174,7 @@ def _check_effect(request: SetEngine.Request, changes: Mapping[str, Any]) -> Non
     for name in ("model", "mmproj"):
         if getattr(request, name) and engine == AUTO:
             raise SwapRefused(f"{name}: engine auto has none of its own: name the engine that is to use it")
-        if getattr(request, name) and engine in ENGINES and f"{engine}.{name}" not in described():
+        if getattr(request, name) and engine in ENGINES and f"{engine}.{name}" not in described(Settings):
             raise SwapRefused(f"{name}: engine {engine!r} has no such parameter; leave it empty")
 
 

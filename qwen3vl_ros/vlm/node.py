@@ -33,7 +33,6 @@ from qwen3vl_ros.srv import Ask, ListTasks, SetEngine
 from qwen3vl_ros.vlm import parameters
 from qwen3vl_ros.vlm.cameras import open_cameras
 from qwen3vl_ros.vlm.deadlines import Deadlines
-from qwen3vl_ros.vlm.engine_settings import engine_specs, policy, task_files
 from qwen3vl_ros.vlm.engine_swap import EngineSwap, PendingEngine
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalReply, GoalResult, Job
 from qwen3vl_ros.vlm.messages import fill_result, request_from, task_message, timeout_of
@@ -58,7 +57,7 @@ class VlmNode(LifecycleNode):
     """See the module. ``executor`` spins it, with a single thread."""
 
     def __init__(self, executor: SingleThreadedExecutor) -> None:
-        super().__init__("vlm", automatically_declare_parameters_from_overrides=True)
+        super().__init__("vlm")
         self._executor = executor
         self._settings = parameters.declare(self)
         self._tasks = Tasks({})
@@ -113,8 +112,8 @@ class VlmNode(LifecycleNode):
         self._status.set_period(self._settings.diagnostics_period)
         self._message = ""
         try:
-            specs = engine_specs(self, self._settings)
-            self._tasks = load_tasks(task_files(self._settings))
+            specs = parameters.engine_specs(self, self._settings)
+            self._tasks = load_tasks(parameters.task_files(self._settings))
         except TaskFileError as error:
             self._fail(str(error))
             return TransitionCallbackReturn.FAILURE
@@ -124,7 +123,7 @@ class VlmNode(LifecycleNode):
         if not specs:
             self._fail("the parameter engines names no engine: set it, or the parameter engine to another than auto")
             return TransitionCallbackReturn.FAILURE
-        self._engine = EngineChain(specs, self._on_engine_change, self._log_info, policy(self._settings))
+        self._engine = EngineChain(specs, self._on_engine_change, self._log_info, parameters.policy(self._settings))
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -330,13 +329,13 @@ def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; every accepted goal gets its result first."""
     stop = StopSignal()
-    rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
     try:
+        rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
+        executor = SingleThreadedExecutor()
         node = VlmNode(executor)
     except Exception as error:  # noqa: BLE001 whatever is wrong with the parameters is shown as a sentence
         print(f"vlm: {error}", file=sys.stderr)
-        rclpy.shutdown()
+        rclpy.try_shutdown()
         return 1
     executor.add_node(node)
     spinning = SpinThread(executor, "executor", on_failure=stop.fail)  # with a dead one the node must not look alive

@@ -23,7 +23,7 @@ from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.frame_source import SAMPLE_PERIOD, CameraHealth
 from qwen3vl_ros.vlm.job import Code, GoalResult, first_frame_id
 from qwen3vl_ros.vlm.messages import answer_message
-from qwen3vl_ros.vlm.parameters import Settings, described
+from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.scheduler import Scheduler
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -150,7 +150,7 @@ class StatusPublisher:
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
         health = Health(State.CLOSED, snapshot.message) if snapshot.engine is None else snapshot.engine.health
-        chosen = settings.engines != described()["engines"].default
+        chosen = settings.engines != Settings().engines
         array.status.append(_engine_diagnostics(name, settings.engine, health, chosen=chosen))
         if scheduler is not None:
             for camera, camera_health in scheduler.camera_health().items():

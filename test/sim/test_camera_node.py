@@ -220,6 +220,8 @@ def test_a_signal_ends_it_cleanly(viewer: Viewer, number: int) -> None:
         ({"motion": "red_box fly"}, "red_box fly"),
         ({"sensor": "left"}, "'left'"),
         ({"rate": "-1.0"}, "rate"),
+        ({"rate": "fast"}, "rate"),
+        ({"publish_clock": "[yes, 3]"}, "publish_clock"),
     ],
 )
 def test_what_it_cannot_start_with_is_named_in_one_sentence(parameters: dict[str, str], says: str) -> None:
