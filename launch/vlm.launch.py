@@ -26,7 +26,7 @@ SHARE = HERE.parent
 
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node."),
-    "params_file": (str(SHARE / "config" / "vlm.yaml"), "Parameter file of the node."),
+    "params_file": (str(SHARE / "config" / "vlm.yaml"), "Parameter file of the nodes vlm and web."),
     "engine": (
         "",
         "Engine that runs the model: llama, openai, maix_http, maix, openvino, or auto: the best that works.",
