@@ -1,4 +1,4 @@
-"""The language model in llama.cpp: its vocabulary, its KV cache and what is in it, decoding that can be cancelled."""
+"""The language model in llama.cpp: its vocabulary, the KV cache and its contents, and cancellable decoding."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class CancelledError(Exception):
 class ImageSpan:
     """The place of one image in a prompt.
 
-    ``key`` identifies the pixels and their size. ``n_tokens`` cells of the KV cache hold it; the text after it is
-    ``n_pos`` positions further on (M-RoPE: the longer side of the image in tokens).
+    ``key`` identifies the pixels and their size. The image takes ``n_tokens`` cells of the KV cache and advances the
+    position of the text after it by ``n_pos`` (M-RoPE: the longer side of the image in tokens).
     """
 
     key: str
@@ -40,29 +40,37 @@ class ImageSpan:
 
 
 _ONE_THREADS_MODEL = 16_000_000
-"""Bytes of weights below which a token takes one thread less than a millisecond: several would not be sooner done, and
-many times later where another program takes one of their cores. docs/performance.md has figures."""
+"""Bytes of weights below which one thread decodes a token in less than a millisecond. More threads would not be faster,
+and many times slower while another program occupies one of their cores. docs/performance.md has figures."""
 
 Piece: TypeAlias = int | ImageSpan
-"""What a prompt is made of: the id of a token, or an image."""
+"""One element of a prompt: a token id or an image."""
 
 
 def n_cells(pieces: Sequence[Piece]) -> int:
-    """Tokens that ``pieces`` take in the KV cache."""
+    """Return how many cells of the KV cache ``pieces`` take."""
     return sum(1 if isinstance(p, int) else p.n_tokens for p in pieces)
 
 
 class LlamaContext:
     """One loaded language model with one conversation in its KV cache.
 
-    ``pieces`` is what the cache holds, in order. It only ever names what was decoded completely; what a cancelled or
-    failed call left behind it is removed by the next :meth:`keep_prefix`.
+    ``pieces`` lists the contents of the cache in order, and only those that were decoded completely. The next
+    :meth:`keep_prefix` removes what a cancelled or failed call left behind them.
     """
 
     def __init__(self, path: Path, n_ctx: int, n_batch: int, n_threads: int, progress: Progress) -> None:
-        """Raises :class:`ModelNotFound`. ``n_ctx`` is lowered to what the model was trained for.
+        """Load the model.
 
-        ``n_threads`` take in prompts, and make the tokens of a model that is not too small for that.
+        Args:
+            path: A GGUF file.
+            n_ctx: Cells of the KV cache; lowered to the context length that the model was trained with.
+            n_batch: Tokens per call of llama_decode.
+            n_threads: Threads for prefill, and for decoding unless the model is so small that one is faster.
+            progress: Called with every tenth of the file that is loaded.
+
+        Raises:
+            ModelNotFound: llama.cpp cannot load the file.
         """
         self._frees = contextlib.ExitStack()
         try:
@@ -97,7 +105,7 @@ class LlamaContext:
         params.n_batch = params.n_ubatch = min(n_batch, params.n_ctx)
         params.n_threads_batch = n_threads
         params.n_threads = 1 if lib.llama_model_size(self.model) < _ONE_THREADS_MODEL else n_threads
-        # The context keeps pointers to these: keep them alive.
+        # The context stores pointers to these two, so they must live as long as it does.
         self._cancelled: Callable[[], bool] = threading.Event().is_set
         self._abort = lib.ggml_abort_callback(lambda _: self._cancelled())
         params.abort_callback = self._abort
@@ -130,13 +138,13 @@ class LlamaContext:
         self._frees.close()
 
     def cancel_with(self, event: threading.Event) -> None:
-        """From now on calls end with :class:`CancelledError` soon after ``event`` is set."""
+        """Make later calls raise :class:`CancelledError` soon after ``event`` is set."""
         self._cancelled = event.is_set
 
     # The vocabulary.
 
     def tokenize(self, text: str) -> list[int]:
-        """Tokens of plain text: control tokens written in it stay letters."""
+        """Tokenize plain text; the text of a control token becomes letters, not the control token."""
         data = text.encode("utf-8", "replace")
         size = len(data) + 8
         tokens = (lib.llama_token * size)()
@@ -147,11 +155,11 @@ class LlamaContext:
 
     @cached_property
     def longest_token(self) -> int:
-        """Bytes of the longest text that a single token can stand for."""
+        """Length in bytes of the longest token's text."""
         return max(len(lib.llama_vocab_get_text(self.vocab, token) or b"") for token in range(self.n_vocab))
 
     def token_bytes(self, token: int) -> bytes:
-        """What ``token`` writes; b"" for a control token."""
+        """Return the text of ``token`` as UTF-8, possibly a part of a character; b"" for a control token."""
         n = lib.llama_token_to_piece(self.vocab, token, self._text, len(self._text), 0, False)
         if n < 0:
             self._text = ctypes.create_string_buffer(-n)
@@ -159,22 +167,22 @@ class LlamaContext:
         return self._text.raw[:n]
 
     def control_tokens(self) -> dict[str, int]:
-        """All control tokens, such as ``<|im_end|>``, by their text."""
+        """Return the ids of all control tokens by their text, such as ``<|im_end|>``."""
         control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         ids = (t for t in range(self.n_vocab) if lib.llama_vocab_get_attr(self.vocab, t) & control)
         return {text: t for t in ids if (text := (lib.llama_vocab_get_text(self.vocab, t) or b"").decode())}
 
     def ends_answer(self, token: int) -> bool:
-        """Whether ``token`` is an end of turn or of text."""
+        """Return whether ``token`` is an end-of-turn or end-of-text token."""
         return bool(lib.llama_vocab_is_eog(self.vocab, token))
 
     def metadata(self, key: str) -> str | None:
-        """A value of the GGUF file's metadata as text, None if it has none."""
+        """Return the value of ``key`` in the GGUF file's metadata as text, None without such a key."""
         n = lib.llama_model_meta_val_str(self.model, key.encode(), self._text, len(self._text))
         return None if n < 0 else self._text.value.decode("utf-8", "replace")
 
     def description(self) -> str:
-        """llama.cpp's words for the model, such as "qwen3vl 2B Q4_K - Medium"."""
+        """Return llama.cpp's description of the model, such as "qwen3vl 2B Q4_K - Medium"."""
         lib.llama_model_desc(self.model, self._text, len(self._text))
         return self._text.value.decode("utf-8", "replace")
 
@@ -182,7 +190,7 @@ class LlamaContext:
 
     @property
     def used(self) -> int:
-        """Cells of the KV cache that are in use, at most ``n_ctx``."""
+        """Occupied cells of the KV cache, at most ``n_ctx``."""
         return self._cells
 
     @property
@@ -191,12 +199,12 @@ class LlamaContext:
         return self._pos
 
     def shared_prefix(self, prompt: Sequence[Piece]) -> int:
-        """How many leading pieces of ``prompt`` are in the cache. The last never counts: its logits are needed."""
+        """Return how many leading pieces of ``prompt`` are cached, without the last, whose logits must be computed."""
         limit = min(len(prompt) - 1, len(self.pieces))
         return next((i for i in range(limit) if prompt[i] != self.pieces[i]), limit)
 
     def keep_prefix(self, n: int) -> None:
-        """Remove everything after the first ``n`` pieces, and whatever an unfinished call left."""
+        """Remove everything after the first ``n`` pieces, including the leftovers of an unfinished call."""
         del self.pieces[n:]
         self._cells = n_cells(self.pieces)
         self._pos = sum(1 if isinstance(p, int) else p.n_pos for p in self.pieces)
@@ -204,13 +212,18 @@ class LlamaContext:
             self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Empty the KV cache."""
         lib.llama_memory_clear(self._memory, True)
         self.pieces.clear()
         self._cells = self._pos = 0
 
     def decode(self, tokens: Sequence[int]) -> None:
-        """Append ``tokens``; the logits after the last are what is sampled next. Raises :class:`CancelledError`."""
+        """Decode ``tokens`` and append them to the cache; :meth:`logits` then returns those after the last token.
+
+        Raises:
+            CancelledError: The event of :meth:`cancel_with` was set.
+            EngineError: llama.cpp failed.
+        """
         for start in range(0, len(tokens), self.n_batch):
             part = tokens[start : start + self.n_batch]
             n = len(part)
@@ -225,18 +238,23 @@ class LlamaContext:
             self._pos += n
 
     def logits(self) -> NDArray[np.float32]:
-        """What the model gives for the next token: float32, shape [n_vocab]. Valid until the next decode."""
+        """Return the logits of the next token: float32, shape [n_vocab], a view that the next decode overwrites."""
         logits: NDArray[np.float32] = np.ctypeslib.as_array(lib.llama_get_logits_ith(self.ctx, -1), (self.n_vocab,))
         return logits
 
     def append_image(self, span: ImageSpan) -> None:
-        """Note that ``span`` was decoded at :attr:`position`."""
+        """Record that ``span`` was decoded at :attr:`position`."""
         self.pieces.append(span)
         self._cells += span.n_tokens
         self._pos += span.n_pos
 
     def check(self, status: int) -> None:
-        """Raise for what llama_decode returned: :class:`CancelledError`, :class:`EngineError`, or nothing for 0."""
+        """Check the ``status`` that llama_decode returned, 0 for success.
+
+        Raises:
+            CancelledError: The event of :meth:`cancel_with` was set.
+            EngineError: ``status`` is not 0.
+        """
         if self._cancelled():
             raise CancelledError
         if status != 0:

@@ -1,8 +1,8 @@
 """The ``llama`` engine: Qwen3-VL from a GGUF file, in this process, on llama.cpp.
 
-On llama-cpp-python's low-level API: its high-level one has no Qwen3-VL, counts M-RoPE positions instead of tokens,
-and forgets the KV cache between requests. Everything that can be reused is: the prompt's prefix in the KV cache and
-the embeddings of images, so a second question about the same image skips the slow part.
+Uses llama-cpp-python's low-level API: its high-level one does not support Qwen3-VL, counts M-RoPE positions instead of
+tokens, and discards the KV cache between requests. This engine reuses the prompt's prefix in the KV cache and the
+embeddings of images, so a second question about the same image skips the slow part.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# llama.cpp's threads meet hundreds of times per token. Waiting for each other they spin, for milliseconds by OpenMP's
-# default, and where another program needs a core too they spin away the time of the one they wait for; asleep at
-# once, they lose the time it takes to wake up. docs/performance.md has figures. OpenMP reads this when it is loaded.
+# llama.cpp's threads synchronise hundreds of times per token. At a barrier they spin, by OpenMP's default for
+# milliseconds; when another program competes for the cores, the spinning threads take the time of the thread they wait
+# for. Sleeping at once costs the time to wake up. docs/performance.md has figures. OpenMP reads this variable when it
+# is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
@@ -79,14 +80,21 @@ class LlamaEngine:
         image_cache_mb: int = 64,
         progress: Progress = lambda _: None,
     ) -> None:
-        """Load the model. Raises :class:`ModelNotFound`.
+        """Load the model.
 
-        ``model``: a GGUF file, or a folder with one. ``mmproj``: its vision part; "" takes the one beside it, and
-        makes a text-only engine if there is none. ``n_ctx``: tokens of prompt and answer together, at most what the
-        model was trained for. ``n_batch``: prompt tokens decoded at once; smaller cancels sooner, larger is not
-        faster on a CPU. ``n_threads``: 0 = one per physical core; the tokens of a small model are made by one all the
-        same. ``max_image_tokens``: for one image; the model's own limit may be lower. ``image_cache_mb``: memory for
-        the embeddings of recent images, in MB (10^6 bytes).
+        Args:
+            model: A GGUF file, or a folder with one.
+            mmproj: The model's vision part; "" takes the file beside the model, without which the engine is text-only.
+            n_ctx: Tokens of prompt and answer together; lowered to the context length the model was trained with.
+            n_batch: Prompt tokens per decode call; a smaller batch reacts to a cancel sooner, a larger one is not
+                faster on a CPU.
+            n_threads: 0 = one per physical core. A small model decodes on one thread all the same.
+            max_image_tokens: Limit for one image; the model's own may be lower.
+            image_cache_mb: Memory for the embeddings of recent images, in MB (10^6 bytes).
+            progress: Called with sentences about the loading.
+
+        Raises:
+            ModelNotFound: A file is missing or cannot be loaded.
         """
         log.install()
         model_path, mmproj_path = find_model(model, mmproj)
@@ -110,7 +118,7 @@ class LlamaEngine:
 
     @staticmethod
     def probe(*, model: str, mmproj: str = "", **_: object) -> str:
-        """Whether the files are there; raises :class:`ModelNotFound`."""
+        """Check that the files exist, and name the model; raises :class:`ModelNotFound`."""
         return f"{find_model(model, mmproj)[0]}, on this machine's CPU"
 
     def _describe(self, model: Path, mmproj: Path | None, threads: int, thinking: bool) -> Description:
@@ -121,7 +129,7 @@ class LlamaEngine:
             model=self._context.metadata("general.name") or model.stem,
             context_length=n_ctx,
             prompt_limit=n_ctx - 1,
-            # Each image stands between two tokens.
+            # Every image is enclosed by two control tokens.
             max_images=0 if vision is None else max(1, n_ctx // (vision.max_tokens + 2)),
             image_input=image_input,
             supports=_SUPPORTS,
@@ -136,7 +144,7 @@ class LlamaEngine:
         )
 
     def describe(self) -> Description:
-        """What this engine is and can do."""
+        """Return the description of this engine and its model."""
         return self._description
 
     def close(self) -> None:
@@ -147,7 +155,13 @@ class LlamaEngine:
         """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
 
         Completion tokens include the end-of-turn token. Stop strings apply to the answer, not to the reasoning.
-        Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported` before any work.
+
+        Raises:
+            BadRequest: The request makes no sense; raised before any work, as are the next three.
+            BadImage: An image cannot be used.
+            PromptTooLong: Prompt and images do not fit the context.
+            Unsupported: The request has images, and the model no vision part.
+            EngineError: A request is running already, or llama.cpp failed.
         """
         if not self._busy.acquire(blocking=False):
             raise EngineError("The llama engine answers one request at a time: end or close the running one first.")
@@ -166,7 +180,7 @@ class LlamaEngine:
 
 
 class _Answer:
-    """One request on its way through the model, with its counts and times."""
+    """Runs one request through the model; counts its tokens and measures its times."""
 
     def __init__(
         self,
@@ -188,7 +202,7 @@ class _Answer:
         self._first_token_time: float | None = None
 
     def run(self, request: Request, unset: Recommended, grammar: Grammar | None) -> Iterator[Chunk]:
-        """The whole stream."""
+        """Yield all chunks of the answer."""
         prompt, options = self._prompt, request.options
         size, room = n_cells(prompt.pieces), self._context.n_ctx
         if size >= room:
@@ -209,7 +223,7 @@ class _Answer:
                 return new
 
             answering = sampler(grammar)
-            # Reasoning is free text: the grammar begins with the answer.
+            # The grammar constrains the answer only; the reasoning before it is free text.
             reasoning = sampler(None) if grammar and prompt.reasoning else answering
             finish: FinishReason
             first_token = FirstToken(request.choices)
@@ -252,7 +266,7 @@ class _Answer:
         yield Chunk(self._stage, answer, thought, self._completion_tokens, finish, usage, first_token.probabilities)
 
     def _read_prompt(self) -> Iterator[Chunk]:
-        """Bring the KV cache to the prompt, encoding images that were not seen before."""
+        """Encode the images that are not cached, then prefill the part of the prompt that is not in the KV cache."""
         context, pieces = self._context, self._prompt.pieces
         known = context.shared_prefix(pieces)
         self._cached_tokens = n_cells(pieces[:known])
@@ -301,12 +315,12 @@ class _Answer:
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may run on. Two threads on one core slow llama.cpp down."""
+    """Return the number of physical cores this process may run on; two threads on one core slow llama.cpp down."""
     cores = set()
     for cpu in os.sched_getaffinity(0):
         topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
         try:
             cores.add(((topology / "physical_package_id").read_text(), (topology / "core_id").read_text()))
-        except OSError:  # not every container shows it
+        except OSError:  # some containers hide /sys: count every logical CPU as a core
             cores.add((str(cpu), ""))
     return len(cores)

@@ -13,10 +13,17 @@ DOWNLOAD_COMMAND = "qwen3vl-ros download Qwen/Qwen3-VL-2B-Instruct-GGUF"
 
 
 def find_model(model: str, mmproj: str = "") -> tuple[Path, Path | None]:
-    """The model's GGUF file and its mmproj file, None if there is none beside it.
+    """Find the model's GGUF file and its mmproj file on disk.
 
-    ``model`` is a GGUF file, or a folder with exactly one besides its mmproj. ``mmproj`` is the vision part; "" finds
-    the one file beside the model that has "mmproj" in its name. Raises :class:`ModelNotFound`.
+    Args:
+        model: A GGUF file, or a folder with exactly one besides its mmproj.
+        mmproj: The vision part; "" finds the one file beside the model that has "mmproj" in its name.
+
+    Returns:
+        Both files; None as the second where the model has no mmproj file beside it.
+
+    Raises:
+        ModelNotFound: A file is missing, or several fit.
     """
     path = Path(model).expanduser()
     if not model or not path.exists():
@@ -71,9 +78,12 @@ libggml.gguf_get_val_u32.restype = ctypes.c_uint32
 
 
 def read_numbers(path: Path, *keys: str) -> dict[str, int]:
-    """Those of ``keys`` that the GGUF file at ``path`` has as 32-bit unsigned numbers. {} if it is not a GGUF file.
+    """Read the 32-bit unsigned numbers among ``keys`` from the metadata of the GGUF file at ``path``.
 
-    mtmd gives no access to the metadata of an mmproj file; this is llama.cpp's own reader (gguf.h).
+    mtmd gives no access to the metadata of an mmproj file; this uses llama.cpp's own reader (gguf.h).
+
+    Returns:
+        The values by key, without those that the file lacks; {} if it is not a GGUF file.
     """
     gguf = libggml.gguf_init_from_file(str(path).encode(), _InitParams(True, None))
     if not gguf:
@@ -83,7 +93,7 @@ def read_numbers(path: Path, *keys: str) -> dict[str, int]:
         return {
             key: int(libggml.gguf_get_val_u32(gguf, index))
             for key, index in found.items()
-            # Asking for a value by the wrong type ends the process.
+            # gguf_get_val_u32 aborts the process when the value has another type.
             if index >= 0 and libggml.gguf_get_kv_type(gguf, index) == _GGUF_TYPE_UINT32
         }
     finally:

@@ -1,7 +1,7 @@
-"""What a JSON Schema lets the model write next, as a mask over a llama.cpp vocabulary. On llguidance.
+"""Turns a JSON Schema into masks over a llama.cpp vocabulary: the tokens allowed next. Uses llguidance.
 
-llama.cpp's own converter and grammars (GBNF) undo JSON's escapes once too often in constants and names, know no
-``maximum``, and end the process on a NUL or a large repetition; llguidance reports what it cannot follow as text, and
+llama.cpp's own converter and grammars (GBNF) unescape JSON once too often in constants and names, do not support
+``maximum``, and abort the process on a NUL or a large repetition; llguidance reports what it cannot follow as text, and
 works within fixed limits.
 """
 
@@ -22,10 +22,10 @@ from qwen3vl_ros.engines.base import BadRequest
 from qwen3vl_ros.engines.llama.context import LlamaContext
 
 OPTIONS: Final = {
-    # Between tokens a blank or an indented line, never more: small models would fill the answer with them.
+    # Whitespace between JSON tokens is one blank or one indented line: small models would fill the answer with more.
     "whitespace_pattern": r"[ ]|\n[ \t]{0,40}",
-    # One of several is any of them, and what no grammar can say (`not`, `uniqueItems`, ...) is left out: the complete
-    # answer is checked against the schema itself.
+    # `oneOf` becomes `anyOf`, and keywords that no grammar can express (`not`, `uniqueItems`, ...) are ignored: the
+    # complete answer is checked against the schema itself.
     "coerce_one_of": True,
     "lenient": True,
 }
@@ -38,8 +38,9 @@ _OPEN: Final = frozenset({"additionalProperties", "unevaluatedProperties", "patt
 def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return ``schema`` with its objects limited to the properties that they name, where it does not say otherwise.
 
-    JSON Schema lets an object have any others, and a model that may write them never comes to an end. As llama.cpp's
-    converter does; left as it is where several subschemas speak of one object, since each would forbid the others'.
+    JSON Schema allows any further properties, and a model that may write them never ends the object. llama.cpp's
+    converter does the same. An object that several subschemas describe stays open, since each would forbid the
+    properties of the others.
     """
     copy: dict[str, Any] = json.loads(json.dumps(schema))
     waiting: list[Any] = [copy]
@@ -59,7 +60,7 @@ def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class Grammar:
-    """What may come next in one answer. ``tokenizer``: see :class:`GrammarTokenizer`."""
+    """Tracks one answer and tells which tokens the schema allows next. ``tokenizer``: see :class:`GrammarTokenizer`."""
 
     def __init__(self, tokenizer: llguidance.LLTokenizer, schema: Mapping[str, Any]) -> None:
         """Raises :class:`BadRequest` for a schema that cannot be followed."""
@@ -76,17 +77,17 @@ class Grammar:
         self._n_vocab = tokenizer.vocab_size
 
     def allows(self, token: int) -> bool:
-        """Return whether ``token`` may come next."""
+        """Return whether ``token`` is allowed next."""
         return bool(self._matcher.validate_tokens([token]))
 
     def mask(self) -> NDArray[np.bool_]:
-        """Return which tokens may come next: bool, shape [n_vocab]. Raises :class:`BadRequest` at a limit."""
+        """Return which tokens are allowed next: bool [n_vocab]. Raises :class:`BadRequest` at a limit of llguidance."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._check()
         return np.unpackbits(bits, count=self._n_vocab, bitorder="little").astype(np.bool_)
 
     def take(self, token: int) -> None:
-        """Go on behind ``token``, which is allowed. Raises :class:`BadRequest` at a limit."""
+        """Advance past ``token``, which must be allowed. Raises :class:`BadRequest` at a limit of llguidance."""
         self._matcher.consume_token(token)
         self._check()
 
@@ -96,13 +97,13 @@ class Grammar:
 
 
 class GrammarTokenizer:
-    """The vocabulary of ``context`` as llguidance wants it; made when it is first used, about 3 us a token."""
+    """The vocabulary of ``context`` as llguidance wants it; built on first use, in about 3 us per token."""
 
     def __init__(self, context: LlamaContext) -> None:
         self._context = context
 
     def grammar(self, schema: Mapping[str, Any]) -> Grammar:
-        """Return the grammar of an answer. Raises :class:`BadRequest`."""
+        """Return a new grammar for one answer. Raises :class:`BadRequest` for a schema that cannot be followed."""
         return Grammar(self._tokenizer, schema)
 
     @cached_property
@@ -112,13 +113,13 @@ class GrammarTokenizer:
 
 
 class _Vocabulary:
-    """What :class:`llguidance.TokenizerWrapper` wraps."""
+    """Implements the tokenizer interface that :class:`llguidance.TokenizerWrapper` wraps."""
 
     bos_token_id = None
 
     def __init__(self, context: LlamaContext) -> None:
         self._context = context
-        # Tokens that write nothing are special, which 0xFF marks: no UTF-8 has it.
+        # Tokens without text are special tokens; llguidance marks those with 0xFF, which never occurs in UTF-8.
         self.tokens = [context.token_bytes(token) or b"\xff[%d]" % token for token in range(context.n_vocab)]
         self.ends = [token for token in range(context.n_vocab) if context.ends_answer(token)]
         self.eos_token_id = self.ends[0] if self.ends else lib.llama_vocab_eos(context.vocab)
@@ -129,6 +130,6 @@ class _Vocabulary:
 
 
 def _refusal(reason: str) -> str:
-    # The first paragraph: behind it stands the state of the parser.
+    # Keep the first paragraph only: the state of the parser follows it.
     reason = " ".join(reason.partition("\n<state>")[0].split())
     return f"response_schema: the engine llama cannot follow this JSON Schema: {reason:.300}."

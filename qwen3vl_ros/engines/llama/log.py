@@ -1,4 +1,4 @@
-"""What llama.cpp logs: kept out of the terminal, the last lines remembered for error messages."""
+"""Keeps llama.cpp's log out of the terminal, and its last error lines for error messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llama_cpp import mtmd_cpp
 _logger = logging.getLogger("llama.cpp")
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR of ggml.h; the comments in llama_cpp/_logger.py are out of date
-# Lines that only say again that loading failed, after the one that says why.
+# Lines that only repeat that loading failed; the line before them gives the reason.
 _SUMMARIES = ("failed to load model", "Failed to load CLIP model")
 
 _errors: collections.deque[str] = collections.deque(maxlen=8)
@@ -30,7 +30,7 @@ def install() -> None:
 
 
 def last_error() -> str:
-    """The most telling of llama.cpp's latest error lines, "" if there was none since :func:`install`."""
+    """Return the latest error line of llama.cpp that gives a reason, "" without errors since :func:`install`."""
     for line in reversed(_errors):
         if not any(summary in line for summary in _SUMMARIES):
             return line
@@ -46,5 +46,5 @@ def _on_line(level: int, text: bytes, _user_data: Any) -> None:
     _logger.log(logging.INFO if level == _ERROR else logging.DEBUG, "%s", line)
 
 
-# llama.cpp keeps the pointer for as long as the process lives: so must this module.
+# llama.cpp stores the pointer until the process ends, so this module must keep the callback alive.
 _receive = llama_cpp.llama_log_callback(_on_line)

@@ -1,9 +1,9 @@
-"""A conversation to the tokens that the model reads, by the chat template in its GGUF file.
+"""Turns a conversation into prompt tokens with the chat template of the GGUF file.
 
-Text of the conversation cannot turn into control tokens: what the user writes as ``<|im_end|>`` reaches the model as
-those letters. In the rendered prompt, control tokens are cut out by their text, and the text of the conversation has
-a random mark inside every beginning of such a text, which is taken out again afterwards. So the text between two
-control tokens is tokenized in one go, as the tokenizers of the original model do.
+Text of the conversation never becomes control tokens: a user's ``<|im_end|>`` reaches the model as those letters.
+Before rendering, a random mark is inserted wherever the conversation's text contains the first letters of a control
+token. The rendered prompt is split at the texts of control tokens, the marks are removed from the pieces between them,
+and each of those is tokenized at once, as the original model's tokenizers do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from qwen3vl_ros.engines.llama.vision import VisionTower
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``images`` by the place they have in ``pieces``; ``reasoning``: the prompt ends inside ``<think>``."""
+    """A tokenized prompt.
+
+    ``images``: the pixels of each image span in ``pieces``. ``reasoning``: the prompt ends inside ``<think>``.
+    """
 
     pieces: list[Piece]
     images: dict[ImageSpan, Image]
@@ -33,10 +36,10 @@ class Prompt:
 
 
 class ChatPrompt:
-    """The chat template of one model."""
+    """Applies the chat template of one model."""
 
     def __init__(self, context: LlamaContext, vision: VisionTower | None) -> None:
-        """Raises :class:`ModelNotFound` when the model has no chat template, or one that is broken."""
+        """Parse the template; raises :class:`ModelNotFound` when the model has none, or a broken one."""
         self._context = context
         self._vision = vision
         template = lib.llama_model_chat_template(context.model, None)
@@ -59,12 +62,19 @@ class ChatPrompt:
         self.thinking = opens_reasoning(question)
         longest_first = sorted(self._control, key=len, reverse=True)
         self._control_text = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        # Two letters, because one of them, such as "<", may mean something to the template.
+        # Match two letters: one alone, such as "<", may mean something to the template.
         beginnings = sorted({text[:2] for text in self._control})
         self._control_beginning = re.compile("|".join(map(re.escape, beginnings)) or r"(?!)")
 
     def build(self, messages: Sequence[Message]) -> Prompt:
-        """Raises :class:`BadRequest`, :class:`BadImage` for an image that does not fit, :class:`PromptTooLong`."""
+        """Render and tokenize a conversation.
+
+        Raises:
+            BadRequest: The chat template refuses the conversation.
+            BadImage: An image is not of a size that the encoder takes.
+            Unsupported: There are images, and the model has no vision part.
+            PromptTooLong: The text cannot fit the context.
+        """
         self._check_length(messages)
         mark = secrets.token_hex(8)
 
@@ -83,7 +93,7 @@ class ChatPrompt:
         return Prompt(pieces, by_span, reasoning=opens_reasoning(rendered))
 
     def _check_length(self, messages: Sequence[Message]) -> None:
-        """Refuse text that cannot fit before it is tokenized, which nothing can interrupt and takes 1 s for 5 MB."""
+        """Refuse text that cannot fit the context before tokenizing it, which takes 1 s for 5 MB, uninterruptibly."""
         texts = (part for message in messages for part in message.content if isinstance(part, str))
         size, longest = sum(len(text.encode("utf-8", "replace")) for text in texts), self._context.longest_token
         if size > longest * self._context.n_ctx:

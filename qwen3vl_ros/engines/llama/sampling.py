@@ -1,4 +1,4 @@
-"""Choosing the next token: llama.cpp's samplers, set up from a request."""
+"""Samples the next token: llama.cpp's samplers, configured from a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """The sampling values a model asks for: what an unset option means."""
+    """The sampling values that a model recommends: what an unset option means."""
 
     temperature: float
     top_p: float
@@ -36,7 +36,7 @@ THINKING = Recommended(temperature=1.0, top_p=0.95, top_k=20)
 
 
 def recommended(context: LlamaContext, thinking: bool) -> Recommended:
-    """The values in the model's metadata (``general.sampling.*``), else Qwen3-VL's published ones."""
+    """Return the values of the model's metadata (``general.sampling.*``), else Qwen3-VL's published ones."""
     base = THINKING if thinking else INSTRUCT
 
     def value(key: int, default: float) -> float:
@@ -64,10 +64,17 @@ class Sampler:
         grammar: Grammar | None = None,
         seen: Iterable[int] = (),
     ) -> None:
-        """Raises :class:`BadRequest`.
+        """Build the chain.
 
-        ``grammar``: what every token must satisfy. ``seen``: tokens that the repetition penalty counts besides the
-        answer's.
+        Args:
+            context: The model whose logits are sampled.
+            options: The request's sampling options.
+            unset: Values for the options that are None.
+            grammar: Constrains every token.
+            seen: Tokens that the repetition penalty counts besides the answer's.
+
+        Raises:
+            BadRequest: ``repetition_penalty`` is not more than 0.
         """
         if options.repetition_penalty is not None and not options.repetition_penalty > 0.0:
             raise BadRequest(f"repetition_penalty: must be more than 0, not {options.repetition_penalty}.")
@@ -76,7 +83,7 @@ class Sampler:
         self._grammar = grammar
         self._candidates = None if grammar is None else _Candidates(context.n_vocab)
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        self._frees.callback(lib.llama_sampler_free, self._chain)  # and all that is in it
+        self._frees.callback(lib.llama_sampler_free, self._chain)  # frees the samplers in the chain, too
         self._fill(options, unset, seen)
 
     def _fill(self, options: Options, unset: Recommended, seen: Iterable[int]) -> None:
@@ -93,7 +100,7 @@ class Sampler:
         if temperature <= 0.0:
             add(lib.llama_sampler_init_greedy())
             return
-        # The order of transformers and vLLM, which the published values are meant for.
+        # The order of transformers and vLLM, for which the recommended values were published.
         add(lib.llama_sampler_init_temp(temperature))
         add(lib.llama_sampler_init_top_k(int(_pick(options.top_k, unset.top_k))))
         add(lib.llama_sampler_init_top_p(_pick(options.top_p, unset.top_p), 1))
@@ -101,11 +108,11 @@ class Sampler:
         add(lib.llama_sampler_init_dist(_RANDOM_SEED if options.seed is None else options.seed % _RANDOM_SEED))
 
     def sample(self) -> int:
-        """The next token, from the logits of the last decode."""
+        """Sample the next token from the logits of the last decode."""
         if self._grammar is None or self._candidates is None:
             return int(lib.llama_sampler_sample(self._chain, self._context.ctx, -1))
-        # Holding all of the vocabulary against the grammar takes longer than a small model takes for a token, and
-        # the token that would be chosen without mostly fits: llama.cpp's own server tries that first as well.
+        # A mask over the whole vocabulary takes longer than a small model's decode, and the token sampled without the
+        # grammar is mostly allowed, so sample without it first, as llama.cpp's own server does.
         candidates, logits = self._candidates, self._context.logits()
         candidates.fill(logits)
         token = candidates.choose(self._chain)
@@ -117,12 +124,12 @@ class Sampler:
         return token
 
     def close(self) -> None:
-        """Free it. Idempotent."""
+        """Free the chain. Idempotent."""
         self._frees.close()
 
 
 class _Candidates:
-    """llama_token_data_array of the whole vocabulary."""
+    """A llama_token_data_array of the whole vocabulary."""
 
     def __init__(self, n_vocab: int) -> None:
         # llama_token_data of llama.h
@@ -132,7 +139,7 @@ class _Candidates:
         self.array = lib.llama_token_data_array()
 
     def fill(self, logits: NDArray[np.float32]) -> None:
-        # Samplers sort the data, cut it short and may put it elsewhere: all of it is written again.
+        # Samplers sort and truncate the array and may repoint it, so every field is rewritten.
         self._data["id"] = self._ids
         self._data["logit"] = logits
         self.array.data = self._pointer

@@ -1,4 +1,4 @@
-"""Qwen3-VL's vision part in llama.cpp (mtmd): images to embeddings, kept for the next question about them."""
+"""Qwen3-VL's vision encoder in llama.cpp (mtmd): encodes images and caches their embeddings."""
 
 from __future__ import annotations
 
@@ -24,18 +24,29 @@ from qwen3vl_ros.engines.llama.files import DOWNLOAD_COMMAND, read_numbers
 _PATCH, _MERGE, _MAX_PIXELS = "clip.vision.patch_size", "clip.vision.spatial_merge_size", "clip.vision.image_max_pixels"
 
 Embedding = NDArray[np.float32]
-"""An image as the language model reads it: float32, shape [n_tokens, n_embd_inp], deepstack levels included."""
+"""The language model's input for one image: float32, shape [n_tokens, n_embd_inp], deepstack levels included."""
 
-# The encoder asks whether to go on after every so many nodes of its graph. Each time costs a synchronisation of its
-# threads; a layer has about 30 nodes.
+# The encoder checks for a cancel after this many nodes of its graph. Every check synchronises its threads; a layer has
+# about 30 nodes.
 _NODES_PER_CHECK = 4
 
 
 class VisionTower:
-    """The mmproj file beside a language model. ``multiple`` and ``max_tokens`` as in ImageInput."""
+    """The vision encoder in an mmproj file. ``multiple`` and ``max_tokens`` as in ImageInput."""
 
     def __init__(self, path: Path, context: LlamaContext, max_tokens: int, n_threads: int, cache_bytes: int) -> None:
-        """``cache_bytes`` bounds the embeddings kept. Raises :class:`ModelNotFound`."""
+        """Load the encoder.
+
+        Args:
+            path: The mmproj file.
+            context: The language model that reads the embeddings.
+            max_tokens: Limit for one image; the file's own may be lower.
+            n_threads: Threads of the encoder.
+            cache_bytes: Limit of the cached embeddings.
+
+        Raises:
+            ModelNotFound: llama.cpp cannot load the file.
+        """
         numbers = read_numbers(path, _PATCH, _MERGE, _MAX_PIXELS)
         self.multiple = numbers.get(_PATCH, 16) * numbers.get(_MERGE, 2)
         limit = numbers.get(_MAX_PIXELS, 0) // self.multiple**2
@@ -51,7 +62,7 @@ class VisionTower:
         params = mtmd.mtmd_context_params_default()
         params.n_threads = n_threads
         params.print_timings = params.warmup = False
-        # Between these, mtmd takes an image as it is; outside it would resize a second time.
+        # mtmd would resize an image outside these limits, which the caller has fitted already.
         params.image_min_tokens, params.image_max_tokens = 1, self.max_tokens
         self._keep_going = lib.ggml_backend_sched_eval_callback(self._on_node)  # mtmd keeps the pointer only
         params.cb_eval = self._keep_going
@@ -70,14 +81,17 @@ class VisionTower:
             self._mtmd = None
 
     def cancel_with(self, event: threading.Event) -> None:
-        """From now on encoding ends with :class:`CancelledError` soon after ``event`` is set."""
+        """Make later calls of :meth:`encode` raise :class:`CancelledError` soon after ``event`` is set."""
         self._cancelled = event.is_set
 
     def measure(self, image: Image) -> tuple[list[int], ImageSpan, list[int]]:
-        """What an image becomes in a prompt: the tokens before it, its place, the tokens after it.
+        """Tokenize an image without encoding it.
 
-        Raises :class:`BadImage` for an image that is not uint8 [height, width, 3] or not of a size that the encoder
-        takes as it is.
+        Returns:
+            The text tokens before the image, its span, and the text tokens after it.
+
+        Raises:
+            BadImage: The image is not uint8 [height, width, 3], or the encoder would have to resize it.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise BadImage(f"An image must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}.")
@@ -108,14 +122,26 @@ class VisionTower:
         return around[0], span, around[1]
 
     def cached(self, span: ImageSpan) -> Embedding | None:
-        """The embedding of an image seen before, if it is still kept."""
+        """Return the cached embedding of an image, None for a new or evicted one."""
         embedding = self._cache.get(span.key)
         if embedding is not None:
             self._cache.move_to_end(span.key)
         return embedding
 
     def encode(self, span: ImageSpan, image: Image) -> Embedding:
-        """Run the encoder: the slow part. Raises :class:`CancelledError` soon after the cancel event is set."""
+        """Run the encoder, which is slow, and cache its output.
+
+        Args:
+            span: What :meth:`measure` returned for ``image``.
+            image: uint8 RGB [height, width, 3].
+
+        Returns:
+            float32 [n_tokens, n_embd_inp].
+
+        Raises:
+            CancelledError: The event of :meth:`cancel_with` was set.
+            EngineError: llama.cpp failed.
+        """
         with self._tokenized(span.width, span.height, image) as chunks:
             status = mtmd.mtmd_encode_chunk(self._mtmd, self._image_chunk(chunks))
             if self._cancelled():  # the encoder reports success when it was interrupted
@@ -130,7 +156,7 @@ class VisionTower:
         return embedding
 
     def decode(self, span: ImageSpan, embedding: Embedding) -> None:
-        """Append an image to the language model's context. Raises :class:`CancelledError`."""
+        """Decode an image's embedding in the language model and append it there; raises :class:`CancelledError`."""
         context = self._context
         after = lib.llama_pos(0)
         with self._tokenized(span.width, span.height) as chunks:
@@ -151,7 +177,7 @@ class VisionTower:
 
     @contextlib.contextmanager
     def _tokenized(self, width: int, height: int, image: Image | None = None) -> Iterator[Any]:
-        """Mtmd's chunks for one image: without pixels good for everything but encoding."""
+        """Provide mtmd's chunks for one image within the block; without pixels they serve for all but encoding."""
         pixels = None if image is None else np.ascontiguousarray(image).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         bitmap = mtmd.mtmd_bitmap_init(width, height, pixels)
         chunks = mtmd.mtmd_input_chunks_init()
@@ -173,7 +199,10 @@ class VisionTower:
         return next(c for c in every if mtmd.mtmd_input_chunk_get_type(c) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE)
 
     def _on_node(self, _tensor: Any, ask: bool, _user_data: Any) -> bool:
-        """Ggml's eval callback. Asked: shall it stop to report after this node? Told: may it go on?"""
+        """Serve as ggml's eval callback.
+
+        With ``ask``, return whether ggml shall report after this node; without, whether it may continue.
+        """
         if not ask:
             return not self._cancelled()
         self._nodes += 1

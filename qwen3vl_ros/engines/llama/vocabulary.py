@@ -1,4 +1,4 @@
-"""Which tokens of a llama.cpp vocabulary begin an answer with some word, and how likely they are."""
+"""Sums the probabilities of the llama.cpp tokens that begin an answer with a given word."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from qwen3vl_ros.engines.llama.context import LlamaContext
 
 
 class Vocabulary:
-    """The vocabulary of ``context``; looked through when it is first asked, which takes about 2 us a token."""
+    """The vocabulary of ``context``, indexed on first use in about 2 us per token."""
 
     def __init__(self, context: LlamaContext) -> None:
         self._context = context
 
     @cached_property
     def _tokens(self) -> dict[str, list[int]]:
-        """Tokens by their bare text, those without one or with parts of characters left out."""
+        """Tokens by their bare text, without those that have none or hold a part of a character."""
         tokens: dict[str, list[int]] = {}
         for token in range(self._context.n_vocab):
             if text := bare(self._context.token_bytes(token).decode("utf-8", "ignore")):
@@ -27,7 +27,7 @@ class Vocabulary:
         return tokens
 
     def probabilities(self, logits: NDArray[np.float32], choices: Choices) -> tuple[float, ...]:
-        """The probability of each choice; ``logits`` [n_vocab] are for the first token of an answer."""
+        """Return the probability of each choice; ``logits`` [n_vocab] are those of the answer's first token."""
         weights = np.exp(logits.astype(np.float64) - logits.max())
         sums = [0.0] * len(choices)
         for begin, number in beginnings(choices).items():

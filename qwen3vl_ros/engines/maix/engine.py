@@ -101,7 +101,7 @@ class MaixEngine:
         return f"{find_maix_model(model, model_class).name}, with MaixPy on this board"
 
     def describe(self) -> Description:
-        """What this engine is and can do."""
+        """Return the description of this engine and its model."""
         return self._description
 
     def close(self) -> None:

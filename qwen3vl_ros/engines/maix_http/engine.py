@@ -136,7 +136,7 @@ class MaixHttpEngine:
         return f"{service.url}: {model or listed}"
 
     def describe(self) -> Description:
-        """What this engine is and can do."""
+        """Return the description of this engine and its model."""
         return self._description
 
     def close(self) -> None:

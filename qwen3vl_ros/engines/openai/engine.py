@@ -158,7 +158,7 @@ class OpenaiEngine:
         raise combined([refused for refused in greeted if isinstance(refused, Refused)])
 
     def describe(self) -> Description:
-        """What this engine is and can do."""
+        """Return the description of this engine and its model."""
         return self._description
 
     def close(self) -> None:

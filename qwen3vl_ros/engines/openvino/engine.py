@@ -2,9 +2,9 @@
 
 For Intel's CPUs, GPUs and NPUs. The model is a directory that optimum-intel exported: docs/openvino.md.
 
-The pipeline answers one prompt at a time and notices that it should stop only when it hands out a token, which reading
-a long prompt or a large image delays by seconds. So each answer is made on a thread of its own: a cancelled one is
-reported at once, its thread ends when it can, and the next request waits for that.
+The pipeline answers one prompt at a time and can be stopped only when it emits a token, which the prefill of a long
+prompt or a large image delays by seconds. So each call of the pipeline has its own thread: a cancelled answer ends at
+once, its thread when the pipeline returns, and the next request waits for that.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _SUPPORTS = frozenset(
 )
 
 _NPU_ANSWER_SHARE = 0.25
-"""Part of the context that is kept for the answer on an NPU, whose programs have a fixed length."""
+"""Share of the context reserved for the answer on an NPU, which runs programs compiled for fixed lengths."""
 
 
 class OpenvinoEngine:
@@ -72,11 +72,17 @@ class OpenvinoEngine:
         context_length: int = 4096,
         progress: Progress = lambda _: None,
     ) -> None:
-        """Load the model. Raises :class:`ModelNotFound`.
+        """Load the model.
 
-        ``model``: the directory of an exported model. ``device``: CPU, GPU, NPU, AUTO, ...; compiling for a GPU or an
-        NPU takes up to minutes. ``max_image_tokens``: for one image; the model's own limit may be lower.
-        ``context_length``: tokens of prompt and answer together.
+        Args:
+            model: The directory of an exported model.
+            device: CPU, GPU, NPU, AUTO, ...; compiling for a GPU or an NPU takes up to minutes.
+            max_image_tokens: Limit for one image; the model's own may be lower.
+            context_length: Tokens of prompt and answer together.
+            progress: Called with sentences about the loading.
+
+        Raises:
+            ModelNotFound: A file or the device is missing, or OpenVINO cannot load the model.
         """
         folder = find_model(model)
         limits = image_limits(folder)
@@ -107,7 +113,7 @@ class OpenvinoEngine:
             model=folder.resolve().name,
             context_length=context_length,
             prompt_limit=self._prompt_limit,
-            # Each image stands between two tokens.
+            # Every image is enclosed by two control tokens.
             max_images=max(1, self._prompt_limit // (max_image_tokens + 2)),
             image_input=ImageInput(TILE, max_image_tokens),
             supports=_SUPPORTS - {"text_only"} if npu else _SUPPORTS,
@@ -121,15 +127,15 @@ class OpenvinoEngine:
 
     @staticmethod
     def probe(*, model: str, device: str = "CPU", **_: object) -> str:
-        """Whether the files and the device are there; raises :class:`ModelNotFound`."""
+        """Check that the files and the device exist, and name them; raises :class:`ModelNotFound`."""
         return f"{find_model(model)}, on {check_device(device)} ({full_name(device)})"
 
     def describe(self) -> Description:
-        """What this engine is and can do."""
+        """Return the description of this engine and its model."""
         return self._description
 
     def close(self) -> None:
-        """Free the model, which waits for an answer that was cancelled. Idempotent; no call may follow."""
+        """Wait until a running or cancelled answer has ended, then free the model. Idempotent; no call may follow."""
         if self._run is not None:
             self._run.stop()
             self._run.join()
@@ -138,11 +144,17 @@ class OpenvinoEngine:
     def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
         """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
 
-        Reading the images and reading the prompt is one call: it shows as ENCODE with images, else as PREFILL.
-        After a cancelled answer the next one may wait in QUEUED for some seconds: see the top of this file.
+        Encoding images and prefill are one call of the pipeline: the stage is ENCODE with images, else PREFILL.
+        After a cancelled answer the next one may stay in QUEUED for some seconds: see the top of this file.
         Completion tokens include the end-of-turn token. Stop strings apply to the answer, not to the reasoning.
-        Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported` before any work,
-        but for a JSON Schema that only OpenVINO cannot follow.
+
+        Raises:
+            BadRequest: The request makes no sense; raised before any work, as are the next three, unless the reason
+                is a JSON Schema that OpenVINO alone cannot follow.
+            BadImage: An image cannot be used.
+            PromptTooLong: Prompt and images do not fit the context.
+            Unsupported: The request asks for something that OpenVINO GenAI cannot do.
+            EngineError: A request is running already, or OpenVINO failed.
         """
         if not self._answering.acquire(blocking=False):
             raise EngineError("The openvino engine answers one request at a time: end or close the running one first.")
@@ -175,16 +187,16 @@ class OpenvinoEngine:
         if request.choices:
             raise Unsupported("choices: OpenVINO GenAI tells that of the token it chose alone; leave them out.")
         assert self._pipeline is not None
-        # A new GenerationConfig would lose all but one of the tokens that end an answer.
+        # Start from the model's: a new GenerationConfig would have only one of the tokens that end an answer.
         config = self._pipeline.get_generation_config()
-        # The last token of an answer is never read, so it needs no room.
+        # The last token of an answer is never decoded, so it takes no room in the context.
         configure(config, request.options, max_tokens=self._context_length - prompt.tokens + 1)
         if request.response_schema is not None:
             config.structured_output_config = constraint(request.response_schema, prompt.reasoning)
         return config
 
     def _wait_until_free(self, cancel: Cancel) -> Iterator[Chunk]:
-        """Until the pipeline has noticed that the answer before was cancelled, or ``cancel`` is set."""
+        """Wait until the pipeline has returned from a cancelled answer, or ``cancel`` is set."""
         before = self._run
         if before is None or before.over:
             return
@@ -197,8 +209,8 @@ class OpenvinoEngine:
 class _Run(StreamerBase):  # type: ignore[misc]
     """One call of the pipeline, on its own thread.
 
-    ``events`` gets the tokens as they come, and None whenever there is something else to look at: ``over``, or what
-    :meth:`wake` is called for. Once ``over``, there is either ``result`` or ``error``.
+    ``events`` receives each token, and None as a wake-up: the reader then checks ``over`` and its own cancel event.
+    Once ``over`` is True, either ``result`` or ``error`` is set.
     """
 
     def __init__(self, pipeline: VLMPipeline, prompt: Prompt, config: GenerationConfig) -> None:
@@ -214,11 +226,11 @@ class _Run(StreamerBase):  # type: ignore[misc]
         self._thread.start()
 
     def wake(self) -> None:
-        """Let the one who waits for events look around."""
+        """Wake the reader of ``events``."""
         self.events.put(None)
 
     def stop(self) -> None:
-        """Make no more tokens than the one that is being made."""
+        """Stop the pipeline at its next token."""
         self._stopping = True
 
     def join(self) -> None:
@@ -226,33 +238,33 @@ class _Run(StreamerBase):  # type: ignore[misc]
         self._thread.join()
 
     def write(self, token: Any) -> StreamingStatus:
-        """For the pipeline: a token or several. It swallows exceptions, so nothing is done here that may fail."""
+        """Take one or several tokens from the pipeline, which swallows exceptions: nothing here may raise."""
         for one in token if isinstance(token, list) else [token]:
             self.events.put(one)
         return StreamingStatus.CANCEL if self._stopping else StreamingStatus.RUNNING
 
     def end(self) -> None:
-        """For the pipeline: there are no more tokens. What counts is that its call returns."""
+        """Ignore the pipeline's end of tokens: the answer ends when the call of the pipeline returns."""
 
     def _generate(self, pipeline: VLMPipeline, text: str, images: list[Any], config: GenerationConfig) -> None:
         try:
             self.result = pipeline.generate(text, images=images, generation_config=config, streamer=self)
-        except Exception as error:  # noqa: BLE001 raised where the answer is awaited
+        except Exception as error:  # noqa: BLE001 raised by _Answer.follow
             self.error = error
         finally:
-            # Outside a chat too the pipeline remembers the tokens of every prompt, for ever, and trips over them
-            # after a call that failed.
+            # Even outside a chat the pipeline keeps the tokens of every prompt until this call, and after a failed
+            # call the next one fails on them.
             pipeline.finish_chat()
             self.over = True
             self.wake()
 
 
 class _Pieces:
-    """The bytes of each token; none for control tokens, which are no text."""
+    """Maps a token to the bytes of its text; b"" for control tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._bytes: dict[int, bytes] = {token: piece for piece, token in tokenizer.get_vocab().items()}
-        # The pieces of a character are U+FFFD here; only what is to be skipped is "".
+        # A part of a character decodes to U+FFFD, and only a control token to "".
         self._is_text = lru_cache(maxsize=None)(lambda token: tokenizer.decode([token]) != "")
 
     def __getitem__(self, token: int) -> bytes:
@@ -260,7 +272,7 @@ class _Pieces:
 
 
 class _Answer:
-    """One request on its way through the pipeline, with its counts and times."""
+    """Reads the answer to one request from the pipeline; counts its tokens and measures its times."""
 
     def __init__(self, prompt: Prompt, text: AnswerText, pieces: _Pieces, started: float) -> None:
         self.stage = Stage.ENCODE if prompt.images else Stage.PREFILL
@@ -273,7 +285,7 @@ class _Answer:
         self._first_token_time: float | None = None
 
     def follow(self, run: _Run, cancel: Cancel) -> Iterator[Chunk]:
-        """The stream from the start of ``run``."""
+        """Yield all chunks of ``run``; raises :class:`EngineError` when the pipeline failed."""
         with cancel.calling(run.wake):
             while True:
                 token = run.events.get()
@@ -289,9 +301,9 @@ class _Answer:
         if run.error is not None:
             raise schema_error(run.error) or EngineError(f"OpenVINO failed: {reason(run.error)}") from run.error
         if self._prompt.images:
-            # The vision network runs in here, not in what is called vision encoding; the rest takes no time.
+            # The vision network runs in this step, not in the one named vision encoding; the rest takes no time.
             durations = run.result.perf_metrics.vlm_raw_metrics.prepare_embeddings_durations
-            self._encode_time = sum(durations) / 1e6  # of microseconds
+            self._encode_time = sum(durations) / 1e6  # from microseconds
         length = run.result.finish_reasons == [GenerationFinishReason.LENGTH]
         yield self.last("length" if length and not self._text.stopped else "stop")
 
@@ -308,7 +320,7 @@ class _Answer:
             yield Chunk(self.stage, answer, thought, self._completion_tokens)
 
     def last(self, finish: FinishReason) -> Chunk:
-        """The last chunk."""
+        """Return the last chunk."""
         answer, thought = self._text.finish()
         usage = Usage(
             prompt_tokens=self._prompt.tokens,
@@ -322,7 +334,7 @@ class _Answer:
 
 
 def full_name(device: str) -> str:
-    """The product behind ``device``, such as a CPU's name."""
+    """Return the product name of ``device``, such as a CPU's."""
     if ":" in device or device == "AUTO":
         return "whichever OpenVINO chooses"
     return str(openvino.Core().get_property(device, "FULL_DEVICE_NAME"))

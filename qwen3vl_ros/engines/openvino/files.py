@@ -1,4 +1,4 @@
-"""What the ``openvino`` engine finds before it loads anything: the exported model's directory and the device."""
+"""Checks the directory of an exported model and the device before the ``openvino`` engine loads anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qwen3vl_ros.engines.base import ModelNotFound
 
 EXPORT_COMMAND = "optimum-cli export openvino --model Qwen/Qwen3-VL-2B-Instruct --weight-format int4 DIRECTORY"
 
-# What optimum-intel writes for a qwen3_vl and openvino_genai::VLMPipeline reads; it has a .bin beside each.
+# The networks that optimum-intel writes for a qwen3_vl and openvino_genai::VLMPipeline reads, each an .xml and a .bin.
 _NETWORKS = (
     "language_model",
     "text_embeddings_model",
@@ -31,15 +31,15 @@ _FILES = (
 )
 _MODEL_TYPE = "qwen3_vl"
 
-# Where a model says nothing: defaults of openvino_genai's ProcessorConfig, processor_config.hpp.
+# For models that name no limits: the defaults of openvino_genai's ProcessorConfig, processor_config.hpp.
 _LEAST_PIXELS, _MOST_PIXELS = 3136, 12845056
 
 TILE = 32
-"""Pixels of width and of height that become one token: Qwen3-VL's patches of 16, merged 2 by 2."""
+"""Width and height in pixels of the square that becomes one token: Qwen3-VL's patches of 16, merged 2 by 2."""
 
 
 def find_model(model: str) -> Path:
-    """The directory ``model``, which has all files of an exported Qwen3-VL. Raises :class:`ModelNotFound`."""
+    """Return the directory ``model``; raises :class:`ModelNotFound` unless it is a complete export of a Qwen3-VL."""
     way_out = f"docs/openvino.md says how to export one: `{EXPORT_COMMAND}`."
     if not model:
         raise ModelNotFound(f"openvino.model is empty: set it to the directory of an exported model. {way_out}")
@@ -59,7 +59,11 @@ def find_model(model: str) -> Path:
 
 
 def check_device(device: str) -> str:
-    """``device``, whose parts OpenVINO has all: "CPU", "GPU.1", "AUTO", "HETERO:GPU,CPU". Raises ModelNotFound."""
+    """Return ``device``, such as "CPU", "GPU.1", "AUTO" or "HETERO:GPU,CPU", if OpenVINO has all its parts.
+
+    Raises:
+        ModelNotFound: OpenVINO lacks the device or a part of it.
+    """
     mode, _, listed = device.partition(":")
     virtual = mode in ("AUTO", "HETERO", "MULTI", "BATCH")
     asked = [part for part in (listed if virtual else device).split(",") if part]
@@ -75,15 +79,15 @@ def check_device(device: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """Pixels that an image has at least and at most after the pipeline's own resizing."""
+    """Pixels (width x height) that an image has at least and at most after the pipeline's own resizing."""
 
     least: int
     most: int
 
     def tokens(self, width: int, height: int) -> int:
-        """Tokens of an image of width x height pixels, multiples of :data:`TILE`.
+        """Return the tokens of an image of ``width`` x ``height`` pixels, both multiples of :data:`TILE`.
 
-        openvino_genai enlarges a small one as transformers does: ``smart_resize`` of its qwen2vl/classes.cpp.
+        openvino_genai enlarges a small image as transformers does: ``smart_resize`` of its qwen2vl/classes.cpp.
         """
         if width * height < self.least:
             scale = math.sqrt(self.least / (width * height))
@@ -92,7 +96,7 @@ class ImageLimits:
 
 
 def image_limits(folder: Path) -> ImageLimits:
-    """Those of the model in ``folder``; openvino_genai's rules, processor_config.cpp."""
+    """Read the limits of the model in ``folder``, by openvino_genai's rules (processor_config.cpp)."""
     config = read_json(folder / "preprocessor_config.json")
     least, most = config.get("min_pixels"), config.get("max_pixels")
     if least is None and most is None:
@@ -105,7 +109,7 @@ def image_limits(folder: Path) -> ImageLimits:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in ``file``. Raises :class:`ModelNotFound`."""
+    """Load the JSON object in ``file``; raises :class:`ModelNotFound` when it cannot be read or is not an object."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

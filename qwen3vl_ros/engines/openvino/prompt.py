@@ -1,4 +1,4 @@
-"""A conversation as the one string that VLMPipeline reads, and how many tokens that is."""
+"""Renders a conversation to the one string that VLMPipeline reads, and counts its tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Message, Unsup
 from qwen3vl_ros.engines.conversation import Conversation, opens_reasoning
 from qwen3vl_ros.engines.openvino.files import TILE, ImageLimits
 
-# Where an image belongs, in openvino_genai's qwen2vl/classes.cpp NATIVE_TAG: one for each image, in their order.
+# Placeholder of an image, one for each in their order: NATIVE_TAG in openvino_genai's qwen2vl/classes.cpp.
 _IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 # Qwen's control tokens, and openvino_genai's own names for images and videos.
@@ -23,10 +23,10 @@ _ZERO_WIDTH_SPACE = "\u200b"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation that is ready for the pipeline: the chat template is applied.
+    """A conversation rendered by the chat template.
 
-    ``tokens`` counts all of it, ``image_tokens`` those of them that are images. ``reasoning``: the template opened
-    the reasoning already.
+    ``tokens`` counts text and images, ``image_tokens`` the images alone. ``reasoning``: the template has opened
+    ``<think>``.
     """
 
     text: str
@@ -42,17 +42,22 @@ class ChatPrompt:
     def __init__(
         self, tokenizer: openvino_genai.Tokenizer, limits: ImageLimits, max_image_tokens: int, text_only: bool
     ) -> None:
-        """``max_image_tokens``: for one image. ``text_only``: prompts without an image are possible."""
+        """``max_image_tokens``: limit for one image. ``text_only``: prompts without an image are allowed."""
         self._tokenizer = tokenizer
         self._limits = limits
         self._max_image_tokens = max_image_tokens
         self._text_only = text_only
 
     def build(self, messages: Sequence[Message]) -> Prompt:
-        """Raises :class:`BadRequest`, :class:`BadImage`, :class:`Unsupported`.
+        """Render a conversation and count its tokens.
 
-        The pipeline takes no tokens, only text in which it looks for control tokens: so that the text of a message can
-        be none, a zero-width space parts the first character of each from the rest.
+        The pipeline takes text instead of tokens and parses control tokens in it. To keep the text of a message from
+        being one, a zero-width space is inserted after the first character of each.
+
+        Raises:
+            BadRequest: The chat template refuses the conversation.
+            BadImage: An image has a wrong type, shape or size.
+            Unsupported: There is no image, and the device needs one.
         """
         conversation = Conversation(messages, lambda text: _CONTROL.sub(f"<{_ZERO_WIDTH_SPACE}", text))
         images = conversation.images
@@ -65,8 +70,8 @@ class ChatPrompt:
         text = _IMAGE.join(conversation.split(rendered))
         sizes = [self._tokens(image) for image in images]
         if len(sizes) > 1 and 1 in sizes:
-            # Replacing _IMAGE by its tokens does not change it, so the next image takes its place, and the
-            # positions are written past the end of their memory: normalize_prompt in qwen2vl/classes.cpp.
+            # The expansion of a one-token image equals _IMAGE, so the next image replaces it again, and positions are
+            # written past the end of their buffer: normalize_prompt in qwen2vl/classes.cpp.
             raise BadImage(
                 f"An image of {TILE}x{TILE} pixels cannot be one of several with this model, OpenVINO GenAI mixes "
                 "them up. Enlarge it."
@@ -75,7 +80,7 @@ class ChatPrompt:
         return Prompt(
             text,
             images,
-            # _IMAGE has one of each image's tokens.
+            # _IMAGE already contains one token of each image.
             tokens=int(self._tokenizer.encode(text).input_ids.shape[1]) + image_tokens - len(images),
             image_tokens=image_tokens,
             reasoning=opens_reasoning(text),
@@ -101,6 +106,6 @@ _LONGEST_STRIP = 200  # smart_resize in openvino_genai's qwen2vl/classes.cpp
 
 
 def reason(error: Exception) -> str:
-    """What OpenVINO says after the lines that say where it says so."""
+    """Return the last line of an OpenVINO error: the message, without the source locations above it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

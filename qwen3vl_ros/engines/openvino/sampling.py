@@ -1,4 +1,4 @@
-"""What a request asks for as OpenVINO GenAI's GenerationConfig."""
+"""Converts the options of a request to OpenVINO GenAI's GenerationConfig."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ _LARGEST_MIN_P = 0.999999  # GenerationConfig.validate wants less than 1
 
 
 def configure(config: GenerationConfig, options: Options, max_tokens: int) -> GenerationConfig:
-    """``config``, the pipeline's own, changed to ``options``. Raises :class:`BadRequest`.
+    """Set ``options`` in ``config``; unset ones keep the values of the model's generation_config.json.
 
-    What ``options`` leave unset stays as the model's generation_config.json has it. ``max_tokens``: what the context
-    has room for.
+    Args:
+        config: The pipeline's own; it is changed in place.
+        options: The options of the request.
+        max_tokens: Tokens that the context has room for.
+
+    Returns:
+        ``config``.
+
+    Raises:
+        BadRequest: OpenVINO cannot sample like this.
     """
     if options.max_tokens is not None and options.max_tokens < 1:
         raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
@@ -29,7 +37,7 @@ def configure(config: GenerationConfig, options: Options, max_tokens: int) -> Ge
         raise BadRequest(f"repetition_penalty: must be more than 0, not {options.repetition_penalty}.")
     config.apply_chat_template = False
     config.max_new_tokens = max_tokens if options.max_tokens is None else min(options.max_tokens, max_tokens)
-    # Its default is always the same one.
+    # OpenVINO's default seed is a constant.
     config.rng_seed = secrets.randbits(32) if options.seed is None else options.seed
     if options.repetition_penalty is not None:
         config.repetition_penalty = options.repetition_penalty
@@ -52,9 +60,14 @@ def configure(config: GenerationConfig, options: Options, max_tokens: int) -> Ge
 
 
 def constraint(schema: Mapping[str, Any], reasoning: bool) -> StructuredOutputConfig:
-    """What makes the answer follow a JSON Schema; with ``reasoning``, what comes up to ``</think>`` is free text.
+    """Return the constraint that makes the answer follow a JSON Schema.
 
-    Raises :class:`BadRequest`.
+    Args:
+        schema: A JSON Schema.
+        reasoning: The output up to ``</think>`` is free text, and the schema holds for what follows it.
+
+    Raises:
+        BadRequest: ``schema`` is not a JSON Schema.
     """
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
@@ -69,7 +82,7 @@ def constraint(schema: Mapping[str, Any], reasoning: bool) -> StructuredOutputCo
 
 
 def schema_error(error: Exception) -> BadRequest | None:
-    """``error`` as the caller's when it is about the request's JSON Schema."""
+    """Return a :class:`BadRequest` if ``error`` concerns the request's JSON Schema, else None."""
     if "xgrammar" not in str(error):  # the path of its source file
         return None
     return BadRequest(f"response_schema: OpenVINO cannot follow this JSON Schema: {reason(error):.300}.")
