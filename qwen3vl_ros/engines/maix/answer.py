@@ -1,4 +1,4 @@
-"""An answer of the ``maix`` engine as it comes, with its counts and times."""
+"""Turns the text of the ``maix`` engine into chunks, and estimates its tokens."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from qwen3vl_ros.engines.maix_http.tokens import likely_tokens
 
 
 class Answer:
-    """An answer as far as it is there, with its counts and times."""
+    """The state of a running answer: its text, estimated tokens and times."""
 
     def __init__(self, payload: MaixPayload, options: Options, context: int | None, encodes_here: bool) -> None:
-        """``context``: in tokens. ``encodes_here``: MaixPy says when the image is encoded, a service does not."""
+        """``context``: in tokens. ``encodes_here``: MaixPy reports the end of encoding, which a service does not."""
         self._payload = payload
         self._max_tokens = options.max_tokens
         self._context = context
@@ -29,11 +29,11 @@ class Answer:
         self._first_token_time: float | None = None
 
     def chunk(self, text: str = "", reasoning: str = "") -> Chunk:
-        """The state of things, with what is new."""
+        """Return a chunk with the current stage and count, and with new text."""
         return Chunk(self._stage, text, reasoning, self._tokens)
 
     def encoded(self) -> Iterator[Chunk]:
-        """The image is where the model reads it."""
+        """Enter the stage PREFILL: the image is encoded, or was handed to the service."""
         if self._stage is Stage.ENCODE:
             if self._encodes_here:
                 self._encode_time = time.monotonic() - self._started
@@ -41,7 +41,7 @@ class Answer:
             yield self.chunk()
 
     def text(self, text: str) -> Chunk:
-        """``text`` came."""
+        """Count ``text`` and return its chunk."""
         if self._first_token_time is None:
             self._first_token_time = time.monotonic() - self._started
         self._stage = Stage.DECODE
@@ -50,14 +50,14 @@ class Answer:
         return self.chunk(*self._text.feed(text.encode()))
 
     def complete(self) -> FinishReason | None:
-        """Why the request wants no more than what came; None when it does."""
+        """Return the finish reason if a stop string or max_tokens was reached, else None."""
         if self._text.stopped:
             return "stop"
         return "length" if self._max_tokens is not None and self._tokens >= self._max_tokens else None
 
     @property
     def full(self) -> bool:
-        """Whether the context has no room for more, by estimate."""
+        """Whether the context is full, by estimate."""
         return self._context is not None and self._payload.prompt_tokens + self._tokens >= self._context
 
     @property
@@ -65,7 +65,7 @@ class Answer:
         return max(self._pieces, round(self._estimate))
 
     def last(self, finish: FinishReason) -> Chunk:
-        """The chunk that ends the answer."""
+        """Return the last chunk."""
         answer, reasoning = self._text.finish()
         usage = Usage(
             prompt_tokens=self._payload.prompt_tokens,

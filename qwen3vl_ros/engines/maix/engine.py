@@ -1,11 +1,11 @@
 """The ``maix`` engine: a model on the NPU of a Sipeed board through MaixPy, on the board itself.
 
-MaixPy's ``send()`` holds the GIL until the whole answer is there, so it has a process of its own below the engine's
-(:mod:`qwen3vl_ros.engines.maix.host`): this one stays free to hear a cancel and to show that it is alive.
+MaixPy's ``send()`` holds the GIL until the answer is complete, so MaixPy runs in a child process of the engine's worker
+(:mod:`qwen3vl_ros.engines.maix.host`), which stays free to react to a cancel and to send heartbeats.
 
-``nn.Qwen3VL`` is a client of a service on the board that holds the model. Its ``cancel()`` breaks the object, and the
-only way to a new one is to stop the service and load the model again, for a minute. So an answer is ended at the
-service, ``GET /v1/stop``, on which ``send()`` returns as after any answer and the next question needs no loading.
+``nn.Qwen3VL`` is a client of a service on the board that holds the model. Its ``cancel()`` breaks the object, and a new
+one needs the service stopped and the model loaded again, for a minute. So an answer is ended at the service,
+``GET /v1/stop``: ``send()`` then returns as after any answer, and the next question needs no loading.
 ``nn.InternVL`` has the model in its own process and survives ``cancel()``, which is called from its reply callback.
 """
 
@@ -36,13 +36,13 @@ from qwen3vl_ros.engines.maix.process import MaixProcess
 from qwen3vl_ros.engines.maix.request import MaixPayload, abilities, payload_of
 
 _STOP_PERIOD = 0.5
-"""Seconds after which a service is told again to stop: it forgets that while it encodes an image."""
+"""Seconds between requests to stop: a service ignores them while it encodes an image."""
 
 _END_TIMEOUT = 30.0
-"""Seconds that an answer nobody wants gets to end. One of 448 tokens that cannot be stopped takes about as long."""
+"""Seconds that an abandoned answer has to end; an unstoppable one of 448 tokens takes about as long."""
 
 _RELEASE_TIMEOUT = 20.0
-"""Seconds that closing waits: 10 at most for MaixPy to return, 5 for the service to stop."""
+"""Seconds that :meth:`MaixEngine.close` waits: at most 10 for MaixPy to return, 5 for the service to stop."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,11 +58,18 @@ class MaixEngine:
         load_timeout: float = 180.0,
         progress: Progress = lambda _: None,
     ) -> None:
-        """Load the model. Raises :class:`ModelNotFound`, :class:`EngineNotReady`.
+        """Load the model.
 
-        ``model``: a .mud file. ``model_class``: what runs it, ``Qwen3VL`` or ``InternVL``. ``fit``: how the caller is
-        to bring images to the model's size. ``load_timeout``: seconds that loading may take, waiting for another
-        process that has the model included.
+        Args:
+            model: A .mud file.
+            model_class: The class of maix.nn that runs it, ``Qwen3VL`` or ``InternVL``.
+            fit: How the caller brings images to the model's size.
+            load_timeout: Seconds that loading may take, including the wait for another process that uses the model.
+            progress: Called with sentences about the loading.
+
+        Raises:
+            ModelNotFound: A file, the class or MaixPy is missing.
+            EngineNotReady: The model is in use elsewhere, or was not loaded in time.
         """
         self._model = find_maix_model(model, model_class)
         self._load_timeout = load_timeout
@@ -78,7 +85,7 @@ class MaixEngine:
         except BaseException:
             self.close()
             raise
-        self._progress = _log.info  # loading anew later is not the caller's loading
+        self._progress = _log.info  # a later reload has no caller that waits for it
         self._description = Description(
             engine="maix",
             model=self._model.name,
@@ -97,7 +104,7 @@ class MaixEngine:
 
     @staticmethod
     def probe(*, model: str, model_class: str = "Qwen3VL", **_: object) -> str:
-        """Whether MaixPy and the model's files are there; raises :class:`ModelNotFound`. Imports nothing native."""
+        """Check that MaixPy and the model's files exist, without importing native code; raises ModelNotFound."""
         return f"{find_maix_model(model, model_class).name}, with MaixPy on this board"
 
     def describe(self) -> Description:
@@ -113,9 +120,16 @@ class MaixEngine:
     def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
         """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
 
-        Tokens are estimated, as MaixPy tells of none: no less than one for each call of its reply callback, which comes
-        for about three. Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported`
-        before any work.
+        Tokens are estimated, since MaixPy reports none: at least one for each call of its reply callback, which covers
+        about three tokens.
+
+        Raises:
+            BadRequest: The request makes no sense; raised before any work, as are the next three.
+            BadImage: An image cannot be used.
+            PromptTooLong: Prompt and image do not fit.
+            Unsupported: MaixPy or the board cannot honour a field.
+            EngineNotReady: The model could not be loaded again in time.
+            EngineError: A request is running already, or MaixPy failed.
         """
         payload = payload_of(request, self._model, (self._width, self._height))
         if not self._busy.acquire(blocking=False):
@@ -126,9 +140,14 @@ class MaixEngine:
             self._busy.release()
 
     def _prepare(self, cancel: Cancel) -> MaixProcess | None:
-        """MaixPy with the model loaded and no answer on its way; None when ``cancel`` is set before it is so far.
+        """Wait for a process that has loaded the model and runs no answer, starting one if necessary.
 
-        Raises :class:`EngineNotReady` and what loading raises.
+        Returns:
+            The process, or None if ``cancel`` was set first.
+
+        Raises:
+            EngineNotReady: The model was not loaded within ``load_timeout``.
+            EngineError: Loading failed.
         """
         since = time.monotonic()
         while not cancel.is_set():
@@ -148,7 +167,7 @@ class MaixEngine:
             elif event[0] == "failed":
                 self._leave()
                 raise event[1]
-            elif event[0] == "done" and event[2]:  # the end of an answer that nobody wanted
+            elif event[0] == "done" and event[2]:  # an abandoned answer ended and spoilt the model
                 self._leave()
             elif event[0] == "died":
                 loading = process.loading
@@ -158,9 +177,9 @@ class MaixEngine:
         return None
 
     def _hurry(self, process: MaixProcess, waited: float) -> None:
-        """See to a process that said nothing for a while. Raises :class:`EngineNotReady`."""
+        """Handle a silent process: check its timeouts, and stop its answer again; raises :class:`EngineNotReady`."""
         if process.loading and time.monotonic() - process.started > self._load_timeout:
-            process.kill()  # and not the service, which may be about to have loaded
+            process.kill()  # but not the service, which may have loaded almost all of the model
             self._leave()
             raise EngineNotReady(
                 f"{self._model.path} was not loaded within load_timeout, {self._load_timeout:g} s. What MaixPy "
@@ -174,7 +193,7 @@ class MaixEngine:
             self._end_answer(process)
 
     def _end_answer(self, process: MaixProcess) -> None:
-        """Have the answer on its way end; :meth:`_prepare` waits for that."""
+        """Ask MaixPy or the service to end the running answer; :meth:`_prepare` waits until it has."""
         if not self._model.service_url:
             process.tell("stop")
             return
@@ -184,9 +203,9 @@ class MaixEngine:
             _log.warning("the service could not be told to stop (%s): it will end by itself", error)
 
     def _leave(self, restart: bool = False) -> None:
-        """Have another process next; this one releases the model, unless it is dead. ``restart``: with a fresh service.
+        """Abandon the process, which releases the model unless it is dead; the next question starts another.
 
-        Who is dead has left the service behind, perhaps in the middle of an answer.
+        ``restart``: the next process restarts the service, which a dead one may have left in the middle of an answer.
         """
         if self._process is not None:
             self._process.release()
@@ -214,7 +233,7 @@ class MaixEngine:
                     self._end_answer(process)
 
     def _listen(self, process: MaixProcess, answer: Answer, cancel: Cancel) -> Iterator[Chunk]:
-        """The chunks of ``answer`` until it ends, or is to end."""
+        """Yield the chunks of ``answer`` until it is complete or cancelled."""
         while not cancel.is_set():
             event = process.next()
             assert event is not None

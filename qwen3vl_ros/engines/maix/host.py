@@ -1,8 +1,8 @@
 """The process that MaixPy runs in: it loads one model, answers one question at a time, and releases the model.
 
-MaixPy's calls hold the GIL for as long as they take, ten seconds and more, so nothing else can run in the process that
-makes them: this one has a single thread, and :mod:`qwen3vl_ros.engines.maix.process` is on the other side of a socket.
-Whoever is on that side may die at any moment; the model is released then too, as soon as MaixPy returns.
+MaixPy's calls hold the GIL for ten seconds and more, so no other thread could run in the process that makes them: this
+one has a single thread, and talks over a socket to :mod:`qwen3vl_ros.engines.maix.process`. When the engine's process
+dies, the model is released, too, as soon as MaixPy returns.
 
 To this process: ``("ask", question, image, sampling)``, ``("stop",)``, ``("close",)``.
 From this process: ``("loading", sentence)``, ``("ready", width, height, version)``, ``("failed", error)``; and for
@@ -31,18 +31,22 @@ _READ_TIMEOUT = 10.0
 """Seconds of silence after which MaixPy drops the service's answer, without an error (maix_vlm_qwen3_maixcam2.cpp)."""
 
 _LOCK_TIMEOUT = 30.0
-"""Seconds that a process which is about to end has for releasing the model: see _RELEASE_TIMEOUT in maix.py."""
+"""Seconds that an ending process has to release the model: see _RELEASE_TIMEOUT in engine.py."""
 
 _log = logging.getLogger(__name__)
 
 
 def main(descriptor: int, model: str, model_class: str, service_url: str, restart: bool) -> None:
-    """Load ``model``, a .mud file, with the class of maix.nn that ``model_class`` names, and serve ``descriptor``.
+    """Load a model and answer questions until told to close.
 
-    ``service_url``: where MaixPy talks to the model; "" when the model runs in this process. ``restart``: begin with a
-    fresh service, because the one that runs may be hung or still busy with an answer that nobody wants.
+    Args:
+        descriptor: The socket to the engine.
+        model: A .mud file.
+        model_class: The class of maix.nn that runs it.
+        service_url: The service that MaixPy talks to; "" when the model runs in this process.
+        restart: Restart the service first, since it may hang or still run an abandoned answer.
     """
-    os.set_inheritable(descriptor, False)  # MaixPy runs commands
+    os.set_inheritable(descriptor, False)  # MaixPy starts child processes
     connection = Connection(descriptor)
     with Path(model).open("rb") as file:
         try:
@@ -56,20 +60,20 @@ def main(descriptor: int, model: str, model_class: str, service_url: str, restar
         except (EOFError, OSError):
             pass  # the engine is gone
         finally:
-            # The callback would keep Python objects alive; MaixPy releases the model when the last reference goes.
+            # MaixPy releases the model with the last reference to it, and the callback would keep one.
             vlm.set_reply_callback(None)
             del vlm
 
 
 def _tell(connection: Connection, *message: Any) -> None:
-    with suppress(OSError):  # the engine is gone: the next message that is waited for says so too
+    with suppress(OSError):  # the engine is gone: the next recv raises EOFError
         connection.send(message)
 
 
 def _lock(connection: Connection, descriptor: int, model: str) -> None:
-    """Be the only user of ``model``, for as long as ``descriptor`` is open. Raises :class:`EngineNotReady`.
+    """Lock ``model`` for as long as ``descriptor`` is open; raises :class:`EngineNotReady` when it stays in use.
 
-    What releases a model stops the service under everybody else, and all images go through one file.
+    A process that releases a model stops the service for all others, and all images go through one file.
     """
     begun = time.monotonic()
     while True:
@@ -86,7 +90,7 @@ def _lock(connection: Connection, descriptor: int, model: str) -> None:
 
 
 def _load(connection: Connection, model: str, model_class: str, restart: bool) -> Any:
-    """The loaded model, an object of maix.nn. Raises :class:`EngineNotReady`, :class:`ModelNotFound`."""
+    """Load the model and return it, an object of maix.nn; raises :class:`EngineNotReady`, :class:`ModelNotFound`."""
     _tell(connection, "loading", f"MaixPy loads {model}")
     try:
         nn, err = importlib.import_module("maix.nn"), importlib.import_module("maix.err")
@@ -106,7 +110,7 @@ def _load(connection: Connection, model: str, model_class: str, restart: bool) -
         if restart:
             err.check_raise(vlm.unload(), "unload")
             err.check_raise(vlm.load(model), "load")
-    except Exception as error:  # noqa: BLE001 err.Exception, but which class that is in Python depends on the version
+    except Exception as error:  # noqa: BLE001 err.Exception, whose Python class depends on MaixPy's version
         raise EngineNotReady(
             f"MaixPy could not load {model} ({error}). What it printed says why; often the services failed to start "
             "(`systemctl status llm-tokenizer qwen3_vl`), another program uses the NPU, or the board has less than "
@@ -116,7 +120,7 @@ def _load(connection: Connection, model: str, model_class: str, restart: bool) -
 
 
 def _serve(connection: Connection, vlm: Any, service_url: str) -> None:
-    """Wait until the model can answer, then answer, until told to close. Raises EOFError, OSError: nobody asks."""
+    """Wait until the model can answer, then answer until told to close; EOFError, OSError: the engine is gone."""
     if service_url:
         waiting = False
         while not vlm.is_ready():
@@ -124,13 +128,13 @@ def _serve(connection: Connection, vlm: Any, service_url: str) -> None:
                 _tell(connection, "loading", f"waiting for the service at {service_url} to load the model")
                 waiting = True
             if connection.poll(0.5):
-                return  # nothing is asked yet, so this is the end
+                return  # no question comes before "ready", so this message is "close"
     connection.send(("ready", vlm.input_width(), vlm.input_height(), vlm.version()))
     while (message := connection.recv())[0] != "close":
-        if message[0] == "ask":  # else a stop that came too late
+        if message[0] == "ask":  # else a stop for an answer that has ended
             try:
                 ending = _answer(connection, vlm, service_url, *message[1:])
-            except Exception as error:  # noqa: BLE001 the model is to be released in order all the same
+            except Exception as error:  # noqa: BLE001 the model must be released properly all the same
                 _log.exception("MaixPy failed while answering")
                 ending = EngineError(f"MaixPy failed with {type(error).__name__}: {error}"), True
             connection.send(("done", *ending))
@@ -144,19 +148,23 @@ def _answer(
     pixels: NDArray[np.uint8] | None,
     sampling: dict[str, float],
 ) -> tuple[EngineError | None, bool]:
-    """Send one question and report the text as it comes. Returns what went wrong, and whether the model is spoilt."""
+    """Send one question and report the text as it arrives.
+
+    Returns:
+        The error, or None; and whether the model is spoilt: another answer needs it loaded again.
+    """
     image, err = importlib.import_module("maix.image"), importlib.import_module("maix.err")
     for name, value in sampling.items():
         setattr(vlm.post_config, name, value)
     if pixels is not None:
-        # bgr only names the order, and is True unless said otherwise. The image has the model's size already, so
-        # that no fit is done; of all fits FILL alone would leave relative coordinates as they are.
+        # bgr names the colour order and defaults to True. The image already has the model's size, so no fit takes
+        # place; FILL is the only one that would keep relative coordinates.
         code = vlm.set_image(image.cv2image(pixels, bgr=False), image.Fit.FIT_FILL)
         if code != err.Err.ERR_NONE:
             return EngineError(
                 f"MaixPy did not take the image ({err.to_str(code)}): is there room in the board's /tmp?"
             ), False
-    elif vlm.is_image_set():  # by an earlier question, even of another program
+    elif vlm.is_image_set():  # by an earlier question, perhaps of another program
         vlm.clear_image()
     _tell(connection, "encoded")
 
@@ -171,7 +179,7 @@ def _answer(
             "is too long for the model is the usual reason."
         ), False
     if service_url and silence >= _READ_TIMEOUT - 0.5:
-        # The service goes on, and what it still has to say would begin the next answer.
+        # The service continues, and the rest of its text would begin the next answer.
         return EngineError(
             f"The service at {service_url} said nothing for {_READ_TIMEOUT:g} s, and MaixPy gave up; it is restarted "
             "before the next question."
@@ -190,7 +198,7 @@ def _answer(
 
 
 class _Reply:
-    """An answer while it comes. ``heard``: when the last of it came, time.monotonic()."""
+    """Receives an answer. ``heard``: time.monotonic() of the last piece."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -198,17 +206,17 @@ class _Reply:
         self.heard = time.monotonic()
 
     def on_reply(self, vlm: Any, response: Any) -> None:
-        """MaixPy's callback; what it raised would end in native code."""
+        """Serve as MaixPy's callback, which must not raise into native code."""
         self.heard = time.monotonic()
         self.take(response)
-        if self._connection.poll(0):  # the engine wants no more of this, or is gone
+        if self._connection.poll(0):  # "stop", or the engine is gone
             vlm.cancel()
 
     def take(self, response: Any) -> None:
-        """Report what is new in ``response``. ``msg`` has the whole answer; the last ``msg_new`` comes twice."""
+        """Report the new text of ``response``: ``msg`` is the whole answer; MaixPy repeats the last ``msg_new``."""
         try:
             text: str = response.msg
-        except UnicodeDecodeError:  # it ends within a character: the rest comes with the next call
+        except UnicodeDecodeError:  # it ends inside a character: the next call has the rest
             return
         new, self.text = text[len(self.text) :], text
         if new:

@@ -1,4 +1,4 @@
-"""What a .mud file says of a vision-language model of the board: MaixPy's model description."""
+"""Reads a .mud file, MaixPy's description of a model, of a vision-language model on the board."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _FILES = ("tokens_embed", "post_model", "vpm_resampler_model", "post_config_path
 
 @dataclass(frozen=True, slots=True)
 class MaixModel:
-    """``service_url``: where the model's service listens, "" for a model that runs in MaixPy's own process.
+    """A model on the board.
 
-    ``image_tokens``: what an image costs. ``limits``: what the names say.
+    ``service_url``: address of the model's service, "" for a model that runs in MaixPy's own process.
+    ``image_tokens``: tokens of one image. ``limits``: read from the model's names.
     """
 
     path: Path
@@ -36,9 +37,10 @@ class MaixModel:
 
 
 def find_maix_model(path: str, model_class: str) -> MaixModel:
-    """The model of the .mud file ``path``. Raises :class:`ModelNotFound`: no file, a wrong one, or no MaixPy.
+    """Read the .mud file ``path`` and check its model, without importing MaixPy, which is native code.
 
-    Imports nothing of MaixPy, which is native code.
+    Raises:
+        ModelNotFound: A file is missing or wrong, or MaixPy is not installed.
     """
     if importlib.util.find_spec("maix") is None:
         raise ModelNotFound(
@@ -72,6 +74,6 @@ def find_maix_model(path: str, model_class: str) -> MaixModel:
         image_tokens = int(extra["vpm_len"])
     except (KeyError, ValueError):
         raise ModelNotFound(f"{mud} does not say how many tokens an image has (vpm_len): download it again.") from None
-    # Of a service whose folder's name does not say, it is known that there is but one model for these boards.
+    # For a service whose folder's name gives no limits: only one model exists for these boards.
     names = (str(mud.absolute()), *([_THE_MODEL] if service_url else []))
     return MaixModel(mud, model_class, service_url, image_tokens, limits_of(names, 0, 0))

@@ -1,4 +1,4 @@
-"""The engine's side of :mod:`qwen3vl_ros.engines.maix.host`: the process is started, listened to, and ended."""
+"""Starts, reads and ends the process of :mod:`qwen3vl_ros.engines.maix.host` for the engine."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from qwen3vl_ros.engines import child_python
 from qwen3vl_ros.engines.maix.model import MaixModel
 
 Event: TypeAlias = tuple[Any, ...]
-"""What the process says; or ``("died", how)``, last; or ``("woken",)``."""
+"""A message of the process; or ``("died", how)``, the last one; or ``("woken",)``."""
 
 _HOST = "qwen3vl_ros.engines.maix.host"
 
 
 class MaixProcess:
-    """MaixPy with ``model``, in a process of its own. Loads at once; ``restart``: with a fresh service.
+    """A child process that loads ``model`` into MaixPy, after a restart of the service with ``restart``.
 
-    ``loading``: it is not ready yet. ``answering``: it was asked, and is not done. Both change in :meth:`next` only.
+    ``loading``: "ready" was not read yet. ``answering``: a question was sent, and "done" was not read yet.
     """
 
     def __init__(self, model: MaixModel, restart: bool) -> None:
@@ -44,13 +44,13 @@ class MaixProcess:
         self._events.put(("died", f"MaixPy's process (pid {self._child.pid}) {how}"))
 
     def tell(self, *message: Any) -> None:
-        """Send ``message``; a process that is dead says so in :meth:`next`."""
+        """Send ``message``; that the process is dead is reported by :meth:`next`."""
         with suppress(OSError):
             self._connection.send(message)
         self.answering = self.answering or message[0] == "ask"
 
     def next(self, timeout: float | None = None) -> Event | None:
-        """What it says next; None when it says nothing for ``timeout`` seconds. Never after it died."""
+        """Return the next event, None after ``timeout`` seconds without one. Do not call it after "died"."""
         try:
             event = self._events.get(timeout=timeout)
         except queue.Empty:
@@ -62,19 +62,19 @@ class MaixProcess:
         return event
 
     def wake(self) -> None:
-        """Have :meth:`next` return ``("woken",)``; from any thread."""
+        """Make :meth:`next` return ``("woken",)``; from any thread."""
         self._events.put(("woken",))
 
     def release(self) -> None:
-        """Have it release the model and end, however long that takes; nobody waits for it. Idempotent."""
+        """Tell the process to release the model and end, without waiting for it. Idempotent."""
         self.tell("close")
 
     def kill(self) -> None:
-        """End it at once. A service that it uses goes on with what it does."""
+        """Kill the process at once. A service that it uses continues its work."""
         self._child.kill()
 
     def close(self, timeout: float) -> None:
-        """Have it release the model; kill it after ``timeout`` seconds. Idempotent; no call may follow."""
+        """Release the model; kill the process after ``timeout`` seconds. Idempotent; no call may follow."""
         self.release()
         self._thread.join(timeout)
         self._child.kill()

@@ -1,4 +1,4 @@
-"""What the ``maix`` engine makes of a request: one text and one image, or a refusal before any work."""
+"""Converts a request to the one text and one image that MaixPy takes, or refuses it before any work."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from qwen3vl_ros.engines.maix_http.tokens import most_tokens
 
 _SUPPORTS = frozenset({"system_prompt", "stop", "max_tokens", "text_only"})
 _SAMPLING = frozenset({"temperature", "top_p", "top_k", "repetition_penalty"})
-"""What nn.Qwen3VL takes with each question. nn.InternVL takes it from the .mud file, once, while it loads."""
+"""Options that nn.Qwen3VL takes with each question. nn.InternVL reads them from the .mud file when it loads."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaixPayload:
-    """What is sent, and how many tokens it is taken to have, the image's included."""
+    """The text, image and sampling to send. ``prompt_tokens``: an estimate, including ``image_tokens``."""
 
     text: str
     image: Image | None
@@ -37,14 +37,18 @@ class MaixPayload:
 
 
 def abilities(model: MaixModel) -> frozenset[str]:
-    """What ``model`` supports, by the names of :data:`qwen3vl_ros.engines.base.ABILITIES`."""
+    """Return what ``model`` supports, by the names of :data:`qwen3vl_ros.engines.base.ABILITIES`."""
     return _SUPPORTS | _SAMPLING if model.service_url else _SUPPORTS
 
 
 def payload_of(request: Request, model: MaixModel, size: tuple[int, int]) -> MaixPayload:
-    """What to send for ``request``, with images of ``size`` (width, height) in pixels.
+    """Convert ``request`` for ``model``, whose images have ``size`` (width, height) in pixels.
 
-    Raises :class:`BadRequest`, :class:`BadImage`, :class:`PromptTooLong`, :class:`Unsupported`.
+    Raises:
+        BadRequest: The request makes no sense.
+        BadImage: There are several images, or one of another size.
+        PromptTooLong: The prompt does not fit, by estimate.
+        Unsupported: MaixPy or the board cannot honour a field.
     """
     if request.response_schema is not None:
         raise Unsupported("response_schema: MaixPy has no grammars; ask for JSON in the question instead.")
@@ -60,7 +64,7 @@ def payload_of(request: Request, model: MaixModel, size: tuple[int, int]) -> Mai
         raise Unsupported("repetition_penalty: the board takes 1, which is off, and more.")
     text, image = _one_turn(request, size)
     if image is None and model.service_url:
-        # A service that finds no image looks at the last one that it was asked about.
+        # Without an image, the service would use that of the previous question.
         image = np.full((size[1], size[0], 3), 128, np.uint8)
     image_tokens = 0 if image is None else model.image_tokens
     tokens = TEMPLATE_TOKENS + image_tokens + round(most_tokens(text))
@@ -75,7 +79,7 @@ def payload_of(request: Request, model: MaixModel, size: tuple[int, int]) -> Mai
 
 
 def _one_turn(request: Request, size: tuple[int, int]) -> tuple[str, Image | None]:
-    """The text of instruction and question, and the image."""
+    """Return the text of instruction and question, and the image."""
     roles = [message.role for message in request.messages]
     if roles[-1:] != ["user"] or set(roles[:-1]) - {"system"}:
         raise Unsupported("sessions: the board remembers nothing; ask one question, with all it needs in it.")
@@ -88,7 +92,7 @@ def _one_turn(request: Request, size: tuple[int, int]) -> tuple[str, Image | Non
                 f"An image of {image.dtype} {image.shape} does not fit: this model takes uint8 RGB of "
                 f"{size[0]}x{size[1]} pixels (describe().image_input)."
             )
-    # MaixPy sends its own system prompt once, and after the question: instructions go with the text instead.
+    # MaixPy sends its system prompt only once, and after the question, so instructions are put into the text instead.
     texts = ["".join(part for part in m.content if isinstance(part, str)).strip() for m in request.messages]
     if not texts[-1]:
         raise BadRequest("There is no question: MaixPy takes an image only with text.")
@@ -101,16 +105,15 @@ def _one_turn(request: Request, size: tuple[int, int]) -> tuple[str, Image | Non
 
 
 def _sampling(options: Options) -> dict[str, float | int | bool]:
-    """Fields of MaixPy's post_config: each that matters, always, as what one question sets the next one finds set.
+    """Return MaixPy's post_config: all fields that matter, since those of one question persist to the next.
 
-    Unset ones get what Qwen recommends.
-    Tokens are drawn by top-k, or by top-p where there is no top-k.
+    Unset options get the values that Qwen recommends. MaixPy samples by top-k, or by top-p without a top-k.
     """
     temperature = TEMPERATURE if options.temperature is None else options.temperature
     top_p = TOP_P if options.top_p is None else options.top_p
     top_k = TOP_K if options.top_k is None else options.top_k
     by_top_p = options.top_p is not None and options.top_p < 1 if options.top_k is None else options.top_k == 0
-    if temperature < GREEDY:  # 0 is refused in silence
+    if temperature < GREEDY:  # MaixPy silently ignores 0
         temperature, top_k, by_top_p = GREEDY, 1, False
     penalty = 1.0 if options.repetition_penalty is None else options.repetition_penalty
     return {

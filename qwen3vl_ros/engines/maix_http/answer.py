@@ -1,4 +1,4 @@
-"""One answer of the service of the ``maix_http`` engine, on its way: what it sends, and how it says no."""
+"""Reads one answer of the ``maix_http`` engine's service, and its error messages."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from qwen3vl_ros.engines.maix_http.request import encoded
 from qwen3vl_ros.engines.streaming import event_data
 
 LOADING = ("model initing", "model not init")
-"""What the service says, in lower case, while it has no model yet."""
+"""Error messages of the service, in lower case, while it loads its model."""
 
 _MOST_WORDS = 300
-"""Letters of the service's own words that a sentence quotes."""
+"""Most characters of the service's error message that a sentence quotes."""
 
 
 class RefusedError(EngineError):
-    """The service answered with another status than 200. ``message``: its words."""
+    """The service answered with another status than 200. ``message``: its error message."""
 
     def __init__(self, url: str, status: int, message: str) -> None:
         super().__init__(
@@ -34,22 +34,22 @@ class RefusedError(EngineError):
 
     @property
     def busy(self) -> bool:
-        """Whether it answers somebody; an Axera service says so with "LLM is running" or "llm is running"."""
+        """Whether the service runs another answer: "LLM is running" or "llm is running" on an Axera board."""
         return "is running" in self.message.lower()
 
     @property
     def loading(self) -> bool:
-        """Whether it has no model yet."""
+        """Whether the service still loads its model."""
         return self.message.lower() in LOADING
 
     @property
     def misread(self) -> bool:
-        """Whether it did not understand the request: "Invalid request format"."""
+        """Whether the service could not parse the request: "Invalid request format"."""
         return "invalid request" in self.message.lower()
 
 
 class Answer:
-    """One answer of the service, read in the background so that whoever waits for it may stop waiting at any time."""
+    """Reads one answer of the service in a background task, so that its caller can stop waiting at any time."""
 
     def __init__(self, client: httpx.AsyncClient, url: str, body: Mapping[str, Any]) -> None:
         self._client = client
@@ -59,7 +59,7 @@ class Answer:
         self._sent = False
         self._refused = False
         self.accepted = False
-        """Whether the service took the question."""
+        """Whether the service accepted the question."""
         self.finished = False
         """Whether the service said that the answer is complete."""
         self._task = asyncio.create_task(self._read())
@@ -71,22 +71,30 @@ class Answer:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the background task has ended."""
         return self._task.done()
 
     @property
     def unclean(self) -> bool:
-        """Once over: whether the service may still be at it, or have left tokens of it for the next answer."""
+        """Once over: whether the service may still generate this answer, or has left tokens of it in its queue."""
         return self._sent and not self._refused and not self.finished
 
     async def begun(self, patience: float) -> None:
-        """Wait until the service accepted the question. Raises :class:`EngineError`."""
+        """Wait until the service has accepted the question; raises :class:`EngineError` after ``patience`` s."""
         await self.next(patience, f"no answer within {patience:g} s")
 
     async def next(self, patience: float, late: str) -> bytes | None:
-        """The next piece of the answer, UTF-8 that may be cut inside a character, or empty; None at the end.
+        """Wait for the next piece of the answer.
 
-        Raises :class:`EngineError`, after ``patience`` seconds with what ``late`` says.
+        Args:
+            patience: Timeout in seconds.
+            late: Text of the exception at the timeout.
+
+        Returns:
+            UTF-8 that may be empty or end inside a character; None at the end.
+
+        Raises:
+            EngineError: The timeout passed, or the answer failed.
         """
         alarm = _Late()
         timer = asyncio.get_running_loop().call_later(max(patience, 0.0), self._items.put_nowait, alarm)
@@ -95,7 +103,7 @@ class Answer:
                 item = await self._items.get()
                 if item is alarm:
                     raise EngineError(f"{self._url}: {late}.")
-                if isinstance(item, _Late):  # of an earlier call, which had just got what it waited for
+                if isinstance(item, _Late):  # the timer of an earlier call, which had just got its piece
                     continue
                 if isinstance(item, EngineError):
                     raise item
@@ -104,7 +112,7 @@ class Answer:
             timer.cancel()
 
     async def wait_over(self, patience: float) -> None:
-        """Wait for the end, for a while."""
+        """Wait until the answer has ended, at most ``patience`` seconds."""
         await asyncio.wait({self._task}, timeout=max(patience, 0.0))
 
     async def hang_up(self) -> None:
@@ -122,7 +130,7 @@ class Answer:
             self._items.put_nowait(
                 EngineNotReady(f"{self._url} is gone: {reason_of(error)}. Is the service running on the board?")
             )
-        except Exception as error:  # noqa: BLE001 whatever it is, somebody waits to hear of it
+        except Exception as error:  # noqa: BLE001 next() raises it
             self._items.put_nowait(
                 EngineError(f"{self._url} broke off: {reason_of(error)}. Ask again; the next answer is whole.")
             )
@@ -148,12 +156,12 @@ class Answer:
                     return
                 self._items.put_nowait(self._content(data))
                 if self.finished:
-                    self._items.put_nowait(_End())  # some do not get to the mark
+                    self._items.put_nowait(_End())  # some services do not send the final mark
         if not self.finished:
             raise EngineError(f"{self._url} broke off in the middle of the answer. Ask again; the next one is whole.")
 
     def _content(self, data: bytes) -> bytes:
-        """The text in one event, as UTF-8. Its bytes need not be whole characters, so that JSON may not be text."""
+        """Return the text in one event as UTF-8, whose bytes, and thus the JSON, may hold parts of characters."""
         try:
             event = json.loads(data.decode("utf-8", "surrogateescape"))
             if "error" in event:
@@ -170,15 +178,15 @@ class Answer:
 
 
 class _End:
-    """The answer is complete."""
+    """Marks the end of the answer."""
 
 
 class _Late:
-    """Somebody waited long enough."""
+    """Marks a timeout of :meth:`Answer.next`."""
 
 
 async def _beginning(response: httpx.Response) -> bytes:
-    """As much of the body as an error message needs."""
+    """Read as much of the body as an error message needs."""
     body = b""
     async for piece in response.aiter_raw():
         body += piece
@@ -188,9 +196,9 @@ async def _beginning(response: httpx.Response) -> bytes:
 
 
 def error_message(body: bytes) -> str:
-    """The words in ``{"error": "..."}`` or OpenAI's ``{"error": {"message": "..."}}``; "" when there are none.
+    """Return the message in ``{"error": "..."}`` or OpenAI's ``{"error": {"message": "..."}}``, "" without one.
 
-    Cut where they are too long for a sentence.
+    A message too long for a sentence is truncated.
     """
     try:
         error = json.loads(body)["error"]
@@ -200,11 +208,11 @@ def error_message(body: bytes) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """What the operating system said, which httpx buries under layers of its own."""
+    """Return the operating system's reason, which httpx wraps in exceptions of its own."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, OSError) and inner.errno:
-            # asyncio puts an address where the reason should be; only of names its text is the system's.
+            # asyncio's strerror names the address instead of the reason, except for a failed name look-up.
             named = isinstance(inner, socket.gaierror) and inner.strerror
             reason = named or os.strerror(inner.errno)
             return reason[0].lower() + reason[1:]

@@ -1,4 +1,4 @@
-"""Where the servers of the ``openai`` engine are and with what key: its parameters, checked; what must stay secret."""
+"""Checks the addresses and the API key of the ``openai`` engine's servers, and redacts secrets in foreign text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key, "" for none. ``source``: a phrase that says where it is from, or where it would be looked for."""
+    """A key, "" for none. ``source``: a phrase that names the file or variable it was read from, or would be."""
 
     value: str = field(repr=False)
     source: str
@@ -28,23 +28,26 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``url`` has no credentials and can be shown; ``headers`` have them."""
+    """A server's address. ``url`` has no credentials and may be shown; ``headers`` carry them."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
 
     def redacted(self, text: str) -> str:
-        """``text`` of foreign origin without the key and the password: servers repeat them in their complaints."""
+        """Return ``text`` from a server with key and password replaced by ``***``: servers quote them in errors."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
 
 
 def find_key(env: str, file: str) -> ApiKey:
-    """The key in ``file``, else in the environment variable ``env``. Raises :class:`ModelNotFound`.
+    """Read the key from ``file``, or without one from the environment variable ``env``.
 
-    A file that others may read is used, with a warning in the log: mounted secrets often are like that.
+    A file that other users may read is used with a warning in the log, because mounted secrets often have such modes.
+
+    Raises:
+        ModelNotFound: The file cannot be read, or the key has characters that no HTTP header can carry.
     """
     if file:
         path = Path(file).expanduser()
@@ -64,15 +67,18 @@ def find_key(env: str, file: str) -> ApiKey:
     else:
         value = os.environ.get(env, "").strip() if env else ""
         source = f"the environment variable {env} (openai.api_key_env)" if env else "openai.api_key_file"
-    if not re.fullmatch(r"[!-~]*", value):  # what an HTTP header can carry; libraries show the value when it cannot
+    if not re.fullmatch(r"[!-~]*", value):  # else an HTTP library would refuse the header and print the key
         raise ModelNotFound(f"What is in {source} is no API key: it has spaces, line breaks or non-ASCII characters.")
     return ApiKey(value, source)
 
 
 def find_addresses(base_urls: Sequence[str], key: ApiKey) -> list[Address]:
-    """The addresses in order, each once; blank ones do not count. Raises :class:`ModelNotFound`.
+    """Parse ``base_urls`` in order, without duplicates and blank entries.
 
-    The key wins over a user and password in an address, since both travel in the header ``Authorization``.
+    The key wins over user and password in an address, since both are sent in the header ``Authorization``.
+
+    Raises:
+        ModelNotFound: An entry is not an address, or there is none.
     """
     found: dict[str, Address] = {}
     for text in filter(None, map(str.strip, base_urls)):
@@ -95,7 +101,7 @@ def find_addresses(base_urls: Sequence[str], key: ApiKey) -> list[Address]:
             authorization = authorization or f"Basic {credentials}"
         shown = str(url.copy_with(username=None, password=None)).rstrip("/")
         headers = {"Authorization": authorization} if authorization else {}
-        # Longest first: one may be part of another.
+        # Redact the longest first: one secret may be part of another.
         found.setdefault(
             shown, Address(shown, headers, tuple(sorted(filter(None, set(secrets)), key=len, reverse=True)))
         )

@@ -1,6 +1,6 @@
 """The ``openai`` engine: any server with OpenAI's chat completions, such as vLLM, llama-server, SGLang or a cloud.
 
-Several addresses are several chances: a question that got no token yet moves on to the next one at once.
+With several addresses, a question that fails before its first token is sent to the next server at once.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _GREETING_TIME = 5.0
 
 _BACKOFF = 0.5
 _BACKOFF_MAX = 8.0
-"""Seconds before a server is asked again: doubled each time, up to a limit, and shortened by chance down to half."""
+"""Seconds before a server is asked again: doubled with each attempt up to a limit, with a random factor of 0.5 to 1."""
 
 _RETRY_AFTER_MAX = 30.0
-"""Seconds at most that a server can ask us to wait: a robot's question is stale after that."""
+"""Most seconds that a server's Retry-After is obeyed: a robot's question is stale after that."""
 
 _IDLE_TIME = 4.0
-"""Seconds that an idle connection is kept. uvicorn, under vLLM and many others, closes it after 5: a question that is
-sent in that moment is lost."""
+"""Seconds that an idle connection is kept. uvicorn, which serves vLLM and many others, closes it after 5 s, and a
+question sent at that moment is lost."""
 
 _UTF16 = codecs.getincrementaldecoder("utf-16-le")
 
@@ -81,14 +81,27 @@ class OpenaiEngine:
         retry_dead_after: float = 30.0,
         progress: Progress = lambda _: None,
     ) -> None:
-        """Look which servers answer; one is enough. Raises :class:`ModelNotFound`, :class:`EngineNotReady`.
+        """Connect to the servers; one that answers is enough.
 
-        ``base_urls``: up to and with ``/v1``, in order of preference; blank ones do not count. ``model``: "" takes the
-        only one that a server lists. ``api_key_env``, ``api_key_file``: where the key is read, once; the file wins.
-        ``concurrency``: questions at a time. ``max_image_tokens``: for one image, one token per 32x32 pixels.
-        ``jpeg_quality``: 1 to 100. ``context_length``: in tokens; 0 takes what the server says. ``retries``: how often
-        a server is asked again after 429, 5xx or a lost connection. Times in seconds: ``first_token_timeout`` counts
-        from the request, for each attempt; ``retry_dead_after``: for how long other servers are asked first.
+        Args:
+            base_urls: Addresses up to and with ``/v1``, in order of preference; blank ones are ignored.
+            model: The model's name; "" takes the only one that a server lists.
+            api_key_env: Environment variable of the key, which is read once.
+            api_key_file: File of the key; wins over ``api_key_env``.
+            concurrency: Questions answered at the same time.
+            max_image_tokens: Limit for one image, one token per 32x32 pixels.
+            jpeg_quality: 1 to 100.
+            context_length: In tokens; 0 takes the server's value.
+            connect_timeout: In seconds.
+            first_token_timeout: Seconds from the request to the first token, for each attempt.
+            token_timeout: Seconds from one token to the next.
+            retries: How often a server is asked again after 429, 5xx or a lost connection.
+            retry_dead_after: Seconds for which other servers are preferred to one that failed.
+            progress: Called with sentences about the connecting.
+
+        Raises:
+            ModelNotFound: Address, key or model are wrong.
+            EngineNotReady: No server answers yet.
         """
         self._retries = retries
         self._retry_dead_after = retry_dead_after
@@ -128,7 +141,12 @@ class OpenaiEngine:
         api_key_file: str = "",
         **_: object,
     ) -> str:
-        """Whether a server answers. Raises :class:`ModelNotFound`, :class:`EngineNotReady`."""
+        """Ask each server for its model, and name those that answer.
+
+        Raises:
+            ModelNotFound: Address, key or model are wrong.
+            EngineNotReady: No server answers.
+        """
         servers = _servers(base_urls, api_key_env, api_key_file, _PROBE_TIME, Patience(_PROBE_TIME, _PROBE_TIME))
         loop = EventLoop()
         try:
@@ -144,7 +162,7 @@ class OpenaiEngine:
         return "; ".join(sentences + [str(refused) for refused in greeted if isinstance(refused, Refused)])
 
     async def _greet(self, model: str, seconds: float) -> Listed:
-        """The model of the first server that answers; those that do not are dead."""
+        """Ask all servers, mark those dead that do not answer, and return the model of the first one that does."""
         greeted = await _greet_all(self._servers, model, seconds)
         for server, result in zip(self._servers, greeted, strict=True):
             if isinstance(result, Listed):
@@ -171,15 +189,19 @@ class OpenaiEngine:
     def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
         """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`. Several threads may call this.
 
-        ``completion_tokens`` counts the events with text while they come, one per token with most servers; the last
-        chunk has the server's own count if it sends one. The other counts of tokens are the server's, or 0.
-        Probabilities of choices are sums over the likeliest tokens that the server tells (20 are asked for): None where
-        it tells none.
+        During the answer, ``completion_tokens`` counts the events with text, one per token with most servers; the last
+        chunk has the server's own count if it sends one. The other token counts are the server's, or 0.
+        Probabilities of choices are sums over the top tokens that the server reports (20 are requested), None where it
+        reports none.
 
-        Raises :class:`BadRequest`, :class:`BadImage` before anything is sent. What the server refuses is
-        :class:`PromptTooLong`, :class:`Unsupported` or :class:`BadRequest`; when no server can be reached or has room,
-        :class:`EngineNotReady`; when key, address or model are wrong, :class:`ModelNotFound`; else
-        :class:`EngineError`.
+        Raises:
+            BadRequest: The request makes no sense; raised before anything is sent, or for the server's refusal.
+            BadImage: An image cannot be used; raised before anything is sent.
+            PromptTooLong: The server refuses the prompt's length.
+            Unsupported: The server refuses a field.
+            EngineNotReady: No server can be reached or has capacity.
+            ModelNotFound: Key, address or model are wrong.
+            EngineError: Anything else.
         """
         answer = _Answer(request)
         payload = ChatPayload(request, self._jpeg_quality)
@@ -200,7 +222,7 @@ class OpenaiEngine:
         yield answer.last(cancel)
 
     async def _ask(self, payload: ChatPayload, sent: Sent) -> AsyncIterator[Delta]:
-        """The answer of the first server that gives one. Raises :class:`EngineError`."""
+        """Yield the answer of the first server that gives one; raises :class:`EngineError` if none does."""
         refusals: dict[str, Refused] = {}
         not_before: dict[str, float] = {}
         now = anyio.current_time()
@@ -235,12 +257,12 @@ class OpenaiEngine:
 
 
 class _Answer:
-    """One answer on its way, with its counts and times."""
+    """Turns a server's events into chunks; counts tokens and measures times."""
 
     def __init__(self, request: Request) -> None:
         self.sent = Sent()
         self._started = time.monotonic()
-        # Servers know stop strings too; one that ignores them does not break the promise.
+        # Servers are sent the stop strings, too, but some ignore them.
         self._text = AnswerText(request.options.stop)
         self._choices = request.choices
         self._first_token = FirstToken(request.choices)
@@ -257,7 +279,7 @@ class _Answer:
         return self._text.stopped
 
     def take(self, delta: Delta) -> Iterator[Chunk]:
-        """What ``delta`` adds that can be shown."""
+        """Yield the chunk for ``delta``, if it adds anything to show."""
         self._finish = self._finish or delta.finish
         if delta.counts is not None:
             self._counts = delta.counts
@@ -283,7 +305,7 @@ class _Answer:
         return probabilities(token.likeliest, self._choices) if token.likeliest else None
 
     def last(self, cancel: Cancel) -> Chunk:
-        """The end of the stream. Raises :class:`EngineError` when nobody wanted it to end."""
+        """Return the last chunk; raises :class:`EngineError` if the stream ended without finish reason or cancel."""
         finish: FinishReason
         if self._finish or self.stopped:
             finish = "length" if self._finish == "length" and not self.stopped else "stop"
@@ -309,15 +331,15 @@ class _Answer:
 def _servers(
     base_urls: Sequence[str], api_key_env: str, api_key_file: str, connect_timeout: float, patience: Patience
 ) -> list[Server]:
-    """One for each address, with one client for all. Raises :class:`ModelNotFound`."""
+    """Create a server for each address, with one HTTP client for all; raises :class:`ModelNotFound`."""
     key = find_key(api_key_env, api_key_file)
     addresses = find_addresses(base_urls, key)
     encrypted = any(address.url.startswith("https:") for address in addresses)
     try:
         client = httpx.AsyncClient(
-            # The certificates of all authorities take a while to read. Without https nobody has to be trusted.
+            # Loading the CA certificates takes a while, so it is skipped when no address uses https.
             verify=encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            # Nothing is compressed: an event would wait for the block that it is in.
+            # No compression: an event would be held back until its compressed block is complete.
             headers={"User-Agent": "qwen3vl_ros", "Accept-Encoding": "identity"},
             timeout=httpx.Timeout(None, connect=connect_timeout),
             limits=httpx.Limits(keepalive_expiry=_IDLE_TIME),
@@ -330,7 +352,7 @@ def _servers(
 
 
 async def _greet_all(servers: Sequence[Server], model: str, seconds: float) -> list[Listed | Refused]:
-    """What each server has, all asked at the same time."""
+    """Ask all servers concurrently for their model; the result has one entry for each server."""
 
     async def greet(server: Server) -> Listed | Refused:
         try:
@@ -342,13 +364,13 @@ async def _greet_all(servers: Sequence[Server], model: str, seconds: float) -> l
 
 
 def _whole_characters(decoder: codecs.IncrementalDecoder, text: str) -> str:
-    """``text`` without the half of a character at its end, which the next text gets at its beginning.
+    """Return ``text`` without a high surrogate at its end, which ``decoder`` puts in front of the next text.
 
-    JSON may write a character as two halves, a surrogate pair, and a server may send one half now and one later.
+    JSON may write a character as a surrogate pair, and a server may send its halves in two events.
     """
     return decoder.decode(text.encode("utf-16-le", "surrogatepass"))
 
 
 def _backoff(attempt: int) -> float:
-    """Seconds to wait after attempt 0, 1, ...; by chance, so that forty robots do not come back together."""
+    """Return the seconds to wait after attempt 0, 1, ...; random, so that forty robots do not retry in step."""
     return min(_BACKOFF * 2.0**attempt, _BACKOFF_MAX) * random.uniform(0.5, 1.0)

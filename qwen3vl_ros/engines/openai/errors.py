@@ -1,4 +1,4 @@
-"""What goes wrong with a server, as sentences with a way out, and whether asking again or elsewhere can help."""
+"""Turns a server's failures into sentences with a way out, and decides whether a retry or another server can help."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from qwen3vl_ros.engines.openai.request import FIELDS
 CHECK_ADDRESS = "Is the address right? It usually ends with /v1."
 
 _WORDS = 300
-"""Letters of a server's own words that a sentence quotes."""
+"""Most characters of a server's error message that a sentence quotes."""
 
 _NOT_KNOWN = re.compile(
     r"unknown|unrecogni|unsupported|not support|not permitted|not allowed|unexpected|input should be"
@@ -48,8 +48,8 @@ _BROKEN_FINISH = ("abort", "error", "content_filter")
 class Refused(Exception):
     """A server did not answer. ``error`` says why.
 
-    ``again``: asking it once more may help, not before ``after`` seconds. ``elsewhere``: another server may do better.
-    ``dead``: it is the server that is broken, not this question.
+    ``again``: a retry after ``after`` seconds may help. ``elsewhere``: another server may answer. ``dead``: the server
+    is at fault, not this question.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Refused(Exception):
 
 
 def combined(refusals: list[Refused]) -> EngineError:
-    """One error for all servers that were asked: what is worth waiting for wins over what a person must change."""
+    """Merge the errors of all servers into one, whose class is the one most worth a retry."""
     errors = list({str(refused.error): refused.error for refused in refusals}.values())
     if len(errors) == 1:
         return errors[0]
@@ -82,7 +82,14 @@ def combined(refusals: list[Refused]) -> EngineError:
 
 
 def connection_failed(url: str, error: httpx.RequestError, words: str, seconds: float) -> Refused:
-    """``error`` while connecting or talking; ``words`` is its text, fit to be shown; ``seconds`` to connect."""
+    """Explain why a connection failed.
+
+    Args:
+        url: The server's address without credentials.
+        error: What httpx raised while it connected, sent or received.
+        words: The redacted text of ``error``.
+        seconds: The connect timeout.
+    """
     causes = list(_causes(error))
     if isinstance(error, httpx.ProxyError):
         return Refused(
@@ -142,15 +149,21 @@ def answered(
     key: ApiKey,
     n_bytes: int,
 ) -> Refused:
-    """The server said no, with an HTTP ``status`` other than 404.
+    """Explain a response with an HTTP error status other than 404.
 
-    ``complaint``: in words that are fit to be shown. ``fields``: those of :data:`FIELDS` that were asked for.
-    ``n_bytes``: size of the request.
+    Args:
+        url: The server's address without credentials.
+        status: The HTTP status.
+        headers: The response's.
+        complaint: The error in the response, redacted.
+        fields: The names out of :data:`FIELDS` that the request used.
+        key: The API key that was sent.
+        n_bytes: Size of the request's body.
     """
     words = complaint.message
     said = quoted(words)
     if 300 <= status < 400:
-        # Not followed: images and key would go to whatever address an answer names.
+        # Not followed: images and key would be sent to any address that a response names.
         return Refused(
             ModelNotFound(f"{url} redirects elsewhere ({status}){said} Put the right address into openai.base_urls.")
         )
@@ -169,7 +182,7 @@ def answered(
             elsewhere=False,
         )
     lower = words.lower()
-    if _NO_IMAGES.search(lower):  # llama.cpp says that with status 500
+    if _NO_IMAGES.search(lower):  # llama.cpp uses status 500
         return Refused(Unsupported(f"images: the model of {url} takes no images{said}"), elsewhere=False)
     if complaint.context_exceeded or (status < 500 and status != 429 and _TOO_LONG.search(lower)):
         return Refused(
@@ -189,7 +202,7 @@ def answered(
     if status in (502, 503, 504):
         return Refused(EngineNotReady(f"{url} is not ready ({status}){said}"), again=True, after=retry_after(headers))
     field = _field_complained_about(complaint, fields) if status < 500 or "validation error" in lower else ""
-    if field:  # llama_cpp.server says that with status 500
+    if field:  # llama_cpp.server uses status 500
         return Refused(Unsupported(f"{field}: {url} cannot honour it ({status}){said}"), elsewhere=False)
     if status >= 500 or status in (408, 425):
         return Refused(EngineError(f"{url} failed ({status}){said}"), again=True, after=retry_after(headers))
@@ -197,17 +210,17 @@ def answered(
 
 
 def quoted(words: str) -> str:
-    """``words`` of a server as the end of a sentence."""
+    """Return the end of a sentence that quotes a server's ``words``."""
     return f": {words}" if words.endswith((".", "!", "?")) else f": {words}." if words else "."
 
 
 def finish_problem(finish: str) -> str:
-    """What is wrong when a server ends an answer with this finish reason; "" for nothing."""
+    """Return a sentence for a finish reason that is a failure, "" for any other."""
     return f"The server ended the answer with {finish!r}." if finish in _BROKEN_FINISH else ""
 
 
 def complaint_in(text: str, content_type: str) -> Complaint:
-    """The error that the body of an answer tells, however it does."""
+    """Extract the error from the body of a response: JSON, a web page, or plain text."""
     if "html" in content_type or text.lstrip()[:1] == "<":
         title = _title(text)
         return Complaint("a web page" if title is None else f"a web page titled {one_line(title)!r}")
@@ -219,9 +232,9 @@ def complaint_in(text: str, content_type: str) -> Complaint:
 
 
 def _title(page: str) -> str | None:
-    """The title of a web page; None without one.
+    """Return the title of a web page, None without one.
 
-    Not ``<title>(.*?)</title>``: of a page with that many titles and no end of one, each would be read to the end.
+    ``<title>(.*?)</title>`` would take quadratic time on a page of many ``<title>`` without an end.
     """
     begin = _TITLE.search(page)
     end = _TITLE_END.search(page, begin.end()) if begin else None
@@ -229,18 +242,18 @@ def _title(page: str) -> str | None:
 
 
 def one_line(text: str) -> str:
-    """The beginning of ``text`` in one line, to be quoted."""
+    """Return the beginning of ``text`` in one line, for a quotation."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * _WORDS]).split())
     return text if len(text) <= _WORDS else text[:_WORDS] + " ..."
 
 
 def retry_after(headers: httpx.Headers) -> float:
-    """Seconds that the header Retry-After asks for, given in seconds or as a date; 0 without one.
+    """Return the seconds that the header Retry-After asks for, as a number or a date; 0 without one.
 
-    A date is compared with the server's own clock, if it sends that: a robot's may be wrong.
+    A date is compared with the server's header Date, if there is one: a robot's clock may be wrong.
     """
     value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d*)?", value):  # whole seconds by the standard
+    if re.fullmatch(r"\d{1,9}(\.\d*)?", value):  # the standard allows whole seconds only
         return float(value)
     try:
         until = parsedate_to_datetime(value).timestamp()
@@ -254,7 +267,7 @@ def retry_after(headers: httpx.Headers) -> float:
 
 
 def _field_complained_about(complaint: Complaint, fields: Sequence[str]) -> str:
-    """The field of the request that the server does not know; "" for none, or when it only dislikes the value."""
+    """Return the request's field that the server does not know; "" for none, or if only its value is refused."""
     text = f"{complaint.message} {complaint.code}".lower()
     if not _NOT_KNOWN.search(text):
         return ""
@@ -269,7 +282,7 @@ def _field_complained_about(complaint: Complaint, fields: Sequence[str]) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """``error`` and what it came from; several failed at once where a name has several addresses."""
+    """Yield ``error`` and its causes, including those of an exception group: a name may have several addresses."""
     while error is not None:
         yield error
         for one in getattr(error, "exceptions", ()):

@@ -1,4 +1,4 @@
-"""What servers with OpenAI's chat completions send back, taken apart: pieces of an answer, counts, complaints."""
+"""Parses what servers with OpenAI's chat completions send: pieces of an answer, token counts, errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Tokens by the server's own count. ``image`` and ``cached`` are 0 where it does not tell."""
+    """Token counts that the server reports. ``image`` and ``cached`` are 0 where it reports none."""
 
     prompt: int
     completion: int
@@ -20,7 +20,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class TokenChances:
-    """A token of the answer, and the likeliest tokens at its place: (text, probability)."""
+    """A token of the answer and the top tokens at its position, as (text, probability)."""
 
     text: str
     likeliest: tuple[tuple[str, float], ...]
@@ -28,9 +28,9 @@ class TokenChances:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one event adds to the answer. ``finish``: the server's finish reason, once there is one.
+    """The content of one event. ``finish``: the server's finish reason, "" before the end.
 
-    ``tokens``: what ``text`` or ``reasoning`` is made of, where the server tells probabilities.
+    ``tokens``: the tokens of ``text`` or ``reasoning``, where the server reports probabilities.
     """
 
     text: str = ""
@@ -41,13 +41,13 @@ class Delta:
 
     @property
     def has_token(self) -> bool:
-        """Whether the model said anything: servers also send events to keep a connection alive."""
+        """Whether the event has text of the model: servers also send events to keep a connection alive."""
         return bool(self.text or self.reasoning)
 
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """An error in the server's words. ``status``: an HTTP status it names, else 0."""
+    """An error in the server's words. ``status``: the HTTP status that it names, else 0."""
 
     message: str
     status: int = 0
@@ -57,20 +57,20 @@ class Complaint:
 
     @property
     def context_exceeded(self) -> bool:
-        """Whether the prompt does not fit."""
+        """Whether the server says that the prompt exceeds the context."""
         return "context_length_exceeded" in (self.code, self.kind) or self.kind == "exceed_context_size_error"
 
 
 def read_delta(value: Any) -> Delta:
-    """From the JSON of an event, or of a whole completion. What is not understood is left out."""
+    """Parse the JSON of an event or of a whole completion; unknown content is ignored."""
     value = _dict(value)
     choices = value.get("choices")
     choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}
     said = _dict(choice.get("delta") or choice.get("message"))
     return Delta(
-        # A model of OpenAI's that refuses says so in a field of its own.
+        # OpenAI's models put a refusal into a field of its own.
         text=_text(said.get("content")) or _text(said.get("refusal")),
-        # vLLM and Ollama say `reasoning`, llama.cpp, SGLang and older vLLM `reasoning_content`; some say both.
+        # vLLM and Ollama send `reasoning`, llama.cpp, SGLang and older vLLM `reasoning_content`; some send both.
         reasoning=_text(said.get("reasoning_content")) or _text(said.get("reasoning")),
         finish=_text(choice.get("finish_reason")),
         counts=_counts(value.get("usage")),
@@ -79,7 +79,7 @@ def read_delta(value: Any) -> Delta:
 
 
 def read_complaint(value: Any) -> Complaint | None:
-    """The error in a JSON, in any of the forms in use; None when there is none."""
+    """Return the error in a JSON value, in any of the forms that servers use; None if it has none."""
     value = _dict(value)
     error = value.get("error")
     if value.get("object") == "error":  # vLLM before 0.10
@@ -116,7 +116,7 @@ def _tokens(logprobs: Any) -> tuple[TokenChances, ...]:
     for entry in map(_dict, content if isinstance(content, list) else ()):
         others = entry.get("top_logprobs")
         others = list(map(_dict, others)) if isinstance(others, list) else []
-        # A token that is not among the likeliest comes with its own probability (OpenAI's documentation).
+        # A token outside the top tokens has its own entry (OpenAI's documentation).
         listed = {_text(other.get("token")): other for other in (entry, *others)}
         chances = ((text, _probability(other.get("logprob"))) for text, other in listed.items())
         tokens.append(TokenChances(_text(entry.get("token")), tuple(chances)))
@@ -124,8 +124,8 @@ def _tokens(logprobs: Any) -> tuple[TokenChances, ...]:
 
 
 def _probability(logprob: Any) -> float:
-    """0 for what is no logarithm of a probability."""
-    # Of less than e^-1000, a float is 0; an integer of thousands of digits is no float.
+    """Return e^``logprob``, 0 if ``logprob`` is not the logarithm of a probability."""
+    # Below e^-1000 a float is 0 anyway, and an integer of thousands of digits does not convert to float.
     return math.exp(max(logprob, -1000.0)) if isinstance(logprob, (int, float)) and logprob <= 0 else 0.0
 
 

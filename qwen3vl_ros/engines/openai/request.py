@@ -1,4 +1,4 @@
-"""A question as the JSON of OpenAI's chat completions: https://platform.openai.com/docs/api-reference/chat/create."""
+"""Writes a request as OpenAI's chat completions JSON: https://platform.openai.com/docs/api-reference/chat/create."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "top_p": ("top_p",),
     "top_k": ("top_k",),
     "min_p": ("min_p",),
-    # The first is what vLLM, SGLang and transformers call it, the second llama.cpp. Those ignore the other name, and
-    # a server that refuses unknown fields knows neither.
+    # The first name is that of vLLM, SGLang and transformers, the second llama.cpp's. Each ignores the other name; a
+    # server that refuses unknown fields supports neither.
     "repetition_penalty": ("repetition_penalty", "repeat_penalty"),
     "seed": ("seed",),
     "max_tokens": ("max_tokens", "max_completion_tokens"),
     "stop": ("stop",),
     "response_schema": ("response_format",),
 }
-"""What a field of the request is called in the JSON."""
+"""The JSON names of each field of a request."""
 
 
 @dataclass(slots=True)
 class Dialect:
-    """What a server turned out to want differently, learnt from its complaints.
+    """The variant of the API that a server accepts, learnt from its errors.
 
-    ``max_completion_tokens``: OpenAI's newer models refuse ``max_tokens``, and older servers know nothing else, so that
-    is what is tried first. ``stream_options``: asks for token counts. ``logprobs``: asks for probabilities.
+    ``max_completion_tokens``: send this name in place of ``max_tokens``, which OpenAI's newer models refuse; older
+    servers know only ``max_tokens``, so that is sent first. ``stream_options``: ask for token counts. ``logprobs``: ask
+    for probabilities.
     """
 
     max_completion_tokens: bool = False
@@ -45,14 +46,14 @@ class Dialect:
 
 
 _TOP_LOGPROBS = 20
-"""Tokens whose probabilities are asked for: the most that OpenAI allows, and vLLM unless told otherwise."""
+"""Number of top tokens whose probabilities are requested: the most that OpenAI allows, and vLLM by default."""
 
 
 class ChatPayload:
-    """A request, checked and with its images as JPEG, for any server."""
+    """A checked request with its images encoded as JPEG, independent of the server."""
 
     def __init__(self, request: Request, jpeg_quality: int) -> None:
-        """Raises :class:`BadRequest`, :class:`BadImage`."""
+        """Check ``request`` and encode its images; raises :class:`BadRequest`, :class:`BadImage`."""
         if not request.messages:
             raise BadRequest("There is nothing to answer: the conversation has no messages.")
         self._messages = [_message(message, jpeg_quality) for message in request.messages]
@@ -62,7 +63,7 @@ class ChatPayload:
             self._options["response_format"] = _response_format(request.response_schema)
 
     def body(self, model: str, dialect: Dialect) -> bytes:
-        """The JSON that asks ``model``, in UTF-8."""
+        """Return the request to ``model`` as UTF-8 JSON in the server's ``dialect``."""
         body: dict[str, Any] = {"model": model, "messages": self._messages, "stream": True}
         if dialect.stream_options:
             body["stream_options"] = {"include_usage": True}
@@ -75,13 +76,13 @@ class ChatPayload:
 
     @property
     def fields(self) -> list[str]:
-        """The optional fields of the request that are in use."""
+        """Return the names out of :data:`FIELDS` that this payload uses."""
         return [name for name, called in FIELDS.items() if any(one in self._options for one in called)]
 
 
 def _message(message: Message, quality: int) -> dict[str, Any]:
     if all(isinstance(part, str) for part in message.content):
-        # Not every server takes a list here, least of all for the system prompt.
+        # Some servers accept only a string here, above all for the system prompt.
         return {"role": message.role, "content": "".join(map(str, message.content))}
     return {"role": message.role, "content": [_part(part, quality) for part in message.content]}
 
@@ -94,20 +95,20 @@ def _part(part: str | Image, quality: int) -> dict[str, Any]:
 
 
 def _jpeg(image: Image, quality: int) -> bytes:
-    """``image``, uint8 RGB [height, width, 3], as baseline JPEG."""
+    """Encode ``image``, uint8 RGB [height, width, 3], as baseline JPEG; raises :class:`BadImage`."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise BadImage(f"An image must be uint8 [height, width, 3] RGB, not {image.dtype} {list(image.shape)}.")
     file = io.BytesIO()
     try:
         PIL.Image.fromarray(image).save(file, "JPEG", quality=quality)
-    except (OSError, ValueError) as error:  # 65535 pixels is the most that the format holds
+    except (OSError, ValueError) as error:  # JPEG allows at most 65535 pixels a side
         height, width, _ = image.shape
         raise BadImage(f"An image of {width}x{height} pixels cannot be stored as JPEG: {error}.") from error
     return file.getvalue()
 
 
 def _options(options: Options) -> dict[str, Any]:
-    """The options that are set."""
+    """Return the options that are set, by their JSON names; raises :class:`BadRequest`."""
     if options.max_tokens is not None and options.max_tokens < 1:
         raise BadRequest(f"max_tokens: an answer has at least 1 token, not {options.max_tokens}.")
     values: dict[str, float | Sequence[str] | None] = {

@@ -1,4 +1,4 @@
-"""One server with OpenAI's API: what it lists, and a question put to it once."""
+"""Client of one server with OpenAI's API: lists its models and sends one question once."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from qwen3vl_ros.engines.openai.stream import Patience, content_of, deltas, late
 
 _MAX_ERROR = 65_536
 _MAX_LIST = 4_000_000
-"""Bytes of an error, and of a list of models, that are read."""
+"""Most bytes that are read of an error, and of a list of models."""
 
 _LISTING_TIME = 5.0
-"""Seconds to find out which models there are, for an error that names them."""
+"""Seconds to list the models for an error message that names them."""
 
 _CONTEXT_KEYS = (
     "max_model_len",  # vLLM, SGLang
@@ -44,7 +44,7 @@ _CONTEXT_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model that a server lists. ``context_length`` in tokens, None where it does not say."""
+    """A model that a server lists. ``context_length`` in tokens, None where the server gives none."""
 
     model: str
     context_length: int | None
@@ -52,7 +52,7 @@ class Listed:
 
 @dataclass(slots=True)
 class Sent:
-    """What one answer took. ``n_bytes`` of HTTP bodies, those of failed attempts included."""
+    """Traffic of one answer. ``n_bytes``: size of the HTTP request bodies, failed attempts included."""
 
     n_bytes: int = 0
 
@@ -63,7 +63,7 @@ class _NoList(Refused):
 
 @dataclass(slots=True)
 class Server:
-    """``model``: what to ask for, "" while unknown. ``dead_until``: on anyio's clock."""
+    """One server. ``model``: its model's name, "" while unknown. ``dead_until``: a time of anyio's clock."""
 
     address: Address
     key: ApiKey
@@ -75,7 +75,7 @@ class Server:
     dialect: Dialect = field(default_factory=Dialect)
 
     async def list_models(self, seconds: float) -> list[Listed]:
-        """Everything it lists. Raises :class:`Refused`."""
+        """Return all models that the server lists within ``seconds``; raises :class:`Refused`."""
         url = f"{self.address.url}/models"
         try:
             with anyio.fail_after(seconds):
@@ -101,9 +101,12 @@ class Server:
             ) from None
 
     async def choose_model(self, wanted: str, seconds: float) -> Listed:
-        """The model ``wanted``, or the only one if that is "". Raises :class:`Refused`.
+        """Return the model ``wanted``, or the only one listed if that is "".
 
-        That the server does not list ``wanted`` means nothing: gateways take names that they do not list.
+        A ``wanted`` that the server does not list is accepted: gateways serve names that they do not list.
+
+        Raises:
+            Refused: The server does not answer, or lists no model or several to choose from.
         """
         try:
             listed = await self.list_models(seconds)
@@ -122,7 +125,12 @@ class Server:
         return listed[0]
 
     async def answer(self, payload: ChatPayload, sent: Sent) -> AsyncIterator[Delta]:
-        """Ask once. Raises :class:`Refused` before the first token, :class:`EngineError` after it."""
+        """Send ``payload`` once and yield the answer.
+
+        Raises:
+            Refused: The server failed before the first token.
+            EngineError: The server failed after the first token.
+        """
         url, deadline = self.address.url, anyio.current_time() + self.patience.first_token
         try:
             with anyio.fail_after(self.patience.first_token):
@@ -142,7 +150,11 @@ class Server:
             await response.aclose()
 
     async def _accepted(self, payload: ChatPayload, sent: Sent) -> httpx.Response:
-        """A response that has, or will have, an answer of the model in it. Raises :class:`Refused`."""
+        """Send ``payload``, again in another dialect if need be, and return a successful response, its body unread.
+
+        Raises:
+            Refused: The server cannot be reached or answers with an error.
+        """
         while True:
             body = payload.body(self.model, self.dialect)
             try:
@@ -157,7 +169,7 @@ class Server:
             try:
                 content = await content_of(response, _MAX_ERROR)
             except httpx.RequestError:
-                content = b""  # the status has to do
+                content = b""  # the error is described by the status alone
             finally:
                 await response.aclose()
             complaint = self._complaint(response, content)
@@ -173,7 +185,7 @@ class Server:
                 raise self._answered(response, complaint, payload, n_bytes=len(body))
 
     def _learn(self, complaint: Complaint) -> bool:
-        """Whether the complaint is about something that can be said in another way, which it will be from now on."""
+        """Adapt the dialect to ``complaint``; return whether it changed, so that a retry may help."""
         dialect = self.dialect
         before = replace(dialect)
         dialect.max_completion_tokens |= "max_completion_tokens" in complaint.message
@@ -182,7 +194,7 @@ class Server:
         return dialect != before
 
     async def _not_there(self, status: int, complaint: Complaint) -> Refused:
-        """Either the model or the address is wrong: the list of models tells which."""
+        """Explain a 404: ask for the list of models to tell a wrong model from a wrong address."""
         try:
             listed = await self.list_models(_LISTING_TIME)
         except Refused:
@@ -202,7 +214,7 @@ class Server:
         )
 
     async def _send(self, method: str, url: str, body: bytes | None = None) -> httpx.Response:
-        """The response, its body unread. Redirects are not followed."""
+        """Send a request and return the response, its body unread. Redirects are not followed."""
         headers = dict(self.address.headers)
         if body is not None:
             headers |= {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
@@ -244,7 +256,7 @@ class Server:
         )
 
     def _shown(self, text: str) -> str:
-        # Redacted before it is cut: a part of a key would not be found.
+        # Redact before truncating: a truncated key would not be recognised.
         return one_line(self.address.redacted(text))
 
 

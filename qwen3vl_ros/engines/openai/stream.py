@@ -1,4 +1,4 @@
-"""The body of one answer, from the first byte to the last, watched by the clock."""
+"""Reads the body of one answer, with a deadline for each token."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from qwen3vl_ros.engines.openai.reply import Complaint, Delta, read_complaint, r
 from qwen3vl_ros.engines.streaming import event_data
 
 _USAGE_TIME = 2.0
-"""Seconds that a server has for its token counts and its goodbye once the answer is complete."""
+"""Seconds that a server has for token counts and ``[DONE]`` once the answer is complete."""
 
 _DRAIN_TIME = 0.25
-"""Seconds for the last bytes after ``[DONE]``. Only a connection that was read to its end is used again."""
+"""Seconds for the bytes after ``[DONE]``. Only a connection whose response was read to its end can be reused."""
 
 _MAX_BODY = 16_000_000
-"""Bytes of an answer that comes in one piece, beyond which the sender is not a language model."""
+"""Most bytes of an answer that is not streamed; no language model writes more."""
 
 _DONE = b"[DONE]"
 
@@ -43,14 +43,22 @@ async def deltas(
     shown: Callable[[str], str],
     refusal: Callable[[Complaint], Refused],
 ) -> AsyncIterator[Delta]:
-    """What the events of ``response`` add, up to the end of the answer.
+    """Yield the content of each event of ``response`` up to the end of the answer.
 
-    ``deadline``: for the first token, on anyio's clock. Bytes and events without text do not count: a server that only
-    keeps the connection alive is late all the same. ``shown``: makes foreign text fit to be shown. ``refusal``: for an
-    error that comes instead of an answer.
+    Once the server has said that the answer is complete, nothing that follows is an error.
 
-    Raises :class:`Refused` before the first token and :class:`EngineError` after it. Once the server has said that the
-    answer is complete, nothing that follows is an error.
+    Args:
+        response: A successful response, its body unread.
+        url: The server's address for error messages.
+        deadline: For the first token, on anyio's clock. Only events with text meet a deadline; those that keep the
+            connection alive do not.
+        patience: Timeouts of the tokens.
+        shown: Redacts and shortens text of the server.
+        refusal: Makes the exception for an error that is sent in place of an answer.
+
+    Raises:
+        Refused: The answer failed before the first token.
+        EngineError: The answer failed after the first token.
     """
     whole = "json" in response.headers.get("content-type", "")
     events = _in_one_piece(response) if whole else event_data(response.aiter_bytes())
@@ -60,7 +68,7 @@ async def deltas(
         while (data := await _next(events, deadline)) is not None:
             if data.strip() == _DONE:
                 finished = True
-                yield Delta(finish="stop")  # for servers that give no reason; a reason that came before counts
+                yield Delta(finish="stop")  # for servers that send no reason; an earlier reason wins
                 break
             complaint, delta = _read(data, shown)
             if complaint is not None:
@@ -109,7 +117,7 @@ async def deltas(
 
 
 def late(url: str, patience: Patience) -> Refused:
-    """The first token did not come. Not worth the same again: the server would have twice the work."""
+    """Return the refusal for a late first token; without a retry, which would double the server's work."""
     return Refused(
         EngineError(
             f"{url} took the request and sent no token within {patience.first_token:g} s (openai.first_token_timeout): "
@@ -119,7 +127,7 @@ def late(url: str, patience: Patience) -> Refused:
 
 
 def _read(data: bytes, shown: Callable[[str], str]) -> tuple[Complaint | None, Delta]:
-    """Raises ValueError with text that is fit to be shown."""
+    """Parse one event; raises ValueError, whose text has passed ``shown``."""
     try:
         value = json.loads(data)
         return read_complaint(value), read_delta(value)
@@ -128,13 +136,13 @@ def _read(data: bytes, shown: Callable[[str], str]) -> tuple[Complaint | None, D
 
 
 async def _next(events: AsyncIterator[bytes], deadline: float) -> bytes | None:
-    """The next event, None at the end. Raises TimeoutError."""
+    """Return the next event, None at the end; raises TimeoutError at ``deadline``."""
     with anyio.fail_after(max(0.0, deadline - anyio.current_time())):
         return await anext(events, None)
 
 
 async def _in_one_piece(response: httpx.Response) -> AsyncIterator[bytes]:
-    """A completion that was not streamed, as if it had been one event."""
+    """Yield a completion that was not streamed as one event."""
     content = await content_of(response, _MAX_BODY)
     if content:
         yield content
@@ -142,8 +150,8 @@ async def _in_one_piece(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 async def content_of(response: httpx.Response, limit: int) -> bytes:
-    """The body, at most ``limit`` bytes of it."""
-    content = bytearray()  # appended to in place: it may come a byte at a time
+    """Read the body, at most ``limit`` bytes of it."""
+    content = bytearray()  # appended in place: a server may send single bytes
     async for piece in response.aiter_bytes():
         content += piece
         if len(content) >= limit:
