@@ -1,1 +1,1 @@
-"""Engines that run the model, the contract they fulfil, and the process they live in. No ROS."""
+"""Engines that run the model, the contract they fulfil, and the worker process that hosts one. No ROS."""

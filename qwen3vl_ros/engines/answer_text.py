@@ -1,6 +1,6 @@
-"""From the bytes that a model emits to the text that people see: characters, reasoning apart, stop strings.
+"""Turns the bytes that a model emits into text: decodes UTF-8, splits off the reasoning, applies stop strings.
 
-Every stage takes the stream in pieces cut anywhere, and what comes out does not depend on the cuts.
+Every stage takes the stream in pieces cut anywhere; its complete output does not depend on the cuts.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class StopFilter:
-    """Ends a text as soon as one of the stop strings is complete; nothing of that string comes out.
+    """Ends a text before the first complete stop string.
 
     Text that may be the beginning of a stop string is held back until it is known not to be. The work for a piece grows
-    with the number of stop strings and the square of their lengths, which are bounded where goals are checked.
+    with the number of stop strings and the square of their lengths, which the check of a goal limits.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ class StopFilter:
         self.stopped = False
 
     def feed(self, text: str) -> str:
-        """The text that can be shown now. "" for ever once ``stopped``."""
+        """Take ``text`` and return what can be shown now, always "" once ``stopped``."""
         if not self._stop or not text:
             return text
         if self.stopped:
@@ -32,7 +32,7 @@ class StopFilter:
         text = self._held + text
         found = [(start + len(s), start) for s in self._stop if (start := text.find(s)) >= 0]
         if found:
-            # The first to be complete, as it would have been had the text come letter by letter.
+            # The stop string that is complete first, as if the text had been fed letter by letter.
             _, start = min(found)
             self.stopped = True
             self._held = ""
@@ -42,22 +42,22 @@ class StopFilter:
         return shown
 
     def finish(self) -> str:
-        """What was held back: the text ended, so it was no stop string."""
+        """Return what was held back: the text ended, so it was no stop string."""
         held, self._held = self._held, ""
         return held
 
 
 class ReasoningSplitter:
-    """Takes ``<think>reasoning</think>answer`` apart; the markers and the white space around them go.
+    """Splits ``<think>reasoning</think>answer``; removes the markers and the white space around them.
 
-    Only an opening marker at the very beginning counts, so an answer may speak of ``<think>``. ``inside``: the prompt
+    Only an opening marker at the very beginning counts, so an answer may contain ``<think>``. ``inside``: the prompt
     already opened the reasoning, as the templates of Thinking models do.
     """
 
     def __init__(self, inside: bool = False) -> None:
         self._state = "reasoning" if inside else "start"
-        self._blank: list[str] = []  # white space that waits for what follows it, in pieces: there may be much of it
-        self._held = ""  # after that: what may be the beginning of a marker
+        self._blank: list[str] = []  # white space held back until text follows it; in pieces, since it may be long
+        self._held = ""  # after that: a possible beginning of a marker
         self._leading = True  # white space at the beginning of the reasoning is dropped
 
     @property
@@ -66,7 +66,7 @@ class ReasoningSplitter:
         return self._state == "reasoning"
 
     def feed(self, text: str) -> tuple[str, str]:
-        """(answer, reasoning) that are certain now."""
+        """Take ``text`` and return the (answer, reasoning) that are certain now."""
         if self._state == "answer":
             return text, ""
         reasoning = ""
@@ -100,12 +100,12 @@ class ReasoningSplitter:
         return text, reasoning
 
     def finish(self) -> tuple[str, str]:
-        """(answer, reasoning) that were held back when the stream ended."""
+        """Return the (answer, reasoning) that were held back when the stream ended."""
         held = self._take()
         return ("", held.rstrip()) if self._state == "reasoning" else (held, "")
 
     def _without_blanks(self, reasoning: str) -> str:
-        """``reasoning`` with what waited before it; white space at its end may be what stands before the marker."""
+        """Prepend the held-back white space to ``reasoning``, and hold back that at its end: a marker may follow."""
         if self._leading:
             reasoning = reasoning.lstrip()
         sure = reasoning.rstrip()
@@ -123,7 +123,7 @@ class ReasoningSplitter:
 
 
 class AnswerText:
-    """All stages in a row: UTF-8 bytes in, (answer, reasoning) out. Stop strings apply to the answer only."""
+    """All stages in sequence: UTF-8 bytes in, (answer, reasoning) out. Stop strings apply to the answer only."""
 
     def __init__(self, stop: Sequence[str] = (), reasoning: bool = False) -> None:
         """``reasoning``: the stream begins inside the reasoning."""
@@ -142,7 +142,7 @@ class AnswerText:
         return self._splitter.reasoning
 
     def feed(self, data: bytes) -> tuple[str, str]:
-        """(answer, reasoning) that can be shown after these bytes. Bytes that are not UTF-8 become U+FFFD."""
+        """Take ``data`` and return the (answer, reasoning) that can be shown now; invalid UTF-8 becomes U+FFFD."""
         text = self._decode(data)
         if not text:
             return "", ""
@@ -150,14 +150,14 @@ class AnswerText:
         return self._filter.feed(answer), reasoning
 
     def finish(self) -> tuple[str, str]:
-        """(answer, reasoning) that were held back when the stream ended; of a character cut in halves, nothing."""
+        """Return the (answer, reasoning) held back when the stream ended, without an incomplete last character."""
         last, reasoning = self._splitter.finish()
         answer = self._filter.feed(last)
         return answer + ("" if self.stopped else self._filter.finish()), reasoning
 
 
 def _overlap(text: str, marker: str) -> int:
-    """Length of the longest end of ``text`` that ``marker`` begins with, less than all of ``marker``."""
+    """Return the length of the longest proper prefix of ``marker`` that ``text`` ends with."""
     for length in range(min(len(marker) - 1, len(text)), 0, -1):
         if marker.startswith(text[-length:]):
             return length

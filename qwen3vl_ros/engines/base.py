@@ -1,8 +1,8 @@
-"""The engine contract: what every engine is given, what it must yield, and what it may raise.
+"""The engine contract: the request that an engine takes, the chunks it yields, and the exceptions it raises.
 
-An engine turns one request (messages with images) into a stream of chunks. It is created and driven inside a
-worker process (:mod:`qwen3vl_ros.engines.worker`), so it may block, hold the GIL or crash without harming the node.
-It knows nothing of ROS.
+An engine turns one request (messages with images) into a stream of chunks. It is created and called in a worker
+process (:mod:`qwen3vl_ros.engines.worker`), so it may block, hold the GIL or crash without harming the node. It does
+not depend on ROS.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 
 
 class Stage(enum.IntEnum):
-    """What a goal is doing; the numbers are those of AskImage's feedback."""
+    """The stage of a goal; the numbers are those of AskImage's feedback."""
 
     QUEUED = 0
     WAITING_FRAME = 1
@@ -37,12 +37,12 @@ class Stage(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """The images an engine wants: the caller fits them with :func:`qwen3vl_ros.vision.fit.fit_image`.
+    """The image size that an engine takes; the caller fits images with :func:`qwen3vl_ros.vision.fit.fit_image`.
 
     With ``size`` None, width and height are multiples of ``multiple`` pixels, at most ``max_tokens`` tiles of that
     size, and the aspect ratio is kept. An encoder of a fixed input gives its ``size`` (width, height) in pixels and
-    ``fit``, how an image of another shape gets there: ``contain`` (all of it, black bars), ``cover`` (its middle,
-    cropped) or ``fill`(all of it, stretched).
+    ``fit``, how an image of another aspect ratio is fitted: ``contain`` (all of it, black bars), ``cover`` (its middle,
+    cropped) or ``fill`` (all of it, stretched).
     """
 
     multiple: int = 32
@@ -69,12 +69,12 @@ ABILITIES = frozenset(
         "probabilities",
     }
 )
-"""What an engine may be able to do beyond answering a question about an image."""
+"""Optional abilities of an engine, beyond answering a question about an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an engine is and can do. Unknown numbers are None.
+    """An engine, its model, their limits and abilities. Unknown numbers are None.
 
     ``supports`` names the optional abilities, out of :data:`ABILITIES`. A request that uses another one is refused
     with :class:`Unsupported`.
@@ -93,7 +93,7 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to sample. None = the model's recommended value. Ranges as in GenerationOptions.msg."""
+    """Sampling options. None = the model's recommended value. Ranges as in GenerationOptions.msg."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -109,7 +109,7 @@ class Options:
 class Message:
     """One turn of a conversation: text and images in the order the model reads them.
 
-    Raises :class:`BadRequest` for another role: a chat template may write any, and the model then says anything.
+    Raises :class:`BadRequest` for another role: a chat template may accept any, and the answer would be arbitrary.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -125,8 +125,8 @@ class Message:
 class Request:
     """One question. ``response_schema`` is a JSON Schema that constrains the answer, or None.
 
-    ``choices``: words that the answer may begin with, those of one tuple meaning the same; the last chunk then has
-    their probabilities. They do not constrain the answer. () = nobody wants to know; it needs ``probabilities``.
+    ``choices``: words that the answer may begin with, synonyms in one tuple; the last chunk then has a probability for
+    each tuple. They do not constrain the answer. () = none wanted; others need the ability ``probabilities``.
     """
 
     messages: tuple[Message, ...]
@@ -137,7 +137,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer cost. Times in seconds; a time is None when that stage was not reached.
+    """Tokens and times of an answer. Times in seconds; a time is None when that stage was not reached.
 
     ``bytes_sent``: size of the requests to a server, images included; 0 where the model runs in this process.
     """
@@ -156,13 +156,13 @@ class Usage:
 class Chunk:
     """A step of a running answer.
 
-    ``text`` and ``reasoning`` are what came since the previous chunk (whole Unicode characters, either may be
+    ``text`` and ``reasoning`` were generated since the previous chunk (whole Unicode characters, either may be
     empty); ``completion_tokens`` counts all tokens so far. The first chunk of each stage may carry no text. The last
     chunk, and only that, has ``finish_reason`` and ``usage``.
 
-    ``probabilities``, in the last chunk of a request with ``choices``: how likely the model began its answer with each
-    of them, in their order (:mod:`qwen3vl_ros.engines.choices`); None where that is not known, as of an answer that
-    never began.
+    ``probabilities``, in the last chunk of a request with ``choices``: the probability that the answer begins with each
+    of them, in their order (:mod:`qwen3vl_ros.engines.choices`); None if unknown, for example for an answer without a
+    first token.
     """
 
     stage: Stage
@@ -178,15 +178,15 @@ class EngineError(Exception):
     """Anything an engine reports; the text is a sentence with a way out.
 
     EngineError
-      |- ModelNotFound     the model is missing or broken: nothing to retry until somebody changes a path
-      |- EngineNotReady    no model is loaded now; it may be later
+      |- ModelNotFound     the model is missing or broken: do not retry until a person has changed something
+      |- EngineNotReady    no model is loaded now; a retry may help
       |- BadRequest        the request makes no sense
       |    |- Unsupported  this engine cannot honour a field; ``field`` names it
       |    |- BadImage     an image cannot be used
       |    |- PromptTooLong
       |- EngineCrashed     the worker process died or hung
 
-    ``code_name``: the constant of AskImage.action that a goal ends with.
+    ``code_name``: the constant of AskImage.action that is the goal's error code.
     """
 
     code_name: ClassVar[str] = "ENGINE_ERROR"
@@ -235,7 +235,7 @@ class EngineCrashed(EngineError):
 
 
 class Cancel(threading.Event):
-    """Ends a running answer. Set once, by any thread; an engine polls it or is called."""
+    """Ends a running answer. Any thread sets it, once; an engine polls it or registers a callback."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class Cancel(threading.Event):
         self._callbacks_lock = threading.Lock()
 
     def set(self) -> None:
-        """End the answer; the callbacks run in this thread."""
+        """End the answer; the callbacks run on the calling thread."""
         with self._callbacks_lock:
             super().set()
             callbacks, self._callbacks = self._callbacks, []
@@ -252,7 +252,7 @@ class Cancel(threading.Event):
 
     @contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
-        """Within the block, being set calls ``callback``, on the thread that sets; at once when it is set already."""
+        """Call ``callback`` when the event is set within the block, on the setting thread; at once if it is set."""
         with self._callbacks_lock:
             late = self.is_set()
             if not late:
@@ -268,29 +268,32 @@ class Cancel(threading.Event):
 
 
 Progress: TypeAlias = Callable[[str], None]
-"""Takes a sentence about how loading goes, for people: "waiting for http://...: connection refused"."""
+"""Takes a sentence for people about the progress of loading: "waiting for http://...: connection refused"."""
 
 
 class Engine(Protocol):
-    """What an engine implements: a class or factory in the entry-point group ``qwen3vl_ros.engines``.
+    """The interface of an engine: a class or factory in the entry-point group ``qwen3vl_ros.engines``.
 
     Called with its configuration as keywords and, always, ``progress`` (a :data:`Progress`), it loads the model, which
     may take minutes. It raises :class:`ModelNotFound` when a person has to change something first, and
-    :class:`EngineNotReady` when trying again later may help, which the caller then does.
+    :class:`EngineNotReady` when a later retry may help, which the caller then makes.
 
-    A static or class method ``probe``, where there is one, takes the same configuration without ``progress`` and says
-    within a second or two whether construction has a chance: it returns a sentence on what it found (the model, the
-    server) or raises an :class:`EngineError` that says what is missing. It loads no model.
+    An optional static or class method ``probe`` takes the same configuration without ``progress`` and checks within a
+    second or two whether construction can succeed: it returns a sentence about what it found (the model, the server) or
+    raises an :class:`EngineError` that says what is missing. It loads no model.
     """
 
     def describe(self) -> Description:
-        """What this engine is and can do. Cheap; constant after construction."""
+        """Return the description of this engine and its model. Cheap; constant after construction."""
 
     def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
-        """Answer ``request``; yields chunks as they come and ends with one that has a finish reason and usage.
+        """Answer ``request``; yields chunks as they are generated, the last with a finish reason and usage.
 
         Once ``cancel`` is set, from any thread and at any stage, the stream ends promptly with a last chunk whose
-        finish reason is ``"cancelled"``. Raises an :class:`EngineError`; the engine can take the next request after.
+        finish reason is ``"cancelled"``.
+
+        Raises:
+            EngineError: The answer failed; the engine can take the next request after it.
         """
 
     def close(self) -> None:

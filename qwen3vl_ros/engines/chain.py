@@ -1,7 +1,7 @@
-"""Several engines in order of preference, of which the best one that works is asked.
+"""Sends requests to the first usable one of several engines in order of preference.
 
 One thread re-evaluates the engines whenever something changes and does what :class:`EngineChain` promises. An engine
-that cannot be used now is *out*: after a while it is probed again, and started when the probe finds it usable.
+that cannot be used now is *out*: after a while it is probed again, and started if the probe finds it usable.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _NEVER = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When to leave an engine for the next one. Seconds, but for ``failures``, which counts.
+    """When to fail over to the next engine. Times in seconds.
 
-    ``failures``: answers in a row that fail. ``after``: how long an engine may load or restart. ``retry``: until an
-    engine that is out is probed; each time in a row that it is out doubles it, up to ``longest_retry``.
+    ``failures``: failed answers in a row. ``after``: how long an engine may load or restart. ``retry``: time until an
+    engine that is out is probed; doubles each time in a row that it is out, up to ``longest_retry``.
     """
 
     failures: int = 3
@@ -38,8 +38,8 @@ class EngineCandidate:
     """One engine of the chain.
 
     ``failures``, ``calls`` and ``retry`` change under the chain's lock, the rest on its thread. ``out``: why it is not
-    used, "" while it is or was not tried. ``retry_at``: when to probe it, time.monotonic(). ``idle_since``: since when
-    its process is not ready.
+    used, "" while it is used or was not tried. ``retry_at``: time.monotonic() of the next probe. ``idle_since``: since
+    when its process is not ready.
     """
 
     def __init__(self, spec: EngineSpec, retry: float) -> None:
@@ -60,14 +60,14 @@ class EngineCandidate:
 
 
 class EngineChain:
-    """Asks the first of ``specs`` that works; when it stops working, the next one; and it again when it is back.
+    """Sends requests to the first usable engine of ``specs``, fails over to the next, and returns when it recovers.
 
-    A chain of one starts its engine and has its states, as they are. A longer one probes its engines in order and
-    starts the first that can be used. When that fails as often, or loads as long, as ``policy`` says, the next one is
-    started. New requests go to the most preferred engine that is ready; one that is not needed any more ends when it
-    has nothing left to do.
+    A chain of one starts its engine and reports that engine's states unchanged. A longer one probes its engines in
+    order and starts the first usable one. When that fails as often, or loads as long, as ``policy`` says, it starts the
+    next one. New requests go to the most preferred engine that is ready; an engine that is no longer needed ends after
+    its last answer.
 
-    ``on_change`` gets a :class:`Health`, that of the engine that is asked, whenever something in it but ``memory``
+    ``on_change`` is called with the :class:`Health` of the engine in use whenever a field of it other than ``memory``
     changes; like every ``deliver`` callback it may run on any thread and must return quickly. ``report`` takes
     sentences for the log.
     """
@@ -99,15 +99,21 @@ class EngineChain:
 
     @property
     def health(self) -> Health:
-        """Of the engine that is asked."""
+        """The health of the engine in use."""
         asked = self._asked
         process = None if asked is None else asked.process
         return replace(self._without if process is None else process.health, passed_over=self._passed_over)
 
     def submit(self, request: Request, description: Description, deliver: Deliver) -> Call:
-        """As :meth:`EngineProcess.submit`, to the engine with this ``description``, for which the request was made.
+        """Submit ``request`` as :meth:`EngineProcess.submit` does.
 
-        Raises :class:`EngineNotReady` when it is not ready, or another one is asked by now.
+        Args:
+            request: Made for the engine with this ``description``.
+            description: Of the engine in use when the request was made.
+            deliver: Called with each chunk and with an error.
+
+        Raises:
+            EngineNotReady: That engine is not ready, or another one is in use by now.
         """
         candidate = self._asked
         process = None if candidate is None else candidate.process
@@ -119,14 +125,14 @@ class EngineChain:
                 with self._lock:
                     candidate.calls -= 1
                     if isinstance(item, EngineError):
-                        # Those of an engine that is being ended say nothing about it.
+                        # Failures of an engine that is being ended do not count.
                         candidate.failures += candidate.process is process and not isinstance(item, BadRequest)
                         if (
                             candidate.failures >= self._policy.failures
                             and len(self._candidates) > 1
                             and candidate is self._asked
                         ):
-                            self._asked = None  # at once: what is asked again now must meet the next one
+                            self._asked = None  # at once: a retry of this request must reach the next engine
                     elif item.finish_reason != "cancelled":
                         candidate.failures, candidate.retry = 0, self._policy.retry
                 self._wake()
@@ -142,13 +148,13 @@ class EngineChain:
             raise
 
     def close(self) -> None:
-        """End every process and report nothing any more. Idempotent."""
+        """End all processes; ``on_change`` is not called any more. Idempotent."""
         self._closing.set()
         self._wake()
         self._probe.close()
         with self._lock:
             processes = [candidate.process for candidate in self._candidates if candidate.process is not None]
-        # At the same time: each may take its while.
+        # Concurrently: each may take a while.
         closers = [threading.Thread(target=process.close) for process in processes]
         for closer in closers:
             closer.start()
@@ -167,16 +173,16 @@ class EngineChain:
         while not self._closing.is_set():
             try:
                 wait = self._update()
-            except Exception as error:  # noqa: BLE001 no memory for a process, say: they are watched all the same
+            except Exception as error:  # noqa: BLE001 such as no memory for a process: keep watching
                 self._report(f"looking for an engine failed, which is tried again ({type(error).__name__}: {error})")
                 wait = self._policy.retry
             with suppress(queue.Empty):
                 self._wakes.get(timeout=None if wait == _NEVER else max(0.0, wait))
-                while True:  # one update for all that happened meanwhile
+                while True:  # one update for all wake-ups in the queue
                     self._wakes.get_nowait()
 
     def _update(self) -> float:
-        """Do what is due; seconds until something will be if nothing happens."""
+        """Do what is due; return the seconds until the next update if nothing changes before."""
         now = time.monotonic()
         for candidate in self._candidates:
             if candidate.was_ready and not candidate.ready:
@@ -201,12 +207,12 @@ class EngineChain:
         return min([patience, *(at - time.monotonic() for at in retries)])
 
     def _preferred(self) -> list[EngineCandidate]:
-        """The candidates that would be asked rather than the one that is; all of them while that is not ready."""
+        """Return the candidates preferred to the one in use; all of them while that is not ready."""
         asked = self._asked
         return self._candidates[: None if asked is None or not asked.ready else self._candidates.index(asked)]
 
     def _find_one_that_works(self) -> float:
-        """See to it that an engine is ready or loading; seconds until one that loads has had its time."""
+        """Start an engine unless one is ready or loading; return the seconds until a loading one times out."""
         now = time.monotonic()
         due, loading = [], None
         for candidate in self._preferred():
@@ -227,7 +233,7 @@ class EngineChain:
         return loading.idle_since + self._policy.after - time.monotonic()
 
     def _start_one_of(self, candidates: list[EngineCandidate]) -> EngineCandidate | None:
-        """Start the first of them that a probe finds usable; those before it are out."""
+        """Start the first of ``candidates`` that a probe finds usable; put those before it out."""
         if not candidates:
             return None
         self._probe = Probe([candidate.spec for candidate in candidates])
@@ -262,7 +268,7 @@ class EngineChain:
             process.close()
 
     def _put_out(self, candidate: EngineCandidate, reason: str, *, for_ever: bool = False) -> None:
-        """Leave an engine, until its next probe."""
+        """End an engine and schedule its next probe, or none with ``for_ever``."""
         if candidate.process is not None:
             self._report(f"engine {candidate.spec.name!r} is out: {reason}")
         with self._lock:
@@ -295,7 +301,7 @@ class EngineChain:
             self._tell()
 
     def _say_that_none_works(self) -> None:
-        # The last one first: it is what simulation and a machine without anything use.
+        # The last one first: simulations, and machines without an accelerator or server, use it.
         reasons = "; ".join(f"{candidate.spec.name}: {candidate.out}" for candidate in reversed(self._candidates))
         hopeless = all(candidate.retry_at == _NEVER for candidate in self._candidates)
         without = Health(State.FAILED if hopeless else State.RESTARTING, f"no engine can be used. {reasons}")

@@ -1,4 +1,4 @@
-"""Python processes that see the modules which this one sees: how they are started, and how they are ended."""
+"""Starts and ends child processes that run Python with this process' module path."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ sys.exit(importlib.import_module(module).main(*arguments))
 def start(
     module: str, *arguments: Any, death_signal: signal.Signals | None = None, **options: Any
 ) -> subprocess.Popen[Any]:
-    """Start a process that calls ``main(*arguments)`` of ``module``; what that returns is its exit status.
+    """Start a process that calls ``main(*arguments)`` of ``module`` and exits with the status that returns.
 
     Args:
-        module: By its full name.
-        *arguments: What JSON can say.
-        death_signal: What the process gets when the thread that started it ends, even by SIGKILL of this process.
-        **options: Of :class:`subprocess.Popen`.
+        module: Full name of the module.
+        *arguments: JSON values.
+        death_signal: Signal sent to the child when the thread that started it ends, even by SIGKILL of this process.
+        **options: Keyword arguments of :class:`subprocess.Popen`.
     """
     start_up = json.dumps([sys.path, int(death_signal or 0), module, arguments])
     return subprocess.Popen([sys.executable, "-c", _START, start_up], stdin=subprocess.DEVNULL, **options)
 
 
 def start_connected(module: str, *arguments: Any, **options: Any) -> tuple[subprocess.Popen[Any], Connection]:
-    """Start a process as :func:`start` does; its ``main`` gets the descriptor of a socket first.
+    """Start a process as :func:`start` does, with the descriptor of a socket as the first argument of ``main``.
 
     Returns:
         The process, and this end of the socket.
@@ -54,7 +54,7 @@ def end(child: subprocess.Popen[Any], patience: float = 0.0) -> int:
     """Wait ``patience`` seconds for the end of ``child``, then kill it. Idempotent.
 
     Returns:
-        Its exit status, negative for the signal that it died of.
+        Its exit status; negative for the signal that killed it.
     """
     try:
         return child.wait(patience)

@@ -1,10 +1,10 @@
-"""How likely a model begins its answer with each of some choices, such as yes and no.
+"""Computes the probability that a model begins its answer with each of several choices, such as yes and no.
 
-The probabilities are those of the model itself: softmax over the whole vocabulary of the logits for the first token of
-the answer (the first with a letter or digit in it, after the reasoning), at temperature 1 and before any sampling
-option. A token counts for a choice when, without case and what is no letter or digit around it, one of the choice's
-words begins with it: "Yes", " yes," and "Ye" count for "yes". One with which words of several choices begin counts for
-none.
+The probabilities are the model's own: softmax over the whole vocabulary of the logits of the answer's first token (the
+first with a letter or digit in it, after the reasoning), at temperature 1 and before any sampling option. A token is
+reduced to its bare text: case-folded, without the characters around it that are no letters or digits. It counts for a
+choice if one of the choice's words begins with its bare text: "Yes", " yes," and "Ye" count for "yes". A token that
+words of several choices begin with counts for none.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 Choices: TypeAlias = Sequence[Sequence[str]]
-"""Words in groups that mean the same."""
+"""Groups of synonyms."""
 
 
 def bare(text: str) -> str:
-    """``text`` without case and what is no letter or digit around it."""
+    """Return ``text`` case-folded, without the characters around it that are no letters or digits."""
     begin, end = 0, len(text)
     while begin < end and not text[begin].isalnum():
         begin += 1
@@ -27,7 +27,7 @@ def bare(text: str) -> str:
 
 
 def beginnings(choices: Choices) -> Mapping[str, int]:
-    """Every bare text that a word of one choice only begins with, and the number of that choice."""
+    """Return every bare text that words of exactly one choice begin with, and the index of that choice."""
     found: dict[str, set[int]] = {}
     for number, words in enumerate(choices):
         for word in map(bare, words):
@@ -37,7 +37,7 @@ def beginnings(choices: Choices) -> Mapping[str, int]:
 
 
 def probabilities(tokens: Iterable[tuple[str, float]], choices: Choices) -> tuple[float, ...]:
-    """The probability of each choice, given (text, probability) of the tokens that may come first."""
+    """Return the probability of each choice, given (text, probability) of the candidates for the first token."""
     begins = beginnings(choices)
     sums = [0.0] * len(choices)
     for text, probability in tokens:
@@ -51,7 +51,7 @@ class FirstToken:
     """Keeps the ``probabilities`` at the first token of an answer that has a letter or digit in it."""
 
     def __init__(self, choices: Choices) -> None:
-        """Without ``choices`` there is nothing to wait for."""
+        """Without ``choices``, ``probabilities`` stays None."""
         self.probabilities: tuple[float, ...] | None = None
         self._wanted = self._waiting = bool(choices)
 
@@ -59,14 +59,14 @@ class FirstToken:
         """Keep the probabilities if ``token`` is the first one that counts.
 
         Args:
-            token: Text that the answer goes on with, U+FFFD for a part of a character.
-            read: Returns the probability of each choice at this place; called once.
+            token: Text of the answer's next token, U+FFFD for a part of a character.
+            read: Returns the probability of each choice at this position; called once.
         """
         if self._waiting and any(letter.isalnum() or letter == "\ufffd" for letter in token):
             self.probabilities = read()
             self._waiting = False
 
     def reset(self) -> None:
-        """Start anew: what came so far was reasoning."""
+        """Start again: the tokens so far were reasoning."""
         self.probabilities = None
         self._waiting = self._wanted

@@ -1,4 +1,4 @@
-"""A conversation as chat templates take it: text, with a mark in the place of each image."""
+"""Prepares a conversation for a chat template: as text with a mark in the place of each image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ class Conversation:
     """``messages``: role and content of each, for the template. ``images``: in the order of their marks."""
 
     def __init__(self, messages: Sequence[Message], guard: Callable[[str], str]) -> None:
-        """``guard`` makes control tokens in the text of a message harmless. Raises :class:`BadRequest` if it is empty.
+        """Put the text of ``messages`` together, with a random mark, which no text can contain, for each image.
 
-        The mark is random: nobody can write it.
+        Args:
+            messages: The conversation.
+            guard: Makes control tokens in the text of a message harmless.
+
+        Raises:
+            BadRequest: There are no messages.
         """
         if not messages:
             raise BadRequest("There is nothing to answer: the conversation has no messages.")
@@ -27,9 +32,10 @@ class Conversation:
             self.messages.append({"role": message.role, "content": guard("".join(texts))})
 
     def split(self, rendered: str) -> list[str]:
-        """The text before, between and after the images in what the template made of it.
+        """Split the rendered template into the text before, between and after the images.
 
-        Raises :class:`Unsupported` when the template left images out.
+        Raises:
+            Unsupported: The template left images out.
         """
         texts = rendered.split(self._mark)
         if len(texts) != len(self.images) + 1:
@@ -38,5 +44,5 @@ class Conversation:
 
 
 def opens_reasoning(rendered: str) -> bool:
-    """Whether an answer to this prompt begins inside ``<think>``: so end the templates of Thinking models."""
+    """Return whether the prompt ends with ``<think>``, as those of Thinking models do."""
     return rendered.rstrip().endswith("<think>")

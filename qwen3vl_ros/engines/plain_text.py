@@ -1,4 +1,4 @@
-r"""What text is, wherever it comes from: Unicode that UTF-8 and a C string can carry.
+r"""Brings text from any source to what a ROS string can carry: Unicode without NULs and lone surrogates.
 
 ROS strings are C strings in UTF-8: a NUL ends them, and half a surrogate pair cannot be encoded. Both reach Python from
 JSON (``"\u0000"``, ``"\ud83d"``), from command lines that are not UTF-8, and from models.
@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 REPLACEMENT = "\ufffd"
-"""U+FFFD, which stands for what cannot be shown."""
+"""U+FFFD, which replaces what cannot be shown."""
 
 _LONGEST_PATH = 200
 """Characters of a path in a message."""
 
 
 class NulError(ValueError):
-    """A caller's text holds a NUL: everything behind it would be lost without a word. ``path``: of the text."""
+    """A caller's text contains a NUL, behind which everything would be lost silently. ``path``: of the text."""
 
     def __init__(self, path: str, index: int) -> None:
         super().__init__(f"{path}: it holds a NUL character (U+0000, at index {index}): remove it")
@@ -24,10 +24,10 @@ class NulError(ValueError):
 
 
 def input_text(path: str, text: str) -> str:
-    """Return ``text``, what a caller wrote in the field at ``path``, with lone surrogates replaced by U+FFFD.
+    """Return a caller's ``text`` in the field at ``path`` with lone surrogates replaced by U+FFFD.
 
     Raises:
-        NulError: It holds a NUL.
+        NulError: It contains a NUL.
     """
     if "\0" in text:
         raise NulError(path, text.index("\0"))
@@ -35,7 +35,7 @@ def input_text(path: str, text: str) -> str:
 
 
 def output_text(text: str) -> str:
-    """Return ``text``, what a model, a server or an error wrote, with NULs and lone surrogates replaced by U+FFFD."""
+    """Return the ``text`` of a model, server or error with NULs and lone surrogates replaced by U+FFFD."""
     return _without_surrogates(text.replace("\0", REPLACEMENT))
 
 
@@ -43,11 +43,11 @@ def input_json(path: str, value: Any) -> Any:
     """Return parsed JSON with every string in it, keys included, as :func:`input_text` returns it.
 
     Args:
-        path: Of the value in what the caller wrote, such as ``slots``.
+        path: Of the value in the caller's input, such as ``slots``.
         value: The value.
 
     Raises:
-        NulError: A string holds a NUL; its path is that of the string, such as ``slots.labels.0``.
+        NulError: A string contains a NUL; the path is that of the string, such as ``slots.labels.0``.
         RecursionError: The value is nested too deeply.
     """
     if isinstance(value, str):
@@ -61,7 +61,7 @@ def input_json(path: str, value: Any) -> Any:
 
 
 def short_path(path: str) -> str:
-    """Return a path, whose names may be a caller's, as messages show it: the beginning of a long one."""
+    """Return a path for a message; a long one, whose names may be a caller's, is truncated."""
     return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
 
 

@@ -1,6 +1,6 @@
 """Asks engines whether they could be used, without loading a model.
 
-In a process apart, where a native library that crashes or hangs at import harms nobody.
+Probes run in a child process, because a native library may crash or hang at import.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from qwen3vl_ros.engines.base import EngineError, ModelNotFound
 from qwen3vl_ros.engines.process import EngineSpec
 
 PROBE_TIMEOUT = 15.0
-"""Seconds that the engines of a probe get together; each is to take one or two."""
+"""Seconds that the engines of a probe have together; each should take one or two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a probe found. ``usable`` None: not now, but perhaps later; False: a person has to change something."""
+    """The result of a probe. ``usable`` None: not now, but perhaps later; False: a person has to change something."""
 
     name: str
     usable: bool | None
@@ -30,7 +30,7 @@ class Finding:
 
 
 class Probe:
-    """Iterating gives a finding for each of ``specs``, in order, as it is known; :meth:`close` it when done."""
+    """Iterates over a finding for each of ``specs``, in order, as soon as it is known; :meth:`close` it when done."""
 
     def __init__(self, specs: Sequence[EngineSpec]) -> None:
         self._left = list(specs)
@@ -74,15 +74,15 @@ class Probe:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                start_new_session=True,  # a Ctrl-C in the terminal is for the caller
+                start_new_session=True,  # a Ctrl-C in the terminal reaches the caller alone
             )
             return self._child
 
 
 def main(specs: Sequence[tuple[str, dict[str, object]]]) -> None:
-    """The process: one line of JSON for each spec."""
+    """Write one line of JSON for each spec; the child process runs this."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print, native ones too, is not an answer
+    os.dup2(2, 1)  # prints of libraries, native ones too, go to stderr
     for name, config in specs:
         print(json.dumps(_ask(name, config)), file=answers, flush=True)
 

@@ -1,6 +1,6 @@
-"""The node's side of an engine: a worker process that is started, watched, restarted and asked.
+"""Starts, supervises and restarts an engine's worker process, and sends it requests.
 
-Nothing here blocks the caller: answers and state changes are delivered to callbacks from a thread of this object.
+Nothing here blocks the caller: an own thread delivers answers and state changes to callbacks.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ Deliver: TypeAlias = Callable[[Chunk | EngineError], None]
 _STAGES = tuple(Stage)
 
 _BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before the first start and before the n-th restart in a row; an answered request begins the row anew."""
+"""Seconds before the first start and before the n-th restart in a row; an answered request resets the count."""
 
 _LOAD_ATTEMPTS = 5
-"""Starts in a row that end before the model is loaded, after which the engine counts as failed."""
+"""Starts in a row that may fail before the model is loaded; after that the engine counts as failed."""
 
 
 class State(enum.Enum):
-    """What an engine's process is doing."""
+    """The state of an engine's process."""
 
     LOADING = "loading"
     READY = "ready"
@@ -55,9 +55,9 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """Which engine to run: entry-point name, its keyword configuration (JSON types), and when it counts as hung.
+    """An engine to run: its entry-point name and its keyword configuration (JSON types).
 
-    ``heartbeat_timeout``: seconds without a sign of life after which the process is killed and restarted.
+    ``heartbeat_timeout``: seconds without a message after which the process counts as hung: it is killed and restarted.
     """
 
     name: str
@@ -69,7 +69,7 @@ class EngineSpec:
 class Health:
     """A snapshot of an engine's process. ``memory`` in bytes, ``load_time`` in seconds; ``pid`` 0 = none.
 
-    ``passed_over``: which engines would be preferred and why they are not used; "" when there are none.
+    ``passed_over``: names the preferred engines that are not used, and why; "" when there are none.
     """
 
     state: State
@@ -83,7 +83,7 @@ class Health:
 
 
 class Call:
-    """One request that is being answered."""
+    """A running request."""
 
     def __init__(self, process: EngineProcess, identifier: int, deliver: Deliver) -> None:
         self._process = process
@@ -95,15 +95,15 @@ class Call:
         self._process._send("cancel", self._identifier)
 
     def kill(self, reason: str) -> None:
-        """Kill the worker that does not do what it is told; it restarts. ``reason`` completes "was killed: ..."."""
+        """Kill an unresponsive worker; it is restarted. ``reason`` completes "was killed: ..."."""
         self._process.kill(reason)
 
 
 class EngineProcess:
     """An engine in a process of its own.
 
-    ``on_change`` gets a :class:`Health` whenever something in it other than ``memory`` changes; like every ``deliver``
-    callback it runs on this object's thread and must return quickly.
+    ``on_change`` is called with a :class:`Health` whenever a field other than ``memory`` changes; like every
+    ``deliver`` callback it runs on this object's thread and must return quickly.
     """
 
     def __init__(self, spec: EngineSpec, on_change: Callable[[Health], None]) -> None:
@@ -124,13 +124,18 @@ class EngineProcess:
 
     @property
     def health(self) -> Health:
-        """What the process is doing now."""
+        """The current state of the process."""
         return self._health
 
     def submit(self, request: Request, deliver: Deliver) -> Call:
-        """Send ``request``; its chunks are delivered as they come, ending with a finish reason or an EngineError.
+        """Send ``request`` to the worker.
 
-        Raises :class:`EngineNotReady` while no model is loaded.
+        Args:
+            request: The request.
+            deliver: Called with each chunk as it arrives; the last call has a finish reason or is an EngineError.
+
+        Raises:
+            EngineNotReady: No model is loaded.
         """
         descriptor, sizes = pack(request)
         try:
@@ -146,14 +151,14 @@ class EngineProcess:
                 except OSError as error:
                     del self._calls[identifier]
                     self._health = replace(self._health, state=State.RESTARTING, message="the process just died")
-                    self._child.kill()  # it may have got half a message, and would misread what follows
+                    self._child.kill()  # it may have received half a message and would misread the next
                     raise EngineNotReady(f"engine {self.spec.name!r} just died; it is being restarted") from error
         finally:
             os.close(descriptor)
         return call
 
     def kill(self, reason: str) -> None:
-        """Kill a worker that no longer does what it is told; it restarts. ``reason`` completes "was killed: ..."."""
+        """Kill an unresponsive worker; it is restarted. ``reason`` completes the phrase "was killed: ..."."""
         with self._lock:
             if self._child is not None:
                 self._killed_because = reason
@@ -161,7 +166,7 @@ class EngineProcess:
                 self._child.kill()
 
     def close(self, timeout: float = 0.6) -> None:
-        """End the process, in order within ``timeout`` seconds, else by force. Idempotent; nobody is told any more."""
+        """Close the worker, or kill it after ``timeout`` seconds; ``on_change`` is not called any more. Idempotent."""
         self._closing.set()
         self._send("close")
         self._thread.join(timeout)
@@ -174,7 +179,7 @@ class EngineProcess:
     def _send(self, *message: Any) -> None:
         with self._lock:
             if self._connection is not None:
-                with suppress(OSError):  # it died; the supervising thread sees that and tells everybody
+                with suppress(OSError):  # it died; the supervising thread notices and reports that
                     self._connection.send(message)
 
     def _change(self, **fields: Any) -> None:
@@ -184,18 +189,18 @@ class EngineProcess:
             self._on_change(self._health)
 
     def _supervise(self) -> None:
-        """Start the worker, relay what it says, start it again when it dies; until closed or hopeless."""
+        """Start the worker, relay its messages and restart it when it dies, until closed or the engine has failed."""
         while not self._closing.wait(_BACKOFF[min(self._failures, len(_BACKOFF) - 1)]):
             try:
                 self._start()
                 error = self._relay()
                 crash = self._reap()
-            except Exception as problem:  # noqa: BLE001 no memory for a process, a message that cannot be read: try again
+            except Exception as problem:  # noqa: BLE001 such as no memory for a process, a broken message: try again
                 error, crash = None, f"engine {self.spec.name!r} could not be run ({type(problem).__name__}: {problem})"
                 self._abandon()
             if self._closing.is_set():
                 break
-            # A broken model stays broken; what is not ready is waited for; other trouble may be over in a moment.
+            # A broken model stays broken; EngineNotReady is retried without limit; other failures may be temporary.
             self._failed_loads += not isinstance(error, EngineNotReady)
             if isinstance(error, ModelNotFound) or self._failed_loads >= _LOAD_ATTEMPTS:
                 error = error or EngineError(f"{crash}; given up after {_LOAD_ATTEMPTS} attempts to load the model")
@@ -228,21 +233,21 @@ class EngineProcess:
             self._child = child
             self._connection = connection
             self._killed_because = ""
-        if self._closing.is_set():  # close() came before there was a process to tell
+        if self._closing.is_set():  # close() came before there was a process to close
             child.kill()
         self._change(state=State.LOADING, message=f"loading engine {self.spec.name!r}", pid=child.pid)
 
     def _relay(self) -> EngineError | None:
-        """Pass on what the worker says until it ends. Returns the error it gave up with, None if it died."""
+        """Relay the worker's messages until it ends; return the error that it reported, None if it died."""
         connection = self._connection
         assert connection is not None
         last_sign = time.monotonic()
-        arrival = select.poll()  # Connection.poll() makes a new selector each time, which costs more than the message
+        arrival = select.poll()  # Connection.poll() creates a selector each time, which costs more than the message
         arrival.register(connection, select.POLLIN)
         while True:
             try:
                 if not arrival.poll(self.spec.heartbeat_timeout * 1e3):
-                    # Both may have been stopped together (a debugger, a suspended machine): look once more.
+                    # Both processes may have been suspended together (a debugger, machine sleep): check once more.
                     silence = time.monotonic() - last_sign
                     if not connection.poll(0):
                         self.kill(f"no sign of life for {silence:.0f} s")
@@ -287,7 +292,7 @@ class EngineProcess:
             call.deliver(error)
 
     def _abandon(self) -> None:
-        """Kill whatever there is of a process that cannot be talked to."""
+        """Kill a process that failed to start or whose messages cannot be read."""
         with self._lock:
             child, connection = self._child, self._connection
             self._child = self._connection = None
@@ -297,7 +302,7 @@ class EngineProcess:
             child_python.end(child)
 
     def _reap(self) -> str:
-        """Wait for the dead worker; says in words how it died."""
+        """Wait for the dead worker; return a phrase that says how it died."""
         with self._lock:
             child, connection = self._child, self._connection
             self._child = self._connection = None
@@ -305,7 +310,7 @@ class EngineProcess:
         assert child is not None
         assert connection is not None
         connection.close()
-        status = child_python.end(child, 1.0)  # by force, where it closed the socket but lives on
+        status = child_python.end(child, 1.0)  # kills it if it closed the socket but still runs
         name = f"the process of engine {self.spec.name!r} (pid {child.pid})"
         if self._killed_because:
             return f"{name} was killed: {self._killed_because}"

@@ -1,4 +1,4 @@
-"""Finding engines by name, through the entry-point group that third parties can add to."""
+"""Finds engines by name in an entry-point group that third parties can add to."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ _PACKAGES = {
     "openvino_genai": "openvino-genai==2026.4.1.0",
     "httpx": "httpx",
 }
-"""What to install for a module that an engine of this package misses."""
+"""What to install for a missing module of an engine in this package."""
 
 
 def available() -> dict[str, EntryPoint]:
-    """Every installed engine by name. Nothing is imported."""
+    """Return every installed engine by name, without importing any."""
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 def load(name: str) -> Callable[..., Engine]:
-    """Import the engine called ``name``; the result takes the engine's keyword configuration.
+    """Import the engine called ``name`` and return its class or factory, which takes its keyword configuration.
 
-    Raises :class:`ModelNotFound` when there is no such engine or its library is not installed.
+    Raises:
+        ModelNotFound: There is no such engine, or its library is not installed.
     """
     found = available()
     if name not in found:

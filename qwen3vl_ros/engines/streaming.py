@@ -1,4 +1,4 @@
-"""For engines that talk to a server: an event loop on a thread of its own, and server-sent events."""
+"""An event loop on its own thread, and a parser of server-sent events, for engines that talk to a server."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qwen3vl_ros.engines.base import Cancel
 Item = TypeVar("Item")
 
 _MAX_EVENT = 16_000_000
-"""Bytes of one event, beyond which the sender is not a language model."""
+"""Most bytes of one event; no language model sends more."""
 
 
 class EventLoop:
-    """Runs coroutines for threads that block. An answer can be cancelled at any ``await`` it is at."""
+    """Runs coroutines for threads that block; a coroutine can be cancelled at any ``await``."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -25,14 +25,14 @@ class EventLoop:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, Item]) -> Item:
-        """What ``coroutine`` returns or raises, waited for."""
+        """Run ``coroutine`` and wait for it; return or raise what it does."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def iterate(self, source: AsyncIterator[Item], cancel: Cancel) -> Iterator[Item]:
-        """The items of ``source`` as they come; raises what it raises.
+        """Yield the items of ``source`` as they arrive; raises what it raises.
 
-        When ``cancel`` is set, or this iterator is closed, ``source`` meets ``asyncio.CancelledError`` where it waits.
-        What it does about that (closing a connection, telling a server) is waited for, and its items still come.
+        When ``cancel`` is set, or this iterator is closed, ``asyncio.CancelledError`` is raised in ``source`` where it
+        waits. This iterator waits for its cleanup (closing a connection, telling a server) and still yields its items.
         """
         items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()  # None: it has ended
         tasks: list[asyncio.Task[None]] = []
@@ -45,18 +45,18 @@ class EventLoop:
 
         def cancel_once() -> None:
             nonlocal stopping
-            if not stopping:  # a second time would interrupt what the source does about the first
+            if not stopping:  # a second cancel would interrupt the source's cleanup
                 stopping = True
                 tasks[0].cancel()
 
         def start() -> None:
             tasks.append(self._loop.create_task(pump()))
             tasks[0].add_done_callback(lambda _: items.put(None))
-            if cancel.is_set():  # already: then the source does not even begin
+            if cancel.is_set():  # already: the source does not even start
                 cancel_once()
 
         def stop() -> None:
-            # After start(), whoever calls this: a loop runs what it is given in order.
+            # Runs after start() on any calling thread: the loop runs callbacks in the order they were scheduled.
             self._loop.call_soon_threadsafe(cancel_once)
 
         self._loop.call_soon_threadsafe(start)
@@ -75,7 +75,7 @@ class EventLoop:
             raise error
 
     def close(self) -> None:
-        """Cancel what still runs and end the thread. Idempotent."""
+        """Cancel all running coroutines and end the thread. Idempotent."""
         if self._loop.is_closed():
             return
         self.run(_cancel_others())
@@ -93,14 +93,17 @@ async def _cancel_others() -> None:
 
 
 async def event_data(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The ``data`` of each server-sent event in a byte stream that is cut anywhere, even inside a character.
+    """Yield the ``data`` of each server-sent event in a byte stream that is cut anywhere, even inside a character.
 
-    Comments and other fields are skipped; the last event counts even when no blank line follows it. Bytes are not
-    decoded: servers cut characters between events. Raises ValueError when an event grows beyond 16 MB.
+    Comments and other fields are skipped; the last event counts even if no blank line follows it. Bytes are not
+    decoded, because servers split characters between events.
     https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+
+    Raises:
+        ValueError: An event has more than 16 MB.
     """
     data: list[bytes] = []
-    size = 0  # each line counts one more: empty ones take memory, too
+    size = 0  # plus one for each line, since empty ones take memory, too
     async for line in _lines(pieces):
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
@@ -115,8 +118,8 @@ async def event_data(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Lines that end in LF or CR LF, without these; a last one without an end counts."""
-    line = bytearray()  # appended to in place: a line may come a byte at a time
+    """Yield lines without their LF or CR LF; the last one may lack an end."""
+    line = bytearray()  # appended in place: a server may send single bytes
     async for piece in pieces:
         first, *others = piece.split(b"\n")
         line += first

@@ -1,4 +1,4 @@
-"""A text that comes in pieces."""
+"""A buffer for text that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 class TextBuffer:
     """A text that grows at its end.
 
-    Appending to it, and reading what was appended last, take no longer the longer it is; ``text += piece`` for an
-    attribute copies all of it for every token. One thread may append while others read.
+    Appending, and reading the text appended last, take a time that does not depend on the total length; ``text +=
+    piece`` for an attribute copies all of it for every token. One thread may append while others read.
     """
 
     def __init__(self, text: str = "") -> None:
@@ -21,7 +21,7 @@ class TextBuffer:
             self._length += len(piece)
 
     def since(self, start: int) -> str:
-        """The text from its character number ``start`` on, in time that depends on the length of that alone."""
+        """Return the text from index ``start`` on, in time that depends on the length of the result alone."""
         wanted = self._length - start
         found: list[str] = []
         for piece in reversed(self.pieces):

@@ -1,14 +1,14 @@
-"""The process an engine lives in: requests come in, chunks go out, a heartbeat says it is alive.
+"""The worker process that runs an engine: receives requests, sends chunks and a heartbeat.
 
-It is started afresh (never forked) by :class:`qwen3vl_ros.engines.process.EngineProcess`, so that a native crash, a
-hang or an out-of-memory kill takes only the running answers with it. Messages travel over one socket and are small;
-requests with their images arrive in anonymous shared memory whose file descriptor follows the message, so nothing is
-left in /dev/shm whoever dies when.
+:class:`qwen3vl_ros.engines.process.EngineProcess` starts it as a new process (never forked), so that a native crash, a
+hang or an out-of-memory kill ends only the running answers. Messages are small and sent over one socket; requests with
+their images arrive in anonymous shared memory whose file descriptor follows the message, so nothing is left in /dev/shm
+whichever process dies first.
 
 To the worker: ``("generate", id, sizes)`` + a descriptor, ``("cancel", id)``, ``("close",)``.
 From the worker: ``("alive", rss_bytes)``, ``("loading", sentence)``, ``("ready", description, load_seconds)``,
-``("failed", error)``, ``("chunk", id, fields)``, ``("error", id, error)``. A chunk's fields come in their order, the
-stage as its number: a pickle of a class takes several times as long to make and to read.
+``("failed", error)``, ``("chunk", id, fields)``, ``("error", id, error)``. A chunk is sent as a tuple of its fields in
+their order, the stage as its number: pickling and unpickling a class takes several times as long.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ _log = logging.getLogger(__name__)
 def pack(request: Request) -> tuple[int, list[int]]:
     """Put a request into anonymous shared memory.
 
-    Returns its file descriptor, which the caller closes, and the sizes in bytes of the parts in it: the pickle, then
-    one buffer for each image (pickle protocol 5 out-of-band buffers: pixels are copied once, never pickled).
+    Returns:
+        The file descriptor, which the caller closes, and the sizes in bytes of the parts: the pickle, then one buffer
+        for each image (pickle protocol 5 out-of-band buffers: pixels are copied once, never pickled).
     """
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(request, protocol=5, buffer_callback=buffers.append)
@@ -63,7 +64,11 @@ def pack(request: Request) -> tuple[int, list[int]]:
 
 
 def unpack(descriptor: int, sizes: list[int]) -> Request:
-    """The request that :func:`pack` made; images are read-only views of the shared memory. Closes ``descriptor``."""
+    """Read the request that :func:`pack` wrote, and close ``descriptor``.
+
+    Returns:
+        The request; its images are read-only views of the shared memory.
+    """
     try:
         memory = memoryview(mmap.mmap(descriptor, sum(sizes), access=mmap.ACCESS_READ))
     finally:
@@ -100,7 +105,7 @@ class _Worker:
         self.send("chunk", identifier, (int(stage), *others))
 
     def beat(self) -> None:
-        """Say that this process is alive and how much memory it holds, for ever."""
+        """Send a heartbeat with the resident memory in bytes every second, for ever."""
         page, statm = os.sysconf("SC_PAGE_SIZE"), Path("/proc/self/statm")
         while True:
             resident = int(statm.read_text(encoding="ascii").split()[1]) * page
@@ -119,7 +124,7 @@ class _Worker:
                     self._send_chunk(identifier, chunk)
                 else:
                     last = chunk
-            # Only now is the engine free: the node sends the next request as soon as it has the last chunk.
+            # Send the last chunk only now that the engine is free: the node then sends the next request at once.
             del self._cancels[identifier]
             if last is None:
                 raise EngineError("the engine ended an answer without a finish reason; it breaks its contract")
@@ -133,13 +138,13 @@ class _Worker:
             self.send("error", identifier, EngineError(f"the engine failed with {type(error).__name__}: {error}"))
 
     def serve(self, engine: Engine) -> None:
-        """Answer requests until told to close or the node is gone; no more at once than the engine says it can."""
+        """Answer requests until told to close or the node is gone, at most the engine's ``concurrency`` at once."""
         self._slots = threading.Semaphore(engine.describe().concurrency)
         while True:
             try:
                 message = self._connection.recv()
             except (EOFError, OSError):
-                os._exit(0)  # no orderly close: the node died, and nobody waits for this model
+                os._exit(0)  # without closing the engine: the node died
             if message[0] == "generate":
                 _, identifier, sizes = message
                 request = unpack(reduction.recv_handle(self._connection), sizes)
@@ -156,18 +161,18 @@ class _Worker:
         for cancel in list(self._cancels.values()):
             cancel.set()
         for thread in self._answering:
-            thread.join()  # a model that is in use cannot be freed; the node kills this process if that takes long
+            thread.join()  # a model in use cannot be freed; the node kills this process if that takes long
 
 
 def as_contract(error: EngineError) -> EngineError:
-    """``error`` as the class of the contract that it is or derives from: an engine's own may not survive pickling."""
+    """Convert ``error`` to the contract's class that it is or derives from: an engine's own may not unpickle."""
     kind = next(kind for kind in type(error).__mro__ if kind.__module__ == EngineError.__module__)
     return error if kind is type(error) else kind(str(error))
 
 
 def main(descriptor: int, name: str, config: dict[str, Any]) -> None:
     """Load engine ``name`` with ``config`` and serve the socket ``descriptor`` until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which closes this process in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which closes this process properly
     os.set_inheritable(descriptor, False)  # a process that an engine starts must not hold the socket open
     worker = _Worker(Connection(descriptor))
     threading.Thread(target=worker.beat, daemon=True).start()

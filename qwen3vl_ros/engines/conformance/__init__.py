@@ -1,4 +1,4 @@
-"""The engine contract as tests: an engine that passes them can be put under the node.
+"""The engine contract as tests: an engine that passes them can be used by the node.
 
 In the tests of a package with an engine (these modules need pytest, nothing else in this package does)::
 
@@ -12,8 +12,8 @@ In the tests of a package with an engine (these modules need pytest, nothing els
         def config(self, my_server):
             return {"url": my_server.url}
 
-One engine answers most of the tests in turn, as in the worker process; one that failed a test is replaced. Every answer
-runs on a thread of its own and every wait ends, so an engine that hangs fails tests and does not hang them.
+One engine serves most of the tests in turn, as in the worker process; after a failed test it is replaced. Every answer
+runs on its own thread and every wait has a timeout, so an engine that hangs fails tests and does not hang them.
 """
 
 from __future__ import annotations

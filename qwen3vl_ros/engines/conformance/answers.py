@@ -1,4 +1,4 @@
-"""The conformance tests of what an engine says of itself, and of the answers it gives."""
+"""The conformance tests of an engine's description and of its answers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from qwen3vl_ros.engines.conformance.stream import has_text, outline, text_of
 
 
 class Answers(EngineHarness):
-    """What it is, and how it answers."""
+    """Tests of description, probe and answers."""
 
     def test_description_is_constant_and_makes_sense(self, engine: Engine, whole: list[Chunk]) -> None:
-        """``describe()`` can be called at any time and travels to the node; the node relies on every field."""
-        del whole  # it has answered
+        """``describe()`` can be called at any time and is sent to the node, which relies on every field."""
+        del whole  # requested so that the engine has answered once
         description = engine.describe()
         assert isinstance(description, Description)
         assert engine.describe() == description, "describe() is constant after construction"
@@ -44,8 +44,8 @@ class Answers(EngineHarness):
         assert all(isinstance(text, str) for pair in description.details.items() for text in pair)
 
     def test_probe_says_what_it_finds(self, engine: Engine, config: Mapping[str, Any]) -> None:
-        """``probe`` takes the same keywords and says in a second or two what there is."""
-        del engine  # so there is something to find
+        """``probe`` takes the same keywords and says within a second or two what it found."""
+        del engine  # requested so that what the engine needs is running
         probe = getattr(type(self).engine_class, "probe", None)
         if probe is None:
             pytest.skip("the engine has no probe")
@@ -54,12 +54,12 @@ class Answers(EngineHarness):
         assert isinstance(found, str) and found, "probe() returns a sentence"
 
     def test_answer_comes_in_pieces(self, whole: list[Chunk]) -> None:
-        """People read along: text comes as it is made, not all at the end."""
+        """Text is streamed as it is generated, not all at the end: people read along."""
         texts = sum(map(has_text, whole[:-1]))
         assert texts >= 2, f"the text is to come in several chunks before the last one; it came in {outline(whole)}"
 
     def test_stages_come_in_order_and_text_in_the_last(self, whole: list[Chunk]) -> None:
-        """Encode, prefill, decode, each of which may be missing; text belongs to decode."""
+        """The stages are encode, prefill, decode, each of which may be missing; only decode has text."""
         stages = [chunk.stage for chunk in whole]
         assert stages == sorted(stages), f"stages went {[stage.name for stage in stages]}"
         assert min(stages) >= Stage.ENCODE, "an engine's stages are ENCODE, PREFILL, DECODE; the others are the node's"
@@ -74,14 +74,14 @@ class Answers(EngineHarness):
         assert not early, f"before the end: {early}"
 
     def test_tokens_only_become_more(self, whole: list[Chunk]) -> None:
-        """``completion_tokens`` is the number so far, and the usage agrees with the last."""
+        """``completion_tokens`` is the number so far, and the usage agrees with that of the last chunk."""
         counts = [chunk.completion_tokens for chunk in whole]
         assert counts == sorted(counts), f"completion_tokens went {counts}"
         assert counts[-1] >= 1, "an answer with text has at least 1 token"
         assert counts[-1] == _usage(whole).completion_tokens, "usage.completion_tokens is that of the last chunk"
 
     def test_usage_adds_up(self, whole: list[Chunk]) -> None:
-        """Counts and times that people add up and compare."""
+        """Counts and times are consistent: people add them up and compare them."""
         usage = _usage(whole)
         for field in fields(Usage):
             value = getattr(usage, field.name)
@@ -94,11 +94,11 @@ class Answers(EngineHarness):
             assert usage.encode_time <= usage.first_token_time, "images are encoded before the first token"
 
     def test_chunks_survive_the_way_to_the_node(self, whole: list[Chunk]) -> None:
-        """They travel through a socket, pickled."""
+        """Chunks are pickled and sent through a socket."""
         assert pickle.loads(pickle.dumps(whole)) == whole
 
     def test_same_question_has_the_same_answer(self, engine: Engine, whole: list[Chunk]) -> None:
-        """At temperature 0, where the engine has one; nothing of an answer is left in the next."""
+        """At temperature 0, where the engine has one, no state of an answer is left in the next."""
         if not self.repeatable:
             pytest.skip("the engine is not repeatable")
         for _ in range(2):
@@ -112,7 +112,7 @@ class Answers(EngineHarness):
         assert len(answers) == 1, f"one seed, two answers: {answers}"
 
     def test_characters_are_whole(self, engine: Engine) -> None:
-        """However tokens or network packets cut them, chunks carry whole Unicode characters."""
+        """Chunks carry whole Unicode characters, wherever tokens or network packets split them."""
         request = self.non_ascii_request(engine)
         if request is None:
             pytest.skip("replace `non_ascii_request` with a question whose answer is not ASCII to test this")
@@ -121,10 +121,10 @@ class Answers(EngineHarness):
         assert not answer.isascii(), f"the answer to `non_ascii_request` has to have other characters: {answer!r}"
         for chunk in chunks:
             assert "\ufffd" not in chunk.text, f"half a character was decoded: {chunk.text!r} in {answer!r}"
-            chunk.text.encode()  # lone surrogates are halves too
+            chunk.text.encode()  # raises for a lone surrogate, which is half a character, too
 
     def test_as_many_answers_run_at_once_as_it_says(self, engine: Engine, whole: list[Chunk]) -> None:
-        """``concurrency`` answers, each with its own text."""
+        """``concurrency`` answers run at the same time, each with its own text."""
         count = min(engine.describe().concurrency, 4)
         if count == 1:
             pytest.skip("the engine answers one request at a time")

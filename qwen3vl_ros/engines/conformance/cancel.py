@@ -1,4 +1,4 @@
-"""The conformance tests of answers that nobody waits for any more."""
+"""The conformance tests of cancelled and abandoned answers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _NOT_CANCELLED = "once cancel is set, the last chunk has finish reason 'cancelle
 
 
 class Cancelling(EngineHarness):
-    """How it is stopped."""
+    """Tests of cancelling an answer."""
 
     def test_cancel_before_the_start_costs_nothing(self, engine: Engine, whole: list[Chunk]) -> None:
-        """A request that is cancelled while it waited is not answered."""
+        """A request that was cancelled before its start is not answered."""
         with self.asking(engine, self.to_cancel(engine)) as answer:
             answer.cancel.set()
             chunks = answer.rest()
@@ -25,7 +25,7 @@ class Cancelling(EngineHarness):
         self.assert_still_answers(engine, whole)
 
     def test_cancel_before_the_first_text_ends_the_answer(self, engine: Engine, whole: list[Chunk]) -> None:
-        """While it encodes or reads the prompt, which is most of the time that an answer takes."""
+        """A cancel during encode or prefill, which take most of the time, ends the answer."""
         with self.asking(engine, self.to_cancel(engine)) as answer:
             answer.step()
             answer.cancel.set()
@@ -34,7 +34,7 @@ class Cancelling(EngineHarness):
 
     @pytest.mark.parametrize("texts", [1, 2])
     def test_cancel_in_the_middle_ends_the_answer(self, engine: Engine, whole: list[Chunk], texts: int) -> None:
-        """Between two tokens."""
+        """A cancel between two tokens ends the answer."""
         with self.asking(engine, self.to_cancel(engine)) as answer:
             answer.until_text(texts)
             answer.cancel.set()
@@ -45,7 +45,7 @@ class Cancelling(EngineHarness):
     def test_cancel_while_the_engine_works_ends_the_answer(
         self, engine: Engine, whole: list[Chunk], chunks: int
     ) -> None:
-        """It is set from another thread, while the engine is between two chunks."""
+        """A cancel that another thread sets while the engine computes the next chunk ends the answer."""
         with self.asking(engine, self.to_cancel(engine)) as answer:
             for _ in range(chunks):
                 answer.step()
@@ -57,7 +57,7 @@ class Cancelling(EngineHarness):
         self.assert_still_answers(engine, whole)
 
     def test_cancel_after_the_end_harms_nobody(self, engine: Engine, whole: list[Chunk]) -> None:
-        """The node's cancel may come too late."""
+        """A cancel after the end has no effect: the node's may be late."""
         with self.asking(engine, self.long_request(engine)) as answer:
             answer.rest()
             answer.cancel.set()
@@ -67,7 +67,7 @@ class Cancelling(EngineHarness):
     def test_stream_closed_early_leaves_the_engine_usable(
         self, engine: Engine, whole: list[Chunk], chunks: int
     ) -> None:
-        """Whoever iterates may go away (``GeneratorExit``); that ends the answer like a cancel, with no last chunk."""
+        """A closed stream (``GeneratorExit``) ends the answer like a cancel, without a last chunk."""
         with self.asking(engine, self.to_cancel(engine)) as answer:
             for _ in range(chunks):
                 answer.step()

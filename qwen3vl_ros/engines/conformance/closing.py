@@ -16,10 +16,10 @@ from qwen3vl_ros.engines.conformance.harness import EngineHarness
 
 
 class Closing(EngineHarness):
-    """How it comes and goes."""
+    """Tests of loading and closing."""
 
     def test_loading_reports_in_sentences(self, unloaded: None, config: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """The worker gives ``progress``, which people read; the other tests leave it out."""
+        """``progress``, which the worker passes and people read, gets sentences; the other tests do not pass it."""
         sentences: list[Any] = []
         self.close(self.load(config, progress=sentences.append))
         assert all(isinstance(text, str) and text for text in sentences), f"progress got {sentences}"
@@ -30,15 +30,15 @@ class Closing(EngineHarness):
         unloaded: None,  # noqa: ARG002
         config: Mapping[str, Any],
     ) -> None:
-        """``close()`` is idempotent, and takes nothing with it that the next engine needs."""
+        """``close()`` is idempotent, and frees nothing that the next engine needs."""
         engine = self.load(config)
         self.assert_still_answers(engine, whole)
         self.close(engine)
         self.close(engine)
 
     def test_closed_engine_leaves_nothing_behind(self, unloaded: None, config: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """No thread, file, socket, process or shared memory, also after answers that were cancelled or closed."""
-        self._live(config)  # what libraries open once and keep is not the engine's
+        """No thread, file, socket, process or shared memory is left, even after cancelled or closed answers."""
+        self._live(config)  # libraries open some things once and keep them; those are not the engine's
         before = held()
         mapped = self._live(config)
         deadline = time.monotonic() + self.patience
@@ -49,7 +49,7 @@ class Closing(EngineHarness):
         assert not left, f"left behind by closed engines: {sorted(left)}"
 
     def _live(self, config: Mapping[str, Any]) -> set[Path]:
-        """A whole life of an engine; returns the shared memory that it used."""
+        """Load an engine, use and close it; return the shared memory that it used."""
         before = _mapped()
         engine = self.load(config)
         self.ask(engine, self.long_request(engine))
@@ -66,14 +66,14 @@ class Closing(EngineHarness):
 
 
 def held() -> set[str]:
-    """What this process has open: threads, descriptors, child processes, shared memory."""
+    """Return this process' open resources: threads, descriptors, child processes, shared memory."""
     gc.collect()
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
     found = {
         f"thread {task.name} {names.get(int(task.name), 'of a library')}" for task in Path("/proc/self/task").iterdir()
     }
     for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that listed the folder is closed by now
             found.add(f"descriptor {descriptor.name} {descriptor.readlink()}")
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
@@ -85,6 +85,6 @@ def held() -> set[str]:
 
 
 def _mapped() -> set[Path]:
-    """Named shared memory that this process maps."""
+    """Return the named shared memory that this process maps."""
     lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     return {Path(line.split(maxsplit=5)[5]) for line in lines if "/dev/shm/" in line and "(deleted)" not in line}

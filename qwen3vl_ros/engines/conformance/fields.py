@@ -22,10 +22,10 @@ SCHEMA = {
 
 
 class Fields(EngineHarness):
-    """What it honours."""
+    """Tests of the supported fields."""
 
     def test_max_tokens_ends_the_answer(self, engine: Engine, whole: list[Chunk]) -> None:
-        """With finish reason "length"; where several tokens come at once, the last ones may be too many."""
+        """The finish reason is "length"; an engine that emits several tokens at once may exceed the limit by some."""
         self._needs(engine, "max_tokens")
         limit = max(1, whole[-1].completion_tokens // 2)
         chunks = self.ask(engine, with_options(self.long_request(engine), max_tokens=limit))
@@ -39,7 +39,7 @@ class Fields(EngineHarness):
             assert text_of(whole).startswith(text_of(chunks))
 
     def test_stop_string_ends_the_answer_and_is_not_in_it(self, engine: Engine, whole: list[Chunk]) -> None:
-        """Not even its beginning, when it comes in several chunks."""
+        """Not even the beginning of a stop string is in the answer if it is split between chunks."""
         self._needs(engine, "stop")
         answer = text_of(whole)
         for start in (len(answer) // 3, len(answer) // 2):
@@ -51,14 +51,14 @@ class Fields(EngineHarness):
                 assert chunks[-1].finish_reason == "stop"
 
     def test_schema_shapes_the_answer(self, engine: Engine) -> None:
-        """An answer that ended by itself is JSON that satisfies the schema."""
+        """An answer with finish reason "stop" is JSON that satisfies the schema."""
         self._needs(engine, "json_schema")
         chunks = self.ask(engine, self.request(engine, "Which colour? Answer in JSON.", schema=SCHEMA))
         if chunks[-1].finish_reason == "stop":
             jsonschema.validate(json.loads(text_of(chunks)), SCHEMA)
 
     def test_choices_have_probabilities_and_change_nothing(self, engine: Engine, whole: list[Chunk]) -> None:
-        """Those of the first token: greedily, that of the word that comes is the greatest. None: it is not known."""
+        """The first token's probabilities are known or None; a greedy answer begins with the most probable word."""
         self._needs(engine, "probabilities")
         words = text_of(whole).split()
         if not words:
@@ -73,14 +73,14 @@ class Fields(EngineHarness):
             assert said + other <= 1 + 1e-6
 
     def test_system_prompt_is_taken(self, engine: Engine) -> None:
-        """A first message with the role "system"."""
+        """A first message with the role "system" is accepted."""
         self._needs(engine, "system_prompt")
         asked = self.request(engine)
         request = Request((Message("system", ("Be brief.",)), *asked.messages), asked.options)
         assert self.ask(engine, request)[-1].finish_reason in ("stop", "length")
 
     def test_question_without_an_image_is_answered(self, engine: Engine) -> None:
-        """Where ``text_only`` is supported."""
+        """An engine that supports ``text_only`` answers without an image."""
         self._needs(engine, "text_only")
         assert self.ask(engine, self.request(engine, images=()))[-1].finish_reason in ("stop", "length")
 

@@ -1,4 +1,4 @@
-"""Where the conformance tests have an engine: loading it, asking it, and the checks that several of them make."""
+"""Fixtures and helpers of the conformance tests: loading an engine, asking it, and shared checks."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from qwen3vl_ros.engines.conformance.stream import Answer, has_text, outline, te
 from qwen3vl_ros.vision.fit import fit_image
 
 _ANSWER_TOKENS = 64
-"""Enough for every test, and no test waits for an essay."""
+"""Token limit of an answer: enough for every test, and short enough that none waits for long."""
 
 _TEXTS_NEEDED = 4
-"""Chunks with text that the long answer has at least: the tests stop in the middle of it."""
+"""Least number of chunks with text in the long answer, in the middle of which tests stop."""
 
 
 @dataclass
 class Kept:
-    """What the tests of one class share: an engine, and its long answer."""
+    """The engine that the tests of one class share, and its long answer."""
 
     engine: Engine | None = None
     whole: list[Chunk] | None = None
 
 
 class EngineHarness:
-    """What a class of tests sets and replaces, and what its tests share.
+    """The attributes and methods that a test class sets and overrides, and the fixtures that its tests share.
 
     All attributes but ``engine_class`` have defaults.
 
     ``engine_class``: the class, or ``staticmethod(factory)``; called as the worker does, with ``config`` as keywords.
-    ``question``: what the engine answers with at least four chunks of text when it sees any image.
+    ``question``: a question that the engine answers with at least four chunks of text on any image.
     ``patience``: seconds for one chunk, and for loading and closing, on a busy machine.
     ``repeatable``: the same question has the same answer, at temperature 0 where the engine has one. False for servers
     that compute several requests at once.
@@ -58,34 +58,34 @@ class EngineHarness:
     patience: ClassVar[float] = 60.0
     repeatable: ClassVar[bool] = True
 
-    # What an author may replace.
+    # Methods that the author of an engine may override.
 
     @pytest.fixture(scope="class")
     def config(self) -> Mapping[str, Any]:
-        """Keywords for ``engine_class``, without ``progress``. None, unless replaced."""
+        """Return the keywords for ``engine_class``, without ``progress``. Override it for an engine that needs some."""
         return {}
 
     def long_request(self, engine: Engine) -> Request:
-        """A request whose answer is as long as ``question`` says."""
+        """Return a request with ``question``, whose answer has at least four chunks of text."""
         return self.request(engine, self.question)
 
     def endless_request(self, engine: Engine) -> Request | None:  # noqa: ARG002
-        """A request whose answer only ends by being cancelled.
+        """Return a request whose answer ends only by a cancel, or None to use :meth:`long_request`.
 
-        For engines that work ahead of who reads: a server may have sent the whole answer before a test can cancel it.
-        None: :meth:`long_request`, for those that compute the next chunk when it is asked for.
+        For engines that compute ahead of the reader: a server may have sent the whole answer before a test can cancel
+        it. Engines that compute each chunk on demand need none.
         """
         return None
 
     def non_ascii_request(self, engine: Engine) -> Request | None:  # noqa: ARG002
-        """A request whose answer has characters outside ASCII; None when the engine cannot be made to say any."""
+        """Return a request whose answer has non-ASCII characters; None if the engine cannot be made to write any."""
         return None
 
-    # What the tests share, and tests of the author's own may use.
+    # Fixtures and helpers of the tests, which the author's own tests may use, too.
 
     @pytest.fixture(scope="class")
     def kept(self) -> Iterator[Kept]:
-        """The engine that the tests of this class share."""
+        """Provide the engine that the tests of this class share."""
         kept = Kept()
         yield kept
         if kept.engine is not None:
@@ -93,7 +93,7 @@ class EngineHarness:
 
     @pytest.fixture
     def engine(self, kept: Kept, config: Mapping[str, Any], request: pytest.FixtureRequest) -> Iterator[Engine]:
-        """The engine; another one after a test that failed."""
+        """Provide the engine, a new one after a failed test."""
         if kept.engine is None:
             kept.engine = self.load(config)
         failed = request.session.testsfailed
@@ -104,14 +104,14 @@ class EngineHarness:
 
     @pytest.fixture
     def unloaded(self, kept: Kept) -> None:
-        """Nothing is loaded: a test that loads engines of its own takes this, as there may be room for one only."""
+        """Close the shared engine, for a test that loads its own: there may be room for only one."""
         if kept.engine is not None:
             shared, kept.engine = kept.engine, None
             self.close(shared)
 
     @pytest.fixture
     def whole(self, kept: Kept, engine: Engine) -> list[Chunk]:
-        """The answer to :meth:`long_request`."""
+        """Provide the answer to :meth:`long_request`."""
         if kept.whole is None:
             whole = self.ask(engine, self.long_request(engine))
             assert sum(map(has_text, whole)) >= _TEXTS_NEEDED, (
@@ -122,12 +122,12 @@ class EngineHarness:
         return kept.whole
 
     def load(self, config: Mapping[str, Any], **more: Any) -> Engine:
-        """A new engine, made as the worker makes it."""
+        """Load a new engine as the worker does."""
         with within(self.patience, "loading the engine"):
             return type(self).engine_class(**config, **more)
 
     def close(self, engine: Engine) -> None:
-        """Close ``engine``, which must not take for ever."""
+        """Close ``engine``; fail if that takes longer than ``patience``."""
         with within(self.patience, "close()"):
             engine.close()
 
@@ -140,7 +140,7 @@ class EngineHarness:
         schema: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Request:
-        """A question that ``engine`` can take: about one image unless it takes none, and not at random."""
+        """Return a request that ``engine`` supports: with one image unless it takes none, and greedy."""
         description = engine.describe()
         if images is None:
             images = () if description.max_images == 0 else (noise_image(description),)
@@ -149,18 +149,18 @@ class EngineHarness:
         return Request((Message("user", (*images, text)),), Options(**options), schema)
 
     def asking(self, engine: Engine, request: Request) -> Answer:
-        """A running answer, to be used in ``with``."""
+        """Start an answer; use it as a context manager."""
         return Answer(engine, request, self.patience)
 
     def ask(self, engine: Engine, request: Request) -> list[Chunk]:
-        """All chunks of an answer."""
+        """Return all chunks of an answer."""
         with self.asking(engine, request) as answer:
             return answer.rest()
 
     def assert_refused(self, engine: Engine, request: Request, kind: type[EngineError]) -> str:
-        """That ``request`` is refused with ``kind``, before any work; returns the sentence.
+        """Assert that ``request`` is refused with ``kind`` before any work; return the error's sentence.
 
-        Only a server that counts tokens itself may have to be sent a prompt that is too long (stage PREFILL).
+        Stage PREFILL is allowed for a prompt that is too long, which a server that counts tokens itself must be sent.
         """
         allowed = [Chunk(Stage.PREFILL)] if kind is PromptTooLong else []
         try:
@@ -174,7 +174,7 @@ class EngineHarness:
         pytest.fail(f"the contract says {kind.__name__} here, before any work, and not {chunk}")
 
     def assert_still_answers(self, engine: Engine, whole: list[Chunk]) -> None:
-        """That the engine answers the next question, and as before: with nothing of another answer in it."""
+        """Assert that the engine answers the next question as before, without remains of another answer."""
         again = self.ask(engine, self.long_request(engine))
         assert again[-1].finish_reason in ("stop", "length"), f"the next answer is {outline(again)}"
         if self.repeatable:
@@ -183,12 +183,12 @@ class EngineHarness:
             )
 
     def to_cancel(self, engine: Engine) -> Request:
-        """A request whose answer is long enough to be cancelled in the middle."""
+        """Return a request whose answer is long enough to be cancelled in the middle."""
         return self.endless_request(engine) or self.long_request(engine)
 
 
 def noise_image(description: Description, side: int = 160) -> Image:
-    """An image of noise, ``side`` pixels wide before it is fitted for the engine; read-only as the worker's are."""
+    """Return an image of noise, ``side`` pixels wide, fitted for the engine; read-only as the worker's are."""
     noise = np.random.default_rng(1).integers(0, 256, (side * 3 // 4, side, 3), dtype=np.uint8)
     image = fit_image(noise, description.image_input)[0]
     image.setflags(write=False)
@@ -196,7 +196,7 @@ def noise_image(description: Description, side: int = 160) -> Image:
 
 
 def sentence(error: EngineError) -> str:
-    """The text of ``error``; fails unless it is a sentence that tells people something."""
+    """Return the text of ``error``; fail unless it is a sentence."""
     text = str(error)
     assert len(text.split()) >= 4, f"an error is a sentence that says what happened and what to do, not {error!r}"
     assert "Traceback" not in text, f"an error is a sentence, not {text!r}"
@@ -204,14 +204,14 @@ def sentence(error: EngineError) -> str:
 
 
 def with_options(request: Request, **changes: Any) -> Request:
-    """``request`` with other values of these fields of :class:`Options`."""
+    """Return a copy of ``request`` with ``changes`` to its :class:`Options`."""
     options = {field.name: getattr(request.options, field.name) for field in fields(Options)}
     return replace(request, options=Options(**(options | changes)))
 
 
 @contextlib.contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
-    """Fail when the block takes longer. In this thread, because engines are loaded and closed where the worker is."""
+    """Fail when the block takes longer; it runs on this thread, as the worker loads and closes on its main thread."""
 
     def late(*_: object) -> None:
         pytest.fail(f"{what} took more than {seconds:g} s")

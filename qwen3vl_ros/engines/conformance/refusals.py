@@ -1,4 +1,4 @@
-"""The conformance tests of what an engine has to refuse."""
+"""The conformance tests of requests that an engine must refuse."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _CHOICES = (("yes", "是"), ("no", "否"))
 
 
 class Refusals(EngineHarness):
-    """What it refuses."""
+    """Tests of refusals."""
 
     def test_what_it_does_not_support_is_refused_by_name(self, engine: Engine, whole: list[Chunk]) -> None:
-        """Nothing that ``supports`` does not name is ignored in silence: Unsupported, beginning with the field."""
+        """A field that ``supports`` does not name is never ignored: Unsupported is raised and begins with its name."""
         asked = self.request(engine)
         told = (Message("system", ("Be brief.",)), *asked.messages)
         requests = {name: with_options(asked, **{name: value}) for name, value in _OPTIONS.items()} | {
@@ -57,13 +57,13 @@ class Refusals(EngineHarness):
         self.assert_still_answers(engine, whole)
 
     def test_missing_image_is_refused_where_one_is_needed(self, engine: Engine) -> None:
-        """Rather than an answer about an image that is not there."""
+        """An engine without ``text_only`` refuses a question without an image in place of inventing one."""
         if "text_only" in engine.describe().supports:
             pytest.skip("the engine answers without an image")
         self.assert_refused(engine, self.request(engine, images=()), BadRequest)
 
     def test_more_images_than_it_takes_are_refused(self, engine: Engine, whole: list[Chunk]) -> None:
-        """``max_images`` is a promise: no image is left out in silence."""
+        """More than ``max_images`` images are refused; none is dropped silently."""
         description = engine.describe()
         if description.max_images is None:
             pytest.skip("the engine does not limit the number of images")
@@ -72,7 +72,7 @@ class Refusals(EngineHarness):
         self.assert_still_answers(engine, whole)
 
     def test_prompt_that_does_not_fit_is_refused_with_both_numbers(self, engine: Engine, whole: list[Chunk]) -> None:
-        """Before any work: what it has, and what there is room for."""
+        """The refusal comes before any work, and names the prompt's size and the limit."""
         description = engine.describe()
         limits = {n for n in (description.context_length, description.prompt_limit) if n is not None}
         if not limits:
@@ -101,7 +101,7 @@ class Refusals(EngineHarness):
         self.assert_still_answers(engine, whole)
 
     def test_scattered_image_is_refused_or_read_in_order(self, engine: Engine, whole: list[Chunk]) -> None:
-        """An array whose bytes do not lie in a row, such as a mirrored view, is not read as if they did."""
+        """An array that is not C-contiguous, such as a mirrored view, is not read as if it were."""
         good = self._image(engine)
         request = self.long_request(engine)
 
@@ -119,7 +119,7 @@ class Refusals(EngineHarness):
         self.assert_still_answers(engine, whole)
 
     def test_image_of_another_size_is_refused_or_answered(self, engine: Engine, whole: list[Chunk]) -> None:
-        """The caller fits images; one that is not fitted is no reason to crash."""
+        """An image that the caller did not fit does not crash the engine."""
         self._image(engine)
         for shape in ((1, 1, 3), (47, 33, 3), (7, 501, 3)):
             try:
@@ -129,7 +129,7 @@ class Refusals(EngineHarness):
         self.assert_still_answers(engine, whole)
 
     def test_conversation_without_messages_is_refused(self, engine: Engine) -> None:
-        """There is nothing to answer."""
+        """A conversation without messages has nothing to answer and is refused."""
         self.assert_refused(engine, Request(()), BadRequest)
 
     def _image(self, engine: Engine) -> Image:

@@ -1,4 +1,4 @@
-"""Answers that go from chunk to chunk when a test says so, and what tests read of their chunks."""
+"""Answers that a test advances chunk by chunk, and helpers that read chunks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _END = object()
 
 
 class Answer:
-    """``engine.generate`` on a thread of its own, as in the worker, that goes from chunk to chunk when told.
+    """Runs ``engine.generate`` on its own thread, as the worker does, and advances by one chunk when told.
 
-    So "after the second chunk" is that moment for the fastest engine too. Use it as a context manager: leaving closes
-    the stream. ``chunks`` has what came.
+    So "after the second chunk" is the same moment for the fastest engine. Use it as a context manager, which closes the
+    stream at the end. ``chunks`` has the chunks so far.
     """
 
     def __init__(self, engine: Engine, request: Request, patience: float) -> None:
@@ -45,16 +45,16 @@ class Answer:
             result = _END
         except Exception as error:  # noqa: BLE001 handed to the test
             result = error
-        # What is left of the stream goes on this thread, before the test looks whether anything is.
+        # Free the stream on this thread, before the test checks for leftovers.
         del stream, engine, request
         self._results.put(result)
 
     def begin_step(self) -> None:
-        """Let the engine work towards its next chunk; :meth:`end_step` has it."""
+        """Let the engine compute its next chunk, which :meth:`end_step` returns."""
         self._steps.put(True)
 
     def end_step(self) -> Chunk | None:
-        """The chunk that :meth:`begin_step` asked for, None at the end of the stream; raises what the engine raised."""
+        """Return the chunk that :meth:`begin_step` requested, None at the end; raise what the engine raised."""
         try:
             result = self._results.get(timeout=self._patience)
         except queue.Empty:
@@ -73,17 +73,17 @@ class Answer:
         return None
 
     def step(self) -> Chunk | None:
-        """The next chunk, None at the end; raises what the engine raised."""
+        """Return the next chunk, None at the end; raise what the engine raised."""
         self.begin_step()
         return self.end_step()
 
     def until_text(self, count: int) -> None:
-        """Go on until ``count`` chunks with text have come."""
+        """Advance until there are ``count`` chunks with text."""
         while sum(map(has_text, self.chunks)) < count:
             assert self.step() is not None, f"the answer ended after {outline(self.chunks)}"
 
     def rest(self) -> list[Chunk]:
-        """Go on to the end; all chunks of the answer."""
+        """Advance to the end and return all chunks of the answer."""
         while self.step() is not None:
             pass
         assert self.chunks and self.chunks[-1].finish_reason is not None, (
@@ -107,17 +107,17 @@ class Answer:
 
 
 def text_of(chunks: list[Chunk]) -> str:
-    """The answer that ``chunks`` add up to."""
+    """Return the concatenated answer text of ``chunks``."""
     return "".join(chunk.text for chunk in chunks)
 
 
 def has_text(chunk: Chunk) -> bool:
-    """Whether it brings people something to read."""
+    """Return whether ``chunk`` has text or reasoning."""
     return bool(chunk.text or chunk.reasoning)
 
 
 def outline(chunks: list[Chunk]) -> str:
-    """A stream in a few words, for messages."""
+    """Return a summary of a stream for messages."""
     if not chunks:
         return "no chunk"
     texts, last = sum(map(has_text, chunks)), chunks[-1]

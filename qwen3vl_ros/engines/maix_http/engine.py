@@ -5,19 +5,19 @@ or from another machine. It looks like OpenAI's and is not: this is what a user 
 
 - A prompt that is too long leaves the service hanging until it is restarted, so it is refused before it is sent. How
   many tokens it has is an estimate: :mod:`qwen3vl_ros.engines.maix_http.tokens` says how good.
-- It ignores the system role: a system prompt is put in front of the question.
-- It ignores max_tokens and stop: this engine ends the answer itself, and has the service stop. Tokens are counted by
-  estimate (no less than one for each piece of the answer; ax-llm sends about three in a piece), never by what the
-  service says, which is bytes. ``finish_reason`` is "length" also where, by that count, the context is full.
-- Settings stick from one client's request to the next one's, so all are sent every time.
-- Sampling is by top_k or by top_p, never both: top_k where both are asked for, or neither.
-- A question without an image is sent with a grey one. Without any, the service mixes the previous image into it.
-- An image that the service cannot read is left out by it without a word. This engine sends one that it encoded, and
-  decoded again, itself. If the service still leaves it out, nothing tells: there is no count of tokens that is true.
-- Nor does anything tell that the first words are the rest of an answer that *another* client, or this one when it was
-  killed, hung up on: all share one queue of tokens.
-- One question at a time. Other clients' are waited for, ``first_token_timeout`` seconds at most.
-- Encoding the image and reading the prompt look alike from outside: both are the stage ENCODE.
+- It ignores the system role: this engine puts the system prompt in front of the question.
+- It ignores max_tokens and stop: this engine ends the answer itself and tells the service to stop. Token counts are
+  estimates (at least one for each piece of the answer; ax-llm sends about three tokens in a piece), never the service's
+  own, which are bytes. ``finish_reason`` is "length" also when, by that estimate, the context is full.
+- Settings persist from one client's request to the next one's, so all are sent every time.
+- It samples by top_k or by top_p, never both: by top_k if a request sets both or neither.
+- A question without an image is sent with a grey one. Without any, the service would mix in the previous image.
+- The service silently drops an image that it cannot decode. This engine encodes the image itself and decodes it again
+  as a check. If the service drops it all the same, that cannot be detected: its token counts are wrong.
+- Nor can it be detected that the first words belong to an answer that *another* client, or this one when it was killed,
+  disconnected from: all share one queue of tokens.
+- It answers one question at a time. This engine waits for other clients' at most ``first_token_timeout`` seconds.
+- Encoding and prefill cannot be told apart from outside: both are the stage ENCODE.
 - Proxies in the environment are not used.
 """
 
@@ -51,7 +51,7 @@ from qwen3vl_ros.engines.maix_http.tokens import likely_tokens
 from qwen3vl_ros.engines.streaming import EventLoop
 
 _INPUT_SIZE = 448
-"""Pixels, of the published models' encoders but for some of 320 and 384; the service does not say."""
+"""Side in pixels of the encoder's input, which the service does not report; a few published models have 320 or 384."""
 
 _PROBE_TIMEOUT = 1.0
 
@@ -76,16 +76,25 @@ class MaixHttpEngine:
         token_timeout: float = 15.0,
         progress: Progress = lambda _: None,
     ) -> None:
-        """Wait until the service has its model, ``load_timeout`` seconds at most.
+        """Wait until the service has loaded its model.
 
-        ``model``: the one that the service must run, "" for any. The name may say more than the service does, above all
-        P and CTX, as in Qwen3-VL-2B-Instruct-GPTQ-Int4-AX630C-P320-CTX448. ``prompt_limit``, ``context_length``: in
-        tokens; 0 takes them from the name. ``input_size``: width and height of the encoder's image in pixels; 0 is
-        448, as the service does not say.
-        ``first_token_timeout`` and ``token_timeout``: seconds that the service gets for the first piece of the answer,
-        image and prompt included, and for each one after that. Pieces count, not bytes and not empty events.
+        Args:
+            base_url: Scheme, host and port of the service.
+            model: The model that the service must run, "" for any. The name may have more parts than the service's,
+                above all P and CTX, as in Qwen3-VL-2B-Instruct-GPTQ-Int4-AX630C-P320-CTX448.
+            prompt_limit: In tokens; 0 takes it from the name.
+            context_length: In tokens; 0 takes it from the name.
+            input_size: Width and height in pixels of the encoder's image; 0 is 448.
+            fit: How the caller brings images to that size.
+            load_timeout: Seconds to wait for the service.
+            first_token_timeout: Seconds to the first piece of the answer, including encoding and prefill. Empty events
+                are no pieces.
+            token_timeout: Seconds from one piece to the next.
+            progress: Called with sentences about the waiting.
 
-        Raises :class:`EngineNotReady`, and :class:`ModelNotFound` where something else answers.
+        Raises:
+            EngineNotReady: The service was not ready in time.
+            ModelNotFound: Something else answers at ``base_url``, or the service runs another model.
         """
         self._first_token_timeout = first_token_timeout
         self._token_timeout = token_timeout
@@ -122,7 +131,7 @@ class MaixHttpEngine:
 
     @staticmethod
     def probe(*, base_url: str = "http://127.0.0.1:12346", model: str = "", **_: object) -> str:
-        """What the service lists, asked once. Raises :class:`EngineNotReady`, :class:`ModelNotFound`."""
+        """Ask the service once for its model, and name it; raises :class:`EngineNotReady`, :class:`ModelNotFound`."""
         service = Service(base_url)
         loop = EventLoop()
         try:
@@ -140,7 +149,7 @@ class MaixHttpEngine:
         return self._description
 
     def close(self) -> None:
-        """Leave the service as it should be found, within :data:`.service.STOP_TIME`. Idempotent."""
+        """Wait until the service has ended the last answer, at most :data:`.service.STOP_TIME`. Idempotent."""
         if not self._closed:
             self._closed = True
             self._loop.run(self._service.close())
@@ -149,10 +158,17 @@ class MaixHttpEngine:
     def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
         """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
 
-        A cancelled answer ends at once; the service has ended it within :data:`.service.STOP_TIME`, which the
-        next question waits for, and a few seconds more where it did not. Then ``first_token_timeout`` runs twice at
-        most: while another client is answered, and until the first piece. Raises :class:`Unsupported`,
-        :class:`BadImage`, :class:`PromptTooLong`, :class:`BadRequest` before anything is sent.
+        A cancelled answer ends at once. The service ends it within :data:`.service.STOP_TIME`; the next question waits
+        for that, and a few seconds more if the service did not. Then ``first_token_timeout`` may run twice: while
+        another client is answered, and until the first piece.
+
+        Raises:
+            BadRequest: The request makes no sense; raised before anything is sent, as are the next three.
+            BadImage: There are several images, or one of another size.
+            PromptTooLong: The prompt does not fit, by estimate.
+            Unsupported: The service cannot honour a field.
+            EngineNotReady: The service is not reachable or still loads its model.
+            EngineError: A request is running already, or the service failed.
         """
         prompt = requests.build(request, self._model, self._limits, self._size)
         if not self._busy.acquire(blocking=False):
@@ -167,7 +183,7 @@ class MaixHttpEngine:
 
 
 def _check_model(url: str, listed: str, wanted: str) -> None:
-    """Raise :class:`ModelNotFound` unless ``wanted``, which may say more or less, is what is ``listed``."""
+    """Raise :class:`ModelNotFound` unless one of the names ``wanted`` and ``listed`` contains the other."""
     short = listed.rsplit("/", 1)[-1].lower()
     if short not in wanted.lower() and wanted.lower() not in listed.lower():
         raise ModelNotFound(
@@ -176,7 +192,7 @@ def _check_model(url: str, listed: str, wanted: str) -> None:
 
 
 class _Answer:
-    """One question on its way, with its counts and times."""
+    """Sends one question and turns the answer into chunks; estimates its tokens and measures its times."""
 
     def __init__(self, service: Service, prompt: Prompt, options: Options, context: int | None) -> None:
         self._service = service
@@ -193,7 +209,7 @@ class _Answer:
         self.finish: FinishReason | None = None
 
     async def run(self, first_token_timeout: float, token_timeout: float) -> AsyncIterator[Chunk]:
-        """The stream but for its last chunk; :attr:`finish` is why it ended, None when it was cancelled."""
+        """Yield all chunks but the last, then set :attr:`finish`, which stays None after a cancel."""
         answer = await self._service.ask(self._prompt.body, first_token_timeout)
         try:
             self._bytes_sent = answer.bytes_sent
@@ -235,7 +251,7 @@ class _Answer:
         return Chunk(self._stage, text, reasoning, self._tokens())
 
     def last(self, finish: FinishReason) -> Chunk:
-        """The last chunk."""
+        """Return the last chunk."""
         text, reasoning = self._text.finish()
         usage = Usage(
             prompt_tokens=self._prompt.tokens,

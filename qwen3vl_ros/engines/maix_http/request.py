@@ -1,7 +1,7 @@
-"""From a request to what the service of the ``maix_http`` engine is sent, refusing before that what it cannot honour.
+"""Converts a request to the JSON of the ``maix_http`` engine's service, and refuses what the service cannot honour.
 
-What it cannot honour it mostly takes without a word, and some of it leaves it hanging until somebody restarts it (a
-prompt that is too long), so everything is checked here, with estimates where only the service could count.
+The service silently accepts most of what it cannot honour, and hangs until a restart on some of it (a prompt that is
+too long), so everything is checked here, by estimates where only the service could count.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from qwen3vl_ros.engines.maix_http.tokens import most_tokens
 TEMPERATURE, TOP_P, TOP_K = 0.7, 0.8, 20
 
 GREEDY = 0.01
-"""Temperature for 0, with top-k 1: of 0 itself the service says "invalid" and goes on at temperature 1."""
+"""Temperature sent for 0, with top-k 1: the service calls 0 itself "invalid" and uses temperature 1."""
 
 PENALTY_OFF = 1.0002
-"""The least repetition penalty that the service takes: up to 1.0001 it keeps that of an earlier request."""
+"""The smallest repetition penalty that the service accepts: up to 1.0001 it keeps that of an earlier request."""
 
 TOP_P_OFF = 0.9999
-"""A top_p of 1 turns sampling off altogether where there is no top_k: the likeliest token is taken."""
+"""Sent for a top_p of 1, which without a top_k would turn sampling off: the service would decode greedily."""
 
 MOST_TOP_K = 100_000
-"""The service sorts that many of its 151,936 tokens without looking whether it has them."""
+"""Largest top_k sent: the service sorts that many of its 151,936 tokens without a bounds check."""
 
 TEMPLATE_TOKENS = 32
-"""What the chat template takes: 15, and a system prompt of the service's own, of 6 to 16 tokens in known versions."""
+"""Tokens of the chat template, 15, and of the service's own system prompt, 6 to 16 in known versions."""
 
 _PIXELS_PER_TOKEN = 32
-"""Side of the square that becomes one token (patches of 16 pixels, merged two by two)."""
+"""Side in pixels of the square that becomes one token (patches of 16 pixels, merged two by two)."""
 
 _MAIXCAM2 = "qwen3-vl-2b-instruct-gptq-int4"
 _MAIXCAM2_LIMITS = (320, 448)
-"""Of the only model that there is for the MaixCAM2. Its service lists the name without them."""
+"""Prompt and context limit of the MaixCAM2's only model, whose service lists the name without them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Tokens that the prompt, and prompt and answer together, may have; None: unknown, and not checked."""
+    """Most tokens of the prompt, and of prompt and answer together; None: unknown, and not checked."""
 
     prompt: int | None
     context: int | None
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is sent. ``tokens`` is an estimate and includes ``image_tokens``, which is exact."""
+    """The request's body. ``tokens`` is an estimate and includes ``image_tokens``, which is exact."""
 
     body: Mapping[str, Any]
     tokens: int
@@ -65,7 +65,7 @@ class Prompt:
 
 
 def limits_of(names: tuple[str, ...], prompt_limit: int, context_length: int) -> Limits:
-    """The limits: as given if not 0, else from the first of ``names`` that has them, as in ``...-P320-CTX448``."""
+    """Return the limits given, or for 0 those in the first of ``names`` that has them, as in ``...-P320-CTX448``."""
     prompt, context = prompt_limit or None, context_length or None
     if prompt and context:
         return Limits(prompt, context, "as configured")
@@ -90,13 +90,23 @@ def _number(name: str, prefix: str) -> int | None:
 
 
 def build(request: Request, model: str, limits: Limits, size: int) -> Prompt:
-    """What to send for ``request`` to a service that runs ``model`` with an encoder of ``size`` x ``size`` pixels.
+    """Check ``request`` and convert it for a service that runs ``model``.
 
-    Raises :class:`Unsupported`, :class:`BadImage`, :class:`PromptTooLong`, :class:`BadRequest`.
+    Args:
+        request: The request.
+        model: The model's name.
+        limits: Of prompt and context.
+        size: Width and height in pixels of the encoder's image.
+
+    Raises:
+        BadRequest: The request makes no sense.
+        BadImage: There are several images, or one of another size.
+        PromptTooLong: The prompt does not fit, by estimate.
+        Unsupported: The service cannot honour a field.
     """
     text, image = _question(request)
     if image is None:
-        # Without one, the service would look at this text through the features of the last image it was asked about.
+        # Without an image, the service would use the embedding of the previous question's image.
         image = np.full((size, size, 3), 128, np.uint8)
     elif image.shape != (size, size, 3) or image.dtype != np.uint8:
         raise BadImage(
@@ -112,14 +122,14 @@ def build(request: Request, model: str, limits: Limits, size: int) -> Prompt:
             f"The prompt has about {tokens} tokens, {image_tokens} of them for the image, and the model reads {most} "
             f"({limits.source}). Ask with fewer words, and a shorter system prompt."
         )
-    # One part of text: of several, the service reads the last. Plain strings are its form, not OpenAI's objects.
+    # One text part: the service reads only the last of several. image_url is a string here, not OpenAI's object.
     content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": _data_url(image)}]
     body = {"model": model, "stream": True, **settings, "messages": [{"role": "user", "content": content}]}
     return Prompt(body, tokens, image_tokens)
 
 
 def _question(request: Request) -> tuple[str, Image | None]:
-    """The text, system prompt in front, and the image."""
+    """Return the text, beginning with the system prompt, and the image."""
     system = [part for m in request.messages if m.role == "system" for part in m.content]
     turns = [m for m in request.messages if m.role != "system"]
     if [m.role for m in turns] != ["user"]:
@@ -143,7 +153,7 @@ def _question(request: Request) -> tuple[str, Image | None]:
 
 
 def _settings(request: Request) -> dict[str, float]:
-    """Every setting, unset ones as the model's recommended values: the service keeps what a request leaves out."""
+    """Return all settings, for unset ones the model's recommended values: the service would keep earlier values."""
     options = request.options
     if request.response_schema is not None:
         raise Unsupported("response_schema: the service has no grammars; ask for JSON in the prompt instead.")
@@ -161,7 +171,7 @@ def _settings(request: Request) -> dict[str, float]:
 
 
 def _sampling(options: Options) -> dict[str, float]:
-    """Temperature, and how to draw: the service draws by top-k or by top-p, and a top-k of any value ends top-p."""
+    """Return temperature and top-k or top-p: the service samples by one of them, and any top-k disables top-p."""
     temperature = TEMPERATURE if options.temperature is None else options.temperature
     top_p = TOP_P if options.top_p is None else options.top_p
     if temperature <= 0:
@@ -173,17 +183,17 @@ def _sampling(options: Options) -> dict[str, float]:
 
 
 def _data_url(image: Image) -> str:
-    """``image`` as the service takes it.
+    """Encode ``image``, uint8 RGB [height, width, 3], as a data URL of a JPEG.
 
-    It decodes what its build of OpenCV does, and dies of what that does not. A JPEG is safe, as MaixPy sends nothing
-    else. The encoder sees few pixels, so they are kept as they are: at quality 98 with full colour resolution they are
-    off by 0.9 to 1.4 of 255 levels on average, the more the noisier the camera, in 90 to 300 kB at 448x448. A PNG would
-    be exact, larger, ten times slower to make, and a risk.
+    The service decodes the formats of its build of OpenCV and crashes on others. JPEG is safe, since MaixPy sends
+    nothing else. The encoder's input is small, so detail is kept: quality 98 with full colour resolution changes pixels
+    by 0.9 to 1.4 of 255 levels on average, more with camera noise, in 90 to 300 kB at 448x448. A PNG would be exact,
+    but larger, ten times slower to encode, and a risk.
     """
     file = io.BytesIO()
     PIL.Image.fromarray(image).save(file, "JPEG", quality=98, subsampling=0)
     data = file.getvalue()
-    # One that it cannot decode is answered without the image, or kills it.
+    # An image that the service cannot decode is ignored, or crashes it.
     with PIL.Image.open(io.BytesIO(data)) as decoded:
         decoded.load()
         if decoded.size != image.shape[1::-1]:
@@ -192,5 +202,5 @@ def _data_url(image: Image) -> str:
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
-    """The bytes of ``body``: pure ASCII, so that no text can upset the service's parser."""
+    """Return ``body`` as JSON in pure ASCII, so that no text can upset the service's parser."""
     return json.dumps(body).encode()

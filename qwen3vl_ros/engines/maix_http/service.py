@@ -1,8 +1,8 @@
-"""Talking to the service of the ``maix_http`` engine: is it there, ask it, make it stop, know when it is free again.
+"""HTTP client of the ``maix_http`` engine's service: waits for it, asks, stops an answer, and cleans up after one.
 
-It is AXERA's ax-llm (Qwen3-VL variant), whose requests share one queue of tokens. Whoever hangs up leaves the model
-running, and tokens in that queue which go to the next one who asks. So an answer is never just dropped: it is stopped
-and read to its end, and where the connection broke before, a throw-away question takes what was left.
+The service is AXERA's ax-llm (Qwen3-VL variant), whose requests share one queue of tokens. A client that disconnects
+leaves the model running, and tokens in that queue which the next client receives. So an answer is never just dropped:
+it is stopped and read to its end, and if the connection broke before, a throw-away question drains the queue.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from qwen3vl_ros.engines.base import EngineError, EngineNotReady, ModelNotFound,
 from qwen3vl_ros.engines.maix_http.answer import LOADING, Answer, RefusedError, error_message, reason_of
 
 STOP_TIME = 5.0
-"""Seconds in which an answer that was cancelled is stopped and read to its end. Then its connection is closed, and the
-next question waits until the service is free. The service looks at a stop between two layers of the model, but forgets
-one that comes while it encodes the image: it is repeated."""
+"""Seconds to stop a cancelled answer and read it to its end. After that its connection is closed, and the next question
+waits until the service is free. The service checks for a stop between two layers of the model, but loses one that
+arrives while it encodes the image, so it is repeated."""
 
 _RECOVERY_TIME = 15.0
-"""Seconds that the service gets, after that, to come free. When it does not, it hangs."""
+"""Seconds that the service has after that to become free; if it does not, it hangs."""
 
 _STOP_PERIOD = 0.5
 _CONNECT_TIMEOUT = 3.0
-_WRITE_TIMEOUT = 10.0  # an image over a weak radio link
+_WRITE_TIMEOUT = 10.0  # for an image over a weak radio link
 _ATTEMPT_TIMEOUT = 5.0
 _ATTEMPT_PERIOD = 1.0
 _BACK_OFF = (0.1, 1.0)  # seconds before a busy service is asked again: at first, and at most
@@ -37,14 +37,14 @@ RESTART = "`systemctl restart qwen3_vl.service` on the board"
 
 
 class NotYetError(Exception):
-    """The service is not ready; why, as a phrase."""
+    """The service is not ready; the text is a phrase that says why."""
 
 
 class Service:
     """The service at ``url``. One answer at a time; every method runs on the same event loop."""
 
     def __init__(self, url: str) -> None:
-        """``url``: scheme, host and port. Raises :class:`ModelNotFound` when it is none."""
+        """``url``: scheme, host and port; raises :class:`ModelNotFound` unless it is a URL."""
         self.url = url.strip().rstrip("/").removesuffix("/v1")
         try:
             parsed = httpx.URL(self.url)
@@ -54,10 +54,10 @@ class Service:
             raise ModelNotFound(f"base_url: {url!r} is no address; one looks like http://10.0.0.7:12346.")
         self._client = httpx.AsyncClient(
             headers={"Accept-Encoding": "identity"},
-            # Environments that name a proxy mean the internet: through one, a board is out of reach or its stream late.
+            # A proxy in the environment is meant for the internet; it may not reach the board, or delay its stream.
             trust_env=False,
-            verify=parsed.scheme == "https",  # loading certificates that http has no use for takes 0.1 s and more
-            # The service closes idle connections after seconds; a request that meets this could not be sent again.
+            verify=parsed.scheme == "https",  # http needs no certificates, which take 0.1 s and more to load
+            # The service closes idle connections after seconds; a question lost to that could not be sent again.
             limits=httpx.Limits(max_keepalive_connections=0),
             timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT, write=_WRITE_TIMEOUT),
         )
@@ -66,7 +66,12 @@ class Service:
         self._array = True  # whether ``messages`` is sent as a list
 
     async def wait_ready(self, load_timeout: float, progress: Progress) -> str:
-        """The model it lists, waited for. Raises :class:`EngineNotReady`, :class:`ModelNotFound`."""
+        """Wait until the service lists its model and return that.
+
+        Raises:
+            EngineNotReady: ``load_timeout`` seconds passed.
+            ModelNotFound: Something else answers.
+        """
         begin = time.monotonic()
         while True:
             left = load_timeout - (time.monotonic() - begin)
@@ -80,14 +85,14 @@ class Service:
                 await asyncio.sleep(min(_ATTEMPT_PERIOD, load_timeout - waited))
 
     def not_ready(self, reason: object, since: str = "") -> str:
-        """The sentence on a service that is not ready, with a way out."""
+        """Return a sentence with a way out about a service that is not ready."""
         return (
             f"{self.url} is not ready{since}: {reason}. `systemctl status qwen3_vl.service` on the board says how the "
             "service does, and `systemctl start` starts it; from another machine, check the address and the firewall."
         )
 
     async def model(self, timeout: float) -> str:
-        """The model it lists, asked once. Raises :class:`NotYetError`, :class:`ModelNotFound`."""
+        """Ask once for the model that the service lists; raises :class:`NotYetError`, :class:`ModelNotFound`."""
         try:
             response = await asyncio.wait_for(self._client.get(f"{self.url}/v1/models"), timeout)
         except (asyncio.TimeoutError, httpx.TimeoutException):
@@ -110,9 +115,13 @@ class Service:
         return models[0]
 
     async def ask(self, body: Mapping[str, Any], patience: float) -> Answer:
-        """Send ``body`` once the service is free; returns when it has begun to answer.
+        """Wait until the service is free, send ``body``, and wait until the service accepts it.
 
-        Both may take ``patience`` seconds. Raises :class:`EngineNotReady`, :class:`EngineError`.
+        Both waits may take ``patience`` seconds.
+
+        Raises:
+            EngineNotReady: The service is not reachable or still loads its model.
+            EngineError: The service stayed busy, or refused the question.
         """
         await self._settled()
         if self._unclean:
@@ -137,7 +146,7 @@ class Service:
                 if error.loading:
                     raise EngineNotReady(self.not_ready(error.message)) from None
                 if error.misread and self._array:
-                    # Some versions want the one message itself.
+                    # Some versions want the single message in place of a list.
                     self._array = False
                     continue
                 if not error.busy:
@@ -159,17 +168,17 @@ class Service:
             pause = min(2 * pause, longest)
 
     def leave(self, answer: Answer) -> None:
-        """Have ``answer`` stopped and read to its end in the background, if it is not there yet. Returns at once."""
+        """Stop ``answer`` and read it to its end in a background task, unless it is over. Returns at once."""
         if answer.over:
             self._note(answer)
         else:
             self._settling = asyncio.create_task(self._settle(answer))
 
     async def _settle(self, answer: Answer) -> None:
-        """What :meth:`leave` says, within STOP_TIME."""
+        """Stop ``answer`` and read it to its end, within STOP_TIME."""
         deadline = time.monotonic() + STOP_TIME
         while not answer.over and not answer.finished and time.monotonic() < deadline:
-            if answer.accepted:  # else it would stop somebody else
+            if answer.accepted:  # else the stop would end another client's answer
                 await self._stop()
             await answer.wait_over(min(_STOP_PERIOD, deadline - time.monotonic()))
         await answer.wait_over(min(_STOP_PERIOD, STOP_TIME) if answer.finished else 0.0)
@@ -184,10 +193,10 @@ class Service:
         self._unclean = not answer.finished and (self._unclean or answer.unclean)
 
     async def _stop(self) -> None:
-        with suppress(httpx.HTTPError, asyncio.TimeoutError):  # it is seen by what the service does
+        with suppress(httpx.HTTPError, asyncio.TimeoutError):  # whether it stopped shows in the answer
             await asyncio.wait_for(self._client.get(f"{self.url}/v1/stop"), _STOP_PERIOD)
 
     async def close(self) -> None:
-        """Wait until the last answer is settled, then free the connections."""
+        """Wait until the last answer is stopped and read to its end, then close the connections."""
         await self._settled()
         await self._client.aclose()

@@ -1,8 +1,8 @@
-"""How many tokens a text has, estimated: the service of the ``maix_http`` engine has a tokenizer and does not lend it.
+"""Estimates how many tokens a text has: the service of the ``maix_http`` engine does not expose its tokenizer.
 
-The tokenizer's own port on the board (12345) is set up for programs there and wants a session for each, so nothing
-here relies on it. Figures below are against Qwen's vocabulary (qwen.tiktoken in the PyPI package dashscope 2.0.2: the
-ordinary tokens of Qwen3-VL), on 200 texts of 120 to 400 characters for each of 41 languages: Django's translations.
+The tokenizer's own port on the board (12345) is meant for programs there and needs a session for each, so it is not
+used here. The figures below were measured against Qwen's vocabulary (qwen.tiktoken in the PyPI package dashscope 2.0.2:
+the ordinary tokens of Qwen3-VL), on 200 texts of 120 to 400 characters in each of 41 languages: Django's translations.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _ACCENTED = re.compile("[\u00c0-\u024f]")
 
 
 def most_tokens(text: str) -> float:
-    """Tokens of ``text``, on the safe side.
+    """Estimate an upper bound of the tokens of ``text``.
 
     1.2 to 1.8 times the real count for English, 1.1 to 1.7 for Chinese, 1.0 to 2.7 for German, French, Spanish and
     Russian. It can be too low where words are rare but look English: by up to 15 % for Dutch, 7 % for Indonesian, 8 %
@@ -24,7 +24,7 @@ def most_tokens(text: str) -> float:
 
 
 def likely_tokens(text: str) -> float:
-    """Tokens of ``text``, as near as can be told without the vocabulary.
+    """Estimate the tokens of ``text`` as closely as possible without the vocabulary.
 
     0.9 to 1.3 times the real count for English, 1.0 to 1.5 for Chinese, 0.7 to 2.0 for German, French and Spanish.
     """
@@ -47,7 +47,7 @@ def _tokens(text: str, letters: int, others: float) -> float:
     return total
 
 
-# Most tokens per letter in scripts beside ASCII: up to that code point, so many. Measured as above.
+# (last code point, most tokens per letter up to it) of the scripts beyond ASCII. Measured as above.
 _WEIGHTS = (
     (0x36F, 1.0),  # Latin with accents
     (0x3FF, 1.1),  # Greek
