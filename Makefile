@@ -42,14 +42,13 @@ check: lint
 coverage: check-tools
 	$(bin)/pytest --check -n auto --cov qwen3vl_ros --cov-report term:skip-covered
 
-# What talks to ROS or drives a browser starts processes of its own and runs alone. Jazzy: what talks to ROS.
+# A process per core, each with a ROS graph of its own. Jazzy: what talks to ROS.
 ifeq ($(ROS),kilted)
 test: test-tools lint
-	$(bin)/pytest -m "not ros and not browser" -n auto --dist loadfile
-	$(bin)/pytest -m "ros or browser"
+	$(bin)/pytest -n auto --dist loadfile
 else
 test: test-tools
-	$(bin)/pytest -m "ros and not browser"
+	$(bin)/pytest -n auto --dist loadfile -m "ros and not browser"
 endif
 
 doctor:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
 from qwen3vl_ros.cli.terminal import ask_on_terminal
 from qwen3vl_ros.client import Answer, ServerUnavailable, VlmClient
@@ -241,7 +242,7 @@ def _ask_about_a_frame(robot: _Robot, output: Path) -> int:
     if answer is None:
         return status
     _save(frame, dialogue, answer.regions, output)
-    _console.print(f"\nThe frame with the answers: [bold]{output.resolve()}[/bold]")
+    _console.print(f"\nThe frame with the answers: [bold]{escape(str(output.resolve()))}[/bold]", soft_wrap=True)
     _console.print(
         "Next: `make up` (or `qwen3vl-ros demo --keep`) leaves camera and node running, with a page to look and ask,\n"
         f"    http://127.0.0.1:{PAGE_PORT}\nIn another terminal:\n"

@@ -26,7 +26,7 @@ Check = Callable[[Any], str]
 _KINDS = {
     bool: "true or false",
     int: "a whole number",
-    float: "a number with a decimal point, such as 10.0",
+    float: "a number",
     str: "text; put it between quotation marks",
     tuple: 'a list of texts, such as ["a", "b"]',
 }
@@ -130,6 +130,8 @@ def declare_as(node: Node, name: str, parameter: Any, value: Any, *, read_only: 
     Raises:
         ParameterError: It cannot be that.
     """
+    if type(parameter.default) is float and type(value) is int:
+        value = float(value)  # people write 60 in parameter files
     if reason := _problem(name, parameter, value):
         raise ParameterError(reason)
     if node.has_parameter(name):

@@ -90,8 +90,8 @@ def test_the_tasks_of_the_running_node_are_listed_with_what_they_take(scripted: 
         TaskSlot(name="which", type="text", description="Which lamp", required=True),
         TaskSlot(name="how", type="text", description="How", default_json='"now"', choices=["now", "soon"]),
     ]
-    lamp = Task(name="lamp", description="Is it on?", main="which", slots=slots, images=2)
-    other = Task(name="other", description="Something else.", images=1)
+    lamp = Task(name="lamp", description="Is it on?", main="which", slots=slots, min_images=2)
+    other = Task(name="other", description="Something else.", min_images=1)
 
     def list_tasks(_request: ListTasks.Request, response: ListTasks.Response) -> ListTasks.Response:
         response.tasks = [lamp, other]

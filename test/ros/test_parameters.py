@@ -71,7 +71,7 @@ def test_what_nobody_sets_is_at_its_default(start: Start) -> None:
 
 
 def test_what_the_command_line_sets_is_read(start: Start) -> None:
-    node = start("name:=Marvin", "friends:=[Ford, Trillian]", "polite:=false", "waves:=0", "gear:=4", "arm.length:=2.0")
+    node = start("name:=Marvin", "friends:=[Ford, Trillian]", "polite:=false", "waves:=0", "gear:=4", "arm.length:=2")
     settings = declare(node, Settings)
     assert settings == Settings("Marvin", ("Ford", "Trillian"), False, 0, 4, Arm(2.0))
     assert read(node, Settings) == settings
@@ -92,7 +92,9 @@ def test_what_the_command_line_sets_is_read(start: Start) -> None:
         ("waves:=11", "waves: 11 is not within 0 to 10"),
         ("waves:=7", "waves: no 7"),
         ("gear:=3", "gear: 3 is none of 1, 2, 4"),
-        ("arm.length:=1", "arm.length: 1 is not a number with a decimal point, such as 10.0"),
+        ("arm.length:=long", "arm.length: 'long' is not a number"),
+        ("arm.length:=true", "arm.length: True is not a number"),
+        ("arm.length:=3", "arm.length: 3.0 is not within 0.1 to 2"),
         ("arm.length:=0.0", "arm.length: 0.0 is not within 0.1 to 2"),
         ("arm.length:=.nan", "arm.length: nan is not within 0.1 to 2"),
         ("arm.side:=up", "arm.side: 'up' is none of left, (empty), right"),

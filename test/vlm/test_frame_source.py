@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from qwen3vl_ros.ros import clock_watch
+from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.vlm.frame_source import NEWEST_ONLY, Frame, FrameSource, NoFrame
 
 pytestmark = pytest.mark.ros
@@ -34,8 +34,10 @@ class Graph:
         self._clock = self._other.create_publisher(Clock, "/clock", 10)
         self._arrived = threading.Event()
         self.node.create_subscription(Image, "/image", lambda _: self._arrived.set(), NEWEST_ONLY)
-        self.executor = SingleThreadedExecutor(context=context)
-        self.executor.add_node(self.node)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(self.node)
+        self._spinning = SpinThread(executor, "looking")
+        self._spinning.start()
         self._sources: list[FrameSource] = []
 
     def source(self, age_by: str = "stamp") -> FrameSource:
@@ -72,33 +74,25 @@ class Graph:
     def close(self) -> None:
         for source in self._sources:
             source.close()
+        self._spinning.stop(PATIENCE)
+        self.node.destroy_node()
+        self._other.destroy_node()
 
 
 @pytest.fixture
 def graph() -> Iterator[Callable[..., Graph]]:
     context = rclpy.Context()
     rclpy.init(context=context)
-    started: list[tuple[Graph, threading.Thread]] = []
+    started: list[Graph] = []
 
     def start(*, simulated: bool = False) -> Graph:
-        graph = Graph(context, simulated)
-        thread = threading.Thread(target=spin, args=(graph.executor,))
-        thread.start()
-        started.append((graph, thread))
-        return graph
-
-    def spin(executor: Any) -> None:
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            return
+        started.append(Graph(context, simulated))
+        return started[-1]
 
     yield start
-    for graph, _ in started:
+    for graph in started:
         graph.close()
     context.try_shutdown()
-    for _, thread in started:
-        thread.join()
 
 
 def wait(source: FrameSource, not_before: int = 0, max_age: float = 2.0, timeout: float = 0.0) -> Frame:
