@@ -1,8 +1,11 @@
 """A subscription that is polled instead of spun: the caller waits for a message and takes it on its own thread.
 
 rclpy's executor builds a wait set of everything a node has, twice for each message: about a millisecond of Python where
-a model keeps the caches cold, and as much for a message that nobody needs. The calls below are those of rclpy's own
-wait_for_message(), which has no public counterpart that keeps its subscription.
+a model keeps the caches cold, and as much for a message that nobody needs.
+
+What rclpy lacks: a public wait set, as rclcpp has one (https://github.com/ros2/rclcpp/pull/1047), and a public way to
+take a message. The calls below are those of rclpy's own wait_for_message() (https://github.com/ros2/rclpy/pull/960),
+which makes a subscription for each message and drops it again. No proposal to change that was found.
 """
 
 from __future__ import annotations
@@ -12,15 +15,17 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidHandle
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-Closed = _rclpy.InvalidHandle
+Closed = InvalidHandle
 """Raised when a subscription is used after it was closed."""
 
 RclError = _rclpy.RCLError
-"""Raised when a node is queried after a signal has shut ROS down, and when the middleware fails."""
+"""Raised when a node is queried after a signal has shut ROS down, and when the middleware fails. rclpy raises it and
+has no public name for it."""
 
 _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 """The executor would handle them, and no executor knows this subscription."""
