@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final, TypeVar
 
 from qwen3vl_ros.engines import child_python
+from qwen3vl_ros.engines.base import Cancel
 
 Result = TypeVar("Result")
 
@@ -54,7 +55,7 @@ class Sandbox:
         function: Callable[..., Result],
         *arguments: Any,
         timeout: float,
-        interrupted_by: Callable[[Callable[[], None]], None] = lambda _: None,
+        cancel: Cancel,
     ) -> Result:
         """Return what ``function(*arguments)`` returns; everything in that can be pickled.
 
@@ -62,7 +63,7 @@ class Sandbox:
             function: A function at the top level of one of this package's modules.
             *arguments: What it is called with.
             timeout: Seconds that it gets; booting the process does not count.
-            interrupted_by: Is given the function that ends the call early, from any thread, again and again.
+            cancel: Ends the call early.
 
         Raises:
             Killed: it did not return within ``timeout``, took too much memory, or was ended.
@@ -82,8 +83,8 @@ class Sandbox:
                     process.kill()
 
         try:
-            interrupted_by(end)
-            return process.call(function, arguments, timeout)  # type: ignore[no-any-return]
+            with cancel.calling(end):
+                return process.call(function, arguments, timeout)  # type: ignore[no-any-return]
         except BaseException as error:
             if not isinstance(error, ValueError):
                 process.kill()

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -289,12 +289,7 @@ class Pipeline:
         """The JSON of an answer, "" when the job ended before it was checked. Raises BadAnswer, BadRequest."""
         timeout = max(0.0, min(VALIDATION_TIME, job.deadline - time.monotonic()))
         try:
-            with ExitStack() as stack:
-
-                def interrupted_by(kill: Callable[[], None]) -> None:
-                    stack.enter_context(job.cancellation.calling(kill))
-
-                return self._sandbox.run(validate_answer, text, schema, timeout=timeout, interrupted_by=interrupted_by)
+            return self._sandbox.run(validate_answer, text, schema, timeout=timeout, cancel=job.cancellation)
         except ValueError as error:
             raise BadAnswer(str(error)) from error
         except Killed as error:

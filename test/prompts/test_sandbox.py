@@ -7,14 +7,29 @@ import queue
 import select
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
+from qwen3vl_ros.engines.base import Cancel
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.prompts.schema import validate_answer
 
 ENDLESS = {"type": "string", "not": {"pattern": "^(.+)+\\u0001$"}}
 ANSWER = f'"{"a" * 60}"'
+
+
+class Watched(Cancel):
+    """Tells when a call has begun that it can end; ``end`` is what it would call then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+
+    def calling(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
+        self.end = callback
+        self.begun.set()
+        return super().calling(callback)
 
 
 @pytest.fixture
@@ -25,7 +40,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def pid(sandbox: Sandbox) -> int:
-    return sandbox.run(os.getpid, timeout=30.0)
+    return sandbox.run(os.getpid, timeout=30.0, cancel=Cancel())
 
 
 def is_gone(process: int) -> bool:
@@ -37,11 +52,11 @@ def is_gone(process: int) -> bool:
 
 
 def test_a_call_returns_or_raises_what_the_function_does(sandbox: Sandbox) -> None:
-    assert sandbox.run(validate_answer, '{"a":1}', {"type": "object"}, timeout=30.0) == '{"a": 1}'
+    assert sandbox.run(validate_answer, '{"a":1}', {"type": "object"}, timeout=30.0, cancel=Cancel()) == '{"a": 1}'
     with pytest.raises(ValueError, match="not of type 'array'"):
-        sandbox.run(validate_answer, '{"a":1}', {"type": "array"}, timeout=30.0)
+        sandbox.run(validate_answer, '{"a":1}', {"type": "array"}, timeout=30.0, cancel=Cancel())
     with pytest.raises(RuntimeError, match="TypeError"):
-        sandbox.run(len, 3, timeout=30.0)
+        sandbox.run(len, 3, timeout=30.0, cancel=Cancel())
 
 
 def test_one_process_serves_call_after_call(sandbox: Sandbox) -> None:
@@ -52,69 +67,69 @@ def test_one_process_serves_call_after_call(sandbox: Sandbox) -> None:
 def test_an_endless_call_is_killed_when_its_time_is_up_and_the_next_one_works(sandbox: Sandbox) -> None:
     before = pid(sandbox)
     with pytest.raises(Killed, match="longer than"):
-        sandbox.run(validate_answer, ANSWER, ENDLESS, timeout=0.2)
+        sandbox.run(validate_answer, ANSWER, ENDLESS, timeout=0.2, cancel=Cancel())
     assert is_gone(before)
     assert pid(sandbox) != before
 
 
 def test_an_endless_call_can_be_ended_from_another_thread_and_only_that_call(sandbox: Sandbox) -> None:
-    ends: queue.Queue[Callable[[], None]] = queue.Queue()
+    cancel = Watched()
     failures: queue.Queue[Exception] = queue.Queue()
 
     def call() -> None:
         try:
-            sandbox.run(validate_answer, ANSWER, ENDLESS, timeout=600.0, interrupted_by=ends.put)
+            sandbox.run(validate_answer, ANSWER, ENDLESS, timeout=600.0, cancel=cancel)
         except Killed as error:
             failures.put(error)
 
     thread = threading.Thread(target=call)
     thread.start()
-    end = ends.get(timeout=60.0)
-    end()
+    assert cancel.begun.wait(60.0)
+    cancel.set()
     assert isinstance(failures.get(timeout=60.0), Killed)
     thread.join()
     after = pid(sandbox)
-    end()
+    cancel.end()
     assert pid(sandbox) == after
 
 
 def test_an_endless_call_holds_nobody_up(sandbox: Sandbox) -> None:
-    ends: queue.Queue[Callable[[], None]] = queue.Queue()
+    cancel = Watched()
 
     def call() -> None:
         with pytest.raises(Killed):
-            sandbox.run(validate_answer, ANSWER, ENDLESS, timeout=600.0, interrupted_by=ends.put)
+            sandbox.run(validate_answer, ANSWER, ENDLESS, timeout=600.0, cancel=cancel)
 
     thread = threading.Thread(target=call)
     thread.start()
-    end = ends.get(timeout=60.0)
+    assert cancel.begun.wait(60.0)
     assert pid(sandbox) == pid(sandbox)
     assert thread.is_alive()
-    end()
+    cancel.set()
     thread.join()
 
 
 def test_closing_ends_what_runs_and_leaves_no_process() -> None:
     sandbox = Sandbox()
     idle = pid(sandbox)
-    ends: queue.Queue[Callable[[], None]] = queue.Queue()
+    cancel = Watched()
     killed = threading.Event()
 
     def call() -> None:
         try:
-            sandbox.run(validate_answer, ANSWER, ENDLESS, timeout=600.0, interrupted_by=ends.put)
+            sandbox.run(validate_answer, ANSWER, ENDLESS, timeout=600.0, cancel=cancel)
         except Killed:
             killed.set()
 
     thread = threading.Thread(target=call)
     thread.start()
-    ends.get(timeout=60.0)
+    assert cancel.begun.wait(60.0)
     sandbox.close()
     thread.join()
     assert killed.is_set()
     assert is_gone(idle)
     with pytest.raises(Killed):
-        sandbox.run(os.getpid, timeout=30.0)
+        sandbox.run(os.getpid, timeout=30.0, cancel=Cancel())
 
 
 def test_a_process_that_was_killed_meanwhile_is_replaced(sandbox: Sandbox) -> None:
