@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import queue
 import threading
 import time
@@ -20,6 +21,12 @@ from qwen3vl_ros.vlm.deadlines import Deadlines
 
 Code = AskImage.Result
 """Home of the error code constants."""
+
+
+class Wake(enum.Enum):
+    """In a job's inbox: nothing came, but the job or the engine's state has changed."""
+
+    UP = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,7 @@ class Job:
 
     Cancel, time-out, preemption and shutdown all call :meth:`end`; the first one wins, whatever stage the question is
     in. That sets ``cancellation``, which every stage is given, and then calls ``on_end``, once, in that caller's
-    thread. What the engine has for the job, and a wake-up (None) when the job or the engine's state changed, arrives in
+    thread. What the engine has for the job, and :class:`Wake` when the job or the engine's state changed, arrives in
     ``inbox``. ``position``: how many are before it, as its client was told last; None = not yet.
     ``priority``: higher is served first. ``timeout`` in seconds from now.
     """
@@ -103,7 +110,7 @@ class Job:
         self.reply = reply
         self.priority = priority
         self.accepted = time.monotonic()
-        self.inbox: queue.SimpleQueue[Chunk | Exception | None] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[Chunk | Exception | Wake] = queue.SimpleQueue()
         self.cancellation = Cancel()
         self.done = threading.Event()
         self.position: int | None = None
@@ -138,9 +145,13 @@ class Job:
             if self._error is not None or self._finished:
                 return
             self._error = GoalError(code, message)
-        self.inbox.put(None)
+        self.wake()
         self.cancellation.set()
         self._on_end(self)
+
+    def wake(self) -> None:
+        """Let who waits for the inbox look at the job and the engine anew."""
+        self.inbox.put(Wake.UP)
 
     def finish(self, result: GoalResult) -> None:
         """Send the result, unless it has one, and call ``on_finish`` with it."""

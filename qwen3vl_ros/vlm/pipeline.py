@@ -26,7 +26,7 @@ from qwen3vl_ros.vision.grounding import GroundingError
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.images import InputImages, collect_images
-from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
+from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress, Wake
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of
 from qwen3vl_ros.vlm.visualization import Display
@@ -350,10 +350,11 @@ class Pipeline:
             if isinstance(item, Exception):
                 call.cancel()  # a defect of ours: the engine may be at it still
                 raise item
-            if item is not None:
-                if item.finish_reason == "cancelled" and job.error is None:
-                    raise EngineNotReady("the engine was given up before the answer was complete; ask again")
-                return
+            if item is Wake.UP:
+                continue
+            if item.finish_reason == "cancelled" and job.error is None:
+                raise EngineNotReady("the engine was given up before the answer was complete; ask again")
+            return
 
     @staticmethod
     def _patience(told_to_stop: float | None) -> float | None:

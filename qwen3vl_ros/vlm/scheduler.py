@@ -31,6 +31,12 @@ _MOST_UNCHECKED = 64
 """Goals that may wait to be checked. A check takes 0.1 ms, with the worst of schemas 1 s."""
 
 
+class Busy(Exception):
+    """A goal is not taken because of others; the text says what to do."""
+
+    code_name = "BUSY"  # as in engines/base.py
+
+
 class Prioritized(Protocol):
     """What a :class:`GoalQueue` holds."""
 
@@ -182,9 +188,10 @@ class Scheduler:
 
     def _check(self, job: Job, check: Callable[[], AskRequest]) -> None:
         """Queue ``job`` unless it is over already. Runs on the checking thread."""
+        refusal: GoalError | None = None
         try:
             job.checked = check()
-            refusal = self._apply_busy_policy(job)
+            self._apply_busy_policy(job)
         except Exception as error:  # noqa: BLE001 no goal, however strange, ends the thread that checks them all
             refusal = self._error_of(error)
         with self._lock:
@@ -209,17 +216,16 @@ class Scheduler:
             )
         job.finish(GoalResult(job.error or refusal))
 
-    def _apply_busy_policy(self, job: Job) -> GoalError | None:
-        """Apply the parameter ``busy_policy`` to ``job`` and those accepted before it; return why it is refused."""
+    def _apply_busy_policy(self, job: Job) -> None:
+        """Apply the parameter ``busy_policy`` to ``job`` and those accepted before it. Raises :class:`Busy`."""
         policy = self._settings().busy_policy
         others = [other for other in self.live if other is not job and other.accepted <= job.accepted]
         if policy == "reject" and others:
-            return GoalError(Code.BUSY, "another goal is running and busy_policy is reject: try again later")
+            raise Busy("another goal is running and busy_policy is reject: try again later")
         if policy == "preempt":
             for other in others:
                 if other.priority <= job.priority:
                     other.end(Code.PREEMPTED, "a newer goal of the same or a higher priority took its place")
-        return None
 
     def find(self, goal_id: str) -> Job | None:
         """The live question of that goal."""
@@ -243,7 +249,7 @@ class Scheduler:
         for _ in range(new):
             threading.Thread(target=self._serve, name="scheduler", daemon=True).start()
         for job in self.live:
-            job.inbox.put(None)
+            job.wake()
 
     def ended(self, job: Job) -> None:
         """Finish ``job``, which was told to end early, if it still waits in the queue or to be checked."""
