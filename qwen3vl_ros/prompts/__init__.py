@@ -1,1 +1,1 @@
-"""Prompts and answers: what is asked, in which words, and what the answer must look like. No ROS."""
+"""Tasks, prompts, and the checks of an answer against its JSON Schema. No ROS."""

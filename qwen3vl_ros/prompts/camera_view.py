@@ -1,4 +1,4 @@
-"""The camera of an image, as far as a question may speak of it."""
+"""The camera parameters that a question may mention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CameraView:
-    """The pinhole camera of an image *as the model sees it*: after resizing, with a crop or black bars counted in.
+    """The pinhole camera of an image *as the model sees it*: after resizing, cropping or padding with black bars.
 
     Sizes, focal lengths and principal point in pixels of that image, as in sensor_msgs/CameraInfo's ``k``.
     """
@@ -22,10 +22,10 @@ class CameraView:
 
     @property
     def horizontal_fov(self) -> float:
-        """Angle between the left and the right edge, degrees."""
+        """Angle between the left and the right edge in degrees."""
         return math.degrees(math.atan(self.cx / self.fx) + math.atan((self.width - self.cx) / self.fx))
 
     @property
     def vertical_fov(self) -> float:
-        """Angle between the upper and the lower edge, degrees."""
+        """Angle between the upper and the lower edge in degrees."""
         return math.degrees(math.atan(self.cy / self.fy) + math.atan((self.height - self.cy) / self.fy))

@@ -1,4 +1,4 @@
-"""Answers that point into several images: each thing must say which image it is in."""
+"""Prompt and schema for answers that point into several images: each object must name its image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _COORDINATES: Final = frozenset({"bbox_2d", "point_2d"})
 
 
 def naming_prompt(count: int) -> str:
-    """What to add to the prompt of a question about ``count`` images, or parts of images."""
+    """Return what to append to the prompt of a question about ``count`` images, or parts of images."""
     return f'There are {count} pictures, numbered from 1. Add "image": the number of its picture to each object.'
 
 
 def naming_schema(schema: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-    """``schema`` with ``image``, 1 to ``count``, required of every object with coordinates."""
+    """Return ``schema`` with a required property ``image``, 1 to ``count``, in every object with coordinates."""
     named: Mapping[str, Any] = _named(schema, count)
     return named
 

@@ -1,4 +1,4 @@
-"""How sure the model was of its answer, or why nobody knows."""
+"""The probability that a model gave to its answer, or the reason why it is unknown."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from qwen3vl_ros.prompts.request import AskRequest
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """``probability`` of the first choice, its share of ``mass``, which is what all of them had; None = unknown.
+    """The probability of the first choice.
 
-    ``note`` says why it is unknown; "" too where the question has no choices.
+    ``mass``: the sum of the probabilities of all choices. ``probability``: the first choice's share of ``mass``; None =
+    unknown. ``note``: why it is unknown; "" also for a question without choices.
     """
 
     probability: float | None = None
@@ -22,14 +23,14 @@ class Certainty:
 
 
 def wanted_choices(request: AskRequest, description: Description) -> tuple[tuple[str, ...], ...]:
-    """The choices whose probabilities the engine is asked for; () where it could not tell."""
+    """Return the choices whose probabilities to request; () for a JSON answer or an engine that reports none."""
     if request.response_schema is not None or "probabilities" not in description.supports:
         return ()
     return request.choices
 
 
 def certainty(request: AskRequest, description: Description, told: Sequence[float] | None) -> Certainty:
-    """What ``told``, the engine's probabilities of the question's choices, come to."""
+    """Compute the certainty from ``told``, the engine's probabilities of the question's choices."""
     if not request.choices:
         return Certainty()
     if request.response_schema is not None:

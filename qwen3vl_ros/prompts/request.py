@@ -1,4 +1,4 @@
-"""A validated goal: what its message says, checked, with every "unset" resolved."""
+"""A validated goal: the checked content of its message, with defaults for everything unset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen3vl_ros.prompts.camera_view import CameraView
 Role: TypeAlias = Literal["system", "user", "assistant"]
 
 Parser: TypeAlias = Literal["text", "json", "regions", "regions_3d"]
-"""What an answer goes through."""
+"""How an answer is parsed."""
 
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 2.0),
@@ -28,17 +28,17 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 256
-"""Stop strings of a goal, and characters of one: each is looked for in every token."""
+"""Most stop strings of a goal, and most characters of one: the filter searches every token for each."""
 
 _GAP = "\n\n"
-"""What separates the texts of two turns that become one."""
+"""Separates the texts of two merged turns."""
 
 _ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An earlier turn of the conversation: texts, and None where the next image of the question stands."""
+    """An earlier turn of the conversation: texts, and None as a placeholder for the next image of the goal."""
 
     role: Role
     content: tuple[str | None, ...]
@@ -48,12 +48,12 @@ class Turn:
 class AskRequest:
     """A validated goal.
 
-    ``images``: sensor_msgs Image and CompressedImage messages; empty = look through ``cameras`` (names; empty = the
+    ``images``: sensor_msgs Image and CompressedImage messages; empty = take frames of ``cameras`` (names; empty = the
     first one), unless ``text_only``.
-    ``history``: the turns before it, whose images are the first of ``images``.
-    ``task``: its name; ``parser``: what its answer goes through, None without one; ``min_images``: how many it needs;
-    ``choices``: groups of words that its answer begins with, of whose first one the probability is wanted;
-    ``prompt_through``: its prompt when the camera is known, None where that makes no difference.
+    ``history``: the earlier turns, whose images are the first of ``images``.
+    ``task``: its name; ``parser``: how its answer is parsed, None without a task; ``min_images``: how many it needs;
+    ``choices``: groups of words that its answer begins with; the probability of the first group is wanted;
+    ``prompt_through``: makes its prompt once the camera is known, None if the prompt does not depend on that.
     ``asked``: names of the options that the goal itself sets; the others in ``options`` are the node's defaults.
     ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
     """
@@ -77,25 +77,30 @@ class AskRequest:
 
     @property
     def needs_cameras(self) -> bool:
-        """Whether it is asked through cameras: it brings no image of its own and is not ``text_only``."""
+        """Whether it needs camera frames: it has no image of its own and is not ``text_only``."""
         return not self.text_only and len(self.images) == images_in(self.history)
 
     def subject(self, count: int) -> int:
-        """Index of the first of all its ``count`` images that it is about: its own, the history's where it has none."""
+        """Return the index, among all ``count`` images, of the first one the question is about.
+
+        Those are the question's own images, or the history's if it has none.
+        """
         earlier = images_in(self.history)
         return earlier if count > earlier else 0
 
 
 def images_in(history: Sequence[Turn]) -> int:
-    """How many images stand in these turns."""
+    """Return the number of images in these turns."""
     return sum(turn.content.count(None) for turn in history)
 
 
 def conversation(request: AskRequest, content: Sequence[str | Image], prompt: str) -> tuple[Message, ...]:
-    """Every turn that the model reads: instruction, history, and the question itself; no role has two in a row.
+    """Assemble the messages for the model: instruction, history and question, without two of one role in a row.
 
-    ``content``: all images, fitted, and what introduces them; those of the history come first. ``prompt``: the text
-    of the question as this engine gets it.
+    Args:
+        request: The goal.
+        content: All images, fitted, and the texts that introduce them; those of the history come first.
+        prompt: Text of the question for this engine.
     """
     rest = iter(content)
     turns = [
@@ -108,7 +113,7 @@ def conversation(request: AskRequest, content: Sequence[str | Image], prompt: st
 
 
 def _alternating(turns: Sequence[Message]) -> tuple[Message, ...]:
-    """The turns, with those of one role in a row as one: many chat templates, and engines, take no others."""
+    """Merge consecutive turns of one role, which many chat templates and engines refuse."""
     merged: list[Message] = []
     for turn in turns:
         content = turn.content
@@ -124,9 +129,10 @@ def _alternating(turns: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def merge_options(asked: Mapping[str, Any], default: Mapping[str, Any]) -> Options:
-    """Sampling options of a goal over those of the node; a negative number is unset in both.
+    """Merge the sampling options of a goal with the node's defaults; a negative number is unset in both.
 
-    Raises :class:`BadRequest` naming the option that is out of range.
+    Raises:
+        BadRequest: An option is out of range; the sentence names it.
     """
     merged: dict[str, Any] = {}
     for option in fields(Options):
@@ -160,7 +166,7 @@ def check_option(name: str, value: float) -> None:
 
 
 def check_supported(request: AskRequest, description: Description) -> None:
-    """Raise :class:`Unsupported`, naming the field, when the engine cannot honour something the goal sets."""
+    """Raise :class:`Unsupported`, which names the field, if the engine cannot honour a field that the goal sets."""
     used = {
         "system_prompt": bool(request.system_prompt),
         "text_only": request.text_only and not request.images,
@@ -172,6 +178,6 @@ def check_supported(request: AskRequest, description: Description) -> None:
 
 
 def supported_options(request: AskRequest, description: Description) -> Options:
-    """The goal's options without those defaults of the node that the engine has no use for."""
+    """Return the goal's options without those defaults of the node that the engine does not support."""
     unknown: dict[str, Any] = {name: None for name in _RANGES if name not in description.supports}
     return replace(request.options, **unknown)

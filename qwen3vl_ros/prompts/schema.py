@@ -1,8 +1,8 @@
-"""The JSON Schema that an answer must satisfy: read within bounds, checked once, and held against the answer.
+"""Parses and checks the JSON Schema of a goal within limits, and validates answers against it.
 
-A schema is data. Nothing that it names is retrieved, and what it takes to check one is bounded here; what it takes to
-hold one against an answer is not (a pattern alone can be exponential): :class:`qwen3vl_ros.prompts.sandbox.Sandbox`
-runs that where it can be killed.
+A schema is data: no reference in it is fetched, and the limits here bound the cost of checking one. The cost of
+validating an answer is not bounded (a single pattern can take exponential time):
+:class:`qwen3vl_ros.prompts.sandbox.Sandbox` does that in a process that can be killed.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from qwen3vl_ros.engines.base import BadRequest
 from qwen3vl_ros.engines.plain_text import input_json, output_text
 
 MAX_BYTES: Final = 65_536
-"""Length of a schema as UTF-8."""
+"""Most bytes of a schema in UTF-8."""
 
 MAX_DEPTH: Final = 64
-"""Objects and lists inside each other."""
+"""Deepest nesting of objects and lists."""
 
 MAX_OBJECTS: Final = 500
-"""Objects in a schema, which is about as many as it has subschemas: each takes half a millisecond to check."""
+"""Most objects in a schema, about as many as it has subschemas: each takes half a millisecond to check."""
 
 MAX_PATTERN: Final = 1_000
-"""Characters of a pattern: compiling one can be quadratic."""
+"""Most characters of a pattern: compiling one can take quadratic time."""
 
 MAX_REPETITION: Final = 1_000
-"""Largest number in a quantifier of a pattern, such as ``{1,1000}``: engines unroll them."""
+"""Largest number in a quantifier of a pattern, such as ``{1,1000}``: regular expression engines unroll it."""
 
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 _IN_PLACE_LISTS: Final = ("allOf", "anyOf", "oneOf")
 _IN_PLACE: Final = ("not", "if", "then", "else")
 _QUANTIFIER: Final = re.compile(r"\\.|\{(\d*),?(\d*)\}", re.DOTALL)
 _NUL: Final = re.compile(r"(?:[^\\]|\\[^0ux])*\\(?:0|u0000|x00)", re.DOTALL)
-"""A pattern that asks for U+0000, which no answer can hold."""
+"""Matches a pattern that requires U+0000, which no answer can contain."""
 
 _MESSAGE: Final = 300
-"""Characters that a sentence quotes of what the schema's checker says, which quotes the schema in turn."""
+"""Most characters that a sentence quotes of jsonschema's message, which quotes the schema in turn."""
 
 
 class SchemaError(ValueError):
-    """Something is no JSON Schema, or one that is not taken; the text is a sentence without a subject."""
+    """A value is not a JSON Schema, or exceeds the limits; the text is a sentence about "it"."""
 
 
 def parse_schema(text: str) -> Mapping[str, Any] | None:
     """Return the JSON Schema in ``text``, None for "".
 
     Raises:
-        BadRequest: it is not JSON, not a schema, or one that is not taken.
+        BadRequest: It is not JSON, not a schema, or exceeds the limits.
     """
     if not text:
         return None
@@ -74,7 +74,7 @@ def parse_schema(text: str) -> Mapping[str, Any] | None:
         )
     try:
         check_schema(schema)
-        # Which dialect it is written in is known by now, and to a validator it would be an order to change itself.
+        # The dialect was checked; a remaining "$schema" could make a validator switch to another one.
         return {key: value for key, value in input_json("response_schema", schema).items() if key != "$schema"}
     except SchemaError as error:
         raise BadRequest(f"response_schema: {error}") from error
@@ -86,8 +86,8 @@ def check_schema(schema: Any) -> None:
     """Check parsed JSON in time linear in its size.
 
     Raises:
-        SchemaError: it is no JSON Schema (draft 2020-12), larger than the bounds of this module, or refers to
-            something outside of it.
+        SchemaError: It is not a JSON Schema (draft 2020-12), exceeds the limits of this module, or refers to
+            something outside of itself.
     """
     _check_size(schema)
     text = json.dumps(schema, ensure_ascii=False)
@@ -97,10 +97,10 @@ def check_schema(schema: Any) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _check_text(text: str) -> None:
-    """Check a schema of a bounded size. Behaviours send the same ones again and again."""
+    """Check a schema of limited size; cached, since behaviours send the same ones again and again."""
     schema = json.loads(text)
     try:
-        # Patterns are looked at below, in bounds.
+        # _check_patterns checks the patterns, within limits.
         jsonschema.Draft202012Validator.check_schema(schema, format_checker=None)
     except jsonschema.SchemaError as error:
         raise SchemaError(
@@ -115,23 +115,23 @@ def _check_text(text: str) -> None:
 
 
 def schema_prompt(schema: Mapping[str, Any]) -> str:
-    """Return what to add to the prompt where nothing else makes the model's answer satisfy ``schema``."""
+    """Return what to append to the prompt for an engine that does not constrain the answer to ``schema``."""
     text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
     return f"Answer with nothing but JSON that satisfies this JSON Schema: {text}"
 
 
 def again_prompt(answer: str, problem: str) -> str:
-    """Return what to add to the prompt when the model did not give the JSON that it was asked for."""
+    """Return what to append to the prompt of a second attempt, after ``answer`` was not the requested JSON."""
     return (
         f"You answered before:\n{answer}\n\nThat cannot be used: {problem}.\nAnswer again, with nothing but the JSON."
     )
 
 
 def without_fence(text: str) -> str:
-    """Return what a code fence (three backticks, perhaps ``json``, a line break) holds; ``text`` where there is none.
+    """Return the content of a code fence (three backticks, perhaps ``json``, a line break), or ``text`` without one.
 
-    Without regular expressions: one that allows white space on both sides of a line break tries every way to share a
-    run of it, in quadratic or cubic time, and models that go astray write thousands of line breaks.
+    Uses no regular expression: one that allows white space on both sides of a line break backtracks over every split of
+    a run of it, in quadratic or cubic time, and models that fail write thousands of line breaks.
     """
     fenced = text.strip()
     if len(fenced) < 6 or not (fenced.startswith("```") and fenced.endswith("```")):
@@ -143,13 +143,14 @@ def without_fence(text: str) -> str:
 
 
 def validate_answer(text: str, schema: Mapping[str, Any]) -> str:
-    """Return the answer as compact JSON text.
+    """Validate an answer and return it as compact JSON text.
 
-    A code fence around it, in which models that are not constrained write JSON, does not count. Takes as long as the
-    schema makes it: see :class:`qwen3vl_ros.prompts.sandbox.Sandbox`.
+    A code fence around it, which unconstrained models write, is removed. The time is not bounded: a schema can make it
+    exponential, see :class:`qwen3vl_ros.prompts.sandbox.Sandbox`.
 
     Raises:
-        ValueError: it does not satisfy ``schema``, which must have passed :func:`check_schema`; the text says where.
+        ValueError: The answer does not satisfy ``schema``, which must have passed :func:`check_schema`; the text says
+            where.
     """
     try:
         value = json.loads(without_fence(text), parse_constant=_refuse_constant)
@@ -175,7 +176,7 @@ def _validator(schema: Mapping[str, Any]) -> Any:
 
 
 _EMPTY: Final[Any] = referencing.Registry()
-"""Retrieves nothing, where jsonschema's own would fetch any address."""
+"""Fetches nothing, whereas jsonschema's default registry would fetch any address."""
 
 
 def _check_bytes(text: str) -> None:
@@ -198,7 +199,7 @@ def _check_size(schema: Any) -> None:
 
 
 def _subschemas(schema: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The schema and everything in it that is one, the booleans left out. No values of const, enum and the like."""
+    """Yield the schema and all its subschemas except booleans, without values of const, enum and the like."""
     waiting: list[Any] = [schema]
     while waiting:
         one = waiting.pop()
@@ -226,7 +227,7 @@ def _check_patterns(schema: Mapping[str, Any]) -> None:
 
 
 def _check_address(schema: Mapping[str, Any], *, root: bool) -> None:
-    """Raise for what would give the schema, or a part of it, an address outside."""
+    """Raise :class:`SchemaError` for an ``$id`` that would give the schema, or a part of it, an external address."""
     identity = schema.get("$id", "")
     if identity and (not root or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|//", identity)):
         raise SchemaError(
@@ -242,7 +243,7 @@ def _check_address(schema: Mapping[str, Any], *, root: bool) -> None:
 
 
 def _check_references(schema: Mapping[str, Any], subschemas: list[dict[str, Any]]) -> None:
-    """Raise for references that lead out, to nothing, to no schema, or back to themselves."""
+    """Raise :class:`SchemaError` for references that are external, dangling, circular, or not to a schema."""
     resolver = _EMPTY.resolver_with_root(SchemaResource.from_contents(schema, DRAFT202012))
     known = {id(subschema) for subschema in subschemas}
     in_place: dict[int, list[Any]] = {}
@@ -257,7 +258,7 @@ def _check_references(schema: Mapping[str, Any], subschemas: list[dict[str, Any]
                     f"{keyword} {_short(reference)} leads out of the question, where nothing is looked up: put what it "
                     "means into $defs, and refer to it with #/$defs/NAME"
                 )
-            if keyword == "$recursiveRef":  # of draft 2019-09: this draft's validators do not know it
+            if keyword == "$recursiveRef":  # of draft 2019-09, which validators of this draft ignore
                 continue
             try:
                 target = resolver.lookup(reference).contents
@@ -275,7 +276,7 @@ def _check_references(schema: Mapping[str, Any], subschemas: list[dict[str, Any]
 
 
 def _has_cycle(edges: Mapping[int, list[int]]) -> bool:
-    """Return whether one can come back to where one was (Kahn's algorithm: take away what has no way in, again)."""
+    """Return whether the graph has a cycle (Kahn's algorithm: repeatedly remove nodes without incoming edges)."""
     ways_in = dict.fromkeys(edges, 0)
     for target in (target for targets in edges.values() for target in targets):
         ways_in[target] += 1

@@ -1,4 +1,4 @@
-"""What a sentence says about a name or a value that was not expected."""
+"""Parts of error messages about an unexpected name or value."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint such as ", did you mean 'locate'?"; "" where no name is like it."""
+    """Return a hint such as ", did you mean 'locate'?"; "" if no name is similar."""
     near = difflib.get_close_matches(name[:60], list(names))
     return f", did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def short(value: Any) -> str:
-    """``value`` as JSON, its end left out where it is long."""
+    """Return ``value`` as JSON, truncated if it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,6 +1,6 @@
-"""Files of tasks: read, checked to the last template, and told with every mistake at once.
+"""Loads files of tasks, checks them including every template, and reports all mistakes at once.
 
-docs/tasks.md describes them, :data:`TASK_FILE` is their schema.
+docs/tasks.md describes the files, :data:`TASK_FILE` is their schema.
 """
 
 from __future__ import annotations
@@ -102,9 +102,10 @@ class TaskFileError(ValueError):
 
 
 def load_tasks(paths: Iterable[Path | str]) -> Tasks:
-    """The tasks in these files; one in a later file takes the place of one of the same name in an earlier file.
+    """Load the tasks in these files; a task in a later file replaces one of the same name in an earlier file.
 
-    Raises :class:`TaskFileError` with every mistake in all of them.
+    Raises:
+        TaskFileError: There are mistakes; it lists those of all files.
     """
     tasks: dict[str, Task] = {}
     mistakes: list[str] = []
@@ -129,7 +130,7 @@ class _Mistake(Exception):
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML as people mean it: a key that is there twice, or is not text, is a mistake."""
+    """A strict YAML loader: a duplicate key, or one that is not text, is a mistake."""
 
     def compose_mapping_node(self, anchor: str | None) -> Any:
         node = super().compose_mapping_node(anchor)
@@ -147,7 +148,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def _read(path: Path, mistakes: list[str]) -> Mapping[str, Any]:
-    """The well-formed definitions in a file; what is wrong with the others is added to ``mistakes``."""
+    """Return the well-formed definitions in a file; append what is wrong with the others to ``mistakes``."""
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         json.dumps(document, allow_nan=False)
@@ -175,13 +176,13 @@ def _read(path: Path, mistakes: list[str]) -> Mapping[str, Any]:
 
 
 def _extra(error: Any) -> str:
-    """The key of which a jsonschema.ValidationError says that it should not be there."""
+    """Return the unexpected key that a jsonschema.ValidationError reports."""
     extra: str = next(name for name in error.instance if name not in error.schema["properties"])
     return extra
 
 
 def _explained(error: Any) -> str:
-    """A jsonschema.ValidationError in a sentence."""
+    """Return a jsonschema.ValidationError as a sentence."""
     if error.validator == "additionalProperties":
         known = error.schema["properties"]
         return f"there is no such key{nearest(_extra(error), known)}; there are {', '.join(known)}"
@@ -265,7 +266,7 @@ def _slot(name: str, entry: Mapping[str, Any]) -> Slot:
 def _wordings(
     key: str, texts: str | Mapping[str, str], slots: Mapping[str, Slot]
 ) -> tuple[dict[str, jinja2.Template], dict[str, set[str]]]:
-    """Templates by language ("" for one that has none), and the names that each uses."""
+    """Compile templates; return them by language ("" for a single text), and the names that each uses."""
     templates: dict[str, jinja2.Template] = {}
     names: dict[str, set[str]] = {}
     for language, text in ({"": texts} if isinstance(texts, str) else texts).items():
@@ -299,7 +300,7 @@ def _choices(choices: list[list[str]], parser: str) -> tuple[tuple[str, ...], ..
 
 
 def _check_example(task: Task) -> None:
-    """Ask as the example does, in every language, and look at its answer. Raises :class:`_Mistake`."""
+    """Render the task's example in every language and parse its answer; raises :class:`_Mistake`."""
     slots = task.example_slots
     views = (None, CameraView(640, 480, 554.0, 554.0, 320.0, 240.0)) if task.uses_camera else (None,)
     for language in task.prompts:
@@ -328,7 +329,7 @@ def _check_example(task: Task) -> None:
 
 
 def _references(schema: Any) -> Iterator[str]:
-    """Names of the slots that a schema refers to. Raises :class:`_Mistake` for a reference that is malformed."""
+    """Yield the names of the slots that a schema refers to; raises :class:`_Mistake` for a malformed reference."""
     if isinstance(schema, list):
         for item in schema:
             yield from _references(item)

@@ -1,6 +1,6 @@
-"""Ready-made questions: a task, and the question that a goal's prompt and slots make of it.
+"""Tasks: question templates that a goal's prompt and slots fill in.
 
-A task's texts are Jinja templates and run in a sandbox; what a goal puts into a slot is only ever a value in them.
+A task's texts are Jinja templates and run in Jinja's sandbox; a goal's slots are only values in them, never templates.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _TYPES: Final[Mapping[SlotType, tuple[str, str]]] = {
     "boolean": ("true or false", "true"),
     "texts": ("a list of texts", '["cup", "bottle"]'),
 }
-_SEPARATORS: Final = re.compile("[,\uff0c\u3001;\uff1b\n]")  # those of Chinese among them
+_SEPARATORS: Final = re.compile("[,\uff0c\u3001;\uff1b\n]")  # including the Chinese ones
 _HAN: Final = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _KANA: Final = re.compile("[\u3040-\u30ff]")  # Han characters among these are Japanese
 _TEMPLATE_FAILURES: Final = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
 
 class BrokenTask(BadRequest):
-    """Not the goal is at fault but what the task says at ``key``."""
+    """The task is wrong at ``key``, not the goal."""
 
     def __init__(self, key: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -45,11 +45,11 @@ class BrokenTask(BadRequest):
 
 @dataclass(frozen=True, slots=True)
 class TaskQuestion:
-    """A task with its slots filled in. ``options`` has only what the task sets, None for the rest.
+    """A task with its slots filled in. ``options`` has the values that the task sets, None for the rest.
 
-    ``response_schema``: what the answer must satisfy, None for text. ``min_images``: how many are needed at least.
-    ``choices``: groups of words that the answer begins with, of whose first one the probability is wanted.
-    ``language``: of the wording, "" where the task has only one.
+    ``response_schema``: JSON Schema of the answer, None for text. ``min_images``: how many are needed at least.
+    ``choices``: groups of words that the answer begins with; the probability of the first group is wanted.
+    ``language``: of the wording, "" if the task has only one.
     """
 
     task: str
@@ -65,7 +65,7 @@ class TaskQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place in a task for something that a goal says. ``default`` is None for nothing."""
+    """A parameter of a task that a goal fills in. ``default`` is None for a slot without one."""
 
     name: str
     type: SlotType
@@ -75,7 +75,11 @@ class Slot:
     choices: tuple[str, ...] = ()
 
     def value_of(self, value: Any) -> Any:
-        """``value`` as templates get it; texts are stripped, repeated ones left out. ValueError in words."""
+        """Convert ``value`` for templates: strip texts and remove duplicates.
+
+        Raises:
+            ValueError: The type is wrong; the text completes a sentence that names the slot.
+        """
         if self.type == "text" and isinstance(value, str):
             value = value.strip()
             if self.choices and value and value not in self.choices:
@@ -95,7 +99,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Task:
-    """A ready-made question. ``source``: the file it is from. ``main``: the slot that a goal's prompt fills, if any.
+    """A question template. ``source``: the file that defines it. ``main``: the slot that a goal's prompt fills, if any.
 
     ``schema`` may refer to slots: ``{"$slot": name}`` is the slot's value, and ``{"$each": name, "as": schema}`` is
     an object with that schema for each text of the slot. ``uses_camera``: whether a :class:`CameraView` is of use.
@@ -120,15 +124,21 @@ class Task:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Languages of the wordings (ISO 639-1), the ordinary one first; () where there is a single one."""
+        """Languages of the wordings (ISO 639-1), the default first; () for a task with a single wording."""
         return tuple(language for language in self.prompts if language)
 
     def ask(
         self, prompt: str = "", slots: Mapping[str, Any] | None = None, camera: CameraView | None = None
     ) -> TaskQuestion:
-        """The question. ``prompt`` fills the main slot; where that is a list it is split at commas and semicolons.
+        """Fill in the slots and render the question.
 
-        Raises :class:`BadRequest` naming the slot, its type and an example.
+        Args:
+            prompt: Fills the main slot; for a slot that is a list it is split at commas and semicolons.
+            slots: Values of the other slots by name.
+            camera: The camera of the image, if known.
+
+        Raises:
+            BadRequest: A slot is missing or wrong; the sentence names it, its type and an example.
         """
         given = {name: value for name, value in (slots or {}).items() if value is not None}
         wanted = given.pop("language", None)
@@ -232,14 +242,14 @@ class Tasks(Mapping[str, Task]):
         return len(self._tasks)
 
     def named(self, name: str) -> Task:
-        """The task of that name. Raises :class:`BadRequest` that lists the nearest names."""
+        """Return the task called ``name``; raises :class:`BadRequest`, which lists the nearest names."""
         if name in self._tasks:
             return self._tasks[name]
         raise BadRequest(f"task: there is no {short(name)}{nearest(name, self)}; there are {', '.join(self)}")
 
 
 def parse_slots(text: str) -> Mapping[str, Any]:
-    """The slots in a goal: a JSON object, {} for "". Raises :class:`BadRequest`."""
+    """Parse a goal's slots, a JSON object; {} for "". Raises :class:`BadRequest`."""
     if not text.strip():
         return {}
     try:
@@ -255,7 +265,7 @@ def parse_slots(text: str) -> Mapping[str, Any]:
 
 
 def _filled(schema: Any, values: Mapping[str, Any]) -> Any:
-    """A schema with the values of the slots in the places of the references."""
+    """Return ``schema`` with the values of the slots in place of the references."""
     if isinstance(schema, list):
         return [_filled(item, values) for item in schema]
     if not isinstance(schema, dict):
