@@ -1,4 +1,4 @@
-"""An image with the question and the answer written below it, for people to look at."""
+"""Writes question and answer below an image and draws regions into it, for display."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qwen3vl_ros.engines.base import Image
 from qwen3vl_ros.vision.region import Region
 
 MIN_WIDTH: Final = 640
-"""Narrower images are enlarged, or stand between margins, so that a line of text has room."""
+"""Least width in pixels: narrower images are enlarged or get margins, so that a line of text fits."""
 
 _MAX_ENLARGED_HEIGHT: Final = 960
 _MAX_QUESTION_LINES: Final = 4
@@ -30,7 +30,7 @@ _BAR: Final = (17, 20, 26)
 _ACCENT: Final = (56, 189, 178)
 _QUESTION: Final = (148, 158, 174)
 _ANSWER: Final = (246, 248, 251)
-# Okabe and Ito's colours, which people with any colour vision tell apart (https://jfly.uni-koeln.de/color/).
+# Okabe and Ito's colours, which are distinguishable with any colour vision (https://jfly.uni-koeln.de/color/).
 _PALETTE: Final = ((240, 228, 66), (86, 180, 233), (230, 159, 0), (0, 190, 140), (204, 121, 167), (240, 110, 40))
 
 _FONT_FOLDERS: Final = ("~/.local/share/fonts", "~/.fonts", "/usr/local/share/fonts", "/usr/share/fonts")
@@ -44,23 +44,31 @@ _CJK_FONTS: Final = (
     "wqy-zenhei.ttc",
     "DroidSansFallbackFull.ttf",
 )
-# From CJK radicals on: ideographs, kana, hangul, full-width forms. Written without spaces, so a line may end anywhere.
+# Ideographs, kana, hangul, full-width forms: written without spaces, so a line may break after any character.
 _CJK: Final = re.compile("[\u1100-\u11ff\u2e80-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]")
 _WORD: Final = re.compile(rf"{_CJK.pattern}|\s+|(?:(?!{_CJK.pattern})\S)+")
 
 
 def annotate(image: Image, question: str, answer: str, regions: Sequence[Region] = ()) -> Image:
-    """``image`` with a bar below it that has the question (small, grey) and the answer (larger, white).
+    """Add a bar with the question (small, grey) and the answer (larger, white) below an image.
 
-    Takes and returns uint8 [height, width, 3] RGB. ``regions``, in pixels of ``image``, are drawn in it with their
-    labels and, where it is known, how far away they are; without any, no pixel of it is covered. It keeps its size when
-    it is at least :data:`MIN_WIDTH` wide; a smaller one is enlarged (nearest neighbour, whole factors, so that its
-    pixels stay what they are) and centred. Text is wrapped, line breaks in it are kept, and what does not fit into 4
-    lines of question and 16 of answer ends with an ellipsis.
+    The image keeps its size if it is at least :data:`MIN_WIDTH` wide; a narrower one is enlarged (nearest neighbour by
+    a whole factor, so that pixel values do not change) and centred. Text is wrapped and keeps its line breaks; beyond 4
+    lines of question and 16 of answer it is truncated with an ellipsis.
 
     Fonts are the system's: Noto Sans or DejaVu Sans, for Chinese, Japanese and Korean text Noto Sans CJK, Source Han
     Sans, WenQuanYi or Droid Sans Fallback (Debian: ``apt install fonts-noto-cjk``). Where none is installed, Pillow's
-    built-in font is used, which draws boxes for what is not Latin.
+    built-in font is used, which draws boxes for other scripts than Latin.
+
+    Args:
+        image: uint8 [height, width, 3] RGB.
+        question: Text of the question.
+        answer: Text of the answer.
+        regions: In pixels of ``image``; drawn with their labels and, if known, their distances. Without any, no pixel
+            of the image is covered.
+
+    Returns:
+        uint8 [height, width, 3] RGB.
     """
     enlarged = _enlarged(image)
     height, image_width, _ = enlarged.shape
@@ -103,7 +111,7 @@ def _draw_region(
     room: tuple[int, int],
     size: int,
 ) -> None:
-    """Box, outline or point, twice: dark and wide, then in colour, so that it shows on any image; and its label."""
+    """Draw box, outline or point twice, dark and wide, then in colour, so that it shows on any image; and its label."""
 
     def place(x: float, y: float) -> tuple[float, float]:
         return left_edge + x * factor, y * factor
@@ -137,16 +145,16 @@ def _draw_region(
 
 
 def _enlarged(image: Image) -> Image:
-    """``image`` enlarged by the whole factor that brings it nearest to :data:`MIN_WIDTH` without making it too tall."""
+    """Enlarge ``image`` by the whole factor that brings it closest to :data:`MIN_WIDTH` without making it too tall."""
     height, width, _ = image.shape
     factor = max(1, min(MIN_WIDTH // width, _MAX_ENLARGED_HEIGHT // height))
     return image.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else image
 
 
 def _wrapped(text: str, size: int, room: int, max_lines: int) -> tuple[list[str], FreeTypeFont]:
-    """``text`` in at most ``max_lines`` lines of at most ``room`` pixels in the font that comes with them."""
+    """Wrap ``text`` to at most ``max_lines`` lines of at most ``room`` pixels; return the lines and their font."""
     text = text.strip()
-    # A character is hardly ever narrower than a fifth of the font's size: more than these would not fit.
+    # Hardly any character is narrower than a fifth of the font's size, so more characters than this do not fit.
     longest = max_lines * room * 5 // size
     too_long, text = len(text) > longest, text[:longest].encode("utf-8", "replace").decode()
     font = _font(size, bool(_CJK.search(text)))
@@ -160,12 +168,12 @@ def _wrapped(text: str, size: int, room: int, max_lines: int) -> tuple[list[str]
 
 
 def _lines(text: str, font: FreeTypeFont, room: int) -> Iterator[str]:
-    """``text`` in lines of at most ``room`` pixels, each made when it is asked for: measuring letters takes time."""
+    """Yield ``text`` in lines of at most ``room`` pixels; lazily, since measuring text takes time."""
     for paragraph in text.splitlines():
         line = ""
         for word in _WORD.findall("".join(c if c.isprintable() else " " for c in paragraph)):
             while font.getlength((line + word).rstrip()) > room:
-                if not line.strip():  # one word wider than the bar
+                if not line.strip():  # a single word is wider than the bar
                     fits = (
                         bisect.bisect(range(len(word) + 1), float(room), lo=2, key=lambda n: font.getlength(word[:n]))
                         - 1
@@ -179,15 +187,15 @@ def _lines(text: str, font: FreeTypeFont, room: int) -> Iterator[str]:
 
 @lru_cache(maxsize=32)
 def _font(size: int, cjk: bool) -> FreeTypeFont:
-    """The best font that this machine has, ``size`` pixels high."""
+    """Load the best font of this machine, ``size`` pixels high."""
     path = _font_file(_CJK_FONTS + _LATIN_FONTS if cjk else _LATIN_FONTS + _CJK_FONTS)
-    # load_default gives a bitmap font only to a Pillow built without FreeType, which nobody ships.
+    # load_default returns a bitmap font only in a Pillow built without FreeType, which no distribution ships.
     return cast(FreeTypeFont, ImageFont.load_default(size)) if path is None else ImageFont.truetype(path, size)
 
 
 @lru_cache(maxsize=2)
 def _font_file(names: tuple[str, ...]) -> Path | None:
-    """The first of ``names`` that is installed."""
+    """Return the first of ``names`` that is installed, None without any."""
     for folder in _FONT_FOLDERS:
         found = {path.name: path for path in Path(folder).expanduser().rglob("*.[ot]t[fc]")}
         for name in names:

@@ -1,6 +1,6 @@
-"""What a CameraInfo says of a lens: from pixels to rays and back.
+"""The lens model of a CameraInfo: projects rays to pixels and back-projects pixels to rays.
 
-Pixels are those of a Region: (0, 0) is the corner of the first one.
+Pixel coordinates are those of a Region: (0, 0) is the top left corner of the first pixel.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ _COUNTS: Final = (4, 5, 8, 12, 14)
 """Numbers of coefficients that OpenCV has for that formula; those that are left out are 0."""
 
 _FOCAL_LENGTHS: Final = (1e-3, 1e9)
-"""Pixels that a focal length may have: what is beyond them is no lens's, and products with it are 0 or infinite."""
+"""Least and greatest focal length in pixels: no lens is beyond them, and products would be 0 or infinite."""
 
 _ROUNDING: Final = 1.0
-"""Pixels by which a scaled image may miss the aspect ratio: sizes are whole numbers."""
+"""Pixels by which a scaled image may deviate from the aspect ratio, since sizes are whole numbers."""
 
 
 class CalibrationError(Exception):
-    """A CameraInfo from which nothing can be measured, as a sentence.
+    """A CameraInfo is unusable for measuring; the text is a sentence.
 
-    No ValueError: those of reading an answer are the model's fault.
+    Not a ValueError, since those of parsing an answer are the model's fault.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Lens:
-    """What a CameraInfo says: focal lengths and principal point in pixels of the image, and the distortion.
+    """Intrinsics of a CameraInfo: focal lengths and principal point in pixels of the image, and the distortion.
 
-    ``size`` is the image's (width, height), 0 where the CameraInfo does not say.
+    ``size`` is the image's (width, height), 0 if the CameraInfo does not give it.
     """
 
     fx: float
@@ -57,7 +57,7 @@ class Lens:
     size: tuple[int, int]
 
     def project(self, rays: Array) -> Array:
-        """Pixels [n, 2] of rays [n, 2] (x/z, y/z)."""
+        """Return the pixels [n, 2] of ``rays`` [n, 2] (x/z, y/z)."""
         bent: Any = rays
         if self.d and len(rays) and self.model == "equidistant":
             bent = cv2.fisheye.distortPoints(rays[:, None], np.eye(3), np.array(self.d))[:, 0]
@@ -68,7 +68,7 @@ class Lens:
         return pixels
 
     def rays(self, pixels: Array) -> Array:
-        """Rays [n, 2] (x/z, y/z) of pixels [n, 2]; NaN where the lens has none, far outside of the image."""
+        """Return the rays [n, 2] (x/z, y/z) of ``pixels`` [n, 2]; NaN far outside of the image, where there is none."""
         bent: Array = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
         if not self.d:
             return bent
@@ -78,16 +78,23 @@ class Lens:
         else:
             found = cv2.undistortPointsIter(bent[:, None], np.eye(3), np.array(self.d), np.eye(3), np.eye(3), enough)
         rays: Array = found.reshape(-1, 2)
-        # Beyond the angle where a distortion model turns back, the search ends anywhere: believe what leads back.
+        # Where the distortion model is not monotonic, undistortPoints may converge to a wrong ray: keep those that
+        # project back to their pixel.
         with np.errstate(invalid="ignore", over="ignore"):
             wrong = ~(np.abs(self.project(rays) - pixels).max(axis=1) < 0.1)
         rays[wrong] = np.nan
         return rays
 
     def scaled_to(self, width: int, height: int, which: str) -> Lens:
-        """The lens for an image of width x height pixels that shows the same, only larger or smaller.
+        """Scale the intrinsics to a resized image.
 
-        Raises :class:`CalibrationError` where the aspect ratio is another one: then it shows something else.
+        Args:
+            width: Of the resized image in pixels.
+            height: Of the resized image in pixels.
+            which: "depth" or "colour", for sentences.
+
+        Raises:
+            CalibrationError: The aspect ratio differs, so the image was cropped and not only resized.
         """
         across, down = self.size
         if 0 in self.size or self.size == (width, height):
@@ -102,7 +109,15 @@ class Lens:
 
 
 def lens_of(info: CameraInfo, which: str) -> Lens:
-    """The lens of a CameraInfo; ``which`` ("depth", "colour") is for sentences. Raises :class:`CalibrationError`."""
+    """Read the lens of a CameraInfo.
+
+    Args:
+        info: The camera's calibration.
+        which: "depth" or "colour", for sentences.
+
+    Raises:
+        CalibrationError: The camera is not calibrated, or by an unknown distortion model.
+    """
     k = [float(number) for number in info.k]
     if not any(k):
         raise CalibrationError(f"the {which} camera has no camera_info, or one without calibration: its K is all zero.")
@@ -114,7 +129,7 @@ def lens_of(info: CameraInfo, which: str) -> Lens:
     if any(d):
         d = _coefficients(info.distortion_model, d, which)
     roi, across, down = info.roi, info.binning_x or 1, info.binning_y or 1
-    # K has (0, 0) in the middle of the first pixel of the whole sensor.
+    # In K, (0, 0) is the centre of the sensor's first pixel.
     return Lens(
         fx=k[0] / across,
         fy=k[4] / down,
@@ -153,7 +168,7 @@ def _coefficients(model: str, d: tuple[float, ...], which: str) -> tuple[float, 
 
 @lru_cache(maxsize=4)
 def rays_of_all_pixels(lens: Lens, width: int, height: int) -> NDArray[np.float32]:
-    """The ray through the middle of every pixel: [height, width, 2]. A camera's are the same for every image."""
+    """Return the rays (x/z, y/z) through the pixel centres: [height, width, 2]; the same for all images of a camera."""
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     rays = lens.rays(np.stack([columns.ravel(), rows.ravel()], axis=1)).astype(np.float32)
     rays.flags.writeable = False
@@ -161,5 +176,5 @@ def rays_of_all_pixels(lens: Lens, width: int, height: int) -> NDArray[np.float3
 
 
 def numbers(values: Sequence[float]) -> str:
-    """(1, 2.5) in few digits, for sentences."""
+    """Format ``values`` as "(1, 2.5)" with few digits, for sentences."""
     return f"({', '.join(f'{value:.4g}' for value in values)})"

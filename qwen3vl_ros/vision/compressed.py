@@ -1,4 +1,4 @@
-"""Image files, and messages with one in them, to RGB arrays: of the node, of its clients and of the gateway.
+"""Decodes image files, and messages that contain one, to RGB arrays, for the node, its clients and the gateway.
 
 Pillow reads the header, so that an image too large is refused before it is decoded; OpenCV decodes JPEG and PNG (four
 times as fast as Pillow for a 1080p JPEG). Pillow decodes what has transparency, which it can blend, and other formats.
@@ -119,19 +119,18 @@ def loss_of(msg: ImageMessage | CompressedImageMessage) -> str:
 def decode_file(data: bytes, what: str) -> Image:
     """Return the image in a file: uint8, shape [height, width, 3], colour order RGB, C-contiguous.
 
-    JPEG and PNG of every kind, and of other formats what Pillow reads: grey, palette, CMYK, 16 bits (the upper 8 are
+    Reads JPEG and PNG of every kind and all other formats of Pillow: grey, palette, CMYK, 16 bits (the upper 8 are
     kept). Transparent pixels are blended onto white, as a viewer shows them (and as Qwen's own preprocessing does:
-    ``qwen_vl_utils.vision_process.to_rgb``). The orientation in EXIF is applied: cameras on robots do not set it,
-    phones do, and everybody who looks at the image sees it upright.
+    ``qwen_vl_utils.vision_process.to_rgb``). The EXIF orientation is applied: robots' cameras do not set it, phones do,
+    and every viewer shows the image upright.
 
     Args:
-        data: What is in the file.
-        what: Begins the sentence that says what is wrong with it.
+        data: Content of the file.
+        what: Subject of the error sentence.
 
     Raises:
-        BadImage: It is no image, has more than :data:`~qwen3vl_ros.vision.encodings.MAX_PIXELS`, or is cut off or
-            broken. A JPEG that lost bytes in its middle but not its end cannot be told from a whole one: JPEG has no
-            checksum.
+        BadImage: It is not an image, has more than :data:`~qwen3vl_ros.vision.encodings.MAX_PIXELS`, or is truncated
+            or damaged. A JPEG that lost bytes in its middle but not its end cannot be detected: JPEG has no checksum.
     """
     rgb: Image = _guarded(_decode, data, what)
     return rgb
@@ -143,7 +142,7 @@ def _guarded(decoder: Callable[[bytes, str], NDArray[Any]], data: bytes, what: s
         return decoder(data, what)
     except BadImage:
         raise
-    except Exception as error:  # third-party decoders on untrusted bytes: they raise what they like
+    except Exception as error:  # third-party decoders may raise anything on untrusted bytes
         raise BadImage(f"{what}, {len(data)} bytes, cannot be decoded: {error}.") from error
 
 
@@ -211,6 +210,6 @@ def _encoding_of(samples: NDArray[Any], original: str, what: str) -> str:
 
 
 def _upper_bits(image: PIL.Image.Image) -> Image:
-    """Return grey of 16 bits as RGB; Pillow's own conversion makes white of all but the darkest."""
+    """Return 16-bit grey as RGB; Pillow's own conversion turns all but the darkest pixels white."""
     grey: NDArray[np.uint8] = (np.clip(np.asarray(image), 0, 0xFFFF) >> 8).astype(np.uint8)
     return np.stack([grey] * 3, axis=2)

@@ -1,4 +1,4 @@
-"""From coordinates as an answer has them to pixels of the original image, or to why they cannot be meant."""
+"""Converts an answer's coordinates to pixels of the original image, or says why they are unusable."""
 
 from __future__ import annotations
 
@@ -12,29 +12,40 @@ from qwen3vl_ros.vision.lenient_json import Kind
 from qwen3vl_ros.vision.region import Box, Point, Region, Vector
 
 Scale: TypeAlias = Literal["relative_1000", "pixels"]
-"""What coordinates in an answer count: 1/1000 of the image that the model saw (Qwen3-VL, Qwen2-VL, Qwen-VL) or
-pixels of it (Qwen2.5-VL). A format does not tell: the model does."""
+"""Unit of an answer's coordinates: 1/1000 of the image that the model saw (Qwen3-VL, Qwen2-VL, Qwen-VL) or pixels of
+it (Qwen2.5-VL). It depends on the model; the format of the answer does not show it."""
 
 Row: TypeAlias = list[float]
-"""The numbers of a shape, x before y: two corners, a point, an outline, or what is in space."""
+"""The numbers of a shape, x before y: two corners, a point, an outline, or a 3D box."""
 
 _SLACK: Final = 0.05
-"""How far outside the fitted image coordinates may be, as a share of its side. The models' own go from 0 to 1000 and,
-rarely, some units over; further out they are in another scale, and clipped they would be plausible and wrong."""
+"""How far outside the fitted image coordinates may be, as a share of its side. A model's own range from 0 to 1000 and
+rarely exceed that by some units; others are in another scale, and would be plausible but wrong after clipping."""
 
 _POINT_SLACK: Final = 0.01
-"""The same for points and what the image shows: a point cannot be clipped, only moved to the edge."""
+"""The same for points and the visible part of the image: a point cannot be clipped, only moved to the edge."""
 
 _SLIVER: Final = 1e-6
-"""A share of the original's side: what is narrower than this after clipping only touches the edge."""
+"""Share of the original's side: a shape narrower than this after clipping only touches the edge."""
 
 
 class Unusable(Exception):
-    """Why something cannot be a region."""
+    """Coordinates cannot be a region; the text says why."""
 
 
 def with_shape(region: Region, kind: Kind, row: Row, fit: Fit, scale: Scale) -> Region:
-    """``region`` with what ``row`` says; ``fit`` is that of its image. Raises :class:`Unusable`."""
+    """Return ``region`` with the shape in ``row``.
+
+    Args:
+        region: A region without that shape.
+        kind: Of the shape.
+        row: The shape's numbers in ``scale``; in metres for a shape in space.
+        fit: How the region's image was fitted.
+        scale: Unit of image coordinates.
+
+    Raises:
+        Unusable: The numbers cannot be meant for this image.
+    """
     if not all(math.isfinite(number) for number in row):
         raise Unusable("has a number that is not finite")
     if kind == "space":
@@ -63,7 +74,7 @@ def _with_position(region: Region, row: Row, fit: Fit) -> Region:
 
 
 def _visible(fit: Fit) -> Box:
-    """What the model saw of the original; sums of fractions may end a hair beside the image."""
+    """Return the part of the original that the model saw, clamped: rounding errors may exceed the image's edge."""
     left, top, right, bottom = fit.shown
     return max(left, 0.0), max(top, 0.0), min(right, float(fit.original_size[0])), min(bottom, fit.original_size[1])
 
@@ -109,11 +120,11 @@ def _to_point(point: Point, units: Sequence[float], fit: Fit) -> Point:
 
 
 def _to_polygon(points: list[Point], units: Sequence[float], fit: Fit) -> tuple[Point, ...]:
-    """Clipped as Sutherland and Hodgman do (1974), so that its edges stay where they are."""
+    """Clip with Sutherland and Hodgman's algorithm (1974), which does not move the edges."""
     polygon = [fit.to_original(*_to_fitted(*point, units, fit)) for point in points]
     left, top, right, bottom = _visible(fit)
     for axis, limit, sign in ((0, left, 1), (1, top, 1), (0, right, -1), (1, bottom, -1)):
-        edge = limit - sign * _SLIVER * fit.original_size[axis]  # a hair out, so that a corner on it stays one corner
+        edge = limit - sign * _SLIVER * fit.original_size[axis]  # slightly out, so that a corner on it stays one corner
         clipped: list[Point] = []
         for before, after in zip([*polygon[-1:], *polygon[:-1]], polygon, strict=True):
             inside = sign * (before[axis] - edge), sign * (after[axis] - edge)
@@ -132,5 +143,5 @@ def _to_polygon(points: list[Point], units: Sequence[float], fit: Fit) -> tuple[
 
 
 def pairs(row: Row) -> list[Point]:
-    """The points of an outline."""
+    """Return the points of an outline."""
     return list(zip(row[::2], row[1::2], strict=True))

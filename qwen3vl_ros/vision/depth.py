@@ -1,16 +1,16 @@
-"""Where the things of an answer are, in metres, from a depth image.
+"""Locates an answer's objects in metres, from a depth image.
 
-A depth camera sees surfaces, and of a thing only the side that faces it. What is told apart, and how:
+A depth camera measures surfaces, and only the side of an object that faces it. Two steps infer the object:
 
-*The thing from the rest.* Planes that go on around the box (a table, the floor, a wall) are taken away. What is left
-falls apart where depth jumps. Of these pieces, the thing is the one that the box fits best: a wall behind or a hand in
-front also show in the box, but end somewhere else.
+*Segmentation.* Planes that extend beyond the bounding box (a table, the floor, a wall) are removed. The remaining
+pixels are split at jumps in depth. The object is the piece that fits the box best: a wall behind it or a hand in front
+of it is also visible in the box, but ends elsewhere.
 
-*Its centre from its surface.* A thing is taken to be the same on its hidden side as on the visible one, mirrored at
-its centre, which boxes, balls, cylinders and most of what people make are. Its centre then lies in the middle of what
-is seen of it, across the line of sight. How far along that line: where it stands on one of the planes, at half of its
-height above that plane; else, with nothing but its own surface to go by, it is taken to be as deep as it is wide. A
-thing that does not stand out from its plane, such as a sheet of paper or a poster, is that part of the plane.
+*Completion.* The object is assumed to be point-symmetric, as boxes, balls, cylinders and most man-made objects are: its
+hidden side is its visible side mirrored at its centre. Across the line of sight, the centre is then in the middle of
+the visible points. Along the line of sight, the centre of an object that stands on one of the planes is at half of its
+height above that plane; without a plane, the object is assumed to be as deep as it is wide. An object that does not
+stand out from its plane, such as a sheet of paper or a poster, is that part of the plane.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ from qwen3vl_ros.vision.region import Box, Point, Region, Vector
 from qwen3vl_ros.vision.surfaces import FEWEST_POINTS, Mask, Plane, goes_on, jump, pieces_of, planes_in, without_holes
 
 NO_DEPTH: Final = "NO_DEPTH: "
-"""What every ``position_error`` begins with."""
+"""Prefix of every ``position_error``."""
 
 _POINT_RADIUS: Final = 2.5
-"""Around a point, this far, in pixels of whichever image has the larger ones, depth is read."""
+"""Radius around a point within which depth is read, in pixels of the image with the larger ones."""
 
 _SURROUNDINGS: Final = 0.5
-"""How far beside a box its surroundings reach, as a share of the box's size."""
+"""Margin of a box's surroundings, as a share of the box's size."""
 
 _LEAST_SURROUNDINGS: Final = 12.0
-"""And at least so many pixels: a table needs to be seen to be recognised."""
+"""Least margin in pixels: enough of a table must be visible to find its plane."""
 
 _LOOSE: Final = 0.1
-"""How far a thing may reach out of its box, as a share of the box's size: boxes are a model's guess."""
+"""How far an object may extend beyond its box, as a share of the box's size: models' boxes are inexact."""
 
 _CUTS: Final = (1.0, 0.5, 0.25)
-"""Shares of a jump in depth to cut by: coarse for noise and steep surfaces, fine for things that nearly touch."""
+"""Shares of a jump in depth to split at: coarse for noise and steep surfaces, fine for objects that nearly touch."""
 
 _LEAST_FIT: Final = 0.15
-"""A piece whose rectangle overlaps the box by less than this (intersection over union) is something else."""
+"""A piece whose rectangle has a smaller overlap with the box (intersection over union) is another object."""
 
 _GOOD_FIT: Final = 0.6
-"""A piece that fits the box worse hangs together with something else: only what is in the box is the thing."""
+"""A piece with a smaller overlap is connected to another object: only its part in the box is used."""
 
 _OUTLIERS: Final = 0.3
-"""Percent of a thing's points on either side that do not count for its size: points between two surfaces."""
+"""Percent of an object's points ignored on either side for its size: mixed pixels between two surfaces."""
 
 _CORE: Final = 5.0
-"""Percent of a thing's points, those nearest to the line of sight through its middle, that say how far its front is."""
+"""Percent of an object's points, those closest to the line of sight through its middle, that give its front's depth."""
 
 _ACROSS: Final = 8
-"""Directions across the line of sight in which the middle of a thing is looked for."""
+"""Number of directions across the line of sight along which an object's middle is determined."""
 
 _LEAST_SLOPE: Final = 0.25
-"""Sine of the angle (14 degrees) below which the line of sight grazes a plane too much to be cut with it."""
+"""Sine of the angle (14 degrees) between line of sight and plane below which their intersection is too inexact."""
 _STRAIGHT: Final = 0.96
-"""Sine of the angle (74 degrees) above which a plane is looked at straight, so that a thing hides its own foot."""
+"""Sine of the angle (74 degrees) between line of sight and plane above which an object hides its own foot."""
 _HOVER: Final = 0.15
-"""How far above its plane a thing's lowest visible point may be, as a share of its height, more than a ball's is."""
+"""How much higher above its plane an object's lowest visible point may be than a ball's, as a share of its height."""
 _TALLEST: Final = 2.0
-"""A thing that hides its own foot is no taller than this many times its least width."""
+"""Greatest height of an object that hides its own foot, as a multiple of its least width."""
 
 
 def locate(
@@ -80,30 +80,33 @@ def locate(
     colour_size: tuple[int, int] | None = None,
     colour_from_depth: NDArray[np.float64] | None = None,
 ) -> tuple[Region, ...]:
-    """``regions`` with ``position`` and ``extent``, or with a ``position_error`` that begins with :data:`NO_DEPTH`.
+    """Return ``regions`` with ``position`` and ``extent`` in metres.
 
-    Positions and extents are in metres in the colour camera's optical frame (x right, y down, z forward).
+    - A region with a box or a polygon is an object. ``position`` is the centre of the whole object, not of its visible
+      surface, and ``extent`` its size along the three axes of the frame; both rest on the assumptions at the top of
+      this file. A polygon limits the pixels that may belong to the object. Parts beyond the edge of the depth image or
+      hidden by another object are not included: centre and size are those of the rest.
+    - A region with only a point is that point of the surface; it has no extent.
 
-    - A region with a box or a polygon is a thing. ``position`` is the centre of the whole thing, not of its visible
-      surface, and ``extent`` the size of the whole thing along the three axes; both rest on the assumptions at the top
-      of this file. The polygon, where there is one, says which pixels may belong to it. What is cut off by the edge
-      of the depth image, or hidden by something else, does not count: centre and size are those of the rest.
-    - A region with a point only is that spot of the surface: there is no extent.
+    K and D of a CameraInfo are used, with ``binning`` and ``roi`` (REP 104); they describe the unrectified image. R and
+    P are not used: for a rectified image pass a CameraInfo whose K is the left part of P and whose D is empty.
 
-    ``depth`` is 16UC1 (millimetres, 0 for none) or 32FC1 (metres; NaN, infinity and 0 for none), along the depth
-    camera's optical axis (REP 118). ``colour_from_depth`` [4, 4] takes points from the depth camera's optical frame
-    to the colour camera's; None says that the two are one (depth that is registered to colour), even if size and
-    calibration of the images differ. ``depth`` is to be of the same moment as the image that the regions are of.
+    A CameraInfo of an image of another size is scaled if the aspect ratio is the same, for drivers and nodes that
+    resize an image and pass on its calibration. Another aspect ratio is NO_DEPTH.
 
-    ``colour_size`` is the (width, height) of the image that the regions are of; None says that of ``colour_info``. A
-    CameraInfo of an image of another size counts for one of the same aspect ratio, scaled: where a driver or a node
-    resized the image and passed on the calibration. Another aspect ratio is NO_DEPTH.
+    Args:
+        regions: In pixels of the colour image.
+        depth: 16UC1 (millimetres, 0 for none) or 32FC1 (metres; NaN, infinity and 0 for none) along the depth camera's
+            optical axis (REP 118), of the same time as the colour image.
+        depth_info: Intrinsics of the depth camera.
+        colour_info: Intrinsics of the colour camera.
+        colour_size: (width, height) of the colour image; None = that of ``colour_info``.
+        colour_from_depth: Extrinsics [4, 4], a rigid transform of points from the depth camera's optical frame to the
+            colour camera's; None = the same frame (depth registered to colour), even if size and intrinsics differ.
 
-    Of a CameraInfo, K and D are used, with ``binning`` and ``roi`` (REP 104); they describe the image as the camera
-    delivers it. R and P, which describe the rectified one, are not: with a rectified image pass a CameraInfo whose K
-    is the left part of P and whose D is empty.
-
-    Raises nothing for what is in messages; ``colour_from_depth`` must be a rigid transform.
+    Returns:
+        The regions in the colour camera's optical frame (x right, y down, z forward); those without a position have a
+        ``position_error`` that begins with :data:`NO_DEPTH`. No content of a message raises an exception.
     """
     try:
         view = view_of(depth, depth_info, colour_info, colour_size, colour_from_depth)
@@ -152,7 +155,7 @@ def _checked(box: Box) -> Box:
 
 
 def _surface(view: DepthView, point: Point) -> Array:
-    """The surface [3] at ``point``."""
+    """Return the point [3] of the surface that is visible at ``point``."""
     if not np.isfinite(point).all():
         raise NoDepth(f"the point {numbers(point)} is not in the image.")
     radius = _POINT_RADIUS * max(1.0, view.pixel * float(np.sqrt(view.lens.fx * view.lens.fy)))
@@ -165,8 +168,8 @@ def _surface(view: DepthView, point: Point) -> Array:
     offsets, z = pixels[known] - point, points[known][:, 2]
     nearest = z[np.argmin(np.hypot(*offsets.T))]
     same = np.abs(z - nearest) < jump(nearest, view.pixel)
-    # 1 / z of a plane is linear in undistorted pixels: exact on flat surfaces however they are turned. Relative to
-    # the mean, so that where there are too few points for a slope, lstsq's shortest solution has none.
+    # Fit 1 / z, which is linear in undistorted pixels on a plane of any orientation. Relative to the mean, so that with
+    # too few points for a slope lstsq's minimum-norm solution has slope 0.
     offsets, inverse = offsets[same], 1 / z[same]
     slope = np.linalg.lstsq(offsets - offsets.mean(axis=0), inverse - inverse.mean(), rcond=1e-6)[0]
     at_point = float(inverse.mean() - slope @ offsets.mean(axis=0))
@@ -178,7 +181,7 @@ def _surface(view: DepthView, point: Point) -> Array:
 
 
 def _thing(view: DepthView, box: Box, polygon: Sequence[Point]) -> tuple[Array, Array]:
-    """Centre [3] and extent [3] of the thing in ``box``."""
+    """Return centre [3] and extent [3] of the object in ``box``."""
     points, pixels = view.part(_grown(box, _SURROUNDINGS, _LEAST_SURROUNDINGS))
     z = points[:, :, 2]
     known = np.isfinite(z)
@@ -216,7 +219,7 @@ def _in_box(pixels: Array, box: Box) -> Mask:
 
 
 def _in_polygon(pixels: Array, polygon: Sequence[Point]) -> Mask:
-    """Which pixels [h, w, 2] a horizontal line from far left reaches after an odd number of the polygon's edges."""
+    """Return which ``pixels`` [h, w, 2] are in ``polygon``: a ray to the left crosses an odd number of its edges."""
     x, y = pixels[:, :, 0], pixels[:, :, 1]
     inside = np.zeros(x.shape, np.bool_)
     with np.errstate(invalid="ignore"):
@@ -229,9 +232,9 @@ def _in_polygon(pixels: Array, polygon: Sequence[Point]) -> Mask:
 def _piece(
     cuts: Iterable[NDArray[np.int32]], pixels: Array, inside: Mask, box: Box, half: float
 ) -> tuple[Mask | None, float]:
-    """The piece [h, w] whose rectangle fits ``box`` best, and how well it does; None if none fits at all.
+    """Return the piece [h, w] whose rectangle fits ``box`` best, and their overlap; None if none fits at all.
 
-    ``half``: of a depth pixel's width, in pixels of the box.
+    ``half``: half of a depth pixel's width in pixels of the box.
     """
     best: Mask | None = None
     best_fit = _LEAST_FIT
@@ -248,7 +251,7 @@ def _piece(
 
 
 def _overlap(one: Sequence[float], other: Box) -> float:
-    """Intersection over union."""
+    """Return the intersection over union."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     both = max(width, 0.0) * max(height, 0.0)
@@ -259,7 +262,7 @@ def _overlap(one: Sequence[float], other: Box) -> float:
 def _flat_thing(
     points: Array, pixels: Array, inside: Mask, planes: Sequence[Plane], box: Box, half: float
 ) -> tuple[Array, Array]:
-    """Centre and extent of a thing that does not stand out from the plane that it is on."""
+    """Return centre [3] and extent [3] of an object that does not stand out from its plane."""
     counts = [int((plane.has(points) & inside).sum()) for plane in planes]
     if not counts or max(counts) < 0.5 * inside.sum():
         raise NoDepth(f"nothing in the box {numbers(box)} stands out in depth.")
@@ -274,11 +277,11 @@ def _flat_thing(
 
 
 def _complete(points: Array, planes: Sequence[Plane]) -> tuple[Array, Array]:
-    """Centre [3] and extent [3] of the whole thing whose visible ``points`` [n, 3] are given."""
+    """Return centre [3] and extent [3] of the whole object, given its visible ``points`` [n, 3]."""
     centre = points.mean(axis=0)
     ground = _ground(points, planes)
     if ground is not None:
-        # What touches the plane was taken away with it.
+        # The points next to the plane were removed with it.
         height = ground.height(points)
         low = points[height < 3 * ground.tolerance * points[:, 2]]
         points = np.concatenate([points, low - ground.height(low)[:, None] * ground.normal])
@@ -300,12 +303,12 @@ def _complete(points: Array, planes: Sequence[Plane]) -> tuple[Array, Array]:
 
 
 def _span(values: Array) -> Any:
-    """The least and the greatest of ``values`` [n, ...] without outliers: [2, ...]."""
+    """Return minimum and maximum of ``values`` [n, ...] without outliers: [2, ...]."""
     return np.percentile(values, (_OUTLIERS, 100 - _OUTLIERS), axis=0)
 
 
 def _directions_across(ahead: Array) -> Array:
-    """Unit vectors [_ACROSS, 3] all around, at right angles to the unit vector ``ahead`` [3]."""
+    """Return unit vectors [_ACROSS, 3] at equal angles, perpendicular to the unit vector ``ahead`` [3]."""
     right = np.cross([0.0, 1.0, 0.0], ahead)
     right /= np.linalg.norm(right)
     down = np.cross(ahead, right)
@@ -314,7 +317,7 @@ def _directions_across(ahead: Array) -> Array:
 
 
 def _ground(points: Array, planes: Sequence[Plane]) -> Plane | None:
-    """The plane that a thing with these visible ``points`` [n, 3] stands on, leans or hangs at, if it does."""
+    """Return the plane on which an object with these visible ``points`` [n, 3] stands, leans or hangs, or None."""
     ahead = points.mean(axis=0)
     distance = float(np.linalg.norm(ahead))
     ahead /= distance
@@ -323,8 +326,8 @@ def _ground(points: Array, planes: Sequence[Plane]) -> Plane | None:
         slope = -float(plane.normal @ ahead)
         bottom, top = _span(plane.height(points))
         if slope < _LEAST_SLOPE or top <= 0 or bottom < -plane.tolerance * distance:
-            continue  # seen too flat, or it cuts the thing
-        # How high the lowest point of a ball is that can be seen. A box or an upright cylinder shows its foot.
+            continue  # seen at too flat an angle, or it intersects the object
+        # Compared with the lowest visible point of a ball. Of a box or an upright cylinder the foot is visible.
         gap = float(bottom / top) - (1 - np.sqrt(1 - min(slope, 1.0) ** 2)) / 2
         if slope > _STRAIGHT:
             near, far = _span(points @ _directions_across(ahead).T)

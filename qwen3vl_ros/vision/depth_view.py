@@ -1,4 +1,4 @@
-"""A depth image as the colour camera would see it."""
+"""Transforms a depth image into the colour camera's frame."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _ENCODINGS: Final = {"16UC1": ("u2", 0.001), "mono16": ("u2", 0.001), "32FC1": (
 
 
 class NoDepth(Exception):
-    """Why there is no position, as a sentence."""
+    """There is no position; the text is a sentence that says why."""
 
 
 def _metres(depth: ImageMessage) -> NDArray[np.float32]:
-    """Depth [height, width] in metres, NaN for none."""
+    """Return depth [height, width] in metres, NaN for none."""
     if depth.encoding not in _ENCODINGS:
         raise NoDepth(f"the depth image's encoding '{depth.encoding}' is not one of {', '.join(_ENCODINGS)} (REP 118).")
     sample, unit = _ENCODINGS[depth.encoding]
@@ -42,7 +42,7 @@ def _metres(depth: ImageMessage) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class DepthView:
-    """A depth image as the colour camera would see it. Arrays are [height, width, ...] of the depth image.
+    """A depth image in the colour camera's frame. Arrays are [height, width, ...] of the depth image.
 
     ``points`` [..., 3] are in metres in the colour camera's optical frame and ``rays`` [..., 2] their x/z and y/z;
     NaN where there is no depth. ``pixel`` is the size of a depth pixel, as an angle.
@@ -56,7 +56,7 @@ class DepthView:
     depth_from_colour: Array
 
     def part(self, box: Box) -> tuple[Array, Array]:
-        """Points [h, w, 3] and where the colour image has them [h, w, 2], of the part that shows ``box``."""
+        """Return the points [h, w, 3] of the part that shows ``box``, and their colour image pixels [h, w, 2]."""
         low, high = self._span(box)
         x, y = self.rays[:, :, 0], self.rays[:, :, 1]
         with np.errstate(invalid="ignore"):
@@ -71,7 +71,7 @@ class DepthView:
         return points, pixels
 
     def _span(self, box: Box) -> tuple[Array, Array]:
-        """The least and greatest x/z and y/z in ``box``: those of its outline, which distortion bends."""
+        """Return minimum and maximum of x/z and y/z in ``box``: those of its outline, which distortion bends."""
         width, height = self.lens.size
         left, top, right, bottom = box
         if width and height:
@@ -88,7 +88,7 @@ class DepthView:
         return rays.min(axis=0), rays.max(axis=0)
 
     def why_nothing(self, box: Box) -> str:
-        """Why no point is seen in ``box``, as the rest of a sentence: judged at the distance of most of the image."""
+        """Return why ``box`` has no point, as the rest of a sentence: judged at the median distance of the image."""
         middle = self.lens.rays(np.array([[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]]))[0]
         distance = float(np.nanmedian(self.points[:, :, 2]))
         x, y, z = (self.depth_from_colour @ np.array([*(middle * distance), distance, 1.0]))[:3]
@@ -107,7 +107,7 @@ def view_of(
     colour_size: tuple[int, int] | None,
     colour_from_depth: Array | None,
 ) -> DepthView:
-    """The arguments are those of :func:`qwen3vl_ros.vision.depth.locate`. Raises :class:`NoDepth`."""
+    """Transform ``depth``; arguments as of :func:`qwen3vl_ros.vision.depth.locate`. Raises :class:`NoDepth`."""
     z = _metres(depth)
     height, width = z.shape
     try:

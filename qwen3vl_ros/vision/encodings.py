@@ -1,7 +1,7 @@
-"""Raw ROS images to RGB arrays: every encoding of ``sensor_msgs/image_encodings.hpp`` that is an image.
+"""Converts raw ROS images to RGB arrays: every encoding of ``sensor_msgs/image_encodings.hpp`` that is an image.
 
-:func:`to_rgb` asks cv_bridge where ROS 2 has it, for the messages that cv_bridge gets right, and does the rest with
-numpy and OpenCV; both give the same pixels, so machines without cv_bridge see what the others see.
+:func:`to_rgb` uses cv_bridge, where it is installed, for the messages that cv_bridge converts correctly, and numpy and
+OpenCV for the rest; both give the same pixels, so results do not depend on cv_bridge.
 
 What the encodings mean here:
 
@@ -34,7 +34,7 @@ from sensor_msgs.msg import Image as ImageMessage
 from qwen3vl_ros.engines.base import BadImage, Image
 
 MAX_PIXELS: Final = 100_000_000
-"""Larger images are refused before any memory is asked for: 100 megapixels are 300 MB of RGB."""
+"""Larger images are refused before any memory is allocated: 100 megapixels are 300 MB of RGB."""
 
 # encoding -> (numpy sample type, samples per pixel, OpenCV conversion code, None where it is RGB already)
 _COLOUR: Final[dict[str, tuple[str, int, int | None]]] = {
@@ -89,7 +89,7 @@ _YUV_TO_RGB: Final = np.array(
     ]
 )
 
-# Of what cv_bridge knows, what it knows as a colour; the generic 8UC3 and the like it only passes through.
+# The encodings that cv_bridge converts as colours; it passes generic ones such as 8UC3 through unchanged.
 _IN_CV_BRIDGE: Final = frozenset(
     encoding for encoding in _COLOUR if encoding.startswith(("rgb", "bgr", "mono", "bayer_", "yuv422"))
 )
@@ -106,14 +106,18 @@ def is_colour(encoding: str) -> bool:
 
 
 def to_rgb(msg: ImageMessage) -> Image:
-    """The image in ``msg``: uint8, shape [height, width, 3], colour order RGB, C-contiguous, in memory of its own.
+    """Convert ``msg`` to RGB.
 
     ``msg.data`` may be an ``array.array('B')`` (what rclpy delivers) or any other buffer of bytes. Rows may be padded
-    to any ``step``; samples of more than one byte may be of either byte order.
+    to any ``step``; samples of more than one byte may have either byte order.
 
-    Raises :class:`BadImage` for an encoding that is not in :data:`ENCODINGS`, and for a message whose numbers do not
-    describe an image: no pixels, more than :data:`MAX_PIXELS`, rows that overlap, too little data, odd sizes where
-    chroma is shared by two pixels.
+    Returns:
+        uint8, shape [height, width, 3], colour order RGB, C-contiguous, not sharing memory with ``msg``.
+
+    Raises:
+        BadImage: The encoding is not in :data:`ENCODINGS`, or the message's numbers do not describe an image: no
+            pixels, more than :data:`MAX_PIXELS`, rows that overlap, too little data, odd sizes where chroma is shared
+            by two pixels.
     """
     _check(msg)
     if _cv_bridge is not None and _right_in_cv_bridge(msg):
@@ -122,7 +126,7 @@ def to_rgb(msg: ImageMessage) -> Image:
 
 
 def _check(msg: ImageMessage) -> None:
-    """Raise :class:`BadImage` unless the numbers of ``msg`` describe an image that all its data is there for."""
+    """Raise :class:`BadImage` unless the numbers of ``msg`` describe an image and its data is complete."""
     encoding, width, height = msg.encoding, msg.width, msg.height
     if encoding not in ENCODINGS:
         raise BadImage(
@@ -158,7 +162,7 @@ def _bytes_per_sample(encoding: str) -> int:
 
 
 def _bytes_per_pixel(encoding: str) -> int:
-    """Bytes per pixel in a row; for two planes, in a row of luma."""
+    """Return the bytes per pixel in a row; for two planes, in a row of luma."""
     if encoding in _TWO_PLANES:
         return 1
     if encoding in _MEASUREMENTS:
@@ -168,10 +172,10 @@ def _bytes_per_pixel(encoding: str) -> int:
 
 
 def _luma_step(msg: ImageMessage) -> int:
-    """Bytes from one row of luma to the next.
+    """Return the stride of luma rows in bytes.
 
-    Drivers disagree on what ``step`` is for two planes: most give the stride of the luma plane (libcamera, GStreamer),
-    some obey Image.msg's "size is (step * rows)" and spread the chroma over the rows. The length of the data tells.
+    Drivers disagree on ``step`` for two planes: most set the stride of the luma plane (libcamera, GStreamer), some
+    follow Image.msg's "size is (step * rows)" and spread the chroma over the rows. The length of the data tells which.
     """
     halves, _ = _TWO_PLANES[msg.encoding]
     if 2 * msg.step == halves * msg.width and memoryview(msg.data).nbytes == msg.height * msg.step:
@@ -180,10 +184,10 @@ def _luma_step(msg: ImageMessage) -> int:
 
 
 def _samples(msg: ImageMessage, sample: str, channels: int) -> NDArray[Any]:
-    """The pixels of ``msg`` in native byte order, [height, width] or [height, width, channels].
+    """Return the pixels of ``msg`` in native byte order, [height, width] or [height, width, channels].
 
-    Single bytes are a view into ``msg.data``, with padded rows; anything wider is a contiguous array, for OpenCV takes
-    neither foreign byte order nor rows that begin between two samples.
+    Samples of one byte are returned as a view into ``msg.data`` with padded rows, wider ones as a contiguous array,
+    because OpenCV supports neither foreign byte order nor unaligned rows.
     """
     dtype = np.dtype(sample).newbyteorder(">" if msg.is_bigendian else "<")
     view: NDArray[Any] = np.ndarray(
@@ -198,7 +202,7 @@ def _samples(msg: ImageMessage, sample: str, channels: int) -> NDArray[Any]:
 
 
 def _numpy_to_rgb(msg: ImageMessage) -> Image:
-    """:func:`to_rgb` of a checked message with numpy and OpenCV."""
+    """Convert a checked message with numpy and OpenCV."""
     if msg.encoding in _TWO_PLANES:
         return _two_planes_to_rgb(msg)
     if msg.encoding in _MEASUREMENTS:
@@ -215,9 +219,9 @@ def _numpy_to_rgb(msg: ImageMessage) -> Image:
 
 
 def _unit_range_to_uint8(colours: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
-    """Colours as floats from 0 to 1, to 0..255. Raises :class:`BadImage` for any other value, for it is no colour."""
+    """Convert colours from floats 0..1 to 0..255; raises :class:`BadImage` for other values, which are no colours."""
     low, high = float(colours.min()), float(colours.max())
-    if not (low >= 0.0 and high <= 1.0):  # not: NaN too
+    if not (low >= 0.0 and high <= 1.0):  # negated, so that NaN is refused, too
         raise BadImage(
             f"The {encoding} image has values from {low:g} to {high:g}; as colours they must lie between 0 and 1."
         )
@@ -225,12 +229,12 @@ def _unit_range_to_uint8(colours: NDArray[Any], encoding: str) -> NDArray[np.uin
 
 
 def _measurements_to_rgb(values: NDArray[Any], encoding: str) -> Image:
-    """A grey image of one measurement per pixel ([height, width]), such as depth.
+    """Convert one measurement per pixel ([height, width]), such as depth, to a grey image.
 
-    Grey grows with the value, linearly from 1 at the 1st percentile to 255 at the 99th of the valid values (so that a
-    few stray ones cannot flatten all others; where these two are equal, from minimum to maximum, or 128 everywhere if
-    all are equal). Invalid pixels are 0, black: NaN and infinity, and in 16UC1 the value 0 (REP 118). Above 100,000
-    valid values the percentiles are those of an evenly spaced sample.
+    Grey increases linearly from 1 at the 1st percentile to 255 at the 99th of the valid values, so that a few outliers
+    do not flatten all others; if these two are equal, from minimum to maximum, or 128 everywhere if all are equal.
+    Invalid pixels are 0, black: NaN and infinity, and in 16UC1 the value 0 (REP 118). Above 100,000 valid values the
+    percentiles are those of an evenly spaced sample.
     """
     valid = values > 0 if encoding == "16UC1" else np.isfinite(values)
     known = values[valid]
@@ -252,7 +256,7 @@ def _measurements_to_rgb(values: NDArray[Any], encoding: str) -> Image:
 
 
 def _two_planes_to_rgb(msg: ImageMessage) -> Image:
-    """A plane of luma, then, with the same stride per sample, one of interleaved chroma.
+    """Convert a plane of luma followed by one of interleaved chroma with the same stride per sample.
 
     https://www.kernel.org/doc/html/latest/userspace-api/media/v4l/pixfmt-yuv-planar.html
     """
@@ -263,30 +267,30 @@ def _two_planes_to_rgb(msg: ImageMessage) -> Image:
         return np.ascontiguousarray(cv2.cvtColor(planes.reshape(-1, step)[:, :width], code), np.uint8)
     luma = planes[: height * step].reshape(height, step)[:, :width]
     chroma = planes[height * step :].reshape(height, step, 2)[:, :width]
-    yuv = np.dstack([np.maximum(luma, 16), chroma])  # OpenCV's own conversions also take blacker than black as black
+    yuv = np.dstack([np.maximum(luma, 16), chroma])  # OpenCV's own conversions clamp luma at 16, too
     return np.ascontiguousarray(cv2.transform(yuv, _YUV_TO_RGB), np.uint8)
 
 
 def _find_cv_bridge() -> Any:
-    """A ``cv_bridge.CvBridge`` that works, or None.
+    """Return a working ``cv_bridge.CvBridge``, or None.
 
-    Tried on one pixel, because packages of that name import and yet fail or lie: the ROS 1 ports on PyPI, builds for
-    another numpy, and any build beside OpenCV 5, which renumbered its types.
+    It is tested on one pixel, because some packages of that name can be imported but fail or give wrong pixels: the
+    ROS 1 ports on PyPI, builds for another numpy, and any build beside OpenCV 5, which renumbered its types.
     """
     try:
         bridge = importlib.import_module("cv_bridge").CvBridge()
         probe = ImageMessage(height=1, width=1, encoding="bgr8", step=3, data=array.array("B", [1, 2, 3]))
         works = bridge.imgmsg_to_cv2(probe, "rgb8").tolist() == [[[3, 2, 1]]]
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, there is another way
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, numpy and OpenCV replace it
         return None
     return bridge if works else None
 
 
 def _right_in_cv_bridge(msg: ImageMessage) -> bool:
-    """Whether cv_bridge gives the right pixels for a checked message.
+    """Return whether cv_bridge converts a checked message correctly.
 
-    It does not know uyvy, yuyv, nv12, nv21; it shears the image where ``step`` is not a multiple of the pixel size;
-    and it fails on numpy 2 where the byte order is not the machine's.
+    It does not support uyvy, yuyv, nv12, nv21; it shears the image if ``step`` is not a multiple of the pixel size; and
+    it fails on numpy 2 for foreign byte order.
     """
     return (
         msg.encoding in _IN_CV_BRIDGE
@@ -296,7 +300,7 @@ def _right_in_cv_bridge(msg: ImageMessage) -> bool:
 
 
 def _cv_bridge_to_rgb(msg: ImageMessage) -> Image:
-    """:func:`to_rgb` of a checked message for which cv_bridge is right."""
+    """Convert a checked message with cv_bridge."""
     return np.ascontiguousarray(_cv_bridge.imgmsg_to_cv2(msg, "rgb8"), np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Images to the size that an engine wants, and coordinates in the fitted image back to the original's pixels."""
+"""Fits images to an engine's input size, and maps coordinates of the fitted image to the original's and back."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Rectangle: TypeAlias = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels."""
 
 Rotation: TypeAlias = Literal[0, 90, 180, 270]
-"""Degrees clockwise that an image is turned before anything else: 180 for a camera that is mounted upside down."""
+"""Degrees clockwise that an image is rotated before anything else: 180 for a camera mounted upside down."""
 
 _AREA_WEIGHT: Final = 0.5
-"""How much losing a share of the pixels counts against distorting the aspect ratio by that share.
+"""Cost of losing a share of the pixels, relative to distorting the aspect ratio by that share.
 
 At 1/2, 1920x1080 with 300 tokens becomes 736x416 (aspect off by 0.5 %), not 512x288 (exact, with half the pixels).
-Below 1 whatever the budget, so that a square never becomes a strip because the strip has more pixels.
+It must be below 1 for every budget, lest a square become a strip because the strip has more pixels.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How an image got to its size. Sizes are (width, height) in pixels.
+    """The mapping between an original and its fitted image. Sizes are (width, height) in pixels.
 
     Coordinates are continuous: x grows to the right and y down from (0, 0), the top left corner of the top left pixel,
     to (width, height), the bottom right corner of the bottom right pixel; the centre of the first pixel is (0.5, 0.5).
-    ``shown``: the rectangle of the original that is seen. ``place``: where in the fitted image it is seen; around it
-    there are black bars. ``rotation``: how far what is shown is turned there.
+    ``shown``: the visible rectangle of the original. ``place``: its rectangle in the fitted image; the rest of that is
+    black bars. ``rotation``: degrees clockwise that it is rotated there.
     """
 
     original_size: tuple[int, int]
@@ -43,33 +43,33 @@ class Fit:
     rotation: Rotation = 0
 
     def to_original(self, x: float, y: float) -> tuple[float, float]:
-        """The point of the original that (x, y) in the fitted image shows; beside the original for a black bar."""
+        """Map (x, y) of the fitted image to the original; a point on a black bar lands outside the original."""
         return _at(self.shown, *_turned(*_share(self.place, x, y), -self.rotation))
 
     def to_fitted(self, x: float, y: float) -> tuple[float, float]:
-        """Where the fitted image shows the point (x, y) of the original; beside the image where that is cropped."""
+        """Map (x, y) of the original to the fitted image; a point that is cropped lands outside the image."""
         return _at(self.place, *_turned(*_share(self.shown, x, y), self.rotation))
 
     def direction_to_original(self, x: float, y: float) -> tuple[float, float]:
-        """A direction of the fitted image, in whatever unit, as one of the original: turned, not scaled."""
+        """Rotate a direction of the fitted image, in any unit, to the original, without scaling it."""
         right, down = _turned(x + 0.5, y + 0.5, -self.rotation)
         return right - 0.5, down - 0.5
 
 
 def _share(rectangle: Rectangle, x: float, y: float) -> tuple[float, float]:
-    """Where (x, y) lies in ``rectangle``: (0, 0) is its top left corner, (1, 1) its bottom right one."""
+    """Return (x, y) relative to ``rectangle``: (0, 0) is its top left corner, (1, 1) its bottom right one."""
     left, top, right, bottom = rectangle
     return (x - left) / (right - left), (y - top) / (bottom - top)
 
 
 def _at(rectangle: Rectangle, x: float, y: float) -> tuple[float, float]:
-    """The point of ``rectangle`` whose share is (x, y)."""
+    """Return the point of ``rectangle`` with the relative coordinates (x, y)."""
     left, top, right, bottom = rectangle
     return left + x * (right - left), top + y * (bottom - top)
 
 
 def _turned(x: float, y: float, degrees: int, width: float = 1.0, height: float = 1.0) -> tuple[float, float]:
-    """Where the point (x, y) of an image of width x height is when that is turned clockwise."""
+    """Rotate the point (x, y) clockwise together with its image of width x height."""
     for _ in range(degrees % 360 // 90):
         x, y, width, height = height - y, x, height, width
     return x, y
@@ -78,11 +78,19 @@ def _turned(x: float, y: float, degrees: int, width: float = 1.0, height: float 
 def fit_image(
     image: Image, spec: ImageInput, rotation: Rotation = 0, part: Rectangle | None = None
 ) -> tuple[Image, Fit]:
-    """``image`` (uint8 [height, width, 3] RGB) as ``spec`` wants it, and how to undo that.
+    """Rotate, crop and resize an image for an engine.
 
-    It is turned by ``rotation`` first; then ``part``, whole pixels of the turned image, is cut out (None = all).
-    An image that suits already is returned itself, not a copy. Resampling is Pillow's bicubic, antialiased, which is
-    what Qwen's own preprocessing uses (transformers, ``Qwen2VLImageProcessor``): another filter gives other tokens.
+    Resampling is Pillow's bicubic, antialiased, as in Qwen's own preprocessing (transformers,
+    ``Qwen2VLImageProcessor``): another filter gives other tokens.
+
+    Args:
+        image: uint8 [height, width, 3] RGB.
+        spec: The size that the engine takes.
+        rotation: Applied first.
+        part: Crop in whole pixels of the rotated image, None = all.
+
+    Returns:
+        The fitted image, which is ``image`` itself if nothing changes, and the mapping between the two.
     """
     height, width, _ = image.shape
     fit = plan_fit(width, height, spec, rotation, part)
@@ -103,7 +111,7 @@ def fit_image(
 
 
 def plan_fit(width: int, height: int, spec: ImageInput, rotation: Rotation = 0, part: Rectangle | None = None) -> Fit:
-    """What :func:`fit_image` does to an image of width x height pixels."""
+    """Compute the mapping of :func:`fit_image` for an image of width x height pixels."""
     across, down = (width, height) if rotation % 180 == 0 else (height, width)
     left, top, right, bottom = part or (0.0, 0.0, float(across), float(down))
     fit = _plan_upright(int(right - left), int(bottom - top), spec)
@@ -127,7 +135,7 @@ def _plan_upright(width: int, height: int, spec: ImageInput) -> Fit:
         left, top = (width - shown_width) / 2, (height - shown_height) / 2
         return Fit(original, spec.size, (left, top, left + shown_width, top + shown_height), whole)
     scale = min(to_width / width, to_height / height)
-    # Whole pixels, so that the scale of the two axes may differ a little: `place` has what was really done.
+    # Rounded to whole pixels, so the scales of the two axes may differ slightly; `place` has the rounded size.
     place_width, place_height = (max(1, round(width * scale)), max(1, round(height * scale)))
     x, y = (to_width - place_width) // 2, (to_height - place_height) // 2
     return Fit(original, spec.size, everything, (float(x), float(y), float(x + place_width), float(y + place_height)))
@@ -135,14 +143,14 @@ def _plan_upright(width: int, height: int, spec: ImageInput) -> Fit:
 
 @lru_cache(maxsize=64)
 def fitted_size(width: int, height: int, multiple: int, max_tokens: int) -> tuple[int, int]:
-    """The (width, height) in pixels that an image of width x height pixels gets when its aspect ratio is kept.
+    """Return the (width, height) in pixels to which an image of width x height pixels is resized.
 
-    Multiples of ``multiple`` with at most ``max_tokens`` tiles of ``multiple`` x ``multiple`` pixels, the aspect ratio
-    as near the original's as that allows. Nothing is scaled up by more than to the next multiple, but for strips so
-    thin that the aspect ratio cannot be kept otherwise.
+    Both are multiples of ``multiple``, with at most ``max_tokens`` tiles of ``multiple`` x ``multiple`` pixels, and the
+    aspect ratio is as close to the original's as that allows. An image is enlarged at most to the next multiple, except
+    a strip so thin that its aspect ratio cannot be kept otherwise.
 
-    Of all grids of at most ``max_tokens`` tiles, the one with the least |log of the change of aspect ratio| +
-    1/2 |log of the change of area|, the latter against the largest area that needs no scaling up.
+    Of all grids of at most ``max_tokens`` tiles, the result has the least |log of the change of aspect ratio| +
+    1/2 |log of the change of area|, the latter relative to the largest area that needs no enlargement.
     """
     if min(width, height, multiple, max_tokens) < 1:
         raise ValueError(f"cannot fit {width}x{height} pixels into {max_tokens} tiles of {multiple}: all must be >= 1")
@@ -150,7 +158,7 @@ def fitted_size(width: int, height: int, multiple: int, max_tokens: int) -> tupl
     most_columns, most_rows = math.ceil(width / multiple), math.ceil(height / multiple)
     best, best_cost = (1, 1), math.inf
     for columns in range(1, min(most_columns, max_tokens) + 1):
-        # For a given width the cost falls until the aspect ratio is right and rises after: only its neighbours count.
+        # For a given width the cost has its minimum where the aspect ratio is exact: only the neighbours of that count.
         rows_exact = columns * height / width
         limit = min(most_rows, max_tokens // columns)
         for rows in {min(max(math.floor(rows_exact), 1), limit), min(math.ceil(rows_exact), limit)}:

@@ -1,4 +1,4 @@
-"""What Qwen3-VL writes when it points at things, as regions in pixels of the original images.
+"""Parses Qwen3-VL's grounding formats to regions in pixels of the original images.
 
 The formats are those of Qwen's cookbooks (QwenLM/Qwen3-VL: 2d_grounding, spatial_understanding, 3d_grounding,
 omni_recognition, ocr, computer_use), and those of Qwen-VL, Qwen2-VL and Qwen2.5-VL: JSON with ``bbox_2d``, ``point_2d``
@@ -20,36 +20,42 @@ from qwen3vl_ros.vision.region import Region
 
 
 class GroundingError(ValueError):
-    """The answer points at nothing that can be used, and does not say that there is nothing (``[]``)."""
+    """The answer has no usable region, and does not say that there is none (``[]``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """The regions of an answer in the order of its text, and why others that it has are left out, a sentence each."""
+    """The regions of an answer in the order of its text, and a sentence for each region that was left out."""
 
     regions: tuple[Region, ...]
     skipped: tuple[str, ...] = ()
 
 
 def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "relative_1000") -> Grounding:
-    """The regions in ``text``, an answer about the images that were fitted by ``fits`` (in the prompt's order).
+    """Parse the regions in an answer.
 
-    - Every object whose coordinates are complete counts, wherever the text is cut off. A label that is cut off is "".
-    - Boxes and polygons are clipped to what the model saw of the image. What has nothing inside, as in the black
-      bars, is left out. So are coordinates further outside than 5 % (points: 1 %), NaN, and fractions of 1: they were
-      meant in another scale. Corners are swapped where needed; a side of length 0 becomes one unit of the scale long.
-      So 0 <= left < right <= width and 0 <= top < bottom <= height, always.
-    - With several images a region must say which it is in, itself or in an object around it: ``image`` counts from 1,
-      as the chat template does ("Picture 1: "), and ``image_index`` from 0, as :class:`Region` does.
-    - x comes before y whatever the key. ``points`` are that many regions, ``polygon`` is one.
+    - Every object with complete coordinates counts, wherever the text is cut off. A label that is cut off is "".
+    - Boxes and polygons are clipped to the part of the image that the model saw. Empty ones, as in the black bars, are
+      left out. So are coordinates further outside than 5 % (points: 1 %), NaN, and fractions of 1, which are in another
+      scale. Corners are swapped if necessary; a side of length 0 becomes one unit of the scale long. So always
+      0 <= left < right <= width and 0 <= top < bottom <= height.
+    - With several images a region must name its image, itself or in an enclosing object: ``image`` counts from 1, as
+      the chat template does ("Picture 1: "), and ``image_index`` from 0, as :class:`Region` does.
+    - x precedes y with every key. ``points`` are several regions, ``polygon`` is one.
     - ``bbox_3d`` is [x, y, z, x_size, y_size, z_size, roll, pitch, yaw] in metres, in the camera's frame with x to the
       right, y down and z forward: the cookbook 3d_grounding projects it as u = fx x/z + cx, v = fy y/z + cy. ``extent``
-      is the sizes as they are, along the thing's own axes: the cookbook's text and code disagree about the order and
-      the unit of the angles (QwenLM/Qwen3-VL#2044), so that they are not used.
-    - A region that is repeated to the letter, as small models do, counts once.
-    - Of a label, the first 1,000 characters are kept.
+      is the sizes unchanged, along the object's own axes: the cookbook's text and code disagree about the order and the
+      unit of the angles (QwenLM/Qwen3-VL#2044), so that they are not used.
+    - An exact repetition of a region, as small models write, is dropped.
+    - A label is truncated to 1,000 characters.
 
-    Raises :class:`GroundingError` if no region is left and ``text`` does not say that there is none.
+    Args:
+        text: The answer.
+        fits: How the images were fitted, in the prompt's order.
+        scale: Unit of the coordinates.
+
+    Raises:
+        GroundingError: No region is left, and ``text`` does not say that there is none.
     """
     if not fits:
         raise ValueError("an answer that points into images needs the fit of each image: there is none")
@@ -82,7 +88,7 @@ def _name(label: str) -> str:
 
 
 def _short(value: str | Row) -> str:
-    text = repr(value[:61])  # cut first: the same label may be told with each of thousands of regions
+    text = repr(value[:61])  # truncate first: thousands of regions may have the same long label
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -103,10 +109,10 @@ _LABELS: Final = (
     *("category", "class", "object", "description"),
 )
 _IMAGES: Final = {"image": 1, "picture": 1, "image_id": 1, "image_index": 0, "picture_index": 0}
-"""The keys that say which image, and from what they count."""
+"""The keys that name an image, and the number that they count from."""
 
 _LONGEST_LABEL: Final = 1000
-"""Characters that are kept of a label. One label may be that of thousands of points, each of which carries it."""
+"""Most characters of a label; thousands of points may each carry the same one."""
 
 _IMAGE_NAME: Final = re.compile(
     r"(?:(?P<word>image|picture|img|图片|图像|图)[\s_#-]*)?(?P<number>\d{1,6})", re.IGNORECASE
@@ -116,7 +122,7 @@ _Group: TypeAlias = "dict[str, tuple[Value, int]]"
 
 
 def _groups(node: Node) -> Iterator[_Group]:
-    """A node's keys and their values (value, where it begins); a key that comes again begins another thing."""
+    """Yield a node's keys and values (value, its index in the text); a repeated key begins another group."""
     group: _Group = {}
     for key, value, at in node.items:
         name = key.strip().lower().replace("-", "_").replace(" ", "_")
@@ -135,7 +141,7 @@ def _number(value: Value) -> float | None:
 
 
 def _named_row(group: _Group) -> Row | None:
-    """[x1, y1, x2, y2] or [x, y] of a group whose keys name them."""
+    """Return [x1, y1, x2, y2] or [x, y] of a group with these keys, else None."""
 
     def numbers(names: Sequence[str]) -> Row | None:
         found = [_number(group[name][0]) if name in group else None for name in names]
@@ -151,7 +157,7 @@ def _named_row(group: _Group) -> Row | None:
 
 
 def _rows(value: Value, depth: int = 3) -> list[Row] | None:
-    """``value`` as rows of numbers; none if it is empty; None if it is something else."""
+    """Return ``value`` as rows of numbers; [] if it is empty, None if it is something else."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -180,7 +186,7 @@ def _rows(value: Value, depth: int = 3) -> list[Row] | None:
 
 
 def _shapes(kind: Kind, rows: list[Row], plural: bool) -> list[tuple[Kind, Row]] | None:
-    """One (kind, row) per shape: 4 numbers of a box, 2 of a point, 6 or more of a polygon, 6 or more in space."""
+    """Return (kind, row) of each shape: 4 numbers are a box, 2 a point, 6 or more a polygon, or a 3D box; else None."""
     lengths = {len(row) for row in rows}
     if kind == "space":
         return [(kind, row) for row in rows] if lengths <= {6, 7, 9} else None
@@ -195,7 +201,7 @@ def _shapes(kind: Kind, rows: list[Row], plural: bool) -> list[tuple[Kind, Row]]
         if kind == "box" and len(rows) == 2:
             return [(kind, row)]
         return [("polygon", row)] if len(rows) >= 3 else None
-    # A quadrilateral under a box's key is text that stands at an angle.
+    # A quadrilateral under a box's key is rotated text.
     return [("polygon", row) for row in rows] if all(n >= 6 and n % 2 == 0 for n in lengths) else None
 
 
@@ -214,7 +220,7 @@ def _label(group: _Group) -> str:
 
 
 def _image(group: _Group) -> tuple[int, int] | None:
-    """(number, where counting begins) of the image that a group names."""
+    """Return (number, number of the first image) of the image that a group names, or None."""
     for key, base in _IMAGES.items():
         value = group[key][0] if key in group else None
         if isinstance(value, float):
@@ -227,7 +233,7 @@ def _image(group: _Group) -> tuple[int, int] | None:
 
 @dataclass(slots=True)
 class _Answer:
-    """The regions of an answer as they are found: (where in the text, region)."""
+    """Collects the regions of an answer as (index in the text, region)."""
 
     text: str
     fits: tuple[Fit, ...]
@@ -250,7 +256,7 @@ class _Answer:
         empty = [root, *(value for key, value, _ in root.items if key and isinstance(value, Node))]
         self.says_none |= any(node.closed and not node.items for node in empty)
         bare: list[tuple[int, Node]] = []
-        # (node, where it begins, image around it, whether only lists are around it, whether a region is around it)
+        # (node, its index in the text, enclosing image, whether only lists enclose it, whether a region encloses it)
         waiting: list[tuple[Node, int, tuple[int, int] | None, bool, bool]] = [(root, 0, None, True, False)]
         while waiting:
             node, at, image, in_lists, in_region = waiting.pop()
@@ -275,13 +281,13 @@ class _Answer:
                 self._add_bare(at, node)
 
     def _add_bare(self, at: int, node: Node) -> None:
-        """A list of numbers without keys around it, as in [[x1, y1, x2, y2], [x1, y1, x2, y2]]."""
+        """Add the regions of a list of numbers without keys, as in [[x1, y1, x2, y2], [x1, y1, x2, y2]]."""
         rows = _rows(node) if node.closed else []
         if rows and len(rows) == 1 and len(rows[0]) in (2, 4):
             self._place(at, "", None, [("point" if len(rows[0]) == 2 else "box", rows[0])])
 
     def _add_group(self, group: _Group, image: tuple[int, int] | None, in_region: bool) -> set[str]:
-        """Adds the region of ``group``, if it is one; the keys that were its coordinates."""
+        """Add the region of ``group``, if it is one; return the keys of its coordinates."""
         label = _label(group)
         taken: set[str] = set()
         shapes: list[tuple[Kind, Row]] = []
@@ -295,7 +301,7 @@ class _Answer:
                 continue
             rows = _rows(value)
             if rows is None and isinstance(value, Node) and any(isinstance(item[1], Node) for item in value.items):
-                continue  # not coordinates but objects that have some
+                continue  # not coordinates but objects with coordinates
             self.keyed = True
             taken.add(key)
             found = _shapes(kind, rows, plural=key.endswith("s")) if rows is not None else None
@@ -317,7 +323,7 @@ class _Answer:
         return taken
 
     def _place(self, at: int, label: str, image: tuple[int, int] | None, shapes: list[tuple[Kind, Row]]) -> None:
-        """Adds a region of several shapes, or several regions if there are several of a kind."""
+        """Add one region of several shapes, or several regions if there are several shapes of a kind."""
         label = _clean(label)
         together = len({kind for kind, _ in shapes}) == len(shapes)
         try:
@@ -346,7 +352,7 @@ class _Answer:
             return 0
         number, base = image
         if count == 1 and number <= 1:
-            return 0  # however it counts
+            return 0  # whatever number it names
         if not 0 <= number - base < count:
             raise Unusable(f"is in image {number}, counted from {base}, of {count}")
         return number - base

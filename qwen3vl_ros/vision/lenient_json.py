@@ -1,6 +1,6 @@
-"""The structures in an answer's text: JSON as models write it, and tags, wherever they begin and however they end.
+"""Parses the JSON and the tags that models write anywhere in an answer, even malformed or cut off.
 
-Models get JSON wrong and answers are cut off, so the reader here takes what is complete and never guesses the rest.
+The parser takes what is complete and never guesses the rest.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 Kind: TypeAlias = Literal["box", "point", "polygon", "space"]
-"""What numbers are the coordinates of."""
+"""The kind of shape that coordinates describe."""
 
 NUMBER: Final = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
-r"""One way only to match digits: in ``\d+\.?\d*``, both sides of the optional point would share them in any way."""
+r"""Matches digits in one way only: ``\d+\.?\d*`` would backtrack over every split of them around the point."""
 
 _OUTSIDE: Final = re.compile(
     r"""(?P<open>[\[{])
@@ -25,7 +25,7 @@ _OUTSIDE: Final = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""What begins a structure in prose. Nothing in it can run past the next "<", so that searching stays linear."""
+"""The beginning of a structure in prose. No part of it matches beyond the next "<", so that searching is linear."""
 
 _TOKEN: Final = re.compile(
     r"""(?P<space> \s+ | (?://|\#)[ \t][^\n]* | /\*(?:.*?\*/|.*) )
@@ -46,19 +46,19 @@ _STRING_END: Final = {
     opening: re.compile(rf"\\. | {closing}{_AFTER_STRING}", re.VERBOSE | re.DOTALL)
     for opening, closing in {'"': '"', "'": "'", "“": "”"}.items()
 }
-"""An escape, or a quote that is followed by what follows a string: models forget to escape quotes in labels."""
+"""An escape, or a quote followed by what may follow a string: models forget to escape quotes in labels."""
 
 _ESCAPE: Final = re.compile(
     r"\\(u[\da-fA-F]{4} | U00(?:0[\da-fA-F]|10)[\da-fA-F]{4} | x[\da-fA-F]{2} | .)", re.VERBOSE | re.DOTALL
 )
-"""JSON's and Python's."""
+"""The constants of JSON and Python."""
 
 _ESCAPED: Final = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """An object, list or tuple: (key, value, where the value begins); key "" = none. ``closed``: its end was seen."""
+    """An object, list or tuple: (key, value, the value's index in the text); key "" = none. ``closed``: has its end."""
 
     opener: str
     items: list[tuple[str, Value, int]] = field(default_factory=list)
@@ -66,12 +66,12 @@ class Node:
     closed: bool = False
 
     def add(self, value: Value, at: int) -> None:
-        """One more value, under the key that was read last."""
+        """Add a value under the key that was read last."""
         self.items.append((self.key, value, at))
         self.key = ""
 
     def last_is_key(self) -> None:
-        """A colon came: the value before it is the key of the next one."""
+        """Handle a colon: the value before it is the key of the next one."""
         if self.items and not self.items[-1][0] and isinstance(self.items[-1][1], (str, float)):
             self.key = str(self.items.pop()[1])
 
@@ -80,7 +80,7 @@ Value: TypeAlias = "str | float | Node | None"
 
 
 class Tag(NamedTuple):
-    """A tag's shapes: rows of coordinates."""
+    """The shapes of a tag: rows of coordinates."""
 
     at: int
     label: str
@@ -89,7 +89,7 @@ class Tag(NamedTuple):
 
 
 def read(text: str) -> Iterator[Node | Tag]:
-    """Everything in ``text`` that may hold regions, in order, in time linear in its length."""
+    """Yield every structure in ``text`` that may contain regions, in order, in time linear in its length."""
     position, label = 0, ""
     while match := _OUTSIDE.search(text, position):
         at, position = match.start(), match.end()
@@ -114,9 +114,9 @@ def read(text: str) -> Iterator[Node | Tag]:
 
 
 def _points_tag(at: int, attributes: str, phrase: str | None) -> Tag:
-    """``<points x1="1" y1="2" x2=".." .. alt="label">label</points>``, or x and y in ``<point ...>``."""
+    """Read ``<points x1="1" y1="2" x2=".." .. alt="label">label</points>``, or x and y of ``<point ...>``."""
     places: dict[str, dict[str, float]] = {}
-    # What follows the number shows that it is complete.
+    # The character after the number shows that it is complete.
     for axis, index, number in re.findall(r"""\b([xy])(\d*)\s*=\s*["']?([-+.\deE]+)(?=["'\s/>])""", attributes):
         if NUMBER.fullmatch(number):
             places.setdefault(index, {})[axis] = float(number)
@@ -126,7 +126,7 @@ def _points_tag(at: int, attributes: str, phrase: str | None) -> Tag:
 
 
 def _read_structure(text: str, start: int) -> tuple[Node, int]:
-    """The structure that opens at ``start``, and where it ends: at its bracket, the end of a code fence or the text."""
+    """Read the structure that opens at ``start``; return it and its end: a bracket, a code fence or the text's end."""
     root = Node(text[start])
     stack, opened = [root], Counter(text[start])
     position = start + 1
@@ -138,7 +138,7 @@ def _read_structure(text: str, start: int) -> tuple[Node, int]:
             stack.append(node)
             opened[node.opener] += 1
         elif token["close"] and opened[_OPENER[token["close"]]]:
-            # It also closes what a model forgot to close in it. One that nothing opened is passed over.
+            # It also closes inner structures that the model forgot to close. An unmatched one is ignored.
             closed = None
             while closed != _OPENER[token["close"]]:
                 node = stack.pop()
@@ -156,7 +156,7 @@ def _read_structure(text: str, start: int) -> tuple[Node, int]:
                 return root, len(text)
             stack[-1].add(_unescape(text[position:end]), at)
             position = end + 1
-        elif token["word"] and position < len(text):  # at the end of the text, more of it may be missing
+        elif token["word"] and position < len(text):  # a word at the end of the text may be incomplete
             stack[-1].add(_scalar(token["word"]), at)
     return root, position
 
@@ -174,7 +174,7 @@ def _unescape(text: str) -> str:
 
 
 def numbers(text: str) -> list[float] | None:
-    """[1, 2, 3, 4] of "(1,2),(3,4)" or "1 2 3 4"; None if there is anything else."""
+    """Return [1, 2, 3, 4] for "(1,2),(3,4)" or "1 2 3 4"; None for a text with anything else."""
     words = re.split(r"[\s,()\[\]]+", text)
     inner = words[not words[0] : len(words) - (not words[-1])]
     return [float(word) for word in inner] if all(NUMBER.fullmatch(word) for word in inner) else None

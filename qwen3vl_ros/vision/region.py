@@ -17,12 +17,11 @@ Vector: TypeAlias = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A thing in image ``image_index`` of a question, in pixels of the original image.
+    """An object in image ``image_index`` of a question, in pixels of the original image.
 
-    What the answer does not give is None or (). ``position`` and ``extent`` come from depth or from the model itself:
-    metres in the optical frame, ``extent`` along its axes where it comes from depth, along the thing's own where the
-    model gives it. ``position_error`` is a sentence where one was wanted and cannot
-    be had.
+    Fields that the answer does not give are None or (). ``position`` and ``extent`` are in metres in the optical frame,
+    from depth or from the model itself; an ``extent`` from depth is along the frame's axes, one from the model along
+    the object's own. ``position_error`` is a sentence if a position was requested and is not available.
     """
 
     label: str

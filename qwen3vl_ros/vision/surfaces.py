@@ -1,4 +1,4 @@
-"""Depth taken apart: the planes in it, and the pieces that it falls into where it jumps."""
+"""Segments depth: finds planes, and splits the rest into pieces at jumps in depth."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from qwen3vl_ros.vision.camera_model import Array
 Mask: TypeAlias = NDArray[np.bool_]
 
 _JUMP: Final = (6.0, 0.005)
-"""Neighbours belong to one surface if their depth differs by less than these many pixel widths plus this share of it.
+"""Neighbours belong to one surface if their depth differs by less than this many pixel widths plus this share of it.
 
-Six pixel widths: surfaces that are seen under more than 10 degrees. Half a percent: the noise of depth cameras.
+Six pixel widths: surfaces seen at an angle of more than 10 degrees. Half a percent: the noise of depth cameras.
 """
 
 _HOLE: Final = 2.5
-"""Pixels without depth that are no farther from one with depth, in pixels, do not cut a surface in two."""
+"""A pixel without depth at most this many pixels from one with depth does not split a surface."""
 
 _PLANE_SHARE: Final = 0.15
-"""A plane has at least this share of the surroundings."""
+"""Least share of the surroundings that a plane covers."""
 _MOST_PLANES: Final = 3
 _PLANE_DRAWS: Final = 300
-"""Three points each: finds a plane of 15 % with a probability of 64 %, one of 25 % with 99 %."""
+"""RANSAC draws of three points: they find a plane of 15 % with a probability of 64 %, one of 25 % with 99 %."""
 _PLANE_SAMPLE: Final = 1000
 _PLANE_TOLERANCE: Final = (0.003, 0.01)
-"""How far from a plane its points may be at least and at most, as a share of their depth; between, noise decides."""
+"""Least and greatest tolerance of a plane, as a share of its points' depth; their noise decides in between."""
 
 FEWEST_POINTS: Final = 12
-"""Fewer points make no thing: a centre and a size of less than 4 x 3 pixels would be noise."""
+"""Least number of points of an object: centre and size of less than 4 x 3 pixels would be noise."""
 
 
 def jump(z: Any, pixel: float) -> Any:
-    """The difference in depth, metres, from which on two neighbours at depth ``z`` are two surfaces."""
+    """Return the difference in depth, in metres, above which neighbours at depth ``z`` belong to two surfaces."""
     return (_JUMP[0] * pixel + _JUMP[1]) * z
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """The points p with normal @ p + offset = 0; the normal [3], of length 1, points to the camera's side."""
+    """The points p with normal @ p + offset = 0; the unit normal [3] points towards the camera."""
 
     normal: Array
     offset: float
     tolerance: float
 
     def height(self, points: Array) -> Array:
-        """Metres above the plane [...], of points [..., 3]."""
+        """Return the heights [...] in metres of ``points`` [..., 3] above the plane."""
         heights: Array = points @ self.normal + self.offset
         return heights
 
     def has(self, points: Array) -> Mask:
-        """Which points [..., 3] lie on the plane."""
+        """Return which of ``points`` [..., 3] are on the plane."""
         with np.errstate(invalid="ignore"):
             on: Mask = np.abs(self.height(points)) <= self.tolerance * points[..., 2]
         return on
 
 
 def planes_in(points: Array) -> list[Plane]:
-    """The large planes among ``points`` [n, 3]: RANSAC, largest first, each without the points of those before."""
-    random = np.random.default_rng(0)  # equal images have equal answers
+    """Find large planes among ``points`` [n, 3] by RANSAC, largest first, each without the points of earlier ones."""
+    random = np.random.default_rng(0)  # fixed seed: the same image gives the same result
     fewest = max(3 * FEWEST_POINTS, _PLANE_SHARE * min(len(points), _PLANE_SAMPLE))
     rest = points[random.permutation(len(points))[:_PLANE_SAMPLE]]
     planes: list[Plane] = []
@@ -76,7 +76,7 @@ def planes_in(points: Array) -> list[Plane]:
         candidates = np.column_stack([normals, -(first * normals).sum(axis=1)])
         relative = np.column_stack([rest, np.ones(len(rest))]) / rest[:, 2:]  # distances as shares of the depth
         apart = np.abs(relative.astype(np.float32) @ candidates.T.astype(np.float32)) / _PLANE_TOLERANCE[1]
-        # Not how many points are near, but how near: a plane beats a slab that holds more points.
+        # Weight points by closeness instead of counting them, so that a plane beats a slab with more points in it.
         best = apart[:, np.argmax(np.maximum(1 - apart, 0).sum(axis=0))] <= 1
         if best.sum() < fewest:
             break
@@ -86,7 +86,7 @@ def planes_in(points: Array) -> list[Plane]:
 
 
 def _fitted(points: Array) -> Plane:
-    """The plane through ``points`` [n, 3], with a tolerance of four times their noise."""
+    """Fit a plane to ``points`` [n, 3], with a tolerance of four times their noise."""
     for _ in range(3):
         middle = points.mean(axis=0)
         normal = np.linalg.svd(points - middle, full_matrices=False)[2][2]
@@ -100,9 +100,10 @@ def _fitted(points: Array) -> Plane:
 
 
 def without_holes(known: Mask) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], Mask]:
-    """For each pixel [h, w] the row and column of the nearest known one, and whether that is near enough to stand in.
+    """Find the nearest known pixel of each pixel, so that a few missing pixels do not split a surface.
 
-    So that what a few missing pixels cut through does not fall apart.
+    Returns:
+        Row and column [h, w] of the nearest known pixel, and whether [h, w] it is close enough to replace this one.
     """
     distance, numbers = cv2.distanceTransformWithLabels(
         (~known).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
@@ -115,9 +116,9 @@ def without_holes(known: Mask) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]
 
 
 def pieces_of(z: Array, usable: Mask, pixel: float, cut: float = 1.0) -> NDArray[np.int32]:
-    """The number of the piece that each pixel [h, w] belongs to, 0 for none: neighbours without a jump in depth."""
+    """Label pieces, neighbours without a jump in depth: return each pixel's piece [h, w], 0 for none."""
     height, width = z.shape
-    # Between any two pixels a cell that is open if they belong together, so that OpenCV can find what is connected.
+    # Insert a cell between any two pixels, set if they belong together, for OpenCV's connected components.
     cells = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)
     with np.errstate(invalid="ignore"):
         cells[::2, ::2] = usable
@@ -129,7 +130,7 @@ def pieces_of(z: Array, usable: Mask, pixel: float, cut: float = 1.0) -> NDArray
 
 
 def goes_on(pieces: NDArray[np.int32], in_box: Mask) -> Mask:
-    """Those of a plane's ``pieces`` [h, w] that are mostly outside: the rest is where it happens to cut the thing."""
+    """Return which of a plane's ``pieces`` [h, w] are mostly outside the box; in the others it cuts the object."""
     counts, outside = (np.bincount(pieces[which], minlength=pieces.max() + 1) for which in (pieces >= 0, ~in_box))
     goes_on = 2 * outside >= counts
     goes_on[0] = False

@@ -1,4 +1,4 @@
-"""Wide or finely detailed images in parts that overlap, and things that were found in two parts made one again."""
+"""Splits wide or finely detailed images into overlapping parts, and merges objects that were found in two parts."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from qwen3vl_ros.vision.fit import Fit, Rectangle
 from qwen3vl_ros.vision.region import Box, Region
 
 OVERLAP: Final = 0.2
-"""Share of a part's side that its neighbour shows too: what is no larger is whole in one of the two (as SAHI cuts)."""
+"""Overlap of neighbours as a share of a part's side, as in SAHI: an object no larger is complete in one of the two."""
 
 _SAME: Final = 0.5
-"""Least overlap (intersection over union) of the boxes of one thing, in what both parts show."""
+"""Least overlap (intersection over union), within the area of both parts, of the boxes of one object."""
 
 _MOST_COMPARED: Final = 500
-"""Regions beyond which none are made one: each is compared with each. No camera sees as many things."""
+"""Most regions that are merged, since each is compared with each; no image has as many objects."""
 
 _SAME_POINT: Final = 0.02
-"""Greatest distance of the points on one thing, as a share of the longer side of what a part shows."""
+"""Greatest distance of the points on one object, as a share of the longer side of a part."""
 
 
 def tiles(width: int, height: int, columns: int, rows: int) -> list[Rectangle]:
-    """The parts of an image of width x height pixels, row by row, in whole pixels."""
+    """Return the parts of an image of width x height pixels, row by row, in whole pixels."""
     return [
         (float(left), float(top), float(right), float(bottom))
         for top, bottom in _spans(height, rows)
@@ -32,7 +32,7 @@ def tiles(width: int, height: int, columns: int, rows: int) -> list[Rectangle]:
 
 
 def _spans(length: int, count: int) -> list[tuple[int, int]]:
-    """``count`` equal spans that cover ``length`` and overlap by :data:`OVERLAP` of themselves."""
+    """Return ``count`` equal spans that cover ``length`` and overlap by a share of :data:`OVERLAP`."""
     span = length / (count - (count - 1) * OVERLAP)
     starts = (round(number * span * (1 - OVERLAP)) for number in range(count))
     ends = (min(length, round(number * span * (1 - OVERLAP) + span)) for number in range(count))
@@ -42,11 +42,15 @@ def _spans(length: int, count: int) -> list[tuple[int, int]]:
 
 
 def merged(regions: Sequence[Region], fits: Sequence[Fit]) -> list[Region]:
-    """``regions`` without repetitions; their ``image_index`` counts ``fits``, those of the parts of one image.
+    """Merge regions of the same object in several parts of an image.
 
-    Two regions of two parts are one thing when they have the same label and, in what both parts show, the same box
-    (the thing is then what both boxes hold together: each may be cut at its part's edge), or nearly the same point.
-    More than :data:`_MOST_COMPARED` regions, from a model that repeats itself for ever, stay as they are.
+    Two regions of two parts are the same object if they have the same label and, within the area of both parts, the
+    same box, or nearly the same point. The merged box is the hull of both, since each may be cut at its part's edge.
+    More than :data:`_MOST_COMPARED` regions, from a model that repeats itself, are returned unchanged.
+
+    Args:
+        regions: In pixels of the original image; ``image_index`` is an index of ``fits``.
+        fits: How the parts were fitted.
     """
     if len(regions) > _MOST_COMPARED:
         return list(regions)
@@ -95,7 +99,7 @@ def _common(one: Box, other: Box) -> Box | None:
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
+    """Return the intersection over union."""
     common = _common(one, other)
     if common is None:
         return 0.0
