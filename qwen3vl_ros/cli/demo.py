@@ -1,4 +1,4 @@
-"""`qwen3vl-ros demo`: node and simulated camera as they run on a robot, a few questions, an image with the answers."""
+"""`qwen3vl-ros demo`: starts node and simulated camera, asks a few questions, and saves an image with the answers."""
 
 from __future__ import annotations
 
@@ -33,30 +33,37 @@ QUESTIONS = (
     "Is there a purple ball?",
 )
 LOCATED = "objects"
-"""What the last question asks to be located."""
+"""The objects that the last question asks to locate."""
 
 CAMERA_TOPIC = "/camera/image_raw"
 TOPICS = (f"image:={CAMERA_TOPIC}", "camera_info:=/camera/camera_info", "depth:=/camera/depth/image_raw")
 PAGE_PORT = 8080
 START_TIMEOUT = 60.0
-"""Seconds that node and camera may take until the first frame is there and the model is loaded."""
+"""Seconds that node and camera have until the first frame has arrived and the model is loaded."""
 
 _FRAMES_BEFORE, _FRAMES_AFTER = 20, 60
 
 _STOP_CHECK = 1.0
-"""Seconds after which the waiting main thread runs: only then does Python hear of a signal that another thread got."""
+"""Seconds between wake-ups of the waiting main thread: Python handles a signal of another thread only there."""
 
 _console = Console(stderr=True, highlight=False)
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why and what to do."""
+    """The demo cannot continue; the message says why and what to do."""
 
 
 def run_demo(output: Path, *, keep: bool, model: str = "", mmproj: str = "") -> int:
-    """Run the demo, or with ``keep`` the robot without the questions; returns an exit status.
+    """Run the demo.
 
-    ``output``: the PNG that the demo leaves. ``model``, ``mmproj``: files to use instead of the shipped model.
+    Args:
+        output: PNG file that the demo writes.
+        keep: Run node and camera until Ctrl-C, and ask no questions.
+        model: File to use instead of the shipped model.
+        mmproj: Its vision part.
+
+    Returns:
+        The exit status.
     """
     _set_up_dds()
     try:
@@ -73,13 +80,13 @@ def run_demo(output: Path, *, keep: bool, model: str = "", mmproj: str = "") -> 
 
 
 def _set_up_dds() -> None:
-    """This machine only, and room for images in shared memory: for us and, inherited, for the children."""
+    """Restrict DDS to this machine and enlarge its shared memory for images, here and in child processes."""
     os.environ.update(package_profile())
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
 class _Robot:
-    """Node and camera as child processes, and a ROS node of ours that hears them. Everything it hears is an event."""
+    """Runs node and camera as child processes; an own ROS node queues an event for each of their messages."""
 
     def __init__(self, background: BackgroundNode, client: VlmClient) -> None:
         from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
@@ -104,7 +111,7 @@ class _Robot:
         self._events.put(None)
 
     def _on_frame(self, frame: Any) -> None:
-        # While an answer is awaited, which may take long, the frames from its beginning are kept: it is about one.
+        # During a question, which may take long, keep all frames: the answer is about one of the first.
         if not self._asking and len(self._frames) >= _FRAMES_BEFORE:
             self._frames.popleft()
         if len(self._frames) < _FRAMES_BEFORE + _FRAMES_AFTER:
@@ -115,7 +122,16 @@ class _Robot:
         self.children.append(Child(arguments, self._events.put))
 
     def wait_until(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
-        """Wait for events until ``condition``; a child that ends meanwhile is a DemoError with its last lines."""
+        """Process events until ``condition`` holds.
+
+        Args:
+            condition: Checked after every event.
+            what: Beginning of the sentence for a timeout.
+            seconds: Timeout.
+
+        Raises:
+            DemoError: The timeout passed, or a child process ended; it has the last lines of output.
+        """
         give_up = time.monotonic() + seconds
         while not condition():
             try:
@@ -132,7 +148,7 @@ class _Robot:
         return bool(self._frames)
 
     def ready(self) -> bool:
-        """Whether the model is loaded; DemoError when the node has given up loading it."""
+        """Return whether the model is loaded; raises DemoError when loading has failed."""
         if self.status is None:
             return False
         if self.status.state == self._failed_state and self.status.message:
@@ -140,11 +156,11 @@ class _Robot:
         return self.status.state in self._ready_states
 
     def keep_frames(self) -> None:
-        """From now on, drop no frame for newer ones: a question is asked."""
+        """Keep all frames from now on: a question is asked."""
         self._asking = True
 
     def frame_of(self, answer: Answer) -> Any:
-        """The very frame that an answer is about, waited for; DemoError when it does not come."""
+        """Wait for the frame that ``answer`` is about and return it; raises DemoError at a timeout."""
 
         def find() -> Any:
             return next((frame for frame in self._frames if frame.header.stamp == answer.stamp), None)
@@ -153,13 +169,13 @@ class _Robot:
         return find()
 
     def wait_until_listening(self, port: int) -> None:
-        """Wait until the page can be opened; a server that starts says nothing to those who are not connected yet."""
+        """Poll until the page can be opened: a starting server sends no event."""
 
         def open_to_all() -> bool:
             with socket.socket() as visitor:
                 return visitor.connect_ex(("127.0.0.1", port)) == 0
 
-        # Asked at each event: frames arrive several times a second.
+        # Checked at each event: frames arrive several times a second.
         self.wait_until(open_to_all, "The page did not open", START_TIMEOUT)
 
     def run_until_interrupted(self) -> None:
@@ -192,7 +208,7 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
         _console.print(f"node:   /vlm, engine {robot.status.engine}, model {name} ({time.monotonic() - began:.1f} s)")
         yield robot
     finally:
-        # Nothing may interrupt this: a second Ctrl-C would leave processes behind.
+        # Ignore signals here: a second Ctrl-C would leave processes behind.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         for child in robot.children:
             child.ask_to_stop()
@@ -207,9 +223,9 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
 
 def _refuse_a_second_robot(client: VlmClient, lock: socket.socket) -> None:
     try:
-        # One demo in a domain: a name in Linux's abstract namespace has one owner and is gone when that one is.
+        # Allow one demo per domain: a name in Linux's abstract socket namespace has one owner and is freed with it.
         lock.bind(f"\0qwen3vl_ros demo in domain {os.environ.get('ROS_DOMAIN_ID', '0')}")
-        client.wait_for_server(1.0)  # a node of another kind; what runs on another machine may be noticed later
+        client.wait_for_server(1.0)  # a node not of a demo; one on another machine may be discovered later
     except ServerUnavailable:
         return
     except OSError as error:
@@ -222,7 +238,7 @@ def _refuse_a_second_robot(client: VlmClient, lock: socket.socket) -> None:
 
 
 def _ask_about_a_frame(robot: _Robot, output: Path) -> int:
-    """Ask the first question through the camera and the others about the same frame; leave it, annotated."""
+    """Ask the first question through the camera and the others about the same frame; save that, annotated."""
     frame = None
     dialogue: list[tuple[str, str]] = []
     robot.keep_frames()
@@ -275,13 +291,13 @@ def _save(frame: Any, dialogue: list[tuple[str, str]], found: Sequence[Region], 
 
 
 def _command() -> str:
-    """How this very program is called from another terminal, where its environment is not active."""
+    """Return the command that starts this program in another terminal, where its environment is not active."""
     called = Path(sys.argv[0])
     return str(called) if called.name == "qwen3vl-ros" else f"{sys.executable} -m qwen3vl_ros.cli.main"
 
 
 def _free_port() -> int:
-    """The page's usual port, or any that is free."""
+    """Return the page's usual port, or any free one."""
     with socket.socket() as taken:
         try:
             taken.bind(("127.0.0.1", PAGE_PORT))
@@ -307,6 +323,6 @@ def _keep(robot: _Robot) -> int:
     )
     try:
         robot.run_until_interrupted()
-    except KeyboardInterrupt:  # here, that is how it ends
+    except KeyboardInterrupt:  # the normal end
         _console.print("Stopping.")
     return 0

@@ -1,6 +1,6 @@
-"""What is there and what is missing to ask a camera a question: `qwen3vl-ros doctor`, `make doctor`.
+"""`qwen3vl-ros doctor`, `make doctor`: reports what is installed and what is missing to ask a camera a question.
 
-Works before anything is installed: only the standard library is imported at the top, ROS 2 is looked at from outside.
+Works before set-up: this module imports only the standard library at the top, and checks ROS 2 without importing it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 SUPPORTED_PYTHONS = ((3, 10), (3, 13))
 
 DRAWING_LIBRARIES = {"libEGL.so.1": "libegl1 libgl1-mesa-dri", "libglib-2.0.so.0": "libglib2.0-0"}
-"""Shared libraries that Drake loads but does not bring, and the apt packages that do."""
+"""Shared libraries that Drake loads but does not ship, and the apt packages with them."""
 
 ROS_SERIES = {"7": "jazzy", "9": "kilted"}
 """Major version of rclpy -> ROS 2 distribution."""
@@ -32,7 +32,7 @@ INSTALL = "`make demo` installs it; with ROS 2 installed: rosdep install --from-
 
 
 class State(enum.Enum):
-    """OK; NOTE: works, worth knowing; MISSING: the demo cannot run."""
+    """The state of a finding. NOTE: works, with a remark; MISSING: the demo cannot run."""
 
     OK = "ok"
     NOTE = "note"
@@ -41,7 +41,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at, how it is, and what to do where something is to do."""
+    """One line of the report: what was checked, its state, and what to do about it, if anything."""
 
     name: str
     state: State
@@ -49,7 +49,7 @@ class Finding:
 
 
 def missing_apt_packages() -> list[str]:
-    """Debian and Ubuntu packages that set-up needs and this machine lacks."""
+    """Return the Debian and Ubuntu packages that set-up needs and this machine lacks."""
     packages = []
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
         packages.append("python3-venv")
@@ -66,7 +66,7 @@ def missing_apt_packages() -> list[str]:
 
 
 def missing_system_sentence() -> str:
-    """Say in one sentence what the operating system lacks; "" if nothing."""
+    """Return a sentence about what the operating system lacks, "" if nothing."""
     oldest, newest = SUPPORTED_PYTHONS
     if not oldest <= sys.version_info[:2] <= newest:
         return (
@@ -84,7 +84,7 @@ def missing_system_sentence() -> str:
 
 
 def share_directory() -> Path:
-    """Where config/, models/ and worlds/ are: the installed package's share directory, else the checkout."""
+    """Return the folder of config/, models/ and worlds/: the installed package's share directory, else the checkout."""
     try:
         from ament_index_python import get_package_share_directory
 
@@ -94,7 +94,7 @@ def share_directory() -> Path:
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, in the order in which things depend on each other."""
+    """Check everything, dependencies first."""
     yield from _system()
     yield from _ros()
     yield from _engines()
@@ -169,7 +169,7 @@ def _middleware() -> Finding:
 def _engines() -> Iterator[Finding]:
     for engine in importlib.metadata.entry_points(group="qwen3vl_ros.engines"):
         yield Finding(f"engine {engine.name}", State.OK, engine.value)
-    # In a process of its own: a library compiled for another machine dies with SIGILL instead of raising.
+    # In a child process: a library compiled for another CPU crashes with SIGILL instead of raising.
     probe = [sys.executable, "-c", "import llama_cpp; print(llama_cpp.__version__)"]
     result = subprocess.run(probe, capture_output=True, text=True, check=False)
     if result.returncode == 0:
@@ -244,7 +244,7 @@ def _print(findings: list[Finding]) -> None:
 
 
 def main() -> int:
-    """Print the report. 0 if the demo can run, 1 if something is missing."""
+    """Print the report; return 0 if the demo can run, 1 if something is missing."""
     findings = list(examine())
     _print(findings)
     missing = [finding.name for finding in findings if finding.state is State.MISSING]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 MODEL_QUANTS = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q6_K", "Q8_0", "BF16", "F16")
-"""Quantisations of the language model, the preferred one first."""
+"""Quantisations of the language model, in order of preference."""
 
 MMPROJ_QUANTS = ("Q8_0", "BF16", "F16", "F32")
 """Quantisations of the projector. Q8_0 is half as large; BF16 encodes an image in 4.6 s, not 5.9 s (2B, 2 cores)."""
@@ -24,12 +24,12 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 class DownloadError(Exception):
-    """A model that could not be downloaded; the message says why and what to do."""
+    """A model could not be downloaded; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """Where the files are. ``model``: the first part where it has several. ``mmproj``: None where there is none."""
+    """Paths of the files. ``model``: the first part of a split one. ``mmproj``: None if the repository has none."""
 
     model: Path
     mmproj: Path | None
@@ -40,13 +40,22 @@ def download(
 ) -> Downloaded:
     """Download model and projector of ``repo`` into the Hugging Face cache, or into ``directory``.
 
-    ``quant`` and ``mmproj_quant``: names such as "Q8_0"; empty for the first of MODEL_QUANTS and MMPROJ_QUANTS that
-    the repository has. What is there already is not downloaded again; what was interrupted goes on where it stopped;
-    every file is compared with its SHA-256. Raises DownloadError.
+    Complete files are not downloaded again, interrupted downloads are resumed, and every file is compared with its
+    SHA-256.
+
+    Args:
+        repo: OWNER/NAME.
+        quant: Name such as "Q4_K_M"; "" = the first of MODEL_QUANTS that the repository has.
+        mmproj_quant: Name such as "Q8_0"; "" = the first of MMPROJ_QUANTS that the repository has.
+        directory: Where to put the files; None = the cache.
+        revision: Branch, tag or commit.
+
+    Raises:
+        DownloadError: A file does not exist or cannot be downloaded.
     """
     from huggingface_hub import HfApi, errors
 
-    # requests', httpx's or httpx2's, by the library's version; it covers connections that fail as well.
+    # The base class is that of requests, httpx or httpx2, by the library's version; it includes failed connections.
     http_error = cast("type[Exception]", errors.HfHubHTTPError.__bases__[0])
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True)
@@ -80,7 +89,7 @@ _EXAMPLE = "Qwen/Qwen3-VL-2B-Instruct-GGUF"
 
 
 def choose(repo: str, names: Sequence[str], quant: str = "", mmproj_quant: str = "") -> tuple[list[str], str | None]:
-    """The files of the model (several where it is split) and of its projector, out of a repository's file names."""
+    """Choose the files of the model (several if it is split) and of its projector from a repository's file names."""
     ggufs = sorted(name for name in names if name.lower().endswith(".gguf"))
     projectors = [name for name in ggufs if "mmproj" in Path(name).name.lower()]
     models = [name for name in ggufs if name not in projectors]
@@ -107,7 +116,7 @@ def _pick(repo: str, names: Sequence[str], wanted: str, preferred: Sequence[str]
 
 
 def _fetch(repo: str, file: RepoSibling, commit: str, directory: Path | None) -> Path:
-    """One file, in its place and checked."""
+    """Download and check one file; return its path."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.file_download import repo_folder_name
 
@@ -118,8 +127,8 @@ def _fetch(repo: str, file: RepoSibling, commit: str, directory: Path | None) ->
             _fetch_to(place, repo, file, commit, sha256)
         return place
     if sha256:
-        # The cache keeps a file under its checksum; once it is there, the library only links to it. The library's own
-        # download would neither check it nor go on with one that an earlier run left.
+        # The cache names files by checksum; the library only links to one that exists. The library's own download
+        # would neither check the file nor resume one of an earlier run.
         folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
         if not (folder / sha256).exists():
             _fetch_to(folder / sha256, repo, file, commit, sha256)

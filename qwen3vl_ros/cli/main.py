@@ -1,4 +1,4 @@
-"""The command `qwen3vl-ros`. Everything heavy is imported by the sub-command that needs it: --help is instant."""
+"""The command `qwen3vl-ros`. Sub-commands import heavy modules only when they run, so that --help is instant."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _EXIT = """exit status:
 """
 
 _PASS_ON = ("node", "camera", "web", "engines")
-"""Sub-commands whose arguments are a ROS node's, and go to it untouched."""
+"""Sub-commands whose arguments are passed unchanged to a ROS node."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a sub-command; returns its exit status."""
+    """Run a sub-command; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in _PASS_ON and not {"-h", "--help"} & set(arguments):
         return _engines(arguments[1:]) if arguments[0] == "engines" else _node(arguments[0], arguments[1:])
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
             "ROS as those of the node do: --ros-args --params-file vlm.yaml",
         ),
     ):
-        # Only their --help comes this way.
+        # argparse handles only their --help.
         command(name, _doctor, text).usage = f"qwen3vl-ros {name} [--ros-args ...]"
     command("doctor", _doctor, "Say what is there and what is missing to run the demo.")
     return parser

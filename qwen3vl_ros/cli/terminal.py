@@ -1,4 +1,4 @@
-"""A question on a terminal: the answer on stdout as it comes, everything else on stderr, and an exit status."""
+"""Asks on a terminal: streams the answer to stdout, prints everything else to stderr, and returns an exit status."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ _BROKEN_PIPE = 141
 
 
 def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Arguments]) -> tuple[Answer | None, int]:
-    """Ask, print the answer while it comes, then what it cost. Returns the answer, if there is one, and a status.
+    """Ask, stream the answer, then print its usage.
 
     With a response schema, the checked JSON is printed once, indented. KeyboardInterrupt cancels the question and
-    prints what came; a second one gives up waiting for that.
+    prints the text so far; a second one stops waiting for that.
+
+    Returns:
+        The answer, if there is one, and the exit status.
     """
     as_json = arguments.get("response_schema") is not None
-    shown = 0  # letters of the answer
+    shown = 0  # characters of the answer
     try:
         stream = client.stream(prompt, **arguments)
         try:
@@ -67,7 +70,7 @@ def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Argument
 
 
 def tasks_on_terminal(client: VlmClient, names: Sequence[str] = ()) -> int:
-    """List the node's tasks, or those called ``names``; returns an exit status, 2 for a name that there is not."""
+    """List the node's tasks, or those called ``names``; return the exit status, 2 for an unknown name."""
     try:
         tasks = {task.name: task for task in client.tasks()}
     except VlmError as error:
@@ -87,7 +90,7 @@ def tasks_on_terminal(client: VlmClient, names: Sequence[str] = ()) -> int:
 
 
 def _lines(task: Task) -> Iterator[str]:
-    """A task and its slots for people."""
+    """Yield the description of a task and its slots, line by line."""
     needs = f" Needs {task.min_images} images." if task.min_images > 1 else ""
     yield f"{task.name}: {task.description}{needs}"
     for slot in task.slots:
@@ -99,7 +102,7 @@ def _lines(task: Task) -> Iterator[str]:
 
 
 def usage_line(answer: Answer) -> str:
-    """What the answer cost and what it is about, in one line."""
+    """Return one line about the answer's usage and its image."""
     usage = answer.usage
     tokens = f"{usage.prompt_tokens} tokens in"
     details = [f"{usage.image_tokens} of images"] if usage.image_tokens else []
@@ -119,14 +122,14 @@ def usage_line(answer: Answer) -> str:
         stamp = header.stamp.sec + header.stamp.nanosec * 1e-9
         if stamp:
             age = time.time() - stamp
-            # A simulated clock has nothing to do with this machine's: then the stamp itself says more.
+            # A simulated clock is unrelated to this machine's: print the stamp itself then.
             when = f"{age:.2f} s old now" if 0 <= age < 86400 else f"stamped {stamp:.3f}"
             parts.append(f"frame of {header.frame_id or 'an unnamed camera'} {when}")
     return f"[{answer.engine} {os.path.basename(answer.model)}: {', '.join(parts)}]"  # noqa: PTH119 it may be a served name
 
 
 def _nobody_reads() -> int:
-    """Whoever read stdout has seen enough; the interpreter must not flush into it again. Returns an exit status."""
+    """Replace a closed stdout, into which the interpreter must not flush again; return the exit status."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return _BROKEN_PIPE
 
@@ -143,7 +146,7 @@ def _show(text: str) -> None:
 
 
 class _Waiting:
-    """What a question is doing, as text that is asked for at every refresh of the screen."""
+    """Renders the state of a question at every refresh of the screen."""
 
     def __init__(self, future: AnswerFuture) -> None:
         self._future = future
@@ -157,7 +160,7 @@ class _Waiting:
 
 @contextlib.contextmanager
 def _waiting(future: AnswerFuture) -> Iterator[Callable[[], None]]:
-    """A line that says what is going on until the first text comes; only where somebody can see it."""
+    """Show the question's state in a line until the first text arrives, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield lambda: None
         return
@@ -166,7 +169,7 @@ def _waiting(future: AnswerFuture) -> Iterator[Callable[[], None]]:
 
     waiting = _Waiting(future)
     console = rich.console.Console(stderr=True)
-    # redirect_stdout: False, since stdout is the answer's.
+    # redirect_stdout: False, since the answer goes to stdout.
     live = rich.live.Live(
         get_renderable=waiting.__rich__, console=console, transient=True, redirect_stdout=False, refresh_per_second=5
     )

@@ -1,13 +1,13 @@
 """Moves objects along simple paths: `red_box circle radius=0.2 period=8`.
 
-A script is any number of such lines, separated by `;` or by line breaks. Every path goes around
-or starts from the object's own place ("home") and repeats after `period` seconds:
+A script is any number of such lines, separated by `;` or by line breaks. Every path is relative
+to the object's pose in the world file ("home") and repeats after `period` seconds:
 
-    circle radius=R period=T    around its place at distance R, anticlockwise seen from above
-    line dx=X dy=Y dz=Z period=T    to its place plus (X, Y, Z) and back; missing ones are 0
+    circle radius=R period=T    around home at distance R, anticlockwise seen from above
+    line dx=X dy=Y dz=Z period=T    to home plus (X, Y, Z) and back; missing ones are 0
     spin period=T               on the spot about the vertical axis, anticlockwise from above
 
-Lengths are metres in the world frame.
+Lengths are in metres in the world frame.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _PARAMETERS: dict[str, dict[str, float | None]] = {
     "line": {"dx": 0.0, "dy": 0.0, "dz": 0.0, "period": None},
     "spin": {"period": None},
 }
-"""What each kind of path takes: its default, or None where it must be given."""
+"""Parameters of each kind of path with their defaults, None for a required one."""
 
 
 class MotionError(ValueError):
-    """A motion script cannot be understood. The message quotes the part and shows a right one."""
+    """A motion script cannot be parsed. The message quotes the wrong part and shows a correct one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Motion:
     numbers: dict[str, float]
 
     def pose(self, home: Pose, time: float) -> Pose:
-        """Where the object is at `time` seconds, given its `home` pose [4, 4] in the world."""
+        """Return the object's pose at `time` seconds, given its `home` pose; both [4, 4] in the world frame."""
         angle = 2 * math.pi * time / self.numbers["period"]
         if self.kind == "spin":
             turned: Pose = from_xyz_rpy((0, 0, 0), (0, 0, angle)) @ home
@@ -55,10 +55,11 @@ class Motion:
 
 
 def read_motions(script: str) -> tuple[Motion, ...]:
-    """Read a script; an empty one has no motions.
+    """Parse a script; an empty one has no motions.
 
-    Raises MotionError for a line it does not understand, a parameter that is missing, unknown
-    or not a number, a period that is not positive, or a second path for one object.
+    Raises:
+        MotionError: A line cannot be parsed, a parameter is missing, unknown or not a number, a
+            period is not positive, or an object has two paths.
     """
     motions: dict[str, Motion] = {}
     for line in script.replace("\n", ";").split(";"):

@@ -1,4 +1,4 @@
-"""Whether this machine can draw: Drake's renderer needs OpenGL through EGL, with or without a GPU."""
+"""Checks whether this machine can render: Drake needs OpenGL through EGL, with or without a GPU."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PACKAGES = "apt install libegl1 libgl1-mesa-dri libglib2.0-0"
 
 
 class RenderError(Exception):
-    """This machine cannot draw. The message says what is missing and how to get it."""
+    """This machine cannot render. The message says what is missing and how to get it."""
 
 
 def check_renderer() -> None:
-    """Raise RenderError unless Drake and an OpenGL driver are there.
+    """Raise RenderError unless Drake and an OpenGL driver are installed.
 
-    Without a driver VTK, which Drake draws with, ends the process with a segmentation fault, so
-    the driver is asked for first, in the way VTK will.
+    Without a driver VTK, Drake's renderer, crashes the process with a segmentation fault, so the
+    driver is opened here first, in the same way as by VTK.
     """
     try:
         import pydrake.geometry  # noqa: F401
@@ -34,7 +34,7 @@ def check_renderer() -> None:
 
 
 def _has_driver() -> bool:
-    """Whether EGL starts on one of the machine's devices; Mesa counts the CPU as one."""
+    """Return whether EGL starts on one of the machine's devices; Mesa counts the CPU as one."""
     try:
         egl = ctypes.CDLL("libEGL.so.1")
     except OSError:
@@ -57,5 +57,5 @@ def _has_driver() -> bool:
     if not query_devices(_MOST_DEVICES, devices, ctypes.byref(count)):
         return False
     displays = (get_display(_PLATFORM_DEVICE, device, None) for device in devices[: count.value])
-    # Left initialised: VTK opens the same display next.
+    # Not terminated: VTK opens the same display next.
     return any(display and egl.eglInitialize(display, None, None) for display in displays)

@@ -9,12 +9,12 @@ Pose = npt.NDArray[np.float64]
 """A [4, 4] homogeneous transform; `a_from_b @ b_from_c` is `a_from_c`."""
 
 OPTICAL_FROM_BODY_RPY = (-np.pi / 2, 0.0, -np.pi / 2)
-"""Turns a sensor's axes (x forward, y left, z up) into its optical frame's (z forward,
-x right, y down), as roll, pitch, yaw of the optical frame in the sensor's: REP 103."""
+"""Roll, pitch, yaw of the optical frame (z forward, x right, y down) in the sensor's frame
+(x forward, y left, z up): REP 103."""
 
 
 def from_xyz_rpy(xyz: npt.ArrayLike, rpy: npt.ArrayLike) -> Pose:
-    """The pose at `xyz` [3] metres, turned by roll, pitch, yaw `rpy` [3] radians.
+    """Return the pose at `xyz` [3] metres, rotated by roll, pitch, yaw `rpy` [3] radians.
 
     The angles are about the fixed x, y and z axes in that order, as in SDF and URDF.
     """
@@ -38,10 +38,12 @@ def from_xyz_rpy(xyz: npt.ArrayLike, rpy: npt.ArrayLike) -> Pose:
 
 
 def from_xyz_quaternion(xyz: npt.ArrayLike, xyzw: npt.ArrayLike) -> Pose:
-    """The pose at `xyz` [3] metres, turned by the quaternion `xyzw` [4] (ROS's order).
+    """Return the pose at `xyz` [3] metres, rotated by the quaternion `xyzw` [4] (ROS's order).
 
-    The quaternion is normalised. Raises ValueError for numbers that are not finite and
-    for a quaternion of length zero, which is no rotation at all.
+    The quaternion is normalised.
+
+    Raises:
+        ValueError: A number is not finite, or the quaternion is zero and thus not a rotation.
     """
     position = np.asarray(xyz, dtype=np.float64)
     quaternion = np.asarray(xyzw, dtype=np.float64)
@@ -62,11 +64,11 @@ def from_xyz_quaternion(xyz: npt.ArrayLike, xyzw: npt.ArrayLike) -> Pose:
 
 
 def to_rpy(pose: Pose) -> tuple[float, float, float]:
-    """Roll, pitch, yaw of `pose` in radians: the inverse of `from_xyz_rpy`."""
+    """Return roll, pitch, yaw of `pose` in radians: the inverse of `from_xyz_rpy`."""
     rotation = pose[:3, :3]
     pitch = float(np.arcsin(np.clip(-rotation[2, 0], -1.0, 1.0)))
     if np.hypot(rotation[0, 0], rotation[1, 0]) < 1e-9:
-        # Looking straight up or down, roll and yaw turn about the same axis: give it all to yaw.
+        # Gimbal lock at a pitch of 90 degrees: roll and yaw have the same axis, so roll is set to 0.
         return 0.0, pitch, float(np.arctan2(-rotation[0, 1], rotation[1, 1]))
     roll = float(np.arctan2(rotation[2, 1], rotation[2, 2]))
     yaw = float(np.arctan2(rotation[1, 0], rotation[0, 0]))

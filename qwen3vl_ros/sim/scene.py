@@ -1,4 +1,4 @@
-"""Draws an SDF world with Drake: colour, depth and labels from the world's camera."""
+"""Renders an SDF world with Drake: colour, depth and labels from the world's camera."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from qwen3vl_ros.sim.poses import Pose
 from qwen3vl_ros.sim.sdf import Camera, Light, World, WorldError
 
 _RENDERER = "vtk"
-# Nothing nearer than this is drawn at all; between it and a depth camera's near clip, depth
-# says "too close" instead.
+# Near clipping plane in metres. Between it and a depth camera's near clip, depth is "too close".
 _NEAREST = 0.01
 
 
 class Scene:
-    """A world that is drawn but not simulated: objects stay where they are put.
+    """A world that is rendered but not simulated: objects keep the poses that they are given.
 
-    Not thread-safe, and bound to the thread that made it: an OpenGL context belongs to one
-    thread.
+    Not thread-safe, and bound to the thread that created it, as an OpenGL context is.
     """
 
     def __init__(self, world: World, camera: str = "") -> None:
-        """Load `world` and look at it through its colour camera `camera` (default: the first).
+        """Load `world` for rendering through its colour camera `camera` (default: the first).
 
-        Raises WorldError if Drake cannot load the world or it has no such camera, and
-        RenderError if this machine has no Drake or no OpenGL.
+        Raises:
+            WorldError: Drake cannot load the world, or it has no such camera.
+            RenderError: This machine has no Drake or no OpenGL.
         """
         self.world = world
         self.camera: Camera = world.colour_camera(camera)
@@ -36,42 +35,45 @@ class Scene:
         check_renderer()
         self._load()
         self.changes = 0
-        """Counts every change of the scene: two images of one count are the same image."""
+        """Number of changes of the scene: images with the same count are identical."""
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """Names of the models that can be moved: those that the world does not call static."""
+        """Names of the movable models: those that are not static in the world file."""
         return tuple(self._bodies)
 
     @property
     def label_names(self) -> dict[int, str]:
-        """The model each value in `labels()` stands for."""
+        """The model's name for each value in `labels()`."""
         return dict(self._label_names)
 
     def pose(self, name: str) -> Pose:
-        """The pose [4, 4] of the object `name` in the world frame, metres. Raises KeyError."""
+        """Return the pose [4, 4] of the object `name` in the world frame, metres; raises KeyError."""
         body = self._bodies[self._known(name)]
         pose: Pose = self._plant.GetFreeBodyPose(self._plant_context, body).GetAsMatrix4()
         return pose
 
     def set_pose(self, name: str, pose: Pose) -> None:
-        """Put the object `name` at `pose` [4, 4] in the world frame, metres. Raises KeyError."""
+        """Move the object `name` to `pose` [4, 4] in the world frame, metres; raises KeyError."""
         body = self._bodies[self._known(name)]
         self._plant.SetFreeBodyPose(self._plant_context, body, _transform(pose))
         self.changes += 1
 
     def colour(self) -> npt.NDArray[np.uint8]:
-        """The colour image: [height, width, 3] uint8, red green blue, C-contiguous."""
+        """Render the colour image: uint8 [height, width, 3] RGB, C-contiguous."""
         image = self._query().RenderColorImage(
             camera=self._colour_view, parent_frame=self._world_frame, X_PC=self._camera_pose
         )
         return np.ascontiguousarray(image.data[:, :, :3])
 
     def depth(self) -> npt.NDArray[np.float32]:
-        """Distance along the optical axis: [height, width] float32, metres.
+        """Render depth along the optical axis: float32 [height, width], metres.
 
-        As REP 118 says and Gazebo does: +inf where nothing is within the clip range, -inf
-        where something is nearer than it. Raises WorldError if the world has no depth camera.
+        As in REP 118 and Gazebo: +inf where nothing is within the clip range, -inf where
+        something is nearer.
+
+        Raises:
+            WorldError: The world has no depth camera.
         """
         if self._depth_view is None:
             raise WorldError(
@@ -82,13 +84,13 @@ class Scene:
             camera=self._depth_view, parent_frame=self._world_frame, X_PC=self._camera_pose
         )
         depth = np.array(image.data[:, :, 0], dtype=np.float32, order="C")
-        depth[depth == 0.0] = -np.inf  # Drake's word for "too close"
+        depth[depth == 0.0] = -np.inf  # Drake's value for "too close"
         return depth
 
     def labels(self) -> npt.NDArray[np.int16]:
-        """What each pixel shows: [height, width] int16, keys of `label_names`.
+        """Render the label of each pixel: int16 [height, width], keys of `label_names`.
 
-        A pixel that shows no model has a value that `label_names` does not list.
+        A pixel without a model has a value that `label_names` does not list.
         """
         image = self._query().RenderLabelImage(
             camera=self._colour_view, parent_frame=self._world_frame, X_PC=self._camera_pose
@@ -114,7 +116,7 @@ class Scene:
 
         builder: Any = DiagramBuilder()
         plant, scene_graph = AddMultibodyPlantSceneGraph(builder, 0.0)
-        # The renderer must be there before the visuals, which are offered to it as they come.
+        # Add the renderer first: visuals are registered with it when they are parsed.
         scene_graph.AddRenderer(_RENDERER, MakeRenderEngineVtk(_renderer_parameters(self.world)))
         parser: Any = Parser(plant)
         try:
@@ -156,8 +158,8 @@ def _renderer_parameters(world: World) -> Any:
     from pydrake.geometry import LightParameter, RenderEngineVtkParams, Rgba
 
     lights = [_drake_light(light) for light in world.lights]
-    # Drake has no ambient light; a lamp on the camera, as bright, brightens every side that
-    # the camera can see.
+    # Drake has no ambient light; a lamp of the same brightness on the camera lights every side
+    # that the camera sees.
     lights.append(LightParameter(type="point", color=Rgba(*world.ambient), frame="camera", position=np.zeros(3)))
     return RenderEngineVtkParams(
         default_clear_color=np.array(world.background),

@@ -1,7 +1,7 @@
-"""Reads an SDF world: its cameras and lights, and the part of it that Drake draws.
+"""Reads an SDF world: its cameras and lights, and the part of it that Drake renders.
 
-Drake's parser takes models, links and visuals and refuses or ignores the rest, so sensors,
-lights and the scene's colours are read here, from the same file.
+Drake's parser reads models, links and visuals and refuses or ignores the rest, so sensors,
+lights and the scene's colours are read here from the same file.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from qwen3vl_ros.sim.poses import OPTICAL_FROM_BODY_RPY, Pose, from_xyz_rpy
 Colour = tuple[float, float, float]
 """Red, green, blue, each 0 to 1."""
 
-# What Drake does not draw. Some of it (`gz_frame_id`, which Gazebo needs inside <sensor>) makes
-# Drake's parser fail, the rest makes it warn; <collision> shapes are never visible.
+# Elements that Drake does not render. Some (`gz_frame_id`, which Gazebo needs inside <sensor>) make
+# Drake's parser fail, the others make it warn; <collision> shapes are never visible.
 _NOT_DRAWN = frozenset(
     {
         "atmosphere",
@@ -47,7 +47,7 @@ class WorldError(Exception):
 class Camera:
     """One `<sensor>` of type camera, depth_camera or rgbd_camera.
 
-    `world_from_optical` places the optical frame (z forward, x right, y down) in the world.
+    `world_from_optical` is the pose of the optical frame (z forward, x right, y down) in the world.
     `fx`, `fy`, `cx`, `cy` are in pixels with (0, 0) at the centre of the top left pixel;
     `near` and `far` are the clip range in metres, `rate` is in hertz.
     """
@@ -74,7 +74,7 @@ class Camera:
         return self.fx, self.fy, self.cx, self.cy
 
     def sees_the_same_as(self, other: Camera) -> bool:
-        """Whether a pixel of this camera and the same pixel of `other` look along one ray."""
+        """Return whether equal pixels of this camera and `other` have the same ray."""
         return (
             (self.width, self.height) == (other.width, other.height)
             and np.allclose(self.intrinsics, other.intrinsics, atol=1e-6)
@@ -104,9 +104,9 @@ class Light:
 
 @dataclass(frozen=True)
 class World:
-    """What the built-in camera needs of a world file.
+    """The parts of a world file that the built-in camera needs.
 
-    `geometry` is SDF text with only what Drake draws; `ambient` and `background` are the
+    `geometry` is SDF text with only what Drake renders; `ambient` and `background` are the
     scene's colours.
     """
 
@@ -119,7 +119,7 @@ class World:
     geometry: str
 
     def colour_camera(self, name: str = "") -> Camera:
-        """The colour camera called `name`, or the first one. Raises WorldError if none is."""
+        """Return the colour camera called `name`, or the first one; raises WorldError without one."""
         cameras = [c for c in self.cameras if c.kind in ("camera", "rgbd_camera")]
         for camera in cameras:
             if name in ("", camera.name):
@@ -132,10 +132,11 @@ class World:
         )
 
     def depth_camera(self, colour: Camera) -> Camera | None:
-        """The depth camera that looks along the same rays as `colour`, or None.
+        """Return the depth camera with the same rays as `colour`, or None.
 
-        Raises WorldError if the same link has a depth camera that looks elsewhere: its depth
-        would be read at the wrong pixels.
+        Raises:
+            WorldError: The same link has a depth camera with other rays: its depth would be read
+                at the wrong pixels.
         """
         if colour.kind == "rgbd_camera":
             return colour
@@ -154,8 +155,9 @@ class World:
 def read_world(path: str | Path) -> World:
     """Read the SDF world file at `path`.
 
-    Raises WorldError, naming the file, if it is missing, is not XML, has no world, or says
-    something about a camera or light that this reader does not support.
+    Raises:
+        WorldError: The file is missing, is not XML, has no world, or has a camera or light that
+            is not supported here; the sentence names the file.
     """
     path = Path(path)
     try:
@@ -222,8 +224,8 @@ def _camera(model: ElementTree.Element, link: ElementTree.Element, sensor: Eleme
         height=height,
         fx=_number(element, "lens/intrinsics/fx", focal),
         fy=_number(element, "lens/intrinsics/fy", focal),
-        # The middle of the image: pixel centres are whole numbers, so it lies half a pixel
-        # short of width / 2.
+        # The image's centre: with whole numbers at pixel centres, it is half a pixel less than
+        # width / 2.
         cx=_number(element, "lens/intrinsics/cx", (width - 1) / 2),
         cy=_number(element, "lens/intrinsics/cy", (height - 1) / 2),
         near=near,
@@ -233,7 +235,7 @@ def _camera(model: ElementTree.Element, link: ElementTree.Element, sensor: Eleme
 
 
 def _frame_id(sensor: ElementTree.Element, camera: ElementTree.Element, link: str) -> str:
-    """The frame of image headers: Gazebo's three spellings, newest release last."""
+    """Return the frame_id of image headers, from one of Gazebo's three elements, newest release last."""
     for text in (
         camera.findtext("optical_frame_id"),
         sensor.findtext("gz_frame_id"),
@@ -269,7 +271,7 @@ def _light(element: ElementTree.Element) -> Light:
 
 
 def _geometry(root: ElementTree.Element, path: Path) -> str:
-    """`root` as SDF text without what Drake does not draw, with meshes as absolute paths."""
+    """Return `root` as SDF text without elements that Drake does not render, meshes as absolute paths."""
     kept = ElementTree.fromstring(ElementTree.tostring(root))
     for parent in kept.iter():
         for child in [c for c in parent if c.tag in _NOT_DRAWN]:
@@ -277,7 +279,7 @@ def _geometry(root: ElementTree.Element, path: Path) -> str:
     for uri in kept.iter("uri"):
         text = (uri.text or "").strip()
         if text and "://" not in text:
-            # Drake reads the text from memory and could not tell what the path starts from.
+            # Drake reads the text from memory, so it cannot resolve relative paths.
             uri.text = (path.parent / text).resolve().as_uri()
     return ElementTree.tostring(kept, encoding="unicode")
 
@@ -316,7 +318,7 @@ def _colour(parent: ElementTree.Element, tag: str, default: Colour) -> Colour:
     text = parent.findtext(tag)
     if text is None or not text.strip():
         return default
-    # SDF colours have three numbers, or four with an opacity that light does not have.
+    # SDF colours have three numbers, or four with an opacity, which is ignored.
     has_opacity = len(text.split()) == 4
     numbers = _numbers(parent, tag, (*default, 1.0) if has_opacity else default)
     return numbers[0], numbers[1], numbers[2]
