@@ -9,20 +9,17 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
-import numpy as np
 import pytest
 from llama_cpp import llama_cpp as lib
 
 import tiny_qwen3vl
 from qwen3vl_ros.engines.base import (
-    BadImage,
     BadRequest,
     Cancel,
     Chunk,
-    EngineError,
     ImageInput,
     Message,
     ModelNotFound,
@@ -34,11 +31,9 @@ from qwen3vl_ros.engines.base import (
 )
 from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from qwen3vl_ros.engines.llama.sampling import INSTRUCT, THINKING
+from tiny_model_tests import GREEDY, TinyModelTests, ask, noise_image, stream, text_of, user
 from tiny_qwen3vl import TinyModel
-from training.tokenizer import SPECIAL_TOKENS
-from transformers_reference import HOSTILE, Reference, fitted, noise_image, text_of, user
-
-GREEDY = Options(temperature=0.0, max_tokens=24)
+from transformers_reference import Reference
 
 
 @pytest.fixture(scope="session")
@@ -77,12 +72,20 @@ def engine(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> LlamaEngi
     return new_engine(tiny)
 
 
-def stream(engine: LlamaEngine, *messages: Message, options: Options = GREEDY, schema: Any = None) -> list[Chunk]:
-    return list(engine.generate(Request(messages, options, schema), Cancel()))
+@pytest.fixture
+def another(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> LlamaEngine:
+    return new_engine(tiny)
 
 
-def ask(engine: LlamaEngine, *messages: Message, options: Options = GREEDY, schema: Any = None) -> str:
-    return text_of(stream(engine, *messages, options=options, schema=schema))
+@pytest.fixture
+def small(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> LlamaEngine:
+    """One with a short context."""
+    return new_engine(tiny, n_ctx=256)
+
+
+@pytest.fixture
+def thinker(altered: Callable[..., TinyModel], new_engine: Callable[..., LlamaEngine]) -> LlamaEngine:
+    return new_engine(altered(tokenizer__chat_template=tiny_qwen3vl.THINKING_CHAT_TEMPLATE))
 
 
 @pytest.fixture(scope="session")
@@ -90,39 +93,22 @@ def reference(tiny: TinyModel) -> Reference:
     return Reference(tiny.hf_dir)
 
 
-# Chosen so that every token of the answer leads clearly: llama.cpp computes in float32 but keeps the KV cache in
-# float16, which moves logits by up to 0.03 here.
-CONVERSATIONS = {
-    "text": (user("What colour is the other cylinder?"),),
-    "unicode and white space": (Message("system", ("You are a robot.\n\n",)), user("\n  Grüße 5 你好  🙂\t\n")),
-    "one image": (user(noise_image(128, 96, 5), "What is this?"),),
-    "two images": (user("First ", noise_image(64, 96, 8), " and second ", noise_image(160, 32, 9), "\n\nWhich?"),),
-    "odd-sized image": (user(fitted(333, 207, 4), "Describe what you see."),),
-    "three turns": (
-        user(noise_image(32, 32, 16), "one"),
-        Message("assistant", ("yes",)),
-        user("two", noise_image(320, 64, 17)),
-    ),
-}
+class TestTinyModel(TinyModelTests):
+    """What llama.cpp read and wrote is in its context."""
 
+    stages: ClassVar = [Stage.ENCODE, Stage.PREFILL, Stage.DECODE]
+    thoughts = (40, 3)
 
-@pytest.mark.parametrize("name", CONVERSATIONS)
-def test_greedy_answer_is_that_of_transformers_token_for_token(
-    name: str, engine: LlamaEngine, reference: Reference
-) -> None:
-    messages = CONVERSATIONS[name]
-    prompt, answer, lead = reference.answer(messages, 24)
-    assert lead > 0.05
-    chunks = stream(engine, *messages)
-    usage = chunks[-1].usage
-    assert usage is not None
-    # The last token of an answer is never decoded, so it is not in the cache.
-    in_cache = [piece for piece in engine._context.pieces if isinstance(piece, int)]
-    assert in_cache == prompt + answer[:-1]
-    assert text_of(chunks) == reference.tokenizer.decode(answer, skip_special_tokens=True)
-    pixels = sum(part.size // 3 for m in messages for part in m.content if not isinstance(part, str))
-    assert (usage.image_tokens, usage.completion_tokens) == (pixels // 1024, len(answer))
-    assert usage.prompt_tokens == len(prompt) + pixels // 1024
+    def prompt_of(self, engine: LlamaEngine, *messages: Message) -> list[Any]:
+        stream(engine, *messages, options=Options(temperature=0.0, max_tokens=1))
+        return list(engine._context.pieces)
+
+    def check_answer(self, engine: LlamaEngine, chunks: list[Chunk], prompt: list[int], answer: list[int]) -> None:
+        # The last token of an answer is never decoded, so it is not in the cache.
+        assert [piece for piece in engine._context.pieces if isinstance(piece, int)] == prompt + answer[:-1]
+
+    def check_context_is_full(self, engine: LlamaEngine) -> None:
+        assert engine._context.used == 256
 
 
 def test_warm_answers_are_those_of_a_cold_engine(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> None:
@@ -180,23 +166,6 @@ def test_embeddings_kept_are_bounded_by_their_bytes(tiny: TinyModel, new_engine:
     assert stream(engine, user("again", images[0]))[-1].usage.encode_time == 0.0  # the newest always stays
 
 
-def test_seed_decides_the_answer(engine: LlamaEngine) -> None:
-    def answer(seed: int | None) -> str:
-        return ask(engine, user("Tell me."), options=Options(temperature=1.5, top_p=1.0, seed=seed, max_tokens=24))
-
-    assert answer(1) == answer(1)
-    assert answer(2**63 - 1) == answer(2**63 - 1)
-    assert len({answer(seed) for seed in range(4)}) == 4
-    assert len({answer(None) for _ in range(4)}) == 4
-
-
-@pytest.mark.parametrize("narrow", [Options(top_k=1), Options(top_p=1e-6), Options(min_p=1.0)])
-def test_narrowest_sampling_is_greedy(engine: LlamaEngine, narrow: Options) -> None:
-    wide = {"temperature": 2.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "max_tokens": 24}
-    chosen = {name: value for name in ("top_k", "top_p", "min_p") if (value := getattr(narrow, name)) is not None}
-    assert ask(engine, user("Tell me."), options=Options(**(wide | chosen))) == ask(engine, user("Tell me."))
-
-
 def test_repetition_penalty_discourages_tokens_seen(engine: LlamaEngine) -> None:
     options = Options(temperature=0.0, repetition_penalty=2.0, max_tokens=48)
     plain = ask(engine, user("Tell me."), options=Options(temperature=0.0, max_tokens=48))
@@ -231,21 +200,6 @@ def test_unset_options_are_the_models_recommendation(
         assert [(c.text, c.reasoning) for c in got] == [(c.text, c.reasoning) for c in expected]
 
 
-@pytest.mark.parametrize("options", [Options(max_tokens=0), Options(repetition_penalty=0.0)])
-def test_option_that_makes_no_sense_is_refused(engine: LlamaEngine, options: Options) -> None:
-    with pytest.raises(BadRequest, match=r"^(max_tokens|repetition_penalty): .*\.$"):
-        stream(engine, user("Tell me."), options=options)
-
-
-def test_stop_string_ends_the_answer_and_never_leaks(engine: LlamaEngine) -> None:
-    free = ask(engine, user("Tell me."))
-    for start in range(len(free) - 4):
-        stop = free[start : start + 4]
-        chunks = stream(engine, user("Tell me."), options=Options(temperature=0.0, max_tokens=24, stop=("zzz", stop)))
-        assert text_of(chunks) == free[: free.index(stop)]
-        assert chunks[-1].finish_reason == "stop"
-
-
 def test_stop_string_that_only_begins_is_shown_after_all(engine: LlamaEngine) -> None:
     whole = stream(engine, user("Tell me."))
     free = text_of(whole)
@@ -253,14 +207,6 @@ def test_stop_string_that_only_begins_is_shown_after_all(engine: LlamaEngine) ->
     chunks = stream(engine, user("Tell me."), options=Options(temperature=0.0, max_tokens=24, stop=stops))
     assert text_of(chunks) == free
     assert chunks[-1].finish_reason == whole[-1].finish_reason
-
-
-def test_characters_are_whole_however_their_bytes_are_cut_into_tokens(engine: LlamaEngine) -> None:
-    schema = {"const": "Œuvre: 猫 und 🦊, ½ Żółw"}  # the tokenizer has no token for any of the rare ones
-    chunks = stream(engine, user("Say it."), options=Options(max_tokens=100), schema=schema)
-    assert json.loads(text_of(chunks)) == schema["const"]
-    assert chunks[-1].usage.completion_tokens > len(text_of(chunks))
-    assert not any("\ufffd" in chunk.text for chunk in chunks)
 
 
 def probabilities(engine: LlamaEngine, message: Message, *words: str, **options: Any) -> Any:
@@ -335,39 +281,20 @@ def test_most_constrained_answers_end_by_themselves(engine: LlamaEngine) -> None
     assert ends.count("stop") >= 6
 
 
-@pytest.mark.parametrize(
-    "schema", [{"type": "banana"}, {"$ref": "#/nowhere"}, {"type": "object", "properties": 3}, {"pattern": "("}]
-)
-def test_schema_that_cannot_be_followed_is_refused(engine: LlamaEngine, schema: dict[str, Any]) -> None:
+def test_schema_with_a_broken_pattern_is_refused(engine: LlamaEngine) -> None:
     with pytest.raises(BadRequest, match=r"^response_schema: .+\.$"):
-        stream(engine, user("JSON."), schema=schema)
+        stream(engine, user("JSON."), schema={"pattern": "("})
     assert ask(engine, user("Still there?"))
 
 
-def test_prompt_that_does_not_fit_is_refused_with_both_numbers(
-    tiny: TinyModel, new_engine: Callable[..., LlamaEngine]
-) -> None:
-    engine = new_engine(tiny, n_ctx=256)
-    before = ask(engine, user("Tell me."))
-    kept = list(engine._context.pieces)
+def test_prompt_that_does_not_fit_is_refused_with_both_numbers(small: LlamaEngine) -> None:
+    before = ask(small, user("Tell me."))
+    kept = list(small._context.pieces)
     image = noise_image(320, 320)
     with pytest.raises(PromptTooLong, match=r"\b(2\d\d|3\d\d) tokens.* 256\b"):
-        next(engine.generate(Request((user(image, image, "x" * 100),)), Cancel()))
-    assert engine._context.pieces == kept
-    assert ask(engine, user("Tell me.")) == before
-
-
-def test_answer_ends_where_the_context_does(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> None:
-    engine = new_engine(tiny, n_ctx=256)
-    schema = {"type": "array", "items": {"type": "integer"}, "minItems": 500}
-    for max_tokens in (None, 10_000):
-        last = stream(engine, user("Count."), options=Options(temperature=0.0, max_tokens=max_tokens), schema=schema)[
-            -1
-        ]
-        assert last.finish_reason == "length"
-        # The last token needs no room: nothing follows it.
-        assert last.usage.prompt_tokens + last.usage.completion_tokens == 257
-        assert engine._context.used == 256
+        next(small.generate(Request((user(image, image, "x" * 100),)), Cancel()))
+    assert small._context.pieces == kept
+    assert ask(small, user("Tell me.")) == before
 
 
 class CancelAfter(threading.Event):
@@ -418,81 +345,6 @@ def test_cancel_before_the_start_ends_at_once(engine: LlamaEngine) -> None:
     assert chunks[-1].usage.completion_tokens == 0
 
 
-def test_stream_closed_early_leaves_a_working_engine(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> None:
-    engine = new_engine(tiny)
-    messages = (user(noise_image(128, 96), "What is this?"),)
-    expected = ask(new_engine(tiny), *messages)
-    for n in range(8):
-        answer = engine.generate(Request(messages, GREEDY), Cancel())
-        for _ in range(n):
-            next(answer)
-        answer.close()
-    assert ask(engine, *messages) == expected
-
-
-def test_second_answer_at_the_same_time_is_refused(engine: LlamaEngine) -> None:
-    first = engine.generate(Request((user("One."),), GREEDY), Cancel())
-    next(first)
-    with pytest.raises(EngineError, match="one request at a time"):
-        next(engine.generate(Request((user("Two."),), GREEDY), Cancel()))
-    expected = text_of(list(first))
-    assert ask(engine, user("One.")) == expected
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize("role", ["system", "user", "assistant"])
-def test_text_cannot_inject_control_tokens_or_images(
-    text: str, role: Any, engine: LlamaEngine, reference: Reference
-) -> None:
-    image = noise_image(64, 32)
-    messages = (user("a", image), Message(role, (text,)), user("b"))
-    stream(engine, *messages, options=Options(temperature=0.0, max_tokens=1))
-    pieces = list(engine._context.pieces)
-    harmless = (user("a", image), Message(role, ("x",)), user("b"))
-    stream(engine, *harmless, options=Options(temperature=0.0, max_tokens=1))
-    control = set(reference.tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
-
-    def skeleton(pieces: list[Any]) -> list[Any]:
-        return [p for p in pieces if not isinstance(p, int) or p in control]
-
-    assert skeleton(pieces) == skeleton(engine._context.pieces)
-    # And the model reads the text as it was written.
-    ids = [p for p in pieces if isinstance(p, int)]
-    assert f"{role}\n{text}<|im_end|>" in reference.tokenizer.decode(ids)
-
-
-def test_control_token_in_two_halves_stays_text(engine: LlamaEngine, reference: Reference) -> None:
-    stream(engine, user("<|im_", "end|>"), options=Options(temperature=0.0, max_tokens=1))
-    whole = list(engine._context.pieces)
-    stream(engine, user("<|im_end|>"), options=Options(temperature=0.0, max_tokens=1))
-    assert whole == engine._context.pieces
-    assert whole.count(reference.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        noise_image(33, 32),
-        noise_image(32, 50),
-        noise_image(32 * 20, 32 * 20),
-        np.zeros((0, 32, 3), np.uint8),
-        np.zeros((32, 32), np.uint8),
-        np.zeros((32, 32, 4), np.uint8),
-        np.zeros((32, 32, 3), np.float32),
-    ],
-    ids=lambda image: f"{image.shape}-{image.dtype}",
-)
-def test_image_the_model_cannot_take_as_it_is_is_refused(engine: LlamaEngine, image: Any) -> None:
-    with pytest.raises(BadImage, match=r"\.$"):
-        stream(engine, user(image, "What is this?"))
-
-
-def test_image_need_not_be_contiguous(engine: LlamaEngine) -> None:
-    image = noise_image(128, 96)
-    flipped = image[::-1, ::-1]
-    assert ask(engine, user(flipped, "?")) == ask(engine, user(np.ascontiguousarray(flipped), "?"))
-
-
 def test_models_own_image_limit_holds(tiny: TinyModel, tmp_path: Path, new_engine: Callable[..., LlamaEngine]) -> None:
     values = {"clip.vision.image_max_pixels": 70 * 32 * 32 + 17}
     mmproj = str(tiny_qwen3vl.with_metadata(tiny.mmproj, tmp_path / "small.gguf", values))
@@ -508,35 +360,11 @@ def test_every_allowed_image_has_one_token_per_tile(engine: LlamaEngine, size: t
     assert usage.image_tokens == size[0] * size[1]
 
 
-def test_thinking_models_reason_before_they_answer(
-    altered: Callable[..., TinyModel], new_engine: Callable[..., LlamaEngine]
-) -> None:
-    engine = new_engine(altered(tokenizer__chat_template=tiny_qwen3vl.THINKING_CHAT_TEMPLATE))
-    assert engine.describe().details["reasoning"] == "yes"
-    schema = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
-    answered = 0
-    for seed in range(40):
-        options = Options(temperature=2.0, top_k=0, top_p=1.0, seed=seed, max_tokens=400)
-        chunks = stream(engine, user("Think."), options=options, schema=schema)
-        reasoning, answer = "".join(c.reasoning for c in chunks), text_of(chunks)
-        assert "</think>" not in reasoning + answer
-        assert reasoning or answer or chunks[-1].usage.completion_tokens < 3
-        if chunks[-1].finish_reason == "stop" and answer:
-            jsonschema.validate(json.loads(answer), schema)
-            answered += 1
-            last_reasoning = max((i for i, c in enumerate(chunks) if c.reasoning), default=0)
-            assert not any(c.text for c in chunks[:last_reasoning])
-    assert answered >= 3
-
-
-def test_probabilities_are_of_the_answer_and_not_of_the_reasoning_before_it(
-    altered: Callable[..., TinyModel], new_engine: Callable[..., LlamaEngine]
-) -> None:
-    engine = new_engine(altered(tokenizer__chat_template=tiny_qwen3vl.THINKING_CHAT_TEMPLATE))
+def test_probabilities_are_of_the_answer_and_not_of_the_reasoning_before_it(thinker: LlamaEngine) -> None:
     told: set[bool] = set()
     for seed in range(100):
         options = Options(temperature=2.0, top_k=0, top_p=1.0, seed=seed, max_tokens=100)
-        chunks = list(engine.generate(Request((user("Think."),), options, choices=(("a",), ("b",))), Cancel()))
+        chunks = list(thinker.generate(Request((user("Think."),), options, choices=(("a",), ("b",))), Cancel()))
         answer = text_of(chunks)
         if not answer:
             assert chunks[-1].probabilities is None
@@ -547,22 +375,6 @@ def test_probabilities_are_of_the_answer_and_not_of_the_reasoning_before_it(
         if len(told) == 2:
             return
     pytest.fail(f"of a hundred answers, none was another than {told}")
-
-
-def test_instruct_models_do_not_reason(engine: LlamaEngine) -> None:
-    assert engine.describe().details["reasoning"] == "no"
-    assert not any(chunk.reasoning for chunk in stream(engine, user("Think.")))
-
-
-def test_chunks_add_up(engine: LlamaEngine) -> None:
-    chunks = stream(engine, user(noise_image(64, 64), "Tell me."))
-    assert [c.finish_reason is not None for c in chunks] == [False] * (len(chunks) - 1) + [True]
-    assert [c.usage is not None for c in chunks] == [False] * (len(chunks) - 1) + [True]
-    counts = [c.completion_tokens for c in chunks]
-    assert counts == sorted(counts)
-    usage = chunks[-1].usage
-    assert usage.completion_tokens == counts[-1] == 24
-    assert 0.0 < usage.encode_time < usage.first_token_time < usage.total_time
 
 
 def test_text_only_model_refuses_images(
@@ -620,11 +432,6 @@ def test_mmproj_that_is_ambiguous_or_missing_is_named(tiny: TinyModel, tmp_path:
     with pytest.raises(ModelNotFound, match=r"gone\.gguf"):
         LlamaEngine(str(model), mmproj=str(tmp_path / "gone.gguf"))
     LlamaEngine(str(model), mmproj=str(tmp_path / "mmproj-b.gguf")).close()
-
-
-def test_empty_conversation_is_refused(engine: LlamaEngine) -> None:
-    with pytest.raises(BadRequest, match="no messages"):
-        stream(engine)
 
 
 def test_one_thread_makes_a_small_models_tokens_and_all_of_them_those_of_a_large_one(

@@ -7,10 +7,9 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
-import numpy as np
 import pytest
 from openvino_genai import VLMPipeline
 
@@ -35,14 +34,13 @@ from qwen3vl_ros.engines.openvino import engine as module
 from qwen3vl_ros.engines.openvino import files
 from qwen3vl_ros.engines.openvino.engine import OpenvinoEngine
 from qwen3vl_ros.engines.openvino.files import ImageLimits
+from tiny_model_tests import GREEDY, TinyModelTests, ask, noise_image, stream, text_of, user
 from tiny_qwen3vl import TinyModel
-from training.tokenizer import SPECIAL_TOKENS
-from transformers_reference import HOSTILE, Reference, fitted, noise_image, text_of, user
+from transformers_reference import Reference
 
 # The engine says why it calls this.
 pytestmark = pytest.mark.filterwarnings("ignore:start_chat.. / finish_chat:DeprecationWarning")
 
-GREEDY = Options(temperature=0.0, max_tokens=24)
 SOON = 30.0
 """Seconds that a test waits for what is due at once."""
 
@@ -114,6 +112,18 @@ def engine(new_engine: Callable[..., OpenvinoEngine]) -> OpenvinoEngine:
 
 
 @pytest.fixture(scope="module")
+def another(engine: OpenvinoEngine) -> OpenvinoEngine:
+    """The same: it keeps nothing from one answer to the next."""
+    return engine
+
+
+@pytest.fixture(scope="module")
+def small(new_engine: Callable[..., OpenvinoEngine]) -> OpenvinoEngine:
+    """One with a short context."""
+    return new_engine(context_length=256, max_image_tokens=5000)
+
+
+@pytest.fixture(scope="module")
 def thinker(
     exported: Path, new_engine: Callable[..., OpenvinoEngine], tmp_path_factory: pytest.TempPathFactory
 ) -> OpenvinoEngine:
@@ -136,44 +146,27 @@ def held(engine: OpenvinoEngine) -> Iterator[Pipeline]:
         engine._run.join()
 
 
-def stream(engine: OpenvinoEngine, *messages: Message, options: Options = GREEDY, schema: Any = None) -> list[Chunk]:
-    return list(engine.generate(Request(messages, options, schema), Cancel()))
+class TestTinyModel(TinyModelTests):
+    """What OpenVINO GenAI read is known from its tokenizer, and how much of it from what it counted."""
 
+    stages: ClassVar = [Stage.ENCODE, Stage.DECODE]
+    thoughts = (12, 2)
+    parted_by = "\u200b"
 
-def ask(engine: OpenvinoEngine, *messages: Message, options: Options = GREEDY, schema: Any = None) -> str:
-    return text_of(stream(engine, *messages, options=options, schema=schema))
+    def prompt_of(self, engine: OpenvinoEngine, *messages: Message) -> list[Any]:
+        prompt = engine._prompts.build(messages)
+        tokens: list[int] = engine._pipeline.get_tokenizer().encode(prompt.text).input_ids.data[0].tolist()
+        assert tokens.count(engine._pipeline.get_tokenizer().get_vocab()[b"<|image_pad|>"]) == len(prompt.images)
+        assert prompt.tokens == len(tokens) + prompt.image_tokens - len(prompt.images)
+        usage = stream(engine, *messages)[-1].usage
+        assert usage is not None
+        assert usage.prompt_tokens == prompt.tokens == engine._pipeline.input_tokens[-1]
+        return tokens
 
-
-# The likeliest token of each place leads clearly: rounding must not decide.
-CONVERSATIONS = {
-    "text": (user("What colour is the other cylinder?"),),
-    "unicode and white space": (Message("system", ("You are a robot.\n\n",)), user("\n  Grüße 5 你好  🙂\t\n")),
-    "one image": (user(noise_image(128, 96, 5), "What is this?"),),
-    "two images": (user("First ", noise_image(64, 96, 8), " and second ", noise_image(160, 32, 9), "\n\nWhich?"),),
-    "odd-sized image": (user(fitted(333, 207, 4), "Describe what you see."),),
-    "three turns": (
-        user(noise_image(64, 32, 23), "one"),
-        Message("assistant", ("yes",)),
-        user("two", noise_image(320, 64, 24)),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CONVERSATIONS)
-def test_greedy_answer_and_token_counts_are_those_of_transformers(
-    name: str, engine: OpenvinoEngine, reference: Reference
-) -> None:
-    messages = CONVERSATIONS[name]
-    prompt, answer, lead = reference.answer(messages, 24)
-    assert lead > 0.04
-    chunks = stream(engine, *messages)
-    assert text_of(chunks) == reference.tokenizer.decode(answer, skip_special_tokens=True)
-    usage = chunks[-1].usage
-    assert usage is not None
-    pixels = sum(part.size // 3 for m in messages for part in m.content if not isinstance(part, str))
-    assert (usage.image_tokens, usage.completion_tokens) == (pixels // 1024, len(answer))
-    assert usage.prompt_tokens == len(prompt) + pixels // 1024 == engine._pipeline.input_tokens[-1]
-    assert chunks[-1].finish_reason == "length"
+    def check_answer(self, engine: OpenvinoEngine, chunks: list[Chunk], prompt: list[int], answer: list[int]) -> None:
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.prompt_tokens == engine._pipeline.input_tokens[-1]
+        assert chunks[-1].finish_reason == "length"
 
 
 def test_small_image_counts_as_what_the_model_enlarges_it_to(
@@ -190,39 +183,6 @@ def test_small_image_counts_as_what_the_model_enlarges_it_to(
         usage = stream(engine, user(noise_image(width, height), "?"), options=Options(max_tokens=1))[-1].usage
         assert usage.image_tokens == tokens
         assert usage.prompt_tokens == engine._pipeline.input_tokens[-1]
-
-
-def test_chunks_add_up(engine: OpenvinoEngine) -> None:
-    chunks = stream(engine, user(noise_image(64, 64), "Tell me."))
-    assert [c.finish_reason is not None for c in chunks] == [False] * (len(chunks) - 1) + [True]
-    assert [c.usage is not None for c in chunks] == [False] * (len(chunks) - 1) + [True]
-    assert list(dict.fromkeys(c.stage for c in chunks)) == [Stage.ENCODE, Stage.DECODE]
-    counts = [c.completion_tokens for c in chunks]
-    assert counts == sorted(counts)
-    usage = chunks[-1].usage
-    assert usage.completion_tokens == counts[-1] > 1
-    assert 0.0 < usage.encode_time < usage.first_token_time < usage.total_time
-    text_only = stream(engine, user("Tell me."))
-    assert text_only[0].stage == Stage.PREFILL
-    assert text_only[-1].usage.encode_time is None
-
-
-def test_seed_decides_the_answer(engine: OpenvinoEngine) -> None:
-    def answer(seed: int | None) -> str:
-        return ask(engine, user("Tell me."), options=Options(temperature=1.5, top_p=1.0, seed=seed, max_tokens=24))
-
-    assert answer(1) == answer(1)
-    assert answer(2**63 - 1) == answer(2**63 - 1)
-    assert len({answer(seed) for seed in range(4)}) == 4
-    assert len({answer(None) for _ in range(4)}) == 4
-
-
-@pytest.mark.parametrize("narrow", [Options(top_k=1), Options(top_p=1e-6), Options(min_p=1.0)])
-def test_narrowest_sampling_is_greedy(engine: OpenvinoEngine, narrow: Options) -> None:
-    wide = {"temperature": 2.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "max_tokens": 24}
-    chosen = {name: value for name in ("top_k", "top_p", "min_p") if (value := getattr(narrow, name)) is not None}
-    assert ask(engine, user("Tell me."), options=Options(**(wide | chosen))) == ask(engine, user("Tell me."))
-    assert ask(engine, user("Tell me."), options=Options(**wide)) != ask(engine, user("Tell me."))
 
 
 def test_repetition_penalty_discourages_tokens_seen(engine: OpenvinoEngine) -> None:
@@ -260,32 +220,6 @@ def test_every_token_that_the_model_says_ends_an_answer_does(
     assert (last.finish_reason, last.usage.completion_tokens) == ("stop", 1)
 
 
-@pytest.mark.parametrize("options", [Options(max_tokens=0), Options(repetition_penalty=0.0)])
-def test_option_that_makes_no_sense_is_refused(engine: OpenvinoEngine, options: Options) -> None:
-    with pytest.raises(BadRequest, match=r"^(max_tokens|repetition_penalty): .*\.$"):
-        stream(engine, user("Tell me."), options=options)
-
-
-def test_stop_string_ends_the_answer_and_never_leaks(engine: OpenvinoEngine) -> None:
-    whole = stream(engine, user("Tell me."))
-    free = text_of(whole)
-    for start in range(0, len(free) - 4, 3):
-        stop = free[start : start + 4]
-        chunks = stream(engine, user("Tell me."), options=Options(temperature=0.0, max_tokens=24, stop=("zzz", stop)))
-        assert text_of(chunks) == free[: free.index(stop)]
-        assert chunks[-1].finish_reason == "stop"
-        assert chunks[-1].usage.completion_tokens <= whole[-1].usage.completion_tokens
-
-
-def test_characters_are_whole_however_their_bytes_are_cut_into_tokens(engine: OpenvinoEngine) -> None:
-    schema = {"const": "Œuvre: 猫 und 🦊, ½ Żółw"}  # the tokenizer has no token for any of the rare ones
-    chunks = stream(engine, user("Say it."), options=Options(max_tokens=100), schema=schema)
-    assert json.loads(text_of(chunks)) == schema["const"]
-    assert chunks[-1].usage.completion_tokens > len(text_of(chunks))
-    assert chunks[-1].finish_reason == "stop"
-    assert not any("\ufffd" in chunk.text for chunk in chunks)
-
-
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -310,19 +244,6 @@ def test_answer_follows_the_schema(engine: OpenvinoEngine) -> None:
     assert ended >= 5
 
 
-@pytest.mark.parametrize("schema", [{"type": "banana"}, {"$ref": "#/nowhere"}, {"type": "object", "properties": 3}])
-def test_schema_that_cannot_be_followed_is_refused(engine: OpenvinoEngine, schema: dict[str, Any]) -> None:
-    with pytest.raises(BadRequest, match=r"^response_schema: .+\.$"):
-        stream(engine, user("JSON."), schema=schema)
-    assert ask(engine, user("Still there?"))
-
-
-@pytest.fixture(scope="module")
-def small(new_engine: Callable[..., OpenvinoEngine]) -> OpenvinoEngine:
-    """One with a short context."""
-    return new_engine(context_length=256, max_image_tokens=5000)
-
-
 def test_prompt_that_does_not_fit_is_refused_with_both_numbers_before_any_work(small: OpenvinoEngine) -> None:
     image = noise_image(320, 320)
     small._pipeline.entered.clear()
@@ -330,16 +251,6 @@ def test_prompt_that_does_not_fit_is_refused_with_both_numbers_before_any_work(s
         stream(small, user(image, image, "x" * 100))
     assert not small._pipeline.entered.is_set()
     assert ask(small, user("Tell me."))
-
-
-def test_answer_ends_where_the_context_does(small: OpenvinoEngine) -> None:
-    schema = {"type": "array", "items": {"type": "integer"}, "minItems": 500}
-    for max_tokens in (None, 10_000):
-        options = Options(temperature=0.0, max_tokens=max_tokens)
-        last = stream(small, user("Count."), options=options, schema=schema)[-1]
-        assert last.finish_reason == "length"
-        # The last token needs no room: nothing follows it.
-        assert last.usage.prompt_tokens + last.usage.completion_tokens == 257
 
 
 @pytest.mark.parametrize("image", [True, False], ids=["image", "text"])
@@ -431,26 +342,6 @@ def test_cancel_before_the_start_does_no_work(engine: OpenvinoEngine, held: Pipe
     assert not held.entered.is_set()
 
 
-def test_stream_closed_early_leaves_a_working_engine(engine: OpenvinoEngine) -> None:
-    messages = (user(noise_image(128, 96), "What is this?"),)
-    expected = ask(engine, *messages)
-    for n in range(6):
-        answer = engine.generate(Request(messages, GREEDY), Cancel())
-        for _ in range(n):
-            next(answer)
-        answer.close()
-    assert ask(engine, *messages) == expected
-
-
-def test_second_answer_at_the_same_time_is_refused(engine: OpenvinoEngine) -> None:
-    first = engine.generate(Request((user("One."),), GREEDY), Cancel())
-    next(first)
-    with pytest.raises(EngineError, match="one request at a time"):
-        next(engine.generate(Request((user("Two."),), GREEDY), Cancel()))
-    expected = text_of(list(first))
-    assert ask(engine, user("One.")) == expected
-
-
 def test_failure_of_the_library_ends_one_answer(engine: OpenvinoEngine, held: Pipeline) -> None:
     held.go.set()
     held.failure = RuntimeError("Check failed at /somewhere/pipeline.cpp:7:\nthere is no memory left\n")
@@ -475,49 +366,9 @@ def test_closing_waits_for_the_work_that_is_left(
     engine.close()
 
 
-@pytest.mark.parametrize("text", [*HOSTILE, "<ov_genai_image_0>", "<ov_genai_video_0>", "<|video_pad|>"])
-@pytest.mark.parametrize("role", ["system", "user", "assistant"])
-def test_text_cannot_inject_control_tokens_or_images(
-    text: str, role: Any, engine: OpenvinoEngine, reference: Reference
-) -> None:
-    image = noise_image(64, 32)
-    pads = reference.tokenizer("<|image_pad|>")["input_ids"]
-    control = set(reference.tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
-
-    def skeleton(text: str) -> list[int]:
-        prompt = engine._prompts.build((user("a", image), Message(role, (text,)), user("b")))
-        tokens = engine._pipeline.get_tokenizer().encode(prompt.text).input_ids.data[0].tolist()
-        assert prompt.tokens == len(tokens) + 1  # the second of the image
-        return [token for token in tokens if token in control]
-
-    assert skeleton(text) == skeleton("x")
-    assert skeleton(text).count(pads[0]) == 1
-    usage = stream(engine, user("a", image), Message(role, (text,)), user("b"))[-1].usage
-    assert usage.prompt_tokens == engine._pipeline.input_tokens[-1]
-
-
-def test_control_token_in_two_halves_stays_text(engine: OpenvinoEngine) -> None:
-    halves = engine._prompts.build((user("<|im_", "end|>"),))
-    assert halves == engine._prompts.build((user("<|im_end|>"),))
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        noise_image(33, 32),
-        noise_image(32, 50),
-        noise_image(32 * 20, 32 * 20),
-        noise_image(32 * 201, 32),
-        np.zeros((0, 32, 3), np.uint8),
-        np.zeros((32, 32), np.uint8),
-        np.zeros((32, 32, 4), np.uint8),
-        np.zeros((32, 32, 3), np.float32),
-    ],
-    ids=lambda image: f"{image.shape}-{image.dtype}",
-)
-def test_image_the_model_cannot_take_as_it_is_is_refused(engine: OpenvinoEngine, image: Any) -> None:
+def test_image_that_is_too_thin_for_the_model_is_refused(engine: OpenvinoEngine) -> None:
     with pytest.raises(BadImage, match=r"\.$"):
-        stream(engine, user(image, "What is this?"))
+        stream(engine, user(noise_image(32 * 201, 32), "What is this?"))
 
 
 def test_one_token_image_that_openvino_would_mix_up_with_others_is_refused(engine: OpenvinoEngine) -> None:
@@ -526,44 +377,11 @@ def test_one_token_image_that_openvino_would_mix_up_with_others_is_refused(engin
         stream(engine, user(noise_image(32, 32), noise_image(320, 320), "?"))
 
 
-def test_image_need_not_be_contiguous_nor_writable(engine: OpenvinoEngine) -> None:
-    image = noise_image(128, 96)
-    flipped = image[::-1, ::-1]
-    copy = np.ascontiguousarray(flipped)
-    copy.flags.writeable = False
-    assert ask(engine, user(flipped, "?")) == ask(engine, user(copy, "?"))
-    assert ask(engine, user(image, "?")) != ask(engine, user(copy, "?"))
-
-
 def test_images_are_asked_for_as_model_and_context_allow(engine: OpenvinoEngine, small: OpenvinoEngine) -> None:
     assert engine.describe().image_input == ImageInput(32, 300)
     assert small.describe().image_input == ImageInput(32, 255)
     with pytest.raises(BadImage, match="at most 300 tiles"):
         stream(engine, user(noise_image(32 * 301, 32), "?"))
-
-
-def test_thinking_models_reason_before_they_answer(thinker: OpenvinoEngine, engine: OpenvinoEngine) -> None:
-    assert engine.describe().details["reasoning"] == "no"
-    assert not any(chunk.reasoning for chunk in stream(engine, user("Think.")))
-    assert thinker.describe().details["reasoning"] == "yes"
-    schema = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
-    answered = 0
-    for seed in range(12):
-        options = Options(temperature=2.0, top_k=0, top_p=1.0, seed=seed, max_tokens=400)
-        chunks = stream(thinker, user("Think."), options=options, schema=schema)
-        reasoning, answer = "".join(c.reasoning for c in chunks), text_of(chunks)
-        assert "</think>" not in reasoning + answer
-        if chunks[-1].finish_reason == "stop" and answer:
-            jsonschema.validate(json.loads(answer), schema)
-            answered += 1
-            last_reasoning = max((i for i, c in enumerate(chunks) if c.reasoning), default=0)
-            assert not any(c.text for c in chunks[:last_reasoning])
-    assert answered >= 2
-
-
-def test_empty_conversation_is_refused(engine: OpenvinoEngine) -> None:
-    with pytest.raises(BadRequest, match="no messages"):
-        stream(engine)
 
 
 @pytest.mark.parametrize(
