@@ -166,8 +166,7 @@ class _View:
     """A camera that somebody looks at."""
 
     def __init__(self, node: Node, topic: str) -> None:
-        compressed = topic.endswith("/compressed")  # as image_transport names them
-        self._frames = FrameSource(node, topic.removesuffix("/compressed"), "compressed" if compressed else "raw")
+        self._frames = FrameSource(node, topic)
         self._turn = threading.Lock()
         self.used = time.monotonic()
 
@@ -187,8 +186,8 @@ class _View:
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
         bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
         jpeg = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))[1].tobytes()
-        # The frame's stamp, not the message's: a camera that does not stamp gets the time of arrival.
-        return Snapshot(jpeg, divmod(frame.stamp, 1_000_000_000), self._frames.age(frame), full_width, height)
+        stamp = self._frames.moment(frame)  # of a camera that does not stamp, the time of arrival
+        return Snapshot(jpeg, divmod(stamp, 1_000_000_000), self._frames.age(frame), full_width, height)
 
     def close(self) -> None:
         self._frames.close()

@@ -11,8 +11,16 @@ _JAZZYS, _NEWER = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FI
 
 def package_profile() -> dict[str, str]:
     """The environment variable that names config/fastdds.xml; {} where the user has chosen a profile of their own."""
-    if os.environ.get(_JAZZYS) or os.environ.get(_NEWER):
-        return {}
+    return {} if os.environ.get(_JAZZYS) or os.environ.get(_NEWER) else _profile()
+
+
+def profile_assignment() -> str:
+    """Return what starts a driver with the profile when it stands before its command: NAME=PATH."""
+    ((name, path),) = _profile().items()
+    return f"{name}={path}"
+
+
+def _profile() -> dict[str, str]:
     from ament_index_python.packages import get_package_share_directory
 
     # Jazzy reads the old name only. Never both: Kilted would read the file twice and complain.

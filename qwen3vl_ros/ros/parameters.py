@@ -107,7 +107,7 @@ def declare(
     Raises:
         ParameterError: One is set to what it cannot be.
     """
-    known, given = described(kind), _overrides(node)
+    known, given = described(kind), overrides(node)
     for name, parameter in known.items():
         value = given[name].value if name in given else parameter.default
         declare_as(node, name, parameter, value, read_only=read_only)
@@ -174,7 +174,7 @@ def check(kind: Any, changes: Sequence[Parameter[Any]], *, fixed: str = "") -> S
     return SetParametersResult(successful=True)
 
 
-def _overrides(node: Node) -> Mapping[str, Parameter[Any]]:
+def overrides(node: Node) -> Mapping[str, Parameter[Any]]:
     """What command line and parameter files set for a node, whether or not it has such parameters."""
     with node.handle:
         found: Mapping[str, Parameter[Any]] = node.handle.get_parameters(Parameter)

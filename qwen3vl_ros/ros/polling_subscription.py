@@ -4,7 +4,7 @@ rclpy's executor builds a wait set of everything a node has, twice for each mess
 a model keeps the caches cold, and as much for a message that nobody needs.
 
 What rclpy lacks: a public wait set, as rclcpp has one (https://github.com/ros2/rclcpp/pull/1047), and a public way to
-take a message. The calls below are those of rclpy's own wait_for_message() (https://github.com/ros2/rclpy/pull/960),
+take a message or an event. The calls below are those of rclpy's own wait_for_message() (https://github.com/ros2/rclpy/pull/960),
 which makes a subscription for each message and drops it again. No proposal to change that was found.
 """
 
@@ -18,7 +18,8 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidHandle
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 Closed = InvalidHandle
 """Raised when a subscription is used after it was closed."""
@@ -26,6 +27,8 @@ Closed = InvalidHandle
 RclError = _rclpy.RCLError
 """Raised when a node is queried after a signal has shut ROS down, and when the middleware fails. rclpy raises it and
 has no public name for it."""
+
+_OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 """The executor would handle them, and no executor knows this subscription."""
@@ -53,13 +56,34 @@ class PollingSubscription:
         topic: the topic's name, relative to the node's namespace or absolute.
         qos: its depth bounds how many messages wait to be taken.
         raw: take messages as bytes, serialized as they came (CDR).
+        overridable: let the parameters ``qos_overrides.TOPIC.subscription.*`` replace reliability and durability.
     """
 
-    def __init__(self, node: Node, message_type: type, topic: str, qos: QoSProfile, *, raw: bool = False) -> None:
+    def __init__(
+        self,
+        node: Node,
+        message_type: type,
+        topic: str,
+        qos: QoSProfile,
+        *,
+        raw: bool = False,
+        overridable: bool = False,
+    ) -> None:
         self._node = node
+        self.qos = qos
         self._subscription = node.create_subscription(
-            message_type, topic, _ignore, qos, callback_group=_NeverExecuted(), event_callbacks=_NO_EVENTS, raw=raw
+            message_type,
+            topic,
+            _ignore,
+            qos,
+            callback_group=_NeverExecuted(),
+            event_callbacks=_NO_EVENTS,
+            raw=raw,
+            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE if overridable else ()),
         )
+        # The event is polled, too: no callback for it, which only an executor would call.
+        lost = _rclpy.rcl_subscription_event_type_t.RCL_SUBSCRIPTION_MESSAGE_LOST
+        self._lost: Any = _rclpy.EventHandle(self._subscription.handle, lost)
         self._interrupt = node.create_guard_condition(_ignore, callback_group=_NeverExecuted())
         context = node.context.handle
         assert context is not None
@@ -80,6 +104,16 @@ class PollingSubscription:
         with handle:
             taken: tuple[Any, Any] | None = handle.take_message(self.message_type, self._subscription.raw)
         return taken
+
+    @property
+    def lost(self) -> int:
+        """Messages that the publishers sent and the middleware saw to be missing, since this subscribed.
+
+        Raises:
+            Closed: the subscription was closed.
+        """
+        with self._lost:
+            return int(self._lost.take_event().total_count)
 
     def wait(self, timeout: float) -> bool:
         """Wait until there is a message.
@@ -114,6 +148,7 @@ class PollingSubscription:
 
     def close(self) -> None:
         """Destroy the subscription; :meth:`wait` and :meth:`take` raise Closed from then on."""
+        self._lost.destroy_when_not_in_use()
         self._node.destroy_subscription(self._subscription)
         self._node.destroy_guard_condition(self._interrupt)
 

@@ -108,6 +108,31 @@ class Lens:
         return replace(self, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y, size=(width, height))
 
 
+def differ(info: CameraInfo) -> bool:
+    """Return whether K and P of a CameraInfo are those of different images: P, where it is set, is of the rectified."""
+    k, p = np.array(info.k).reshape(3, 3), np.array(info.p).reshape(3, 4)[:, :3]
+    return bool(p.any()) and not np.allclose(k, p, rtol=1e-3)
+
+
+def rectified(info: CameraInfo, which: str) -> CameraInfo:
+    """Return the CameraInfo of the rectified image: K is the left part of P, and there is no distortion.
+
+    Raises:
+        CalibrationError: Its P is all zero. ``which`` ("depth", "colour") is for the sentence.
+    """
+    if not any(info.p):
+        raise CalibrationError(f"the {which} camera's camera_info has no P, which belongs to its rectified images.")
+    return CameraInfo(
+        header=info.header,
+        width=info.width,
+        height=info.height,
+        k=[*info.p[0:3], *info.p[4:7], *info.p[8:11]],
+        binning_x=info.binning_x,
+        binning_y=info.binning_y,
+        roi=info.roi,
+    )
+
+
 def lens_of(info: CameraInfo, which: str) -> Lens:
     """Read the lens of a CameraInfo.
 

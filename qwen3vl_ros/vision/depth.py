@@ -89,7 +89,7 @@ def locate(
     - A region with only a point is that point of the surface; it has no extent.
 
     K and D of a CameraInfo are used, with ``binning`` and ``roi`` (REP 104); they describe the unrectified image. R and
-    P are not used: for a rectified image pass a CameraInfo whose K is the left part of P and whose D is empty.
+    P are not used: for a rectified image pass what :func:`~qwen3vl_ros.vision.camera_model.rectified` returns.
 
     A CameraInfo of an image of another size is scaled if the aspect ratio is the same, for drivers and nodes that
     resize an image and pass on its calibration. Another aspect ratio is NO_DEPTH.

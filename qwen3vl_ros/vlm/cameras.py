@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,15 @@ from typing import cast
 
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from qwen3vl_ros.engines.base import BadRequest, Cancel, FitMode
+from qwen3vl_ros.engines.base import BadImage, BadRequest, Cancel, FitMode
 from qwen3vl_ros.ros.polling_subscription import Closed
+from qwen3vl_ros.vision.camera_model import CalibrationError, differ, rectified
+from qwen3vl_ros.vision.compressed import decode_depth
 from qwen3vl_ros.vision.fit import Rotation
 from qwen3vl_ros.vlm.frame_source import CameraHealth, Frame, FrameSource, Samples
-from qwen3vl_ros.vlm.parameters import CameraSettings, Settings, declare_camera
+from qwen3vl_ros.vlm.parameters import AUTO, CameraSettings, Settings, declare_camera
 
 _DEPTH_HISTORY = 10
 """Depth images that wait in the middleware: a third of a second at 30 Hz, more than one can be late."""
@@ -25,17 +28,27 @@ _DEPTH_HISTORY = 10
 DEPTH_PATIENCE = 0.5
 """Seconds that a depth image, or a calibration, may come after the image it belongs to."""
 
+_RECTIFIED = re.compile(r"(?:/|_)rect")
+_RAW = re.compile(r"(?:/|_)raw(?:/|_|$)")
+"""In the names of topics, as image_proc and drivers choose them: image_rect, image_rect_color; image_raw."""
+
 _POLL_PERIOD = 0.05
 """Seconds between two checks of a waiting thread whether its question has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What there is of the depth of one image; ``missing`` says why there is none."""
+    """What there is of the depth of one image; ``missing`` says why there is none.
+
+    The CameraInfos are those of the images as they came: their K belongs to them, rectified or not. ``registered``:
+    the frames of image and depth count as one, whatever they are called. ``doubt``: what may be wrong with it.
+    """
 
     image: Image | None = None
     depth_info: CameraInfo | None = None
     colour_info: CameraInfo | None = None
+    registered: bool = False
+    doubt: str = ""
     missing: str = ""
 
 
@@ -43,16 +56,19 @@ class Camera:
     """One camera: its newest image on demand, and what is needed to measure in it."""
 
     def __init__(self, node: Node, name: str, settings: CameraSettings) -> None:
-        prefix = f"{name}/" if name else ""
         self.name = name
         self.fit = cast("FitMode", settings.fit) if settings.fit else None
         self.rotation = cast("Rotation", settings.rotation)
         columns, rows = settings.tiles.split("x")
         self.grid = (int(columns), int(rows))
-        self.frames = FrameSource(node, f"{prefix}image", settings.transport)
-        self._info = Samples(node, f"{prefix}camera_info", CameraInfo, 1)
-        self._depth = Samples(node, f"{prefix}depth", Image, _DEPTH_HISTORY)
-        self._depth_info = Samples(node, f"{prefix}depth_info", CameraInfo, 1)
+        self._calibration_matrix = settings.calibration
+        self._depth_registered = settings.depth_registered
+        topics = _Topics.of(node, name, settings)
+        self.frames = FrameSource(node, topics.image, settings.age_by)
+        self._info = Samples(node, topics.camera_info, CameraInfo, 1)
+        compressed = settings.depth_transport == "compressedDepth"
+        self._depth = Samples(node, topics.depth, CompressedImage if compressed else Image, _DEPTH_HISTORY)
+        self._depth_info = Samples(node, topics.depth_info, CameraInfo, 1)
         self._lock = threading.Lock()
         self._depth_lock = threading.Lock()
         self._recent: collections.deque[Frame] = collections.deque(maxlen=_DEPTH_HISTORY)
@@ -74,6 +90,7 @@ class Camera:
         Waits for it until :data:`DEPTH_PATIENCE` after the frame came, or until ``cancel`` is set.
         """
         if not self._depth.publishers:
+            self._recent.clear()
             return Depth(missing=f"nobody publishes {self._depth.topic}")
         if not _acquired(self._depth_lock, cancel):  # another question measures with this camera
             return Depth(missing="the question ended meanwhile")
@@ -96,21 +113,43 @@ class Camera:
                 missing=f"the nearest image on {self._depth.topic} is {apart:.3f} s from the colour image; "
                 f"depth_tolerance is {tolerance:g} s"
             )
-        return Depth(cast("Image", nearest.message()), depth_info, colour_info)
+        doubt = ""
+        if differ(colour_info) and not self._matrix(self.frames.topic):
+            doubt = (
+                f"positions may be off: K and P of {self._info.topic} differ, and nothing says which of them belongs "
+                f"to the images on {self.frames.topic}; K was used: set the parameter calibration to K or P"
+            )
+        try:
+            image = nearest.message()
+            depth = decode_depth(image) if isinstance(image, CompressedImage) else cast("Image", image)
+            colour_info = self._of_image(colour_info, self.frames.topic, "colour")
+            depth_info = self._of_image(depth_info, self._depth.topic, "depth")
+        except (BadImage, CalibrationError) as error:
+            return Depth(missing=str(error))
+        return Depth(depth, depth_info, colour_info, self._depth_registered, doubt)
 
     def calibration(self, cancel: Cancel) -> CameraInfo | None:
-        """The newest that came; None while none did, once ``cancel`` is set, and once the camera is closed."""
+        """Return the newest that came, whose K belongs to the images.
+
+        None while none came, once ``cancel`` is set, and once the camera is closed.
+
+        Raises:
+            CalibrationError: The images are rectified, and it says nothing about rectified ones.
+        """
         if not _acquired(self._depth_lock, cancel):  # another question measures with this camera
             return None
         try:
-            return self._newest_info(self._info, 0.0, cancel)
+            info = self._newest_info(self._info, 0.0, cancel)
+            return None if info is None else self._of_image(info, self.frames.topic, "colour")
         except Closed:
             return None
         finally:
             self._depth_lock.release()
 
     def health(self) -> CameraHealth:
-        """How the images come."""
+        """Return how the images come."""
+        for source in (self._info, self._depth, self._depth_info):
+            source.follow_publishers()
         return self.frames.health()
 
     def close(self) -> None:
@@ -127,8 +166,21 @@ class Camera:
                 break
         return min(self._recent, key=image.seconds_from, default=None)
 
+    def _matrix(self, topic: str) -> str:
+        """Return which matrix of a CameraInfo belongs to the images on ``topic``: "K" or "P", "" if nothing says."""
+        if self._calibration_matrix != AUTO:
+            return self._calibration_matrix
+        if _RECTIFIED.search(topic):
+            return "P"
+        return "K" if _RAW.search(topic) else ""
+
+    def _of_image(self, info: CameraInfo, topic: str, which: str) -> CameraInfo:
+        return rectified(info, which) if self._matrix(topic) == "P" else info
+
     def _newest_info(self, source: Samples, give_up: float, cancel: Cancel) -> CameraInfo | None:
         samples = source.take()
+        if not source.publishers:
+            self._calibration.pop(source.topic, None)  # of a camera that is gone
         known = self._calibration.get(source.topic)
         if not samples and known is None and source.publishers and _wait(source, give_up, cancel):
             samples = source.take()
@@ -136,6 +188,39 @@ class Camera:
             known = deserialize_message(samples[-1].serialized, CameraInfo)
             self._calibration[source.topic] = known
         return known
+
+
+@dataclass(frozen=True, slots=True)
+class _Topics:
+    """The topics of a camera. What is not remapped itself is beside the image, wherever that was remapped to."""
+
+    image: str
+    camera_info: str
+    depth: str
+    depth_info: str
+
+    @classmethod
+    def of(cls, node: Node, name: str, settings: CameraSettings) -> _Topics:
+        prefix = f"{name}/" if name else ""
+        image = node.resolve_topic_name(f"{prefix}image")
+        place = image.rpartition("/")[0]
+
+        def topic(own: str, otherwise: str) -> str:
+            resolved = node.resolve_topic_name(prefix + own)
+            return otherwise if resolved == node.resolve_topic_name(prefix + own, only_expand=True) else resolved
+
+        def transported(own: str, base: str, transport: str) -> str:
+            if transport == "raw" or base.endswith(f"/{transport}"):
+                return base
+            return topic(f"{own}/{transport}", f"{base}/{transport}")
+
+        depth = topic("depth", f"{place}/depth")
+        return cls(
+            transported("image", image, settings.image_transport),
+            topic("camera_info", f"{place}/camera_info"),
+            transported("depth", depth, settings.depth_transport),
+            topic("depth_info", f"{place}/depth_info"),
+        )
 
 
 def _acquired(lock: threading.Lock, cancel: Cancel) -> bool:

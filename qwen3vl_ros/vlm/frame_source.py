@@ -15,21 +15,40 @@ from typing import Any, cast
 
 from rclpy.clock import ROSClock
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from qwen3vl_ros.ros.clock_watch import ClockWatch
+from qwen3vl_ros.ros.fast_dds import profile_assignment
+from qwen3vl_ros.ros.parameters import overrides
 from qwen3vl_ros.ros.polling_subscription import Closed, PollingSubscription
 
+_NEWEST = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.BEST_EFFORT,
+    durability=DurabilityPolicy.VOLATILE,
+)
+"""Sensor-data QoS that keeps no old frame: compatible with every publisher."""
 
-def _newest(depth: int) -> QoSProfile:
-    """Sensor-data QoS that keeps as many samples: compatible with every publisher."""
-    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+_LATCHED = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""What gets a message that was published before this subscribed, where all publishers keep it."""
 
-
-NEWEST_ONLY = _newest(1)
-"""Never an old frame."""
+_LOOK_AGAIN = 0.5
+"""Seconds after which a topic without messages is looked at anew: its publisher may have come."""
 
 SAMPLE_PERIOD = 5.0
 """Seconds between two frames taken for diagnostics alone: at 1080p each costs an idle node some 15 ms."""
@@ -40,12 +59,14 @@ class Frame:
     """One message as it arrived; :meth:`message` deserializes it on use.
 
     ``stamp``: nanoseconds of the camera's clock, 0 where the camera sets none. ``arrived``: time.monotonic() seconds.
+    ``number``: of its publisher's messages, from 1; 0 where the middleware does not tell.
     """
 
     stamp: int
     serialized: bytes
     message_type: type
     arrived: float = field(default_factory=time.monotonic)
+    number: int = 0
 
     @classmethod
     def from_sample(cls, sample: tuple[bytes, Mapping[str, int]], message_type: type) -> Frame:
@@ -56,7 +77,8 @@ class Frame:
         serialized, info = sample
         received = info["received_timestamp"]
         ago = max(0.0, time.time() - received / 1e9) if received else 0.0
-        return cls(header_stamp(serialized), serialized, message_type, time.monotonic() - ago)
+        number = info["publication_sequence_number"] or 0
+        return cls(header_stamp(serialized), serialized, message_type, time.monotonic() - ago, number)
 
     def is_before(self, other: Frame) -> bool:
         """Return whether it is of an earlier moment: by their stamps, by their arrival where one has none."""
@@ -77,13 +99,17 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class CameraHealth:
-    """What diagnostics say about a camera. ``rate`` in Hz, ``age`` of the newest frame in seconds; None = unknown."""
+    """What diagnostics say about a camera. ``rate`` in Hz, ``age`` of the newest frame in seconds; None = unknown.
+
+    ``problem``: why no frame can arrive. ``doubt``: what is odd although frames arrive.
+    """
 
     topic: str
     publishers: int
     rate: float | None
     age: float | None
     problem: str
+    doubt: str = ""
 
 
 class NoFrame(Exception):
@@ -93,56 +119,119 @@ class NoFrame(Exception):
 
 
 class Samples:
-    """The newest ``depth`` messages of a topic, taken on demand. Usable from any thread."""
+    """The newest ``depth`` messages of a topic, taken on demand. Usable from any thread; one :meth:`wait` at a time.
+
+    Its durability is that of the publishers, so that a calibration or a still image that was published once, before
+    this node came, arrives: a QoS of "best available" looks only once, when it subscribes. Where parameters override
+    the QoS (``qos_overrides.TOPIC.subscription.reliability``, ``.durability``) it stays as they say.
+    """
 
     def __init__(self, node: Node, topic: str, message_type: type, depth: int) -> None:
         self._node = node
-        self._subscription = PollingSubscription(node, message_type, topic, _newest(depth), raw=True)
-        self.topic = self._subscription.topic
+        self._type = message_type
+        self._depth = depth
+        self._lock = threading.Lock()
+        self._closed = False
+        self.topic = node.resolve_topic_name(topic)
+        overridden = f"qos_overrides.{self.topic}.subscription."
+        self._follows = not any(name.startswith(overridden) for name in overrides(node))
+        self._subscription = self._subscribe(_NEWEST)
 
     @property
     def publishers(self) -> int:
         """How many publishers the topic has."""
         return self._node.count_publishers(self.topic)
 
+    @property
+    def qos(self) -> QoSProfile:
+        """As subscribed."""
+        return self._subscription.qos
+
+    @property
+    def lost(self) -> int:
+        """Messages that were sent and got lost on the way, since it subscribed."""
+        return self._subscription.lost
+
     def take(self) -> list[Frame]:
-        """The messages that arrived since the last call, oldest first."""
+        """Return the messages that arrived since the last call, oldest first."""
         frames = []
-        while (sample := self._subscription.take()) is not None:
-            frames.append(Frame.from_sample(sample, self._subscription.message_type))
+        with self._lock:
+            while (sample := self._subscription.take()) is not None:
+                frames.append(Frame.from_sample(sample, self._type))
         return frames
 
     def wait(self, timeout: float) -> bool:
-        """Wait until there is one; False after ``timeout`` seconds."""
-        return timeout > 0 and self._subscription.wait(timeout)
+        """Wait until there is a message; False after ``timeout`` seconds or earlier, for the caller to call it again.
+
+        Raises:
+            Closed: It was closed.
+        """
+        if timeout <= 0:
+            return False
+        self.follow_publishers()
+        try:
+            return self._subscription.wait(min(timeout, _LOOK_AGAIN))
+        except Closed:
+            if self._closed:
+                raise
+            return False  # it subscribed anew meanwhile
+
+    def follow_publishers(self) -> None:
+        """Subscribe anew if the publishers' durability is another one than the subscription's."""
+        publishers = self._node.get_publishers_info_by_topic(self.topic) if self._follows else []
+        latched = all(
+            publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+            and publisher.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+            for publisher in publishers
+        )
+        wanted = _LATCHED if latched else _NEWEST
+        with self._lock:
+            if publishers and not self._closed and self.qos.durability != wanted.durability:
+                old, self._subscription = self._subscription, self._subscribe(wanted)
+                old.interrupt()
+                old.close()
+
+    def interrupt(self) -> None:
+        """End a running :meth:`wait`, or else the next one."""
+        self._subscription.interrupt()
 
     def close(self) -> None:
         """Drop the subscription."""
-        self._subscription.close()
+        with self._lock:
+            self._closed = True
+            self._subscription.close()
+
+    def _subscribe(self, like: QoSProfile) -> PollingSubscription:
+        qos = QoSProfile(
+            depth=self._depth, history=like.history, reliability=like.reliability, durability=like.durability
+        )
+        return PollingSubscription(self._node, self._type, self.topic, qos, raw=True, overridable=not self._follows)
 
 
 class FrameSource:
-    """The newest frame of a camera topic, on demand.
+    """The newest frame of a camera topic, on demand. Usable from any thread; one :meth:`wait` at a time.
 
-    ``transport`` "raw" subscribes sensor_msgs/Image on ``topic``, "compressed" sensor_msgs/CompressedImage on
-    ``topic``/compressed, as image_transport names them. ``age_by`` "stamp" counts a frame's age from its stamp, by the
-    node's clock, "arrival" from when the middleware got it: for cameras whose stamps are of another clock. Frames
-    without a stamp always count from their arrival. Usable from any thread; one :meth:`wait` at a time.
+    Args:
+        node: Subscribes.
+        topic: Of the images; a name that ends in /compressed has sensor_msgs/CompressedImage, as image_transport
+            names them, any other one sensor_msgs/Image.
+        age_by: "stamp": a frame's age counts from its stamp, by the node's clock. "arrival": from when the middleware
+            got it, for cameras whose stamps are of another clock. Frames without a stamp always count from then.
     """
 
-    def __init__(self, node: Node, topic: str, transport: str, age_by: str = "stamp") -> None:
+    def __init__(self, node: Node, topic: str, age_by: str = "stamp") -> None:
         self._node = node
         self._clock = cast("ROSClock", node.get_clock())
         self._clock_watch = ClockWatch(self._clock)
         self._by_arrival = age_by == "arrival"
-        self._type = CompressedImage if transport == "compressed" else Image
-        topic = f"{topic}/compressed" if transport == "compressed" else topic
-        self._subscription = PollingSubscription(node, self._type, topic, NEWEST_ONLY, raw=True)
-        self.topic = self._subscription.topic
+        self._type = CompressedImage if topic.endswith("/compressed") else Image
+        self._samples = Samples(node, topic, self._type, 1)
+        self.topic = self._samples.topic
         self._lock = threading.Lock()
         self._newest: Frame | None = None
+        self._first: int | None = None  # number of the publisher's first message that came, and what was lost by then
+        self._lost_then = 0
         self._taken = 0
-        self._published: int | None = None
         self._sampled_at: float | None = None
         self._published_then: int | None = None
         self._rate: float | None = None
@@ -150,13 +239,13 @@ class FrameSource:
 
     def close(self) -> None:
         """Drop the subscription and whatever frame is held."""
-        self._subscription.close()
+        self._samples.close()
         self._clock_watch.close()
         self._newest = None
 
     def interrupt(self) -> None:
         """Make a running :meth:`wait` check its ``cancelled`` at once."""
-        self._subscription.interrupt()
+        self._samples.interrupt()
 
     def wait(
         self, not_before: int, max_age: float, deadline: float, cancelled: Callable[[], bool] = lambda: False
@@ -173,12 +262,12 @@ class FrameSource:
             while not cancelled():
                 frame = self._take()
                 # A stamp from the future is as wrong as an old one: it would stay "fresh" after the camera is gone.
-                if frame is not None and self._moment(frame) >= not_before and abs(self._age(frame)) <= max_age:
+                if frame is not None and self.moment(frame) >= not_before and abs(self._age(frame)) <= max_age:
                     return frame
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     raise NoFrame(self._why_not(frame, not_before, max_age, begin, self._taken - taken_before))
-                self._subscription.wait(remaining)
+                self._samples.wait(remaining)
         except Closed:
             return None  # closed meanwhile
         return None
@@ -198,26 +287,31 @@ class FrameSource:
         now = time.monotonic()
         if self._sampled_at is None or now - self._sampled_at >= SAMPLE_PERIOD or self._frame_age is None:
             frame = self._take()
-            self._subscription.interrupt()  # the frame just taken may be the one that a running wait() waits for
+            self._samples.follow_publishers()
+            self._samples.interrupt()  # the frame just taken may be the one that a running wait() waits for
             self._frame_age = None if frame is None else self._age(frame)
             self._rate = None
-            if self._sampled_at is not None and self._published is not None and self._published_then is not None:
-                published = self._published - self._published_then
+            number = None if frame is None else frame.number
+            if self._sampled_at is not None and number is not None and self._published_then is not None:
+                published = number - self._published_then
                 # Fewer than before: another publisher, or the same one started anew.
                 self._rate = published / (now - self._sampled_at) if published >= 0 else None
-            self._sampled_at, self._published_then = now, self._published
+            self._sampled_at, self._published_then = now, number
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         problem = self._mismatch() or ("" if publishers else f"nobody publishes {self.topic}")
-        return CameraHealth(self.topic, len(publishers), self._rate, self._frame_age, problem)
+        doubt = self._losses()
+        if not doubt and len(publishers) > 1:
+            doubt = f"{len(publishers)} nodes publish {self.topic}: a question gets a frame of any of them"
+        return CameraHealth(self.topic, len(publishers), self._rate, self._frame_age, problem, doubt)
 
     def _take(self) -> Frame | None:
         """The newest frame there is: the one waiting in the middleware, else the one taken last."""
         with self._lock:
-            sample = self._subscription.take()
-            if sample is not None:
-                self._newest = Frame.from_sample(sample, self._type)
+            for frame in self._samples.take():
+                if self._newest is None or frame.number < self._newest.number:  # of another publisher
+                    self._first, self._lost_then = frame.number, self._samples.lost
+                self._newest = frame
                 self._taken += 1
-                self._published = sample[1]["publication_sequence_number"]
             return self._newest
 
     def _age(self, frame: Frame) -> float:
@@ -231,33 +325,47 @@ class FrameSource:
         age = float(self._clock.now().nanoseconds - frame.stamp) / 1e9
         return max(age, since_arrival) if self._clock_watch.stands_still else age
 
-    def _moment(self, frame: Frame) -> int:
+    def moment(self, frame: Frame) -> int:
         """Return when the frame was stamped, or arrived, in nanoseconds of the node's clock."""
         if self._by_arrival or not frame.stamp:
             return int(self._clock.now().nanoseconds - self._age(frame) * 1e9)
         return frame.stamp
 
     def _mismatch(self) -> str:
-        """Why samples of the publishers there are cannot arrive, "" when they can."""
+        """Return why the samples of every publisher there is cannot arrive, "" when those of one can."""
         wanted = f"sensor_msgs/msg/{self._type.__name__}"
+        problem = ""
         for publisher in self._node.get_publishers_info_by_topic(self.topic):
+            compatible, reason = qos_check_compatible(publisher.qos_profile, self._samples.qos)
             if publisher.topic_type != wanted:
-                return (
+                problem = (
                     f"{self.topic} carries {publisher.topic_type}, not {wanted}: "
-                    "set the parameter transport, or remap the topic"
+                    "set the parameter image_transport, or remap the topic"
                 )
-            compatible, reason = qos_check_compatible(publisher.qos_profile, NEWEST_ONLY)
-            if compatible == QoSCompatibility.ERROR:
-                return f"QoS of the publisher of {self.topic} does not match: {reason}"
-        return ""
+            elif compatible == QoSCompatibility.ERROR:
+                problem = f"QoS of the publisher of {self.topic} does not match: {reason}"
+            else:
+                return ""
+        return problem
+
+    def _losses(self) -> str:
+        """Return a sentence where more frames get lost on the way than arrive, "" elsewhere."""
+        if self._newest is None or self._first is None:
+            return ""
+        lost, sent = self._samples.lost - self._lost_then, self._newest.number - self._first
+        if lost <= 0 or 2 * lost < sent:
+            return ""
+        return (
+            f"of {max(sent, lost)} frames that were sent {lost} got lost on the way: start the camera's driver with "
+            f"{profile_assignment()}, which gives Fast DDS room for large images"
+        )
 
     def _why_not(self, frame: Frame | None, not_before: int, max_age: float, begin: float, received: int) -> str:
         waited = f"{time.monotonic() - begin:.1f} s"
-        mismatch = self._mismatch()
-        if mismatch:
-            return f"no frame on {self.topic} for {waited}: {mismatch}"
+        if why := self._mismatch() or self._losses():
+            return f"no frame on {self.topic} for {waited}: {why}"
         if frame is not None:
-            age, moment = self._age(frame), self._moment(frame)
+            age, moment = self._age(frame), self.moment(frame)
             if why := self._clock_watch.explain(frame.arrived):
                 return f"no frame on {self.topic} younger than {max_age:g} s for {waited}: {why}"
             if age < 0 and moment >= not_before:
@@ -286,7 +394,8 @@ class FrameSource:
         }
         return (
             f"no frame on {self.topic} for {waited} (publisher is {' and '.join(sorted(kinds))}, QoS matches, "
-            f"{received} received): is the camera running?"
+            f"{received} received): is the camera running? If it is, start its driver with {profile_assignment()}: "
+            "without it, Fast DDS loses large images"
         )
 
 

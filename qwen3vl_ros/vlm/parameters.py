@@ -26,6 +26,7 @@ from qwen3vl_ros.vlm.engine_parameters import FIT, FITS, Llama, Maix, MaixHttp, 
 
 BUSY_POLICIES = ("queue", "reject", "preempt")
 TRANSPORTS = ("raw", "compressed")
+DEPTH_TRANSPORTS = ("raw", "compressedDepth")
 ROTATIONS = (0, 90, 180, 270)
 AUTO = "auto"
 _FOREVER = 86400.0
@@ -78,7 +79,26 @@ class Settings:
         "NAME/depth_info; the one without a name, image, camera_info, depth and depth_info. A goal that names none "
         "looks through the first.",
     )
-    transport: str = choice("raw", TRANSPORTS, "How images arrive: `image` or `image/compressed`.")
+    image_transport: str = choice("raw", TRANSPORTS, "How images arrive: `image` or `image/compressed`.")
+    depth_transport: str = choice(
+        "raw", DEPTH_TRANSPORTS, "How depth images arrive: `depth` or `depth/compressedDepth`."
+    )
+    age_by: str = choice(
+        "stamp",
+        ("stamp", "arrival"),
+        "What a frame's age counts from: its stamp, by the node's clock, or its arrival, for a camera whose stamps are "
+        "of another clock.",
+    )
+    calibration: str = choice(
+        AUTO,
+        (AUTO, "K", "P"),
+        "Which matrix of camera_info belongs to the images: K, with the distortion, to images as the camera delivers "
+        "them; P to rectified ones. auto: P where the topic's name has a part that begins with rect, as in image_rect.",
+    )
+    depth_registered: bool = flag(
+        False,
+        "Depth images are registered to the images, pixel by pixel, although their frame_id is another one.",
+    )
     fit: str = choice("", ("", *FITS), FIT + " Empty: as the engine's own parameter says.")
     rotation: int = choice(
         0,
@@ -179,7 +199,11 @@ name; they are not described here."""
 class CameraSettings:
     """The parameters of :class:`Settings` that each camera may have of its own."""
 
-    transport: str
+    image_transport: str
+    depth_transport: str
+    age_by: str
+    calibration: str
+    depth_registered: bool
     fit: str
     rotation: int
     tiles: str
@@ -212,7 +236,7 @@ def check(changes: Sequence[Parameter[Any]], *, configured: bool) -> SetParamete
 
 
 def declare_camera(node: Node, name: str, settings: Settings) -> CameraSettings:
-    """What ``camera.NAME.transport`` and so on say; where they say nothing, the parameters without ``camera.NAME``.
+    """Declare ``camera.NAME.image_transport`` and so on; what is not set is as the parameters without ``camera.NAME``.
 
     Raises:
         ParameterError: One is set to what it cannot be.

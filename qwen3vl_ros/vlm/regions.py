@@ -77,6 +77,8 @@ def regions_of(
         first = parts.stop
         own = [replace(r, image_index=r.image_index - parts[0]) for r in grounding.regions if r.image_index in parts]
         regions += (_measured(replace(r, image_index=index), image, cancel) for r in _whole(own, image))
+        if image.depth.doubt and any(region.position for region in regions):
+            report(image.depth.doubt)
     return tuple(regions)
 
 
@@ -90,11 +92,13 @@ def _measured(region: Region, image: InputImage, cancel: Cancel) -> Region:
     depth = image.depth
     if depth.image is None or depth.depth_info is None or depth.colour_info is None:
         return replace(region, position_error=f"{NO_DEPTH}{depth.missing}")
-    if image.header.frame_id.lstrip("/") != depth.image.header.frame_id.lstrip("/"):  # tf2 knows no slash either
+    frames = {header.frame_id.lstrip("/") for header in (image.header, depth.image.header)}  # tf2 knows no slash either
+    if len(frames) > 1 and not depth.registered:
         return replace(
             region,
             position_error=f"{NO_DEPTH}the depth image is in frame {depth.image.header.frame_id!r}, the colour "
-            f"image in {image.header.frame_id!r}: register depth to colour, as most drivers can",
+            f"image in {image.header.frame_id!r}: register depth to colour, as most drivers can, or set "
+            "depth_registered if it is",
         )
     if cancel.is_set():
         return replace(region, position_error=f"{NO_DEPTH}the goal ended before it was measured")

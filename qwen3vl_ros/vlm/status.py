@@ -168,7 +168,7 @@ class StatusPublisher:
 
 
 def _camera_diagnostics(node: str, name: str, camera: CameraHealth, max_frame_age: float) -> DiagnosticStatus:
-    """ERROR when frames cannot arrive, WARN when the newest is too old to be used."""
+    """ERROR when frames cannot arrive, WARN when the newest is too old to be used, or something is odd."""
     if camera.problem:
         level, message = DiagnosticStatus.ERROR, camera.problem
     elif camera.age is None:
@@ -177,6 +177,8 @@ def _camera_diagnostics(node: str, name: str, camera: CameraHealth, max_frame_ag
         level, message = DiagnosticStatus.WARN, f"the newest frame is {camera.age:.1f} s old"
     elif camera.age < -max_frame_age:
         level, message = DiagnosticStatus.WARN, f"the newest frame is stamped {-camera.age:.1f} s in the future"
+    elif camera.doubt:
+        level, message = DiagnosticStatus.WARN, camera.doubt
     else:
         level, message = DiagnosticStatus.OK, "frames arrive"
     return _diagnostics_of(

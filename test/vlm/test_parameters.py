@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,11 +48,11 @@ def test_what_is_not_live_waits_for_the_node_to_be_unconfigured() -> None:
 
 
 def test_a_camera_has_what_was_set_for_it_and_else_what_all_have(start: Start) -> None:
-    node = start("transport:=compressed", "camera.wrist.rotation:=180", "camera.wrist.tiles:=2x1")
+    node = start("image_transport:=compressed", "camera.wrist.rotation:=180", "camera.wrist.tiles:=2x1")
     settings = parameters.declare(node)
-    assert parameters.declare_camera(node, "front", settings) == parameters.CameraSettings("compressed", "", 0, "1x1")
-    wrist = parameters.CameraSettings("compressed", "", 180, "2x1")
-    assert parameters.declare_camera(node, "wrist", settings) == wrist
+    front, wrist = (parameters.declare_camera(node, name, settings) for name in ("front", "wrist"))
+    assert (front.image_transport, front.rotation, front.tiles) == ("compressed", 0, "1x1")
+    assert wrist == replace(front, rotation=180, tiles="2x1")
     assert parameters.declare_camera(node, "wrist", settings) == wrist, "as when the node is activated again"
     assert node.describe_parameter("camera.wrist.rotation").description.startswith("Degrees clockwise")
 

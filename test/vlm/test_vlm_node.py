@@ -228,7 +228,7 @@ def test_the_answer_names_its_frame_and_the_frame_is_fresh(ros: RosClient, start
 
 
 def test_compressed_transport_is_read(ros: RosClient, start_vlm: object) -> None:
-    start_vlm(transport="compressed")
+    start_vlm(image_transport="compressed")
     with Camera(ros, CompressedImage, "/image/compressed"):
         result = ros.ask(options={"max_tokens": 2}).result()
     assert result.error_code == Code.NONE, result.error_msg
@@ -267,7 +267,7 @@ def test_a_topic_of_another_type_is_named_in_the_error_and_in_diagnostics(ros: R
     with Camera(ros, CompressedImage, "/image"):
         result = ros.ask().result()
         assert result.error_code == Code.NO_FRAME
-        assert "sensor_msgs/msg/CompressedImage" in result.error_msg and "transport" in result.error_msg
+        assert "sensor_msgs/msg/CompressedImage" in result.error_msg and "image_transport" in result.error_msg
         with ros.listen(DiagnosticArray, "/diagnostics") as messages:
             array = messages.wait_for(lambda m: any(s.name == "vlm: camera" for s in m.status))
     camera = next(status for status in array.status if status.name == "vlm: camera")
