@@ -1,16 +1,17 @@
 """A client of the action AskImage, on what a ROS action is made of: three services and two topics.
 
-It replaces rclpy's ActionClient for these reasons:
+It replaces rclpy's ActionClient for two reasons:
 
 - Cost: rclpy hands every feedback message, one per token, to the executor, which builds a wait set of everything the
   node has for each (about 1 ms more per token beside a busy model, docs/performance.md), and turns every status, which
   lists the goals of all clients, into Python objects. Here the caller reads feedback itself, :meth:`next_feedback`.
 - Late replies: rclpy offers cancel and result on a goal handle, which exists once the reply to the goal has arrived.
   Here the client chooses the goal's id, so that both work for a goal whose reply is late or lost.
-- Races: a reply that arrives before the thread that asked has registered its future is dropped
-  (https://github.com/ros2/rclpy/issues/1123, fixed in rclpy 9.1.3 and 7.1.7); in 9.1 and 7.1, feedback that is
-  handled after the result is dropped, and an executor that comes upon a client which another thread has just destroyed
-  raises.
+
+Beside these, rclpy's has lost replies: one that arrived before the thread that asked had registered its future was
+dropped (https://github.com/ros2/rclpy/issues/1123, fixed in rclpy 9.1.3 and 7.1.7). In 9.1 and 7.1, feedback that is
+handled after the result is dropped, and an executor that comes upon a client which another thread has just destroyed
+raises.
 
 Names and types: https://design.ros2.org/articles/actions.html
 """

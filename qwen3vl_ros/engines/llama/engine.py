@@ -1,8 +1,8 @@
 """The ``llama`` engine: Qwen3-VL from a GGUF file, in this process, on llama.cpp.
 
-Uses llama-cpp-python's low-level API: its high-level one does not support Qwen3-VL, counts M-RoPE positions instead of
-tokens, and discards the KV cache between requests. This engine reuses the prompt's prefix in the KV cache and the
-embeddings of images, so a second question about the same image skips the slow part.
+Uses llama-cpp-python's low-level API: its high-level one, whose MTMDChatHandler takes Qwen3-VL like any vision model,
+counts M-RoPE positions instead of tokens, and clears the KV cache before each request. This engine reuses the prompt's
+prefix in the KV cache and the embeddings of images, so a second question about the same image skips the slow part.
 """
 
 from __future__ import annotations
