@@ -214,9 +214,9 @@ def quoted(words: str) -> str:
     return f": {words}" if words.endswith((".", "!", "?")) else f": {words}." if words else "."
 
 
-def finish_problem(finish: str) -> str:
-    """Return a sentence for a finish reason that is a failure, "" for any other."""
-    return f"The server ended the answer with {finish!r}." if finish in _BROKEN_FINISH else ""
+def is_broken_off(finish: str) -> bool:
+    """Return whether a finish reason says that the server has not finished the answer."""
+    return finish in _BROKEN_FINISH
 
 
 def complaint_in(text: str, content_type: str) -> Complaint:

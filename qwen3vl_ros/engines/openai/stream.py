@@ -11,7 +11,7 @@ import anyio
 import httpx
 
 from qwen3vl_ros.engines.base import EngineError
-from qwen3vl_ros.engines.openai.errors import Refused, finish_problem, quoted
+from qwen3vl_ros.engines.openai.errors import Refused, is_broken_off, quoted
 from qwen3vl_ros.engines.openai.reply import Complaint, Delta, read_complaint, read_delta
 from qwen3vl_ros.engines.streaming import event_data
 
@@ -76,8 +76,10 @@ async def deltas(
                 if begun:
                     problem = EngineError(f"{url} failed in the middle of the answer{quoted(shown(complaint.message))}")
                 break
-            if finish_problem(delta.finish):
-                problem = EngineError(f"{url} did not finish the answer: {finish_problem(delta.finish)}")
+            if is_broken_off(delta.finish):
+                problem = EngineError(
+                    f"{url} did not finish the answer: The server ended the answer with {delta.finish!r}."
+                )
                 break
             begun = begun or delta.has_token
             finished = finished or bool(delta.finish)
