@@ -1,1 +1,1 @@
-"""The node ``vlm``: a goal on its way through queue, images and engine to its answer."""
+"""The node ``vlm``: takes a goal through queue, images and engine to its answer."""

@@ -1,4 +1,4 @@
-"""The cameras of the node: images, and the depth and calibration that belong to them."""
+"""The cameras of the node: their images, with matching depth images and calibration."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from qwen3vl_ros.vlm.frame_source import CameraHealth, Frame, FrameSource, Sampl
 from qwen3vl_ros.vlm.parameters import AUTO, CameraSettings, Settings, declare_camera
 
 _DEPTH_HISTORY = 10
-"""Depth images that wait in the middleware: a third of a second at 30 Hz, more than one can be late."""
+"""Depth images kept in the middleware's queue: a third of a second at 30 Hz, more than any is late."""
 
 DEPTH_PATIENCE = 0.5
-"""Seconds that a depth image, or a calibration, may come after the image it belongs to."""
+"""Seconds that a depth image, or a calibration, may arrive after its image."""
 
 _RECTIFIED = re.compile(r"(?:/|_)rect")
 _RAW = re.compile(r"(?:/|_)raw(?:/|_|$)")
@@ -53,7 +53,7 @@ class Depth:
 
 
 class Camera:
-    """One camera: its newest image on demand, and what is needed to measure in it."""
+    """One camera: provides its newest image on demand, and depth and calibration for measuring in it."""
 
     def __init__(self, node: Node, name: str, settings: CameraSettings) -> None:
         self.name = name
@@ -75,7 +75,7 @@ class Camera:
         self._calibration: dict[str, CameraInfo] = {}
 
     def wait(self, not_before: int, max_age: float, deadline: float, cancel: Cancel) -> Frame | None:
-        """As :meth:`FrameSource.wait`, one caller after the other; None once ``cancel`` is set."""
+        """Wait for a frame as :meth:`FrameSource.wait` does, one caller at a time; None once ``cancel`` is set."""
         if not _acquired(self._lock, cancel):  # another question waits for this camera
             return None
         try:
@@ -85,9 +85,9 @@ class Camera:
             self._lock.release()
 
     def depth_of(self, frame: Frame, tolerance: float, cancel: Cancel) -> Depth:
-        """The depth image taken at most ``tolerance`` seconds from ``frame``.
+        """Return the depth image stamped at most ``tolerance`` seconds from ``frame``.
 
-        Waits for it until :data:`DEPTH_PATIENCE` after the frame came, or until ``cancel`` is set.
+        Waits for it until :data:`DEPTH_PATIENCE` after the arrival of the frame, or until ``cancel`` is set.
         """
         if not self._depth.publishers:
             self._recent.clear()
@@ -240,7 +240,7 @@ def _wait(source: Samples, give_up: float, cancel: Cancel) -> bool:
 
 
 def open_cameras(node: Node, settings: Settings) -> dict[str, Camera]:
-    """The cameras of the parameter ``cameras`` by name. Raises RuntimeError for a name that is none for a topic."""
+    """Open the cameras of the parameter ``cameras``; raises RuntimeError for an invalid topic name."""
     cameras: dict[str, Camera] = {}
     try:
         for name in dict.fromkeys(settings.cameras):
@@ -253,9 +253,10 @@ def open_cameras(node: Node, settings: Settings) -> dict[str, Camera]:
 
 
 def chosen(cameras: Mapping[str, Camera], names: Sequence[str]) -> list[Camera]:
-    """The cameras that a question names, in its order; the first of all where it names none.
+    """Return the cameras that a question names, in its order, or the first of all if it names none.
 
-    Raises :class:`BadRequest` for a name that there is not.
+    Raises:
+        BadRequest: There is no camera of a name.
     """
     for name in names:
         if name not in cameras:

@@ -1,4 +1,4 @@
-"""Timers on one thread: deadlines of many questions, and whatever else is due at some moment."""
+"""Timers on one thread, for the deadlines of many questions and other callbacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qwen3vl_ros import defect
 
 
 class Deadline:
-    """A moment at which ``call`` is called, unless it is forgotten before."""
+    """A time at which ``call`` is called, unless :meth:`forget` was called before."""
 
     def __init__(self, when: float, call: Callable[[], None]) -> None:
         self.when = when
@@ -24,16 +24,15 @@ class Deadline:
 
 
 class Deadlines:
-    """Calls what is due on its own thread, until it is closed.
+    """Calls callbacks that are due on its own thread, until it is closed.
 
-    A ``threading.Timer`` for each question would make the thread that accepts it wait until a new thread is
-    scheduled.
+    A ``threading.Timer`` for each question would make the accepting thread wait until a new thread is scheduled.
     """
 
     def __init__(self, log_error: Callable[[str], None]) -> None:
         self._log_error = log_error
         self._heap: list[tuple[float, int, Deadline]] = []
-        self._numbers = itertools.count()  # of the same moment, the first one first
+        self._numbers = itertools.count()  # order of deadlines at the same time
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._watch, name="deadlines", daemon=True)
@@ -44,12 +43,12 @@ class Deadlines:
         deadline = Deadline(when, call)
         with self._changed:
             heapq.heappush(self._heap, (when, next(self._numbers), deadline))
-            if self._heap[0][2] is deadline:  # no other one wakes the thread in time
+            if self._heap[0][2] is deadline:  # the thread's current wait would end too late
                 self._changed.notify()
         return deadline
 
     def close(self) -> None:
-        """End the thread; call nothing any more."""
+        """End the thread; no callback is called after that."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -61,7 +60,7 @@ class Deadlines:
             try:
                 if call is not None:
                     call()
-            except Exception as error:  # noqa: BLE001 one question's defect must not take the others' deadlines away
+            except Exception as error:  # noqa: BLE001 one question's defect must not stop the others' deadlines
                 self._log_error(defect(f"{type(error).__name__}: {error}"))
 
     def _next(self) -> Deadline | None:

@@ -1,4 +1,4 @@
-"""The service SetEngine: another engine loads beside the one that answers, and takes over when it is ready."""
+"""The service SetEngine: loads another engine while the current one answers, and switches over when it is ready."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qwen3vl_ros.vlm.job import Code, Job
 from qwen3vl_ros.vlm.parameters import AUTO, ENGINES, Settings, engine_specs, policy
 
 LOAD_TIMEOUT = 600.0
-"""Seconds after which an engine that still loads counts as failed."""
+"""Seconds after which an engine that is still loading counts as failed."""
 
 _CLEANED_UP = "the node was cleaned up meanwhile"
 
@@ -68,13 +68,13 @@ class EngineSwap:
         self._on_change = on_change
 
     async def serve(self, request: SetEngine.Request, response: SetEngine.Response) -> SetEngine.Response:
-        """Load another engine beside the one that answers, and change over once it is ready."""
+        """Load another engine while the current one answers, and switch over once it is ready."""
         try:
             await self._swap(request)
             response.success = True
         except SwapRefused as error:
             response.message = str(error)
-        except Exception as error:  # noqa: BLE001 the caller of the service gets it as a sentence
+        except Exception as error:  # noqa: BLE001 reported to the caller of the service
             response.message = defect(f"{type(error).__name__}: {error}")
         engine = self._engine()
         description = None if engine is None else engine.health.description
@@ -86,7 +86,7 @@ class EngineSwap:
         return response
 
     async def _swap(self, request: SetEngine.Request) -> None:
-        """Raises :class:`SwapRefused`; then the parameters are what they were."""
+        """Switch the engine; raises :class:`SwapRefused` after restoring the parameters."""
         if self._engine() is None:
             raise SwapRefused("the node is unconfigured: set the parameters, then configure and activate it")
         if self.pending is not None:
@@ -108,7 +108,7 @@ class EngineSwap:
         threading.Thread(target=drain, args=(old, jobs, grace, reason), name="drain-engine", daemon=True).start()
 
     async def _load(self) -> PendingEngine:
-        """Load what the parameters ask for. Raises :class:`SwapRefused`."""
+        """Load the engines that the parameters name; raises :class:`SwapRefused`."""
         try:
             specs = engine_specs(self._node, self._settings())
         except (OSError, RuntimeError) as error:  # such as the home directory of a user that does not exist
@@ -149,7 +149,7 @@ class EngineSwap:
             self.adopting = False
 
     async def _in_a_thread(self, function: Callable[[], None]) -> None:
-        """Run ``function``, which blocks; raises what it raises."""
+        """Run a blocking function on a thread of its own; raises what it raises."""
         done: Future[None] = Future(executor=self._executor)
 
         def run() -> None:
@@ -159,7 +159,7 @@ class EngineSwap:
                 done.set_exception(error)
             else:
                 done.set_result(None)
-            self._executor.wake()  # it resumes who awaits a future only when it is awake
+            self._executor.wake()  # it resumes coroutines only when it is awake
 
         threading.Thread(target=run, name="set-engine", daemon=True).start()
         await done
@@ -169,7 +169,7 @@ class EngineSwap:
 
 
 def _check_effect(request: SetEngine.Request, changes: Mapping[str, Any]) -> None:
-    """Raise :class:`SwapRefused` for a field that no engine would be told."""
+    """Raise :class:`SwapRefused` for a field that no engine would receive."""
     engine = changes.get("engine", AUTO)
     for name in ("model", "mmproj"):
         if getattr(request, name) and engine == AUTO:
@@ -179,7 +179,7 @@ def _check_effect(request: SetEngine.Request, changes: Mapping[str, Any]) -> Non
 
 
 class PendingEngine:
-    """An engine, or a chain of them, that loads while another answers. ``chain`` is set once it starts."""
+    """An engine, or a chain of engines, that loads while another one answers. ``chain`` is set once it starts."""
 
     def __init__(self, specs: Sequence[EngineSpec], report: Callable[[str], None], policy: Policy) -> None:
         self.chain: EngineChain | None = None
@@ -199,7 +199,7 @@ class PendingEngine:
         """Start the engine and wait until it is ready.
 
         Raises:
-            SwapRefused: It cannot be used, or was closed meanwhile. Its processes have ended.
+            SwapRefused: It cannot be used, or was closed while it loaded. Its processes have ended.
         """
         if len(self._specs) == 1:  # a longer chain probes by itself
             finding = next(iter(self._probe), None)
@@ -243,9 +243,9 @@ def drain(chain: EngineChain, jobs: Sequence[Job], grace: float, reason: str) ->
 
     Args:
         chain: The engine.
-        jobs: Those that it is answering.
-        grace: Seconds after which those that are left end with PREEMPTED.
-        reason: The sentence that they end with.
+        jobs: The jobs that it is answering.
+        grace: Seconds after which unfinished jobs end with PREEMPTED.
+        reason: Their error sentence.
     """
     give_up = time.monotonic() + grace
     for job in jobs:

@@ -1,7 +1,7 @@
 """Frames of one camera, taken on demand.
 
-Subscriptions keep the newest samples in the middleware and no executor ever spins them, so an idle camera costs no
-Python at all; a question takes the sample that waits there, or waits for the next one.
+Subscriptions keep the newest samples in the middleware and no executor spins them, so an idle camera costs no time in
+Python; a question takes the sample in the middleware's queue, or waits for the next one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LOOK_AGAIN = 0.5
 """Seconds after which a topic without messages is looked at anew: its publisher may have come."""
 
 SAMPLE_PERIOD = 5.0
-"""Seconds between two frames taken for diagnostics alone: at 1080p each costs an idle node some 15 ms."""
+"""Seconds between two frames taken only for diagnostics: at 1080p each costs an idle node about 15 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Frame:
         return abs(self.arrived - other.arrived)
 
     def message(self) -> Any:
-        """The sensor_msgs Image or CompressedImage."""
+        """The deserialized sensor_msgs Image or CompressedImage."""
         return deserialize_message(self.serialized, self.message_type)
 
 
@@ -113,7 +113,7 @@ class CameraHealth:
 
 
 class NoFrame(Exception):
-    """No frame of the required freshness came; the text says what is known about why."""
+    """No frame of the required freshness arrived in time; the text gives the likely reason."""
 
     code_name = "NO_FRAME"  # as in engines/base.py
 
@@ -139,7 +139,7 @@ class Samples:
 
     @property
     def publishers(self) -> int:
-        """How many publishers the topic has."""
+        """Number of the topic's publishers."""
         return self._node.count_publishers(self.topic)
 
     @property
@@ -252,9 +252,17 @@ class FrameSource:
     ) -> Frame | None:
         """Return the newest frame of ``not_before`` (ns of the node's clock) or later, at most ``max_age`` seconds old.
 
-        Takes one that is there, else waits until ``deadline`` (time.monotonic() seconds) and then raises
-        :class:`NoFrame`. Returns None once ``cancelled()`` is true and :meth:`interrupt` was called, or after
-        :meth:`close`.
+        Args:
+            not_before: Least stamp in nanoseconds.
+            max_age: Greatest difference between stamp and now in seconds.
+            deadline: When to stop waiting, time.monotonic() seconds.
+            cancelled: Checked after every arrival and :meth:`interrupt`.
+
+        Returns:
+            The frame; None once ``cancelled()`` is true, or after :meth:`close`.
+
+        Raises:
+            NoFrame: There was none by the deadline.
         """
         begin = time.monotonic()
         taken_before = self._taken
@@ -269,18 +277,18 @@ class FrameSource:
                     raise NoFrame(self._why_not(frame, not_before, max_age, begin, self._taken - taken_before))
                 self._samples.wait(remaining)
         except Closed:
-            return None  # closed meanwhile
+            return None  # closed while waiting
         return None
 
     def age(self, frame: Frame) -> float:
         """Seconds since the frame was stamped, by the node's clock, and no less than since it arrived.
 
-        The second is the true one where the stamp is ahead of the node's clock, and where simulated time stands still.
+        The latter are correct if the stamp is ahead of the node's clock, or if simulated time is paused.
         """
         return max(self._age(frame), time.monotonic() - frame.arrived)
 
     def health(self) -> CameraHealth:
-        """Health of the camera: rate and age as of the latest sample, at most SAMPLE_PERIOD ago.
+        """Return the camera's health: rate and age as of the latest sample, at most SAMPLE_PERIOD ago.
 
         The rate comes from the publisher's sequence numbers, so the frames between two samples need not be taken.
         """
@@ -305,7 +313,7 @@ class FrameSource:
         return CameraHealth(self.topic, len(publishers), self._rate, self._frame_age, problem, doubt)
 
     def _take(self) -> Frame | None:
-        """The newest frame there is: the one waiting in the middleware, else the one taken last."""
+        """Return the newest frame: the one in the middleware's queue, else the one taken last."""
         with self._lock:
             for frame in self._samples.take():
                 if self._newest is None or frame.number < self._newest.number:  # of another publisher
@@ -400,7 +408,7 @@ class FrameSource:
 
 
 def header_stamp(serialized: bytes) -> int:
-    """Stamp of a serialized message that begins with a std_msgs/Header, nanoseconds.
+    """Read the stamp in nanoseconds of a serialized message that begins with a std_msgs/Header.
 
     CDR (OMG DDS-RTPS 10.2): a 4-byte encapsulation header whose second byte says little (odd) or big endian, then the
     int32 seconds and uint32 nanoseconds.

@@ -1,4 +1,4 @@
-"""The images of a question: from its cameras or its goal, turned, taken apart and fitted as the engine wants them."""
+"""Collects the images of a question from cameras or goal; rotates, splits and fits them for the engine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from qwen3vl_ros.vlm.job import Job, Progress
 
 @dataclass(slots=True)
 class InputImage:
-    """An image that a question is about: as it came (uint8 [height, width, 3] RGB), and how it was fitted.
+    """An image that a question is about: its original pixels (uint8 [height, width, 3] RGB), and how it was fitted.
 
-    ``fits``: one, or those of its parts where the camera has ``tiles``. ``camera`` and ``frame`` are None for one that
-    came with the goal. ``depth`` is what belongs to the frame.
+    ``fits``: one, or those of its parts if the camera has ``tiles``. ``camera`` and ``frame`` are None for an image in
+    the goal. ``depth`` is the frame's.
     """
 
     header: Header
@@ -40,14 +40,14 @@ class InputImage:
         return self.pixels.shape[1], self.pixels.shape[0]
 
     def fetch_depth(self, tolerance: float, cancel: Cancel) -> None:
-        """Take the depth image of the frame's moment, once; see :meth:`Camera.depth_of`."""
+        """Take the depth image of the frame's time, once; see :meth:`Camera.depth_of`."""
         if self.camera is not None and self.frame is not None and self.depth == Depth():
             self.depth = self.camera.depth_of(self.frame, tolerance, cancel)
 
 
 @dataclass(frozen=True, slots=True)
 class InputImages:
-    """The images of a question. ``content``: every image or part of one, fitted, after the words that announce it.
+    """The images of a question. ``content``: every image or part of one, fitted, after its announcement.
 
     ``subject``: index of the first image that it is about; those before belong to earlier turns. ``notes``: what the
     images lost on their way.
@@ -60,18 +60,18 @@ class InputImages:
 
     @property
     def own(self) -> tuple[InputImage, ...]:
-        """The images that it is about."""
+        """The images that the question is about."""
         return self.images[self.subject :]
 
     @property
     def parts(self) -> int:
-        """How many images, or parts of them, the model sees of those."""
+        """Number of those images, or of their parts, that the model sees."""
         return sum(len(image.fits) for image in self.own)
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where an image comes from, and in how many (columns, rows) of parts the model sees it."""
+    """The origin of an image, and the grid (columns, rows) of parts in which the model sees it."""
 
     message: Any
     camera: Camera | None = None
@@ -111,7 +111,7 @@ def collect_images(
             frame = camera.wait(request.not_before, request.max_frame_age, deadline, job.cancellation)
             if frame is None:
                 return None
-            # A part has another field of view than the camera: of no use to a model that is to guess metres.
+            # Not split for 3D: a part has another field of view than the camera, which the model needs for metres.
             grid = (1, 1) if request.parser == "regions_3d" else camera.grid
             sources.append(_Source(frame.message(), camera, frame, grid))
     subject = request.subject(len(sources))
@@ -125,7 +125,7 @@ def collect_images(
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
         for part, image in enumerate(fitted):
             number += index >= subject
-            # Images of earlier turns stand where those turns say; those of a goal are announced to be referred to.
+            # Announce a goal's images so that the answer can refer to them; those of earlier turns have their places.
             if several and (source.camera or (request.parser == "regions" and index >= images_in(request.history))):
                 content.append(_announcement(number, source, part))
             content.append(image)
@@ -149,7 +149,7 @@ def _check_counts(request: AskRequest, sources: Sequence[_Source], subject: int,
 
 
 def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tuple[Image, Fit]]:
-    """Each part as the engine wants it, and how to undo that."""
+    """Yield each part fitted for the engine, with its mapping to the original."""
     if source.camera is None:
         yield fit_image(pixels, wanted)
         return
@@ -163,7 +163,7 @@ def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tupl
 
 
 def _announcement(number: int, source: _Source, part: int) -> str:
-    """What stands before an image: its number, which an answer refers to, and what it shows."""
+    """Return the text before an image: its number, which an answer refers to, its camera and its part."""
     words = [f"Picture {number}"]
     if source.camera is not None and source.camera.name:
         words.append(f"camera {source.camera.name}")

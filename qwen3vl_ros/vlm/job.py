@@ -1,4 +1,4 @@
-"""An accepted question on its way to its result, and the types that the stages of its way exchange."""
+"""An accepted question, and the types that the stages of its processing exchange."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.deadlines import Deadlines
 
 Code = AskImage.Result
-"""Home of the error code constants."""
+"""Has the constants of error codes."""
 
 
 class Wake(enum.Enum):
@@ -39,7 +39,7 @@ class GoalError:
 
 @dataclass(frozen=True, slots=True)
 class GoalResult:
-    """What a goal ended with. Times in seconds; None = that stage was not reached. ``notes``: a sentence each."""
+    """The result of a goal. Times in seconds; None = that stage was not reached. ``notes``: a sentence each."""
 
     error: GoalError | None = None
     text: str = ""
@@ -71,7 +71,7 @@ class Progress:
 
 
 class GoalReply(Protocol):
-    """Where a goal's feedback and result go. Its methods may be called from any thread."""
+    """Sends a goal's feedback and result. Its methods may be called from any thread."""
 
     @property
     def goal_id(self) -> str:
@@ -79,10 +79,10 @@ class GoalReply(Protocol):
         ...
 
     def started(self) -> None:
-        """The question left the queue."""
+        """Report that the question has left the queue."""
 
     def progress(self, progress: Progress) -> None:
-        """Publish it as feedback."""
+        """Publish ``progress`` as feedback."""
 
     def finished(self, result: GoalResult) -> None:
         """Send the result; called once."""
@@ -125,22 +125,22 @@ class Job:
 
     @property
     def request(self) -> AskRequest:
-        """The validated goal: ``checked``, once it was checked."""
+        """The validated goal, after the check."""
         assert self.checked is not None
         return self.checked
 
     @property
     def deadline(self) -> float:
-        """When its time is over, time.monotonic() seconds."""
+        """The deadline, time.monotonic() seconds."""
         return self._deadline.when
 
     @property
     def error(self) -> GoalError | None:
-        """Why it is to end early, None while it is not."""
+        """Why the job must end early, None otherwise."""
         return self._error
 
     def end(self, code: int, message: str) -> None:
-        """Make it end with this error, at whatever stage it is. Too late or a second time: no effect."""
+        """End the job with this error, at whatever stage it is. No effect after its end or a second time."""
         with self._lock:
             if self._error is not None or self._finished:
                 return
@@ -154,7 +154,7 @@ class Job:
         self.inbox.put(Wake.UP)
 
     def finish(self, result: GoalResult) -> None:
-        """Send the result, unless it has one, and call ``on_finish`` with it."""
+        """Send the result, unless one was sent, and call ``on_finish`` with it."""
         with self._lock:
             if self._finished:
                 return
@@ -170,5 +170,5 @@ class Job:
 
 
 def first_frame_id(headers: Sequence[Any]) -> str:
-    """frame_id of the first header, "" without one."""
+    """Return the frame_id of the first header, "" without one."""
     return str(headers[0].frame_id) if headers else ""

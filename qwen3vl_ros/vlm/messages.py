@@ -28,14 +28,15 @@ _NOT_YET = ("session", "clip_frames")
 
 
 def timeout_of(goal: Any, settings: Settings) -> float:
-    """Seconds that the goal may take. Raises :class:`BadRequest`."""
+    """Return the goal's timeout in seconds; raises :class:`BadRequest`."""
     return _seconds(goal, "timeout") or settings.timeout
 
 
 def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
-    """Validate an AskImage goal or an Ask request, and fill in the node's defaults where it leaves things unset.
+    """Validate an AskImage goal or an Ask request, and fill in the node's defaults for unset fields.
 
-    Raises :class:`BadRequest` with a sentence that names the field when the goal makes no sense.
+    Raises:
+        BadRequest: The goal makes no sense; the sentence names the field.
     """
     for name in _NOT_YET:
         if getattr(goal, name, None):
@@ -93,7 +94,7 @@ def fill_result(message: Any, result: GoalResult) -> Any:
         message.error_msg = output_text(result.error.message)
     message.text = result.text
     message.finish_reason = result.finish_reason
-    message.json = output_text(result.json)  # JSON can spell out half a surrogate pair
+    message.json = output_text(result.json)  # JSON can contain an escaped half of a surrogate pair
     message.image_headers = list(result.headers)
     message.regions = [region_message(region, result.headers[region.image_index]) for region in result.regions]
     message.probability = _or_unknown(result.certainty.probability)
@@ -170,7 +171,7 @@ def answer_message(request: AskRequest | None, goal_id: str, result: GoalResult)
 
 
 def task_message(task: Task) -> TaskMessage:
-    """Convert a task: what it is for, and what it takes."""
+    """Convert a task: its purpose and its slots."""
     return TaskMessage(
         name=task.name,
         description=task.description,
@@ -215,7 +216,7 @@ def _seconds(goal: Any, name: str) -> float:
 
 
 def _value(value: float) -> float:
-    """Shortest decimal of a float32, so that 0.7 is not reported as 0.699999988079071."""
+    """Return the shortest decimal of a float32, so that 0.7 is not reported as 0.699999988079071."""
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 

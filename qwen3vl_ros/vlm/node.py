@@ -42,15 +42,15 @@ from qwen3vl_ros.vlm.status import NodeSnapshot, StatusPublisher
 from qwen3vl_ros.vlm.visualization import Display
 
 _FEEDBACK = QoSProfile(depth=1000)
-"""Keeps every token for a client that is busy for a while; the default is ten."""
+"""Keeps every token for a client that is busy for a while; the default depth is ten."""
 
 _REQUESTS = QoSProfile(depth=1000)
 """Keeps every request of a burst: beyond ten, the default, the middleware drops the oldest silently."""
 
 
 _RESULT_KEPT = 10
-"""Seconds that a result is kept for a client that it did not reach. No longer than that takes: each message of the
-goals' states lists all goals that are kept, and is sent to every client whenever any goal's state changes."""
+"""Seconds that a result is kept for a client that did not receive it. Kept short, because every status message lists
+all kept goals and is sent to every client whenever any goal's state changes."""
 
 
 class VlmNode(LifecycleNode):
@@ -193,7 +193,7 @@ class VlmNode(LifecycleNode):
         self._status.publish()
 
     def stop_accepting(self) -> Scheduler | None:
-        """Accept no more goals and end every accepted one; returns the scheduler, None while inactive."""
+        """Accept no more goals and end every accepted one; return the scheduler, None while inactive."""
         scheduler = self._scheduler
         self._end_goals(Code.SHUTDOWN, "the node was shut down before the answer was complete")
         return scheduler
@@ -207,7 +207,7 @@ class VlmNode(LifecycleNode):
     def _close_engine(self) -> None:
         pending = self._swap.pending
         closer = threading.Thread(target=pending.close) if pending is not None else None
-        if closer is not None:  # at the same time as the other: each may take its while
+        if closer is not None:  # concurrently with the other engine's: each may take a while
             closer.start()
         if self._engine is not None:
             engine, self._engine = self._engine, None
@@ -246,13 +246,13 @@ class VlmNode(LifecycleNode):
         self.trigger_cleanup()
 
     def _take_over(self, pending: PendingEngine) -> tuple[EngineChain, list[Job]]:
-        """Answer with the engine that has loaded; returns the previous one and the jobs that it is answering."""
+        """Switch to the loaded engine; return the previous one and the jobs that it is answering."""
         assert pending.chain is not None
         assert self._engine is not None
         old, self._engine = self._engine, pending.chain
         jobs = [] if self._scheduler is None else self._scheduler.use(pending.chain)
         pending.listen(self._on_engine_change)
-        self._fall_back_if_failed(pending.chain.health)  # what happened before it was listened to
+        self._fall_back_if_failed(pending.chain.health)  # it may have failed before the listener was set
         self._status.publish()
         return old, jobs
 
@@ -281,7 +281,7 @@ class VlmNode(LifecycleNode):
         return response
 
     def _accept(self, goal: Any, reply: GoalReply) -> None:
-        """Hand a goal to the scheduler, or finish it at once with an error where it cannot be accepted."""
+        """Hand a goal to the scheduler, or finish it at once with an error if it cannot be accepted."""
         scheduler = self._scheduler
         self._status.count_accepted()
         if scheduler is None:
@@ -345,7 +345,7 @@ def main(args: Sequence[str] | None = None) -> int:
     scheduler = _on(executor, node.stop_accepting) if status == 0 else None
     if scheduler is not None:
         scheduler.wait_idle(0.5)
-        for _ in range(2):  # a result that is ready is out once the executor has been through its tasks
+        for _ in range(2):  # pending results are sent once the executor has run its tasks
             _on(executor, lambda: None)
     if status == 0:
         _on(executor, node.close)
@@ -355,7 +355,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _on(executor: SingleThreadedExecutor, callback: Callable[[], Any]) -> Any:
-    """Run ``callback`` on the executor's thread and return its result; None when a shutdown cannot wait for it."""
+    """Run ``callback`` on the executor's thread and return its result, or None after a timeout."""
     done = threading.Event()
     task = executor.create_task(callback)
     task.add_done_callback(lambda _: done.set())

@@ -32,24 +32,24 @@ from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of
 from qwen3vl_ros.vlm.visualization import Display
 
 RESULT_GRACE = 0.25
-"""Seconds that an ended question waits for the engine's last chunk before its result is sent without it."""
+"""Seconds that an ended question waits for the engine's last chunk; then its result is sent without that."""
 
 STOP_GRACE = 2.0
-"""Seconds after which an engine that was told to stop and did not is killed."""
+"""Seconds after which an engine that ignores a cancel is killed."""
 
 VALIDATION_TIME = 3.0
 """Time limit of validating an answer against its schema, seconds; without a malicious schema it takes 1 ms."""
 
 
 class BadAnswer(Exception):
-    """The answer is not what was asked for; the text says what is wrong with it."""
+    """The answer does not satisfy the request; the text says why."""
 
     code_name = "BAD_RESPONSE"  # as in engines/base.py
 
 
 @dataclass(slots=True)
 class PartialAnswer:
-    """What is known of an answer while it is generated."""
+    """The state of an answer while it is generated."""
 
     text: TextBuffer = field(default_factory=TextBuffer)
     reasoning: TextBuffer = field(default_factory=TextBuffer)
@@ -71,7 +71,7 @@ class PartialAnswer:
     model: str = ""
 
     def result(self, job: Job, error: GoalError | None = None) -> GoalResult:
-        """The job's result. That it was told to end outweighs an ``error`` that was met meanwhile."""
+        """Return the job's result. Its own error, such as a cancel, takes precedence over ``error``."""
         error = job.error or error
         if error is not None and error.code == Code.TIMEOUT and self.loading:
             error = GoalError(Code.ENGINE_NOT_READY, f"{error.message}, because no model was ready: {self.loading}")
@@ -100,7 +100,7 @@ class PartialAnswer:
 
 
 class ActiveEngine:
-    """The engine that answers, and the jobs that each engine is answering. Usable from any thread."""
+    """The current engine, and the jobs that each engine is answering. Usable from any thread."""
 
     def __init__(self, chain: EngineChain) -> None:
         self.chain = chain
@@ -109,7 +109,7 @@ class ActiveEngine:
 
     @contextmanager
     def asked_by(self, job: Job) -> Iterator[EngineChain]:
-        """Yield the engine for ``job``, which it is answering within the block."""
+        """Yield the current engine, and register ``job`` as answered by it within the block."""
         with self._lock:
             chain = self._asked[job] = self.chain
         try:
@@ -119,7 +119,7 @@ class ActiveEngine:
                 del self._asked[job]
 
     def replace(self, chain: EngineChain) -> list[Job]:
-        """Answer with ``chain`` from now on; returns the jobs that others are still answering."""
+        """Make ``chain`` the current engine; return the jobs that others are still answering."""
         with self._lock:
             self.chain = chain
             return [job for job, asked in self._asked.items() if asked is not chain]
@@ -157,9 +157,9 @@ class Pipeline:
         """Fill ``answer`` until it is complete or the job ends.
 
         Raises:
-            BadAnswer: It is complete, and not what was asked for.
-            NoFrame: No fresh frame came in time.
-            EngineError: What the engine, or a check of the goal, raised.
+            BadAnswer: It is complete and does not satisfy the request.
+            NoFrame: No fresh frame arrived in time.
+            EngineError: Raised by the engine, or by a check of the goal.
         """
         description = self._ready(job)
         if description is None:
@@ -179,7 +179,7 @@ class Pipeline:
         if request.parser == "regions" and inputs.parts > 1 and request.response_schema is not None:
             request = replace(request, response_schema=naming_schema(request.response_schema, inputs.parts))
         constrained = request.response_schema is None or "json_schema" in description.supports
-        answer.withheld = not constrained  # it may have to be given again, and what was streamed cannot be taken back
+        answer.withheld = not constrained  # a second attempt may replace it, and streamed text cannot be taken back
         prompt = self._prompt(job, request, answer, constrained=constrained)
         problem: BadAnswer | None = None
         try:
@@ -205,9 +205,9 @@ class Pipeline:
 
     @staticmethod
     def _prompt(job: Job, request: AskRequest, answer: PartialAnswer, *, constrained: bool) -> str:
-        """Compose the prompt: with the camera's field of view, and with the schema where the engine enforces none.
+        """Compose the prompt with the camera's field of view, and with the schema if the engine does not enforce it.
 
-        A task describes its answer in its own words.
+        The schema is left out for a task, whose prompt describes its answer.
         """
         prompt, own = request.prompt, answer.inputs.own
         if request.prompt_through is not None and own:
@@ -229,7 +229,7 @@ class Pipeline:
         """Ask, and once more if the answer breaks a schema that the engine does not enforce.
 
         Raises:
-            BadAnswer: The second answer is not valid either, or none could be had.
+            BadAnswer: The second answer is not valid either, or there is none.
         """
         notes = list(answer.notes)
         try:
@@ -242,7 +242,7 @@ class Pipeline:
             again = f"{prompt}\n\n{again_prompt(str(first.text), str(problem))}"
             try:
                 self._ask(job, request, answer, description, again)
-            except EngineError as error:  # such as PromptTooLong: the first answer is what there is
+            except EngineError as error:  # such as PromptTooLong: keep the first answer
                 answer.text, answer.reasoning, answer.finish_reason = first.text, first.reasoning, first.finish_reason
                 answer.notes = first.notes
                 raise BadAnswer(f"{problem}; asking again failed: {error}") from error
@@ -286,7 +286,7 @@ class Pipeline:
             raise BadAnswer(str(error)) from error
 
     def _validated(self, job: Job, text: str, schema: Mapping[str, Any]) -> str:
-        """The JSON of an answer, "" when the job ended before it was checked. Raises BadAnswer, BadRequest."""
+        """Validate an answer and return its JSON, "" if the job ended before. Raises BadAnswer, BadRequest."""
         timeout = max(0.0, min(VALIDATION_TIME, job.deadline - time.monotonic()))
         try:
             return self._sandbox.run(validate_answer, text, schema, timeout=timeout, cancel=job.cancellation)
@@ -307,7 +307,7 @@ class Pipeline:
         last_full_text = -float("inf")
 
         def deliver(item: Chunk | EngineError) -> None:
-            """Publish a chunk on the engine's thread, without a hand-over; only what ends the answer is passed on."""
+            """Publish a chunk on the engine's thread; only the end of the answer is put into the job's inbox."""
             nonlocal last_full_text
             try:
                 if isinstance(item, Chunk):
@@ -319,21 +319,21 @@ class Pipeline:
                     if item.finish_reason is None:
                         return
                 job.inbox.put(item)
-            except Exception as error:  # noqa: BLE001 raised again where the goal gets its result
+            except Exception as error:  # noqa: BLE001 raised again by _wait_for_end
                 job.inbox.put(error)
 
         call = chain.submit(engine_request, description, deliver)
         with job.cancellation.calling(call.cancel):
-            for image in answer.inputs.images:  # while the engine works: a later depth image is of another moment
+            for image in answer.inputs.images:  # while the engine works: a later depth image would be of another time
                 image.fetch_depth(self._settings().depth_tolerance, job.cancellation)
             self._wait_for_end(job, answer, call)
 
     def _wait_for_end(self, job: Job, answer: PartialAnswer, call: Call) -> None:
-        """Wait for the last chunk; finish the job without it, and kill the engine, when it does not stop in time.
+        """Wait for the last chunk; finish the job without it, and kill the engine, if that does not stop in time.
 
         Raises:
-            EngineNotReady: The engine gave the question back.
-            Exception: What the engine, or the delivery of its chunks, raised.
+            EngineNotReady: The engine returned the question unanswered.
+            Exception: Raised by the engine, or by the delivery of its chunks.
         """
         told_to_stop: float | None = None
         while True:
@@ -348,7 +348,7 @@ class Pipeline:
                     return
                 continue
             if isinstance(item, Exception):
-                call.cancel()  # a defect of ours: the engine may be at it still
+                call.cancel()  # for a defect of this package: the engine may still be answering
                 raise item
             if item is Wake.UP:
                 continue
@@ -358,7 +358,7 @@ class Pipeline:
 
     @staticmethod
     def _patience(told_to_stop: float | None) -> float | None:
-        """Seconds to wait for the next chunk: unlimited while the job runs, within the grace periods once it ended."""
+        """Return the seconds to wait for the next chunk: None while the job runs, the rest of a grace period after."""
         if told_to_stop is None:
             return None
         since = time.monotonic() - told_to_stop

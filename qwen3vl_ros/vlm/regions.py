@@ -1,4 +1,4 @@
-"""Reads the regions of an answer: in pixels of the original images, and in metres."""
+"""Parses the regions of an answer to pixels of the original images, and measures them in metres."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ _REGION_MARKS = re.compile(r"bbox_?[23]d|point_?2d|polygon|<box>|<quad>|<\|box_s
 
 
 def camera_view(image: InputImage, cancel: Cancel) -> CameraView | None:
-    """The camera of the image as the model sees it; None while its calibration is not known, and of parts.
+    """Return the camera parameters of the image as the model sees it.
 
     Args:
         image: Of a camera or of the goal.
-        cancel: Set when the goal ends, after which nothing is known.
+        cancel: Set when the goal ends, which ends the wait for a calibration.
+
+    Returns:
+        None while the calibration is unknown, and for an image in parts.
 
     Raises:
-        CalibrationError: The camera_info says nothing about it.
+        CalibrationError: The camera_info is unusable.
     """
     info = None if image.camera is None else image.camera.calibration(cancel)
     if info is None or len(image.fits) > 1:
         return None
     lens, (fit,) = lens_of(info, "colour").scaled_to(*image.size, "colour"), image.fits
     cx, cy = fit.to_fitted(lens.cx, lens.cy)
-    # Where one focal length to the right of the middle and one below it are seen: a turned image has them swapped.
+    # Map the points one focal length to the right of the principal point and below it: a rotated image swaps them.
     (right, down), (across, below) = (
         fit.to_fitted(lens.cx + lens.fx, lens.cy),
         fit.to_fitted(lens.cx, lens.cy + lens.fy),
@@ -45,17 +48,17 @@ def camera_view(image: InputImage, cancel: Cancel) -> CameraView | None:
 
 
 def mentions_regions(text: str) -> bool:
-    """Whether an answer to a question without a task is to be parsed for regions."""
+    """Return whether to parse an answer to a question without a task for regions."""
     return _REGION_MARKS.search(text) is not None
 
 
 def regions_of(
     text: str, inputs: InputImages, scale: Scale, report: Callable[[str], None], cancel: Cancel
 ) -> tuple[Region, ...]:
-    """Parse the regions of ``text``, and measure the position of each where its image has depth.
+    """Parse the regions of ``text``, and measure the position of each whose image has depth.
 
-    Measuring takes milliseconds for each region, of which a model that repeats itself writes hundreds: none is
-    measured once ``cancel`` is set.
+    Measuring takes milliseconds per region, and a model that repeats itself writes hundreds: none is measured once
+    ``cancel`` is set.
 
     Args:
         text: The answer.
@@ -65,7 +68,7 @@ def regions_of(
         cancel: Set when the goal ends.
 
     Raises:
-        GroundingError: It has no region that can be used.
+        GroundingError: It has no usable region.
     """
     grounding = parse_regions(text, [fit for image in inputs.own for fit in image.fits], scale)
     for sentence in grounding.skipped:
@@ -88,7 +91,7 @@ def _whole(regions: Sequence[Region], image: InputImage) -> Sequence[Region]:
 
 def _measured(region: Region, image: InputImage, cancel: Cancel) -> Region:
     if region.position is not None or image.camera is None:
-        return region  # the model itself said where; or it cannot be known
+        return region  # the model gave the position, or there is no depth
     depth = image.depth
     if depth.image is None or depth.depth_info is None or depth.colour_info is None:
         return replace(region, position_error=f"{NO_DEPTH}{depth.missing}")

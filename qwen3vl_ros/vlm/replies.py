@@ -1,4 +1,4 @@
-"""Where a goal's feedback and result go: a client of the action AskImage, or a caller of the service Ask."""
+"""Send a goal's feedback and result to a client of the action AskImage, or to a caller of the service Ask."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class ActionReply:
         return bytes(self._goal_handle.goal_id.uuid).hex()
 
     def started(self) -> None:
-        """Set the goal's status to EXECUTING: it leaves the queue."""
+        """Set the goal's status to EXECUTING, since it has left the queue."""
         if not self._started:
             self._started = True
-            # On the executor's thread, where a cancel request is either wholly processed or not yet begun.
+            # On the executor's thread, where no cancel request is half processed.
             self._executor.create_task(self._goal_handle.execute, self._wait_for_result)
 
     def progress(self, progress: Progress) -> None:
-        """Publish it as feedback."""
+        """Publish ``progress`` as feedback."""
         with self._lock:
             if self._over or (self._started and progress.stage is Stage.QUEUED):
                 return  # late: the position was counted before this goal left the queue, or one more token came

@@ -1,8 +1,8 @@
-"""Decides which question runs when: check, queue, slots of the engine, result.
+"""Schedules questions: check, queue, slots of the engine, result.
 
-One thread per slot (a question that the engine takes at once) runs jobs, and one thread checks goals before they are
-queued. The node's callbacks only hand jobs over or end them, so accepting, cancelling and status never wait for a
-model, nor for a goal that takes long to check.
+One thread per slot (the engine answers as many questions at once as it has slots) runs jobs, and one thread checks
+goals before they are queued. The node's callbacks only hand jobs over or end them, so accepting, cancelling and status
+never wait for a model, nor for a goal that takes long to check.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from qwen3vl_ros.vlm.pipeline import ActiveEngine, PartialAnswer, Pipeline
 from qwen3vl_ros.vlm.visualization import Display
 
 _MOST_UNCHECKED = 64
-"""Goals that may wait to be checked. A check takes 0.1 ms, with the worst of schemas 1 s."""
+"""Most goals that wait for their check, which takes 0.1 ms, with the worst schema 1 s."""
 
 
 class Busy(Exception):
@@ -38,7 +38,7 @@ class Busy(Exception):
 
 
 class Prioritized(Protocol):
-    """What a :class:`GoalQueue` holds."""
+    """An item of a :class:`GoalQueue`."""
 
     @property
     def priority(self) -> int:
@@ -52,8 +52,8 @@ T = TypeVar("T", bound=Prioritized)
 class GoalQueue(Generic[T]):
     """A thread-safe bounded priority queue whose items can be withdrawn while they wait.
 
-    Bounded by ``capacity``, which may change at any time; items that are in stay in. A handful of items at most:
-    operations are linear in their number.
+    ``capacity`` may change at any time; queued items stay in the queue. Operations are linear in the number of items,
+    since there are few.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -66,7 +66,7 @@ class GoalQueue(Generic[T]):
         return len(self._items)
 
     def put(self, item: T) -> bool:
-        """Add ``item`` behind those of its priority; False when the queue is full or closed."""
+        """Add ``item`` behind those of its priority; return False if the queue is full or closed."""
         with self._changed:
             if self._closed or len(self._items) >= self.capacity:
                 return False
@@ -82,7 +82,7 @@ class GoalQueue(Generic[T]):
             return self._items.pop(0) if self._items else None
 
     def withdraw(self, item: T) -> bool:
-        """Remove ``item``, wherever it stands; False when it is no longer in."""
+        """Remove ``item`` from any position; return False if it is not in the queue."""
         with self._changed:
             if item in self._items:
                 self._items.remove(item)
@@ -90,7 +90,7 @@ class GoalQueue(Generic[T]):
             return False
 
     def waiting(self) -> list[T]:
-        """All items, next one first."""
+        """Return all items, the next one first."""
         with self._changed:
             return list(self._items)
 
@@ -129,9 +129,9 @@ class Scheduler:
         self._cameras = cameras
         self._settings = settings
         self._sandbox = Sandbox()
-        self._sandbox.warm_up()  # it boots for as long as a small model answers
+        self._sandbox.warm_up()  # it takes as long to start as a small model to answer
         self._pipeline = Pipeline(self._engine, cameras, display, settings, self._sandbox, log_exception)
-        self._checker = ThreadPoolExecutor(1, "check-goals")  # one: goals are queued in the order of their acceptance
+        self._checker = ThreadPoolExecutor(1, "check-goals")  # one thread keeps goals in the order of acceptance
         self._unchecked: set[Job] = set()
         self._on_change = on_change
         self._on_finish = on_finish
@@ -149,7 +149,7 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Questions in the queue."""
+        """Number of questions in the queue."""
         return len(self._jobs)
 
     @property
@@ -160,13 +160,13 @@ class Scheduler:
 
     @property
     def running(self) -> list[Job]:
-        """Those of them that are out of the queue."""
+        """The live questions that have left the queue."""
         waiting = self._jobs.waiting()
         with self._lock:
             return [job for job in self._live.values() if job not in waiting and job not in self._unchecked]
 
     def accept(self, job: Job, check: Callable[[], AskRequest]) -> None:
-        """Check and queue ``job`` on the checking thread; finish it with an error where it cannot be queued.
+        """Check and queue ``job`` on the checking thread; finish it with an error if it cannot be queued.
 
         Args:
             job: Accepted just now.
@@ -196,7 +196,7 @@ class Scheduler:
             refusal = self._error_of(error)
         with self._lock:
             if job not in self._unchecked:
-                return  # it ended meanwhile, and has its result
+                return  # it ended during the check, and has its result
             self._unchecked.remove(job)
             free = self._n_threads - (len(self._live) - 1 - len(self._jobs) - len(self._unchecked))
         if refusal is None:
@@ -208,7 +208,7 @@ class Scheduler:
             if self._jobs.put(job):
                 self.show_positions()
                 self._on_change()
-                if job.error is not None:  # it ended before it stood in the queue
+                if job.error is not None:  # it ended before it was queued
                     self.ended(job)
                 return
             refusal = GoalError(
@@ -228,7 +228,7 @@ class Scheduler:
                     other.end(Code.PREEMPTED, "a newer goal of the same or a higher priority took its place")
 
     def find(self, goal_id: str) -> Job | None:
-        """The live question of that goal."""
+        """Return the live question of that goal, or None."""
         with self._lock:
             return self._live.get(goal_id)
 
@@ -239,7 +239,7 @@ class Scheduler:
         return asked_before
 
     def engine_changed(self) -> None:
-        """Adopt the engine's state: wake jobs that wait for it, and offer as many slots as it has."""
+        """Apply the engine's state: wake jobs that wait for it, and provide as many slots as it has."""
         with self._slot_freed:  # serialized so that the newest state wins
             description = self._engine.chain.health.description
             wanted = self._slots = 1 if description is None else description.concurrency
@@ -274,12 +274,12 @@ class Scheduler:
                 self._idle.notify_all()
 
     def wait_idle(self, timeout: float) -> bool:
-        """Wait until every accepted question has its result; False when that takes longer than ``timeout`` seconds."""
+        """Wait until every accepted question has its result; return False after ``timeout`` seconds."""
         with self._idle:
             return self._idle.wait_for(lambda: self._unfinished == 0, timeout)
 
     def camera_health(self) -> dict[str, CameraHealth]:
-        """Health of each camera, by name."""
+        """Return the health of each camera by name."""
         return {name: camera.health() for name, camera in self._cameras.items()}
 
     def close(self, code: int, message: str) -> None:
@@ -311,7 +311,7 @@ class Scheduler:
             try:
                 self._run(job)
                 self.show_positions()
-            except Exception as error:  # noqa: BLE001 whatever it is, this thread has other questions to answer
+            except Exception as error:  # noqa: BLE001 this thread must go on with other questions
                 self._log_exception(defect(f"{type(error).__name__}: {error}"))
 
     def _run(self, job: Job) -> None:
@@ -322,7 +322,7 @@ class Scheduler:
             job.reply.started()
             self._on_change()
             self._answer(job, answer)
-        except Exception as error:  # noqa: BLE001 whatever happened, the goal gets a result
+        except Exception as error:  # noqa: BLE001 the goal must get a result
             failure = self._error_of(error)
         job.finish(answer.result(job, failure))
 
@@ -337,10 +337,10 @@ class Scheduler:
     def _answer(self, job: Job, answer: PartialAnswer) -> None:
         """Fill ``answer`` until the answer is complete, the job ends or something raises.
 
-        Retries once when the engine gave the question back, because it was left for another one or is loading anew:
-        the client never notices. Does not retry when the engine's process died: the question may be the reason.
+        Retries once, without the client's notice, if the engine returned the question because it was replaced or is
+        being reloaded. Does not retry after a crash of the engine's process, which the question may have caused.
         """
-        with self._slot(job):  # before a frame is taken: it is to be of the moment when the engine takes it
+        with self._slot(job):  # before a frame is taken, so that it is fresh when the engine gets it
             try:
                 self._pipeline.run(job, answer)
             except EngineNotReady:
@@ -350,7 +350,7 @@ class Scheduler:
 
     @contextmanager
     def _slot(self, job: Job) -> Iterator[None]:
-        """Hold one of the engine's slots; waits for a free one, or until the job ends."""
+        """Hold one of the engine's slots within the block; wait for a free one, or until the job ends."""
         with self._slot_freed:
             self._slot_freed.wait_for(lambda: self._slots_taken < self._slots or job.error is not None)
             self._slots_taken += 1

@@ -33,7 +33,7 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class NodeSnapshot:
     """The node's current state. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
-    ``pending``: in a sentence, the engine that loads to take over from ``engine``; "" = none. ``tasks``: names of the
+    ``pending``: a sentence about the engine that is loading to replace ``engine``; "" = none. ``tasks``: names of the
     ready-made tasks.
     """
 
@@ -62,10 +62,10 @@ class StatusPublisher:
         self.set_period(take_snapshot().settings.diagnostics_period)
 
     def set_period(self, seconds: float) -> None:
-        """Publish diagnostics every ``seconds`` of wall time from now on, whatever simulated time does.
+        """Publish diagnostics every ``seconds`` of wall time from now on, independent of simulated time.
 
         Without subscribers, sample every 5 s so that the frame rate is known when one connects.
-        Not with a timer of the node: for each call its executor checks every entity of the node, which takes longer.
+        A timer of the node would cost more, since its executor checks every entity of the node for each call.
         """
         with self._lock:
             self._period = seconds
@@ -135,13 +135,13 @@ class StatusPublisher:
         now = time.monotonic()
         with self._lock:
             if now < self._due.when:
-                return  # planned anew meanwhile
+                return  # set_period() has scheduled another call
             self._due = self._deadlines.add(now + self._period, self._diagnose)
-            # It takes a millisecond from an engine that uses every core.
+            # Diagnostics cost an engine that uses every core a millisecond.
             if now - self._diagnosed < SAMPLE_PERIOD and not self._diagnostics.get_subscription_count():
                 return
             self._diagnosed = now
-        with contextlib.suppress(Closed):  # a camera, this very moment
+        with contextlib.suppress(Closed):  # a camera was closed concurrently
             self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
@@ -163,8 +163,8 @@ class StatusPublisher:
 
 
 # --- diagnostics ------------------------------------------------------------------------------------------------------
-# ``node`` is its full name. A status is named after its last part, as tools show it; the value "node" has all of it,
-# for tools that listen to several robots.
+# ``node`` is the node's full name. A status is named after its last part, as tools show it; the value "node" has the
+# full name, for tools that show several robots.
 
 
 def _camera_diagnostics(node: str, name: str, camera: CameraHealth, max_frame_age: float) -> DiagnosticStatus:
@@ -196,9 +196,9 @@ def _camera_diagnostics(node: str, name: str, camera: CameraHealth, max_frame_ag
 
 
 def _engine_diagnostics(node: str, name: str, health: Health, *, chosen: bool) -> DiagnosticStatus:
-    """ERROR when no answer can come, WARN while it loads or restarts, or when a better one is out.
+    """Return the status: ERROR if no answer is possible, WARN while it loads or restarts, or if a preferred one is out.
 
-    ``chosen``: the user listed the engines. Where they are the default, a missing one is nothing to worry about.
+    ``chosen``: the user listed the engines. In the default list, an unusable engine is no reason for a warning.
     """
     level = {
         State.READY: DiagnosticStatus.OK,
@@ -228,7 +228,7 @@ def _engine_diagnostics(node: str, name: str, health: Health, *, chosen: bool) -
 def _queue_diagnostics(
     node: str, waiting: int, capacity: int, running: int, totals: Mapping[str, int], last_error: str
 ) -> DiagnosticStatus:
-    """WARN when the next goal would be refused."""
+    """Return the status: WARN if the next goal would be refused."""
     full = capacity > 0 and waiting >= capacity
     return _diagnostics_of(
         node,

@@ -21,19 +21,19 @@ from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.images import InputImage
 
 _PERIOD = 0.2
-"""Least seconds between two images of an answer that is being written."""
+"""Least seconds between two images of an answer that is being generated."""
 
 _BACKLOG = 10
-"""Complete answers that wait to be drawn, with their images; older ones are left out."""
+"""Most complete answers, with their images, that wait to be drawn; older ones are dropped."""
 
 _POINT_SIZE = 0.03
-"""Diameter in metres of the marker of a thing whose size is not known."""
+"""Diameter in metres of the marker of an object of unknown size."""
 
 
 class Display:
     """Publishes ~/annotated, ~/markers, and ~/detections and ~/detections_3d where vision_msgs is installed.
 
-    Drawing takes milliseconds and happens on a thread of its own: no token waits for it.
+    Drawing takes milliseconds and runs on its own thread, so that no token waits for it.
     """
 
     def __init__(self, node: Node, log_error: Callable[[str], None]) -> None:
@@ -55,24 +55,24 @@ class Display:
         return self._annotated.get_subscription_count() > 0
 
     def writing(self, question: str, text: TextBuffer, images: Sequence[InputImage]) -> None:
-        """An answer grew. Returns at once; images that come too fast are left out."""
+        """Draw a growing answer on the drawing thread, at most every 0.2 s. Returns at once."""
         if not images or (now := time.monotonic()) < self._next_check:
             return
-        # Not for each token: a model leaves the caches cold, and then asking the middleware takes 50 microseconds.
+        # Not for each token: with caches cold after a decode, the query of the middleware takes 50 microseconds.
         self._next_check = now + _PERIOD
         if self.watched:
             self._writing = lambda: self._annotate(question, str(text), images[:1], ())
             self._wanted.set()
 
     def answered(self, question: str, text: str, images: Sequence[InputImage], regions: Sequence[Region]) -> None:
-        """An answer is complete: everything about it is published, its images after what was drawn before."""
+        """Publish a complete answer: markers and detections at once, images after those that are being drawn."""
         headers = [image.header for image in images]
         if headers:
             self._markers.publish(markers(regions, headers))
             if self._detections is not None:
                 self._detections.publish(regions, headers)
         if self.watched and images:
-            self._writing = None  # first: it is not to come after this one
+            self._writing = None  # first: the incomplete answer must not be drawn after this one
             self._answered.append(lambda: self._annotate(question, text, images, regions))
             self._wanted.set()
 
@@ -95,7 +95,7 @@ class Display:
     def _try(self, draw: Callable[[], None]) -> None:
         try:
             draw()
-        except Exception as error:  # noqa: BLE001 what is wrong with one image must not end them all
+        except Exception as error:  # noqa: BLE001 one failed image must not end the thread
             self._log_error(f"an annotated image could not be drawn ({type(error).__name__}: {error})")
 
     def _annotate(self, question: str, text: str, images: Sequence[InputImage], regions: Sequence[Region]) -> None:
@@ -105,9 +105,9 @@ class Display:
 
 
 def markers(regions: Sequence[Region], headers: Sequence[Header]) -> MarkerArray:
-    """A box (or a small ball where the size is unknown) and a name for each region with a position.
+    """Return a box (or a small ball if the size is unknown) and a name for each region with a position.
 
-    They replace those of the answer before.
+    They replace the markers of the previous answer.
     """
     array = MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
     array.markers[0].header = headers[0]
@@ -133,7 +133,7 @@ def markers(regions: Sequence[Region], headers: Sequence[Header]) -> MarkerArray
 
 
 class _Detections:
-    """vision_msgs, where it is installed. The score is 1: the model gives none."""
+    """Publishes vision_msgs, if that is installed. The score is 1: the model gives none."""
 
     def __init__(self, node: Node, vision_msgs: Any) -> None:
         self._msg = vision_msgs
