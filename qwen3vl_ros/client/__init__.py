@@ -5,7 +5,7 @@
     with VlmClient() as client:
         print(client.ask("What colour is the box?").text)
 
-docs/client.md has the whole story. ``Question`` is the former name of :class:`AnswerFuture`, for one more release.
+docs/client.md is the manual. ``Question`` is the former name of :class:`AnswerFuture`, for one more release.
 """
 
 from qwen3vl_ros.client.answer import Answer, Box, Position, Region, Usage

@@ -1,10 +1,10 @@
-"""A client of the action AskImage, on what a ROS action is made of: three services and two topics.
+"""A client of the action AskImage, built on the parts of a ROS action: three services and two topics.
 
 It replaces rclpy's ActionClient for two reasons:
 
 - Cost: rclpy hands every feedback message, one per token, to the executor, which builds a wait set of everything the
   node has for each (about 1 ms more per token beside a busy model, docs/performance.md), and turns every status, which
-  lists the goals of all clients, into Python objects. Here the caller reads feedback itself, :meth:`next_feedback`.
+  lists the goals of all clients, into Python objects. Here the client's reader thread calls :meth:`next_feedback`.
 - Late replies: rclpy offers cancel and result on a goal handle, which exists once the reply to the goal has arrived.
   Here the client chooses the goal's id, so that both work for a goal whose reply is late or lost.
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 _REQUESTS = QoSProfile(depth=1000)
-"""Replies that wait for a busy executor; of more than ten, ROS's default, the middleware drops the oldest."""
+"""Queue of replies for a busy executor; beyond ROS's default of ten, the middleware would drop the oldest."""
 
 _FEEDBACK = QoSProfile(depth=200)
-"""Feedback messages that wait to be taken; beyond that some are lost, which an AnswerFuture survives."""
+"""Queue of feedback messages; beyond it some are lost, which an AnswerFuture tolerates."""
 
 _STATUS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
-"""Each would be one more entity in the wait set that the executor builds for every message."""
+"""Each event would be one more entity in the wait set that the executor builds for every message."""
 
 
 class GoalClient:
@@ -95,7 +95,7 @@ class GoalClient:
         )
 
     def server_is_there(self) -> bool:
-        """Return whether a node serves a part of the action, which takes a fifth of the time to find out."""
+        """Return whether a node serves a part of the action, which takes a fifth of the time to check."""
         return self._query_graph(self._goals.service_is_ready)
 
     def _query_graph(self, query: Callable[[], bool]) -> bool:
@@ -125,7 +125,7 @@ class GoalClient:
         self._call(self._results, key, request, then)
 
     def forget(self, key: bytes) -> None:
-        """Drop the replies about a goal that are still awaited."""
+        """Drop the pending replies about a goal."""
         with self._lock:
             awaited = self._awaited.pop(key, [])
         for service, reply in awaited:
@@ -163,7 +163,7 @@ class GoalClient:
         return {bytes(status.goal_info.goal_id.uuid): status.status for status in message.status_list}
 
     def destroy(self) -> None:
-        """Leave the ROS node as it was."""
+        """Remove all entities from the ROS node."""
         for client in (self._goals, self._cancels, self._results):
             self._node.destroy_client(client)
         self._node.destroy_subscription(self._status)

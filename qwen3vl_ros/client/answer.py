@@ -1,4 +1,4 @@
-"""What comes back: AskImage's result as typed, frozen dataclasses."""
+"""AskImage's result as typed, frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qwen3vl_ros.action import AskImage
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer cost. Times in wall-clock seconds; None when that stage was not reached (see Usage.msg)."""
+    """Tokens and times of an answer. Times in wall-clock seconds; None = that stage was not reached (see Usage.msg)."""
 
     prompt_tokens: int = 0
     image_tokens: int = 0
@@ -41,7 +41,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in space: metres in the frame ``frame_id`` at ``stamp``; ``extent`` along its axes, 0 = unknown."""
+    """A position in metres in the frame ``frame_id`` at ``stamp``; ``extent`` along its axes, 0 = unknown."""
 
     x: float
     y: float
@@ -53,9 +53,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A thing that the answer points at, in the image ``image_index`` of ``Answer.image_headers``.
+    """An object that the answer points at, in the image ``image_index`` of ``Answer.image_headers``.
 
-    ``point`` and ``polygon`` are (x, y) in pixels of the original image. None or () where the answer has none;
+    ``point`` and ``polygon`` are (x, y) in pixels of the original image. Fields are None or () if the answer has none;
     ``position_error`` says why there is no position.
     """
 
@@ -72,10 +72,10 @@ class Region:
 class Answer:
     """An answer, and the frames that it is about.
 
-    ``json`` is the parsed, validated JSON when the question had a response schema, else None. ``image_headers`` are
+    ``json`` is the parsed, validated JSON if the question had a response schema, else None. ``image_headers`` are
     the std_msgs/Header of the images used, in the order the model saw them: ``stamp`` and ``frame_id`` for tf.
     ``probability`` of the first of a task's choices (of yes, for yes_no), 0..1: its share of ``probability_mass``,
-    which is what the choices had together; None = unknown. ``notes``: what else there is to know, a sentence each.
+    the sum over all choices; None = unknown. ``notes``: remarks, a sentence each.
     ``finish_reason``: "stop", "length" (cut at max_tokens or the context) or "cancelled".
     """
 
@@ -99,7 +99,7 @@ class Answer:
 
 
 def answer_of_result(result: AskImage.Result) -> Answer:
-    """The dataclass of an AskImage result, whole or partial."""
+    """Convert an AskImage result, whole or partial."""
     return Answer(
         text=result.text,
         reasoning=result.reasoning,

@@ -1,4 +1,4 @@
-"""The future of one answer: its text so far, its result or error, and an iterator over its text as it comes."""
+"""The future of one answer: its text so far, its result or error, and an iterator over the streamed text."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from qwen3vl_ros.client.answer import Answer
 
 CANCEL_GRACE = 5.0
-"""Seconds that a node gets to confirm a cancel, with the text so far, before the question ends without it."""
+"""Seconds that a node has to confirm a cancel, with the text so far; then the question ends without it."""
 
 _STOP_CHECK = 1.0
-"""Seconds between checks of a waiting thread whether ROS was shut down: a signal does that without telling anyone."""
+"""Seconds between a waiting thread's checks for a shutdown of ROS, which a signal causes without a notification."""
 
 
 class Phase(enum.Enum):
-    """How far a question got on its way to the node."""
+    """The phase of a question between client and node."""
 
     WAITING_SERVER = enum.auto()
     SENT = enum.auto()
@@ -33,23 +33,23 @@ class Phase(enum.Enum):
 
 
 class Tracker(Protocol):
-    """What an :class:`AnswerFuture` needs of the GoalTracker; nothing here blocks."""
+    """The part of the GoalTracker that an :class:`AnswerFuture` uses; no method blocks."""
 
     def cancel(self, future: AnswerFuture) -> None:
         """Ask the node to cancel an accepted goal."""
 
     def check_may_block(self) -> None:
-        """Raise WouldDeadlock where waiting on this thread would stop what is waited for."""
+        """Raise WouldDeadlock if a wait on this thread would block what it waits for."""
 
     def explain_stopped(self) -> VlmError | None:
-        """Return why nothing can come any more, or None while it can."""
+        """Return why no message can arrive any more, or None while one can."""
 
     def explain_overdue(self, future: AnswerFuture, phase: Phase) -> VlmError:
-        """Return why nothing came by the deadline."""
+        """Return why the deadline passed."""
 
 
 class AnswerFuture:
-    """The answer to a question, when it comes; made by :meth:`VlmClient.send`. Thread-safe.
+    """The future of an answer; made by :meth:`VlmClient.send`. Thread-safe.
 
     Nothing but :meth:`result` blocks, so that a behaviour can hold one and check it at every tick.
     """
@@ -60,7 +60,7 @@ class AnswerFuture:
         Args:
             tracker: carries the question.
             prompt: names the question in errors.
-            timeout: seconds that the node gets, from acceptance.
+            timeout: seconds that the node has, from acceptance.
             grace: seconds after ``timeout`` for the result to arrive.
             server_timeout: seconds to find a node, and as many for it to accept the question.
         """
@@ -83,12 +83,12 @@ class AnswerFuture:
         self._on_change: Callable[[], None] | None = None
         self._answer: Answer | None = None
         self._error: VlmError | None = None
-        self._report: Answer | None = None  # what the node said last, also of a question that failed
+        self._report: Answer | None = None  # the node's last report, also of a failed question
 
-    # What a behaviour uses.
+    # Methods for behaviours.
 
     def done(self) -> bool:
-        """Return whether it has ended: answered, failed, cancelled or overdue. Never blocks."""
+        """Return whether the question has ended: answered, failed, cancelled or overdue. Never blocks."""
         self._expire()
         return self._phase is Phase.DONE
 
@@ -99,7 +99,7 @@ class AnswerFuture:
             return self._current_text()
 
     def text_since(self, start: int) -> str:
-        """Return ``text[start:]``, in time that does not grow with ``start``: to show the answer as it comes."""
+        """Return ``text[start:]`` in time that does not grow with ``start``, for streaming displays."""
         with self._changed:
             return self._streamed.since(start) if self._report is None else self._report.text[start:]
 
@@ -116,12 +116,12 @@ class AnswerFuture:
 
     @property
     def stage(self) -> int:
-        """What the node is doing: a STAGE constant of AskImage's feedback."""
+        """The stage of the question at the node: a STAGE constant of AskImage's feedback."""
         return self._stage
 
     @property
     def queue_position(self) -> int:
-        """Questions that the node answers before this one."""
+        """Number of questions that the node answers before this one."""
         return self._queue_position
 
     @property
@@ -130,7 +130,7 @@ class AnswerFuture:
         return self._completion_tokens
 
     def exception(self) -> VlmError | None:
-        """Return why it failed; None while it runs and when it was answered. Never blocks."""
+        """Return why the question failed; None while it runs or if it was answered. Never blocks."""
         self._expire()
         return self._error
 
@@ -142,8 +142,8 @@ class AnswerFuture:
 
         Raises:
             VlmError: the question failed.
-            TimeoutError: it is still running after ``timeout``; it goes on.
-            WouldDeadlock: this thread is the one that must bring the answer.
+            TimeoutError: the question is still running after ``timeout``, and continues.
+            WouldDeadlock: this thread is the one that must receive the answer.
         """
         if not self.done():
             self._tracker.check_may_block()
@@ -156,10 +156,10 @@ class AnswerFuture:
         return self._answer
 
     def on_change(self, callback: Callable[[], None] | None) -> None:
-        """Call ``callback`` after every change: of stage, of queue position, of text, the end; None = no more.
+        """Call ``callback`` after every change of stage, queue position or text, and at the end; None = no callback.
 
         It runs on the client's reader thread, on the executor's, or on one that calls a method of this future, and must
-        neither block nor raise. There is one: a second replaces the first.
+        neither block nor raise. A second callback replaces the first.
         """
         with self._changed:
             self._on_change = callback
@@ -178,10 +178,10 @@ class AnswerFuture:
         if accepted:
             self._tracker.cancel(self)
 
-    # What the stream uses.
+    # Methods for the stream.
 
     def deltas(self) -> Iterator[str]:
-        """Yield the pieces of text as they come, from the first one; together they are the final text.
+        """Yield the pieces of text as they arrive, from the first one; joined they are the final text.
 
         Ends when the question ends; raises its error then. Blocks like :meth:`result`.
         """
@@ -192,7 +192,7 @@ class AnswerFuture:
             self._wait(functools.partial(self._has_more_than, index), None)
             if time.monotonic() > self._deadline:
                 self._expire()
-            # The list only grows, and not after the end.
+            # The list only grows, and no longer after the end.
             ended = self._phase is Phase.DONE
             yield from (new := self._streamed.pieces[index:])
             index += len(new)
@@ -206,28 +206,28 @@ class AnswerFuture:
                 text=final, answer=self._answer,
             )  # fmt: skip
 
-    # What the tracker calls, on its reader thread or the executor's.
+    # Methods for the tracker, which calls them on its reader thread or the executor's.
 
     @property
     def phase(self) -> Phase:
-        """How far the question got."""
+        """The phase of the question."""
         return self._phase
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether somebody called :meth:`cancel`."""
+        """Whether :meth:`cancel` was called."""
         return self._cancel_requested
 
     def mark_sent(self) -> None:
-        """Note that the goal is on its way to a node."""
+        """Record that the goal was sent to a node."""
         self._enter(Phase.SENT, self._server_timeout)
 
     def mark_accepted(self) -> None:
-        """Note that the node took the goal: from here its own time-out counts."""
+        """Record that the node accepted the goal: its own timeout starts now."""
         self._enter(Phase.ACCEPTED, CANCEL_GRACE if self._cancel_requested else self.timeout + self._grace)
 
     def add_feedback(self, feedback: Any) -> None:
-        """Apply one feedback message. Messages may be missing; none is applied twice or out of order."""
+        """Apply one feedback message; tolerates lost ones, and ignores duplicates and late ones."""
         with self._changed:
             if self._phase is Phase.DONE or feedback.sequence < self._next_sequence:
                 return
@@ -249,11 +249,11 @@ class AnswerFuture:
                 self._notify()
 
     def end(self, answer: Answer | None, error: VlmError | None) -> None:
-        """End with an answer or an error, unless it has ended."""
+        """End the question with an answer or an error, unless it has ended."""
         with self._changed:
             self._finish(answer, error)
 
-    # Inside.
+    # Internal methods.
 
     def _enter(self, phase: Phase, seconds: float) -> None:
         with self._changed:
@@ -310,7 +310,7 @@ class AnswerFuture:
         return len(self._streamed.pieces) > pieces or self._phase is Phase.DONE
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
-        """Wait until ``condition`` holds, ``timeout`` seconds at most; the deadline, which may move, ends it, too."""
+        """Wait until ``condition`` holds, at most ``timeout`` seconds; the deadline, which may move, ends it, too."""
         give_up = float("inf") if timeout is None else time.monotonic() + timeout
         while not condition() and (now := time.monotonic()) < give_up:
             until = min(self._deadline, give_up, now + _STOP_CHECK)

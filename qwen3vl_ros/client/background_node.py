@@ -1,4 +1,4 @@
-"""A ROS node for programs that have none: in a context of its own, spun by a thread in the background."""
+"""A ROS node for programs without one: in its own context, spun by a background thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a question, as exceptions that a behaviour can tell apart. No ROS imports."""
+"""The exceptions of a failed question. No ROS imports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class VlmError(Exception):
-    """A question that was not answered; the message says what happened, to which thing, and what to do now.
+    """A question was not answered; the message says what happened, where, and what to do now.
 
     VlmError
       |- BadRequest            the question makes no sense; asking again will not help
@@ -21,26 +21,25 @@ class VlmError(Exception):
       |- GoalTimeout           the question's time ran out
       |- Busy                  the queue is full; try again later
       |- Preempted             a question of higher or equal priority took this one's place
-      |- Cancelled             somebody cancelled it
-      |- EngineFailure         the model did not do its work
+      |- Cancelled             the question was cancelled
+      |- EngineFailure         the engine failed
       |    |- EngineNotReady   no model is loaded
       |    |- EngineCrashed    the engine's process died during the answer; it restarts by itself
       |    |- EngineError      the engine reported an error of its own
       |    |- BadResponse      the answer does not satisfy the response schema
       |- Shutdown              the node was deactivated or shut down before the answer was complete
       |- InternalError         a defect of qwen3vl_ros; the message says where to report it
-      |- Unreachable           no node said anything: the trouble is on the way, or on this side
+      |- Unreachable           no node replied: the cause is the connection, or this process
            |- ServerUnavailable   no node serves the action, or it does not accept the question in time
            |    |- ServerInactive the node rejects questions because it is not active
            |- ServerLost          the node accepted the question and then vanished
-           |- NotSpinning         nobody runs the callbacks of the node that the client was given
+           |- NotSpinning         no executor spins the node that the client was given
            |- WouldDeadlock       a blocking call inside a callback that alone could have ended it
 
     ``code`` is the constant of AskImage.action (1 to 15), or -1 for everything below Unreachable. ``name`` is its
-    name there. ``http_status`` and ``retry_after`` (seconds, None = trying again does not help) are what the gateway
-    answers, ``exit_status`` is how a command ends. ``text`` is the part of the answer that came. ``answer`` has
-    everything the node reported with the error (usage, headers of the images, finish reason); None when it reported
-    nothing.
+    name there. The gateway responds with ``http_status`` and ``retry_after`` (seconds, None = a retry does not help), a
+    command with ``exit_status``. ``text`` is the partial answer. ``answer`` has everything the node reported with the
+    error (usage, headers of the images, finish reason); None if it reported nothing.
     """
 
     code: ClassVar[int] = -1
@@ -118,11 +117,11 @@ class Preempted(VlmError):
 
 
 class Cancelled(VlmError):
-    """Somebody cancelled the question."""
+    """The question was cancelled."""
 
     code = 8
     name = "CANCELLED"
-    http_status = 499  # nginx's number for a request whose client went away
+    http_status = 499  # nginx's status for a request whose client disconnected
     exit_status = 130
 
 
@@ -134,13 +133,13 @@ class PromptTooLong(BadRequest):
 
 
 class EngineFailure(VlmError):
-    """The model did not do its work."""
+    """The engine failed."""
 
     exit_status = 7
 
 
 class EngineNotReady(EngineFailure):
-    """No model is loaded: missing, broken, or still loading when the time ran out."""
+    """No model is loaded: missing, broken, or still loading at the deadline."""
 
     code = 10
     name = "ENGINE_NOT_READY"
@@ -166,7 +165,7 @@ class EngineError(EngineFailure):
 
 
 class BadResponse(EngineFailure):
-    """The answer does not satisfy the response schema; ``text`` has it as it came."""
+    """The answer does not satisfy the response schema; ``text`` is the unparsed answer."""
 
     code = 13
     name = "BAD_RESPONSE"
@@ -190,7 +189,7 @@ class InternalError(VlmError):
 
 
 class Unreachable(VlmError):
-    """No node said anything about the question."""
+    """No node replied to the question."""
 
     name = "UNREACHABLE"
     http_status = 503
@@ -205,7 +204,7 @@ class ServerUnavailable(Unreachable):
 
 
 class ServerInactive(ServerUnavailable):
-    """The node is there and rejects questions, because its lifecycle state is not active."""
+    """The node rejects questions, because its lifecycle state is not active."""
 
     name = "SERVER_INACTIVE"
 
@@ -217,19 +216,19 @@ class ServerLost(Unreachable):
 
 
 class NotSpinning(Unreachable):
-    """Nobody runs the callbacks of the node that the client was given."""
+    """No executor spins the node that the client was given."""
 
     name = "NOT_SPINNING"
 
 
 class WouldDeadlock(Unreachable, RuntimeError):
-    """A blocking call was made on the one thread that could have brought its result."""
+    """A blocking call was made on the only thread that could have received its result."""
 
     name = "WOULD_DEADLOCK"
 
 
 def _with_code(error: type[VlmError]) -> Iterator[type[VlmError]]:
-    """The exceptions at and below ``error`` that stand for a constant of AskImage.action."""
+    """Yield ``error`` and its subclasses that have a constant of AskImage.action."""
     if "code" in vars(error) and error.code > 0:
         yield error
     for special in error.__subclasses__():
@@ -240,5 +239,5 @@ _BY_CODE = {error.code: error for error in _with_code(VlmError)}
 
 
 def error_of_code(code: int) -> type[VlmError]:
-    """The exception of a constant of AskImage.action; InternalError for a number that this version does not know."""
+    """Return the exception of a constant of AskImage.action; InternalError for an unknown number."""
     return _BY_CODE.get(code, InternalError)

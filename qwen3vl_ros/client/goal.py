@@ -1,4 +1,4 @@
-"""From Python arguments to an AskImage goal; what makes no sense is refused here, before anything is sent."""
+"""Converts Python arguments to an AskImage goal, and refuses wrong ones before anything is sent."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from rclpy.time import Time as RclpyTime
 
 ImageLike: TypeAlias = "NDArray[np.uint8] | str | os.PathLike[str] | bytes | Image | CompressedImage"
-"""An image: uint8 array [height, width, 3] RGB or [height, width] grey, a file or what is in one, or a sensor_msgs
-message."""
+"""An image: uint8 array [height, width, 3] RGB or [height, width] grey, a path or the bytes of a file, or a
+sensor_msgs message."""
 
 DEFAULT_TIMEOUT = 60.0
-"""Seconds a question may take, from its acceptance, when the caller says nothing."""
+"""Default seconds that a question may take, from its acceptance."""
 
 _MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 
 
 class Arguments(TypedDict, total=False):
-    """What :meth:`VlmClient.ask`, :meth:`~VlmClient.stream` and :meth:`~VlmClient.send` take beside the prompt."""
+    """Arguments of :meth:`VlmClient.ask`, :meth:`~VlmClient.stream` and :meth:`~VlmClient.send` beside the prompt."""
 
     images: Sequence[ImageLike] | ImageLike | None
     cameras: Sequence[str]
@@ -88,7 +88,7 @@ def build_goal(
     clip_duration: float | None = None,
     clip_frames: int = 0,
 ) -> AskImage.Goal:
-    """An AskImage goal; see :meth:`qwen3vl_ros.client.VlmClient.ask` for the arguments. Raises BadRequest."""
+    """Build an AskImage goal; see :meth:`qwen3vl_ros.client.VlmClient.ask` for the arguments. Raises BadRequest."""
     goal = AskImage.Goal(prompt=_text("prompt", prompt), task=_text("task", task))
     if slots:
         goal.slots = _slots(slots)
@@ -126,7 +126,7 @@ def build_goal(
     return goal
 
 
-# Message fields are not type-checked by every ROS distribution: a wrong type there ends the process while it is sent.
+# Some ROS distributions do not type-check message fields: a wrong type then crashes the process when it is sent.
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise BadRequest(f"{name} is a string, got {type(value).__name__}.")
@@ -183,8 +183,7 @@ def _put_images(goal: AskImage.Goal, images: Sequence[ImageLike] | ImageLike) ->
     one = isinstance(images, (str, os.PathLike, bytes, np.ndarray, Image, CompressedImage))
     given: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
     messages = [_message(image) for image in given]
-    # The goal's fields put every raw image before every compressed one: where that would change the order, all
-    # travel raw.
+    # The goal's fields put all raw images before all compressed ones: if that would change the order, send all raw.
     raw = [isinstance(message, Image) for message in messages]
     if raw != sorted(raw, reverse=True):
         messages = [
@@ -235,14 +234,14 @@ def _name(file: str | os.PathLike[str] | bytes) -> str:
 
 
 def _raw(message: CompressedImage, given: Any) -> Image:
-    """Return the image in ``message``; what is wrong with it is said of what was ``given``. Raises BadImage."""
+    """Return the decoded image in ``message``; raises BadImage, whose sentence is about ``given``."""
     pixels = _decode(given) if isinstance(given, CompressedImage) else _decode(bytes(message.data), _name(given))
     return image_message(pixels, message.header)
 
 
 def _decode(file: CompressedImage | bytes, name: str = "") -> NDArray[np.uint8]:
     """Return the RGB pixels of a message, or of the content of the file ``name``. Raises BadImage."""
-    # Here, because a behaviour starts sooner without OpenCV and Pillow, and most never need them.
+    # Imported here, because a behaviour starts faster without OpenCV and Pillow, and most never need them.
     from qwen3vl_ros.engines import base
     from qwen3vl_ros.vision.compressed import decode, decode_file
 

@@ -1,7 +1,7 @@
 """Keeps track of the goals that the client has sent: a client of the action AskImage.
 
-Whoever spins the ROS node it lives in brings the replies. A reader thread of its own reads feedback from the middleware
-and checks what no message reports: a node that came or left, a reply that got lost.
+The executor of its ROS node delivers the replies. Its own reader thread reads feedback from the middleware and checks
+what no message reports: a node that appeared or disappeared, a lost reply.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 _CHECK_PERIOD = 0.1
-"""Seconds between checks while something is awaited: rclpy has no event for servers that come or go."""
+"""Seconds between checks while a reply is pending: rclpy has no event for servers that appear or disappear."""
 
 _SETTLED_CHECK_PERIOD = 0.5
-"""Seconds between checks while every goal is settled and the server is there."""
+"""Seconds between checks while every goal is settled and the server is present."""
 
 _MAX_ABSENT_CHECKS = 3
-"""Checks in a row without a server until it counts as gone: its last result may be on the way when it leaves."""
+"""Checks in a row without a server until it counts as gone: its last result may still be in transit."""
 
 _RESULT_DELAY = 1.0
-"""Seconds from the status that a goal has ended to asking again for its result, if that has not come."""
+"""Seconds from the status that a goal has ended to a repeated request for its result."""
 
 _CANCEL_DELAY = 0.5
-"""Seconds after which a cancel that has had no effect is sent again, and that closing waits for confirmations."""
+"""Seconds after which an unconfirmed cancel is sent again, and for which close() waits for confirmations."""
 
 _LATE_ACCEPTANCE = 60.0
-"""Seconds after the end of a goal for which an acceptance is still awaited, to cancel it on the node."""
+"""Seconds after the end of an unaccepted goal for which a late acceptance still makes the client cancel it."""
 
 _SHUTDOWN_CHECK = 1.0
-"""Seconds between checks whether ROS was shut down, which wakes nobody."""
+"""Seconds between checks for a shutdown of ROS, which wakes no thread."""
 
 _ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
 
@@ -79,7 +79,7 @@ class _OpenGoal:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the node accepted it and only the answer is awaited: no cancel, no overdue result."""
+        """Whether the node accepted it and only the answer is pending: no cancel, no overdue result."""
         waits = min(self.cancel_due, self.result_due, self.forget_at) < math.inf
         return self.future.phase is Phase.ACCEPTED and not waits and not self.future.cancel_requested
 
@@ -154,13 +154,13 @@ class GoalTracker:
     def _cancel(self, key: bytes) -> threading.Event:
         """Ask the node to cancel a goal, accepted or not; the event is set once the node has confirmed it.
 
-        The reply gets lost if the node has not discovered our half of the service yet, the request if the node is
-        about to leave: the reader thread sends it again.
+        The reply gets lost if the node has not discovered the client's half of the service yet, the request if the node
+        is about to shut down: the reader thread sends it again.
         """
         confirmed = threading.Event()
         open_goal = self._open_goals.get(key)
         if open_goal is None or not self._node.context.ok():
-            confirmed.set()  # there is nothing to wait for
+            confirmed.set()  # nothing to wait for
         else:
             open_goal.cancel_due = time.monotonic() + _CANCEL_DELAY
             self._action_client.cancel(key, lambda _: confirmed.set())
@@ -210,7 +210,7 @@ class GoalTracker:
     # The reader thread.
 
     def _run_reader(self) -> None:
-        """Run the reader thread: read feedback as it comes, and check the goals when that is due."""
+        """Run the reader thread: read feedback as it arrives, and check the goals when that is due."""
         with contextlib.suppress(InvalidHandle, ExternalShutdownException):
             while not self._closed:
                 # A shutdown of ROS does not wake this thread.
@@ -219,19 +219,19 @@ class GoalTracker:
                     self._check_goals_safely()
 
     def _check_goals_safely(self) -> None:
-        """Check the goals; an error there ends the open ones, and not the thread that later ones need."""
+        """Check the goals; a defect there ends the open goals, but not the thread, which later ones need."""
         try:
             self._check_goals()
         except (InvalidHandle, ExternalShutdownException):
             raise
-        except Exception as error:  # noqa: BLE001 nobody else would notice
+        except Exception as error:  # noqa: BLE001 reported through the open goals
             sentence = defect(f"{type(error).__name__}: {error}")
             for key in list(self._open_goals):
                 if (open_goal := self._forget(key)) is not None:
                     open_goal.future.end(None, InternalError(sentence))
 
     def _read_feedback(self, timeout: float) -> None:
-        """Apply the next feedback message to its future, if one comes within ``timeout`` seconds.
+        """Apply the next feedback message to its future, if one arrives within ``timeout`` seconds.
 
         Raises:
             InvalidHandle: the ROS node was destroyed.
@@ -273,7 +273,7 @@ class GoalTracker:
         future, now = open_goal.future, time.monotonic()
         gone = self._absent_checks >= _MAX_ABSENT_CHECKS
         if future.done():
-            # A goal whose acceptance is still awaited is kept, to be cancelled when the node accepts it.
+            # Keep a goal that is not accepted yet, to cancel it if the node still accepts it.
             open_goal.forget_at = min(open_goal.forget_at, now + _LATE_ACCEPTANCE)
             if open_goal.goal is not None or open_goal.accepted or gone or now > open_goal.forget_at:
                 self._forget(key)
@@ -288,10 +288,10 @@ class GoalTracker:
             self._action_client.ask_result(key, lambda response: self._on_result(key, response))
 
     def _apply_statuses(self) -> None:
-        """Accept the goals that the node lists although its response got lost; note when results are overdue.
+        """Mark goals as accepted that the node lists although its response got lost; set when results are overdue.
 
-        A node that has not discovered our half of a service yet when it answers drops that answer (rclpy warns
-        "client will not receive response"). Its status, which is latched, comes all the same.
+        A node that has not discovered the client's half of a service yet drops its response (rclpy warns "client will
+        not receive response"). Its status, which is latched, arrives all the same.
         """
         for key, status in self._action_client.new_statuses().items():
             open_goal = self._open_goals.get(key)
@@ -307,7 +307,7 @@ class GoalTracker:
         self._action_client.forget(key)
         return open_goal
 
-    # Waiting, and the reasons against it.
+    # Waiting, and errors about it.
 
     def wait_for_server(self, timeout: float) -> None:
         """Return as soon as a node serves the action; raise ServerUnavailable after ``timeout`` seconds."""
@@ -328,7 +328,7 @@ class GoalTracker:
                 self._server_waiters.remove(waiter)
 
     def check_may_block(self) -> None:
-        """Raise WouldDeadlock if this thread is the one that must bring what would be waited for."""
+        """Raise WouldDeadlock if this thread is the one that must receive the awaited message."""
         executor = self._node.executor
         if executor is None or isinstance(executor, MultiThreadedExecutor):
             return  # its callbacks run on threads of a pool, ours in a callback group of their own
@@ -350,13 +350,13 @@ class GoalTracker:
             )
 
     def explain_stopped(self) -> VlmError | None:
-        """Return why nothing can come any more: ROS was shut down in this process. None while it can."""
+        """Return an error once ROS was shut down in this process, so that no message can arrive; None before."""
         if self._node.context.ok():
             return None
         return Cancelled("ROS was shut down in this process before the answer was complete.")
 
     def explain_overdue(self, future: AnswerFuture, phase: Phase) -> VlmError:
-        """Return why nothing came by the future's deadline."""
+        """Return why the future's deadline passed."""
         if phase is Phase.ACCEPTED:
             return ServerLost(
                 f"The node that serves {self.action} took the question and sent no result, although its time "
@@ -387,13 +387,13 @@ class GoalTracker:
         )
 
     def close(self) -> None:
-        """End every open goal as Cancelled, on the node as well, and leave the ROS node as it was."""
+        """End every open goal as Cancelled, on the node as well, and remove all entities from the ROS node."""
         with self._lock:
             self._closed = True
             open_goals = list(self._open_goals.items())
         for _, open_goal in open_goals:
             open_goal.future.end(None, Cancelled("The VlmClient was closed before the answer was complete."))
-        # Of all that were sent: the node may have accepted one whose response got lost.
+        # Cancel all goals that were sent: the node may have accepted one whose response got lost.
         confirmations = [self._cancel(key) for key, open_goal in open_goals if open_goal.goal is None]
         self._await_cancels(confirmations)
         for key, _ in open_goals:
@@ -404,7 +404,7 @@ class GoalTracker:
             self._action_client.destroy()
 
     def _await_cancels(self, confirmations: list[threading.Event]) -> None:
-        """Wait a moment, where this thread may: a request may get lost if its client is destroyed at once."""
+        """Wait briefly, unless this thread must not: a request may get lost if its client is destroyed at once."""
         with contextlib.suppress(WouldDeadlock):
             self.check_may_block()
             end = time.monotonic() + _CANCEL_DELAY
@@ -422,7 +422,7 @@ class GoalTracker:
         self._action_client.wake()
 
     def _stop_reader(self) -> None:
-        """Stop the reader thread, so that it does not wait in the middleware when that is taken down."""
+        """Stop the reader thread, so that it does not wait in the middleware during its shutdown."""
         self._action_client.wake()
         if self._reader is not threading.current_thread():  # a callback of on_change() may close the client
             self._reader.join()

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 _REPLY_TIME = 2.0
-"""Seconds for a reply before the node is asked again: one to a client that it has not discovered yet is lost."""
+"""Seconds to wait for a reply before asking again: the node's reply to an undiscovered client is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A blank of a task. ``type``: "text", "number", "boolean" or "texts". ``choices``: () = any text."""
+    """A parameter of a task. ``type``: "text", "number", "boolean" or "texts". ``choices``: () = any text."""
 
     name: str
     type: str
@@ -32,7 +32,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A ready-made task; see Task.msg. ``main``: the slot that the prompt fills, None where there is none."""
+    """A ready-made task; see Task.msg. ``main``: the slot that the prompt fills, None for a task without one."""
 
     name: str
     description: str
@@ -45,9 +45,9 @@ class Task:
 
 
 class TaskList:
-    """Asks the vlm node ``node_name`` what tasks it knows, with a service client of ``node``, which others spin.
+    """Asks the vlm node ``node_name`` for its tasks, with a service client of ``node``, which the caller spins.
 
-    One client for as long as ``node`` is used: the first reply to a new one may be lost.
+    It keeps one service client, because the first reply to a new one may be lost.
     """
 
     def __init__(self, node: Node, node_name: str) -> None:
@@ -62,7 +62,7 @@ class TaskList:
 
         Raises:
             ServerUnavailable: no node serves the list by then.
-            NotSpinning: one does, and its reply did not come.
+            NotSpinning: a node serves it, but its reply did not arrive.
         """
         deadline = time.monotonic() + timeout
         service = self._client.service_name
@@ -84,7 +84,7 @@ class TaskList:
         )
 
     def close(self) -> None:
-        """Leave the node as it was."""
+        """Remove the service client from the node."""
         self._node.destroy_client(self._client)
 
 

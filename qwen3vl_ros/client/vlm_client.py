@@ -28,16 +28,16 @@ _number = itertools.count()
 class VlmClient:
     """Asks the vlm node questions. Thread-safe; several questions may be open at once.
 
-    Close it, or use it in a ``with`` block. Tokens come past the executor, on a reader thread of the client.
+    Close it, or use it in a ``with`` block. Tokens bypass the executor: the client's reader thread receives them.
 
     Args:
-        node: a node that somebody spins, whose executor then brings the replies (the client never spins it). None:
-            the client owns a node and a thread that spins it.
+        node: a node that the caller spins; its executor delivers the replies (the client never spins it). None: the
+            client owns a node and a thread that spins it.
         node_name: name of the vlm node; relative to the namespace of ``node`` (or to ``namespace``, without one), so
             that a behaviour in /robot1 asks /robot1/vlm; with a leading slash, absolute.
-        namespace: of the client's own node, where there is no ``node``.
-        server_timeout: seconds that a node gets to be found, and then to accept a question.
-        grace: seconds beyond a question's own time-out after which a result that did not come is given up.
+        namespace: of the client's own node, without a ``node``.
+        server_timeout: seconds to find a node, and as many for it to accept a question.
+        grace: seconds after a question's own timeout for which its result is still awaited.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class VlmClient:
         self._tracker = GoalTracker(node or self._background_node, f"{node_name}/ask_image", server_timeout)
         if self._background is not None:
             self._background.start()
-        atexit.register(self.close)  # no thread may wait in the middleware while the interpreter takes that down
+        atexit.register(self.close)  # no thread may wait in the middleware while the interpreter shuts down
 
     @property
     def _background_node(self) -> Node:
@@ -70,11 +70,11 @@ class VlmClient:
 
     @property
     def action(self) -> str:
-        """Full name of the action that it asks."""
+        """Full name of the action."""
         return self._tracker.action
 
     def ask(self, prompt: str, **arguments: Unpack[Arguments]) -> Answer:
-        """Ask and wait for the whole answer; raises a :class:`VlmError`, or WouldDeadlock where it must not wait.
+        """Ask and wait for the whole answer; raises a :class:`VlmError`, such as WouldDeadlock where it must not wait.
 
         Arguments, all optional, of :meth:`ask`, :meth:`stream` and :meth:`send`:
 
@@ -104,7 +104,7 @@ class VlmClient:
                 future.cancel()
 
     def stream(self, prompt: str, **arguments: Unpack[Arguments]) -> AnswerStream:
-        """Ask and iterate over the text as it comes; ``.answer`` is the whole answer afterwards.
+        """Ask and iterate over the text as it is generated; ``.answer`` is the whole answer afterwards.
 
         for piece in (stream := client.stream("What do you see?")):
             print(piece, end="", flush=True)
@@ -127,9 +127,9 @@ class VlmClient:
         return future
 
     def tasks(self, timeout: float | None = None) -> tuple[Task, ...]:
-        """The ready-made tasks that the node knows, its own files among them; () while it is unconfigured.
+        """Return the node's tasks, those of the user's files included; () while it is unconfigured.
 
-        Waits; raises ServerUnavailable or NotSpinning after ``timeout`` (default server_timeout) seconds.
+        Blocks; raises ServerUnavailable or NotSpinning after ``timeout`` (default server_timeout) seconds.
         """
         self._tracker.check_may_block()
         with self._making:
@@ -138,14 +138,14 @@ class VlmClient:
         return self._task_list.ask(self._server_timeout if timeout is None else timeout)
 
     def wait_for_server(self, timeout: float | None = None) -> None:
-        """Return once a node serves the action; ServerUnavailable after ``timeout`` (default server_timeout) seconds.
+        """Wait until a node serves the action; ServerUnavailable after ``timeout`` (default server_timeout) seconds.
 
-        Not needed before asking: a question waits by itself.
+        Not needed before asking, since a question waits by itself.
         """
         self._tracker.wait_for_server(self._server_timeout if timeout is None else timeout)
 
     def close(self) -> None:
-        """Cancel what is open and free everything. Idempotent."""
+        """Cancel all open questions and free everything. Idempotent."""
         atexit.unregister(self.close)
         self._tracker.close()
         if self._background is not None:

@@ -1,1 +1,1 @@
-"""What rclpy and the middleware lack, in one place."""
+"""Helpers that rclpy and the middleware lack."""

@@ -1,4 +1,4 @@
-"""A sub-command of qwen3vl-ros as a child process: its last lines are kept, its end is told, stopping it is sure."""
+"""Runs a sub-command of qwen3vl-ros as a child process: keeps its last lines, reports its end, and stops it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qwen3vl_ros.engines import child_python
 
 
 class Child:
-    """`qwen3vl-ros ARGUMENTS` in a session of its own, so that a Ctrl-C in the terminal leaves its end to us."""
+    """`qwen3vl-ros ARGUMENTS` in its own session, so that a Ctrl-C in the terminal reaches only this process."""
 
     def __init__(self, arguments: Sequence[str], on_exit: Callable[[Child], None]) -> None:
         self.name = arguments[0]
@@ -44,7 +44,7 @@ class Child:
         return self._process.pid
 
     def last_words(self) -> str:
-        """How it ended, and the last lines it wrote."""
+        """Return how the process ended, and its last lines of output."""
         self._reader.join(1.0)
         status = self._process.poll()
         how = "is running" if status is None else f"ended with status {status}"
@@ -59,7 +59,7 @@ class Child:
             self._process.send_signal(signal.SIGINT)
 
     def stop(self, patience: float = 10.0) -> None:
-        """Wait for its end, ``patience`` seconds; then kill it."""
+        """Ask the process to stop, and kill it after ``patience`` seconds."""
         self.ask_to_stop()
         child_python.end(self._process, patience)
         self._reader.join(1.0)

@@ -1,4 +1,4 @@
-"""Room for camera images in Fast DDS: its default transport loses frames of VGA size and up."""
+"""Enlarges Fast DDS's buffers for camera images: its default transport loses frames of VGA size and up."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def profile_assignment() -> str:
 def _profile() -> dict[str, str]:
     from ament_index_python.packages import get_package_share_directory
 
-    # Jazzy reads the old name only. Never both: Kilted would read the file twice and complain.
+    # Jazzy reads the old name only. Never set both: Kilted would read the file twice and complain.
     name = _JAZZYS if int(version("rclpy").split(".")[0]) < 8 else _NEWER
     return {name: str(Path(get_package_share_directory("qwen3vl_ros")) / "config" / "fastdds.xml")}

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, waited for by a main thread that does nothing else."""
+"""Waits for SIGINT and SIGTERM on a main thread that does nothing else."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _FAILED = 0  # no signal has this number
 class StopSignal:
     """The end of a process, from outside or from one of its threads.
 
-    The kernel may give a signal to any thread. Python runs handlers on the main thread, which it does not wake for
-    that: waiting for a lock or a queue there, it may never hear of a signal that the middleware's threads got. So it
-    waits for a file descriptor, which whichever thread gets the signal writes to.
+    The kernel may deliver a signal to any thread. Python runs handlers on the main thread without waking it: while it
+    waits for a lock or a queue, it may never handle a signal that a thread of the middleware received. So it waits for
+    a file descriptor, to which the thread that receives the signal writes.
     """
 
     def __init__(self) -> None:
-        """From now on SIGINT and SIGTERM end nothing but :meth:`wait`. On the main thread."""
+        """Make SIGINT and SIGTERM end :meth:`wait` and nothing else. Call it on the main thread."""
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
@@ -26,11 +26,11 @@ class StopSignal:
             signal.signal(number, lambda *_: None)
 
     def fail(self) -> None:
-        """End it because a thread did that it cannot do without; from any thread."""
+        """End :meth:`wait` because an essential thread has ended; from any thread."""
         os.write(self._writer, bytes([_FAILED]))
 
     def wait(self) -> int:
-        """The exit status: 0 after a signal, 1 after :meth:`fail`."""
+        """Wait for the end and return the exit status: 0 after a signal, 1 after :meth:`fail`."""
         while (number := os.read(self._reader, 1)[0]) not in (*_SIGNALS, _FAILED):
             pass
         return int(number == _FAILED)
