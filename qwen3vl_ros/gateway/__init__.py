@@ -1,4 +1,4 @@
-"""The HTTP gateway: the node's questions for people and programs that don't speak ROS.
+"""The HTTP gateway: asks the node questions for people and programs without ROS.
 
 Only ``node`` and ``ros_backend`` import rclpy themselves.
 """

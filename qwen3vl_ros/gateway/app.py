@@ -1,4 +1,4 @@
-"""The gateway's HTTP interface: which path does what."""
+"""The gateway's HTTP interface: its paths and their handlers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from qwen3vl_ros.gateway.settings import Access, Settings
 PAGE: Final = Path(__file__).parent / "page"
 
 _BLOCKING_THREADS = 4
-"""Threads that wait for frames and task lists at a time; questions need none."""
+"""Most threads that wait for frames and task lists at the same time; questions need none."""
 
 
 def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:

@@ -27,7 +27,7 @@ class AsyncAnswer:
 
         Args:
             question: The question, which may have been answered already.
-            receive: Of the ASGI request, whose body was read.
+            receive: The ASGI request's channel, after its body was read.
         """
         self.question = question
         self.gone = False
@@ -69,7 +69,7 @@ class AsyncAnswer:
         self.question.on_change(None)
         self._listener.cancel()
         if not self.question.done():
-            # Sending the request may wait for a goal that is being sent: not on the loop's thread.
+            # Not on the loop's thread, since sending the request may wait for a goal that is being sent.
             self._loop.run_in_executor(None, self.question.cancel)
 
     def _on_change(self) -> None:

@@ -27,7 +27,7 @@ HEADERS: Final[Mapping[str, str]] = {
 
 
 class Authentication:
-    """Pass requests with the token on; without a token, those that come from this very site. Refuse all others."""
+    """Accepts requests with the token, or if there is none, those from this same site; refuses all others."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -64,7 +64,7 @@ class Authentication:
     def _check_token(self, authorization: str) -> None:
         assert self._digest is not None
         scheme, _, token = authorization.partition(" ")
-        # Digests have one length, so that not even the token's shows in the time it takes.
+        # Compare digests, which have equal lengths, so that the time does not even reveal the token's length.
         if not (hmac.compare_digest(self._digest, _digest(token.strip())) and scheme.lower() == "bearer"):
             raise ApiError(
                 401,
@@ -73,7 +73,7 @@ class Authentication:
             )
 
     def _check_site(self, headers: Headers) -> None:
-        """Refuse what a browser on this machine would carry here for another site (DNS rebinding, CSRF)."""
+        """Refuse requests that a browser on this machine sends on behalf of another site (DNS rebinding, CSRF)."""
         host = headers.get("host", "")
         if _name(host) not in self._hosts:
             raise ApiError(
@@ -87,7 +87,7 @@ class Authentication:
 
 
 def _is_page(path: str) -> bool:
-    """Return whether it is the page, which is public: it holds nothing before a user gives it the token."""
+    """Return whether the path is the page's, which is public: it shows nothing until a user enters the token."""
     return path == "/" or path.startswith("/static/")
 
 

@@ -1,4 +1,4 @@
-"""The interface between HTTP and whatever answers; :mod:`qwen3vl_ros.gateway.ros_backend` implements it over ROS."""
+"""The interface between HTTP and the node; :mod:`qwen3vl_ros.gateway.ros_backend` implements it over ROS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ State: TypeAlias = Literal["absent", "unconfigured", "loading", "inactive", "rea
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """The node ``vlm`` as it was heard of last; fields as in VlmStatus.msg. ``message``: why it is not ready."""
+    """The last known status of the node ``vlm``; fields as in VlmStatus.msg. ``message``: why it is not ready."""
 
     state: State
     message: str = ""
@@ -53,7 +53,7 @@ class Snapshot:
     """The newest frame of a camera. ``stamp``: seconds and nanoseconds of the camera's clock.
 
     ``age``: seconds by the robot's clock when the snapshot was ready. ``width`` and ``height`` in pixels are those of
-    the frame as it came; the JPEG may be smaller.
+    the original frame; the JPEG may be smaller.
     """
 
     jpeg: bytes
@@ -75,7 +75,7 @@ def why_not(status: NodeStatus) -> str:
 
 
 class UnknownCamera(LookupError):
-    """There is no camera of that name; the text has the names there are."""
+    """There is no camera of that name; the text lists the known names."""
 
 
 class Unavailable(Exception):

@@ -1,4 +1,4 @@
-"""Bodies: of requests, read whole before anything else, bounded in size and time; none in responses to HEAD."""
+"""Reads request bodies completely, within limits of size and time, and removes the bodies of responses to HEAD."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from qwen3vl_ros.gateway.errors import ApiError
 
 _DISCARDED: Final = 4
-"""A request that is too large is read to its end, up to so many times the limit: most clients look for the answer only
+"""A request that is too large is read to its end, up to this multiple of the limit: most clients read the response only
 after they have sent everything."""
 
 _AT_HAND: Final = 0.2
-"""Seconds for the rest of a body to come before a response that has not waited for it: then the connection can stay."""
+"""Seconds that an early response waits for the rest of the body, after which the connection can be kept."""
 
 _LINGER: Final = 2.0
-"""Seconds for which a client that has got its response may go on sending the body."""
+"""Seconds for which a client may continue to send the body after its response."""
 
 _MOST_DIGITS: Final = 18
-"""Digits of a length that is looked at as a number."""
+"""Most digits of a Content-Length that is parsed as a number."""
 
 
 class BodyLimit:
-    """ASGI middleware: a request of more than ``size`` bytes gets 413, whether or not it says so beforehand.
+    """ASGI middleware: answers a request of more than ``size`` bytes with 413, with or without a Content-Length.
 
-    A response that is sent before the body has come closes the connection: nothing else can come on it. What the client
-    sends meanwhile is read for a while: a connection that is closed on a client which still sends is reset, and the
-    response with it.
+    A response that is sent before the end of the body closes the connection, which cannot be reused. The rest of the
+    body is read for a while, because closing the connection of a client that is still sending resets it, and the
+    response is lost.
     """
 
     def __init__(self, app: ASGIApp, size: int, seconds: float) -> None:
-        """``seconds``: how long the rest of a body that is too large is read before the response."""
+        """``seconds``: for how long the rest of a too large body is read before the response."""
         self._app = app
         self._size = size
         self._seconds = seconds
@@ -48,7 +48,7 @@ class BodyLimit:
             return
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "").lstrip("0")
-        # Such a client sends the body only when it is told to, by our reading it.
+        # Such a client sends the body only after "100 Continue", which the first read triggers.
         waits = headers.get("expect", "").lower() == "100-continue"
         read, whole = 0, not declared and "transfer-encoding" not in headers
 
@@ -82,7 +82,7 @@ class BodyLimit:
         await self._app(scope, limited, closing)
 
     async def _discard(self, receive: Receive, seconds: float) -> bool:
-        """Read the rest of a body, as far as that makes sense; returns whether it came to its end."""
+        """Read and discard the rest of a body, within limits; return whether it was read to its end."""
         discarded = 0
         with anyio.move_on_after(seconds):
             while discarded <= _DISCARDED * self._size:
@@ -97,7 +97,7 @@ class BodyLimit:
 
 
 class Bodies:
-    """Reads the bodies of questions whole, each within ``seconds``, and no more than ``size`` bytes of all together."""
+    """Reads complete bodies of questions, each within ``seconds``, and at most ``size`` bytes of all together."""
 
     def __init__(self, seconds: float, size: int) -> None:
         self._seconds = seconds
@@ -106,11 +106,11 @@ class Bodies:
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[Request]:
-        """Yield ``request`` with its body read, which counts as held until the block ends.
+        """Yield ``request`` with its body read; the body counts towards ``size`` until the block ends.
 
         Raises:
-            ApiError: 408 where the client takes too long, 503 where the others' bodies leave no room.
-            ClientDisconnect: The client has gone.
+            ApiError: 408 if the client takes too long, 503 if the bodies of other requests leave no room.
+            ClientDisconnect: The client has disconnected.
         """
         held = 0
 
@@ -143,7 +143,7 @@ class Bodies:
 
 
 class Head:
-    """ASGI middleware: HEAD is answered as GET is, without the body (RFC 9110, 9.3.2)."""
+    """ASGI middleware: answers HEAD like GET, without the body (RFC 9110, 9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -30,20 +30,20 @@ from qwen3vl_ros.gateway.streaming import EventStream, begun
 from qwen3vl_ros.gateway.to_goal import image_urls, to_goal
 
 _NO_KEEP_ALIVE: Final = 3600.0
-"""Seconds between keep-alives of an answer that is sent whole, which needs none."""
+"""Seconds between keep-alives of an answer that is not streamed, and needs none."""
 
 
 class Chat:
     """Answers chat requests with ``backend``."""
 
     def __init__(self, backend: Backend, settings: Settings, metrics: Metrics) -> None:
-        """Raises :class:`SettingsError` for a media_path that is no directory."""
+        """Prepare to answer; raises :class:`SettingsError` for a media_path that is not a directory."""
         self._backend = backend
         self._timeout = settings.timeout
         self._strict_model = settings.strict_model
         self._slots = Slots(settings.concurrency)
         self._rate = RateLimit(settings.rate_limit)
-        # Those that are answered, and one more: what is received must not take all memory either.
+        # Room for the bodies of running questions and one more, so that received bodies cannot use up the memory.
         self._bodies = Bodies(settings.body_timeout, (settings.concurrency + 1) * settings.max_request_bytes)
         self._fetch_time = settings.body_timeout
         self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
@@ -55,7 +55,7 @@ class Chat:
     async def answer(self, request: Request) -> Response:
         """Return the response to a chat request. Raises :class:`ApiError`.
 
-        The request takes a slot only when all of it has arrived: clients may be slow, on purpose or not.
+        The request takes a slot only after it has arrived completely: clients may be slow, on purpose or not.
         """
         self._rate.count(request.client.host if request.client else "unknown")
         with ExitStack() as held:
@@ -104,7 +104,7 @@ class Chat:
         return await anyio.to_thread.run_sync(read, url, self._limits)
 
     async def _send(self, chat_request: ChatRequest, images: list[bytes]) -> tuple[AnswerFuture, tuple[str, ...]]:
-        """Send the question to the node, whatever is known of its state: that may be of a node that is gone."""
+        """Send the question to the node regardless of the last known state, which may be outdated."""
         if self._strict_model and (loaded := self._backend.status().model):
             check_model(chat_request.model, loaded)
         prompt, arguments, notes = to_goal(chat_request, images, self._timeout)
@@ -119,7 +119,7 @@ class Chat:
         return JSONResponse(response.completion(answer, as_json=as_json))
 
     def _refused(self, error: VlmError) -> ApiError:
-        """Return the HTTP error of a failed question; where no node took it, with what is known of the node."""
+        """Return the HTTP error of a failed question; if no node accepted it, with the last known state of the node."""
         status = self._backend.status()
         if isinstance(error, ServerUnavailable) and not status.answers:
             return of_vlm(type(error)(f"{error} What is known of it: {why_not(status)}."))

@@ -1,6 +1,6 @@
 """The body of ``POST /v1/chat/completions``: OpenAI's, with this package's extensions.
 
-Here are the fields that have an effect; :mod:`qwen3vl_ros.gateway.request_fields` says what becomes of others.
+This module has the fields with an effect; :mod:`qwen3vl_ros.gateway.request_fields` handles all others.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class ChatRequest(_Object):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what the client is told about its request, a sentence each."""
+        """Return the notes for the client about its request, a sentence each."""
         return self._notes
 
     @property
@@ -155,7 +155,7 @@ class ChatRequest(_Object):
 
     @property
     def response_schema(self) -> dict[str, Any] | None:
-        """Return the JSON Schema that ``response_format`` stands for; None without one."""
+        """Return the JSON Schema of ``response_format``; None without one."""
         if isinstance(self.response_format, JsonSchemaFormat):
             return self.response_format.json_schema.schema_
         if isinstance(self.response_format, JsonObjectFormat):
@@ -170,7 +170,7 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "messages[].content[]": frozenset(TextPart.model_fields) | frozenset(ImagePart.model_fields),
     "messages[].content[].image_url": frozenset(ImageUrl.model_fields),
 }
-"""The fields that have an effect, by the path of their object."""
+"""Names of the fields that have an effect, by the path of their object."""
 
 
 async def read_json(request: Request) -> ChatRequest:
@@ -182,7 +182,7 @@ async def read_json(request: Request) -> ChatRequest:
             "unsupported_media_type",
             f"the body is {content_type[:60] or 'of no type'}: send application/json, or a multipart/form-data form",
         )
-    return await anyio.to_thread.run_sync(_parse, await request.body())  # images make it large
+    return await anyio.to_thread.run_sync(_parse, await request.body())  # in a thread, since images make it large
 
 
 def _parse(body: bytes) -> ChatRequest:
@@ -198,7 +198,7 @@ def read(values: Any, *, strict: bool) -> ChatRequest:
 
     Args:
         values: The body.
-        strict: Whether "5" is no number; a form has text only.
+        strict: Whether to refuse "5" as a number; a form has text only.
 
     Raises:
         ApiError: 400 that names the field.

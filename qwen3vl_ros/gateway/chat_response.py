@@ -21,7 +21,7 @@ STAGES: Final = ("queued", "frame", "encode", "prefill", "decode")
 class ChatResponse:
     """Builds the objects of one response, which share these fields.
 
-    ``model``: name of the model, as the client is told. ``notes``: about its request, beside those about the answer.
+    ``model``: name of the model in the response. ``notes``: those about the request; the answer has its own.
     """
 
     model: str
@@ -30,7 +30,7 @@ class ChatResponse:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def completion(self, answer: Answer, *, as_json: bool) -> dict[str, Any]:
-        """Return the whole answer; ``as_json``: its content is the checked JSON, without a code fence around it."""
+        """Return the whole answer; ``as_json``: its content is the validated JSON, without a code fence."""
         message = {"role": "assistant", "content": _content(answer, as_json=as_json), "refusal": None}
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
@@ -55,7 +55,7 @@ class ChatResponse:
         return self._chunk([], usage=usage_of(answer.usage), qwen3vl_ros=self.extension_of(answer))
 
     def extension_of(self, answer: Answer) -> dict[str, Any]:
-        """Return what OpenAI's objects have no field for, named like the fields of AskImage's result."""
+        """Return the fields that OpenAI's objects lack, named like those of AskImage's result."""
         return {
             "regions": [_region(region) for region in answer.regions],
             "json": answer.json,
@@ -74,14 +74,14 @@ class ChatResponse:
 
 
 class JsonText:
-    """The text of an answer in JSON as it may be streamed: one that begins with a code fence is held until its end."""
+    """Streams the text of a JSON answer; one that begins with a code fence is held back until its end."""
 
     def __init__(self) -> None:
         self._fenced: bool | None = None
         self._blank: list[str] = []
 
     def streamable(self, delta: str) -> str:
-        """Return what can be streamed after ``delta``: all that is certain to be part of the JSON."""
+        """Take ``delta`` and return the text that can be streamed: all that is certain to be part of the JSON."""
         if self._fenced is None:
             self._blank.append(delta)
             if start := delta.lstrip()[:1]:
@@ -90,15 +90,15 @@ class JsonText:
         return "" if self._fenced is not False else delta
 
     def final(self, answer: Answer) -> str:
-        """Return the whole text, at the end."""
+        """Return the whole text at the end."""
         return _content(answer, as_json=self._fenced is not False)
 
 
 def answer_of(question: AnswerFuture) -> Answer:
     """Return the answer of a question that has ended.
 
-    JSON that max_tokens cut off is an answer, too, with ``finish_reason`` "length" and a note: asking again, as clients
-    do after an error of the server, would be cut off again.
+    JSON that max_tokens cut off is an answer, too, with ``finish_reason`` "length" and a note: a retry, which clients
+    make after a server error, would be cut off again.
 
     Raises:
         VlmError: The question has failed otherwise.
@@ -126,7 +126,7 @@ def stage_of(stage: int, queue_position: int) -> dict[str, Any]:
 
 
 def event(data: Any) -> bytes:
-    """Return a server-sent event with JSON, in ASCII: many clients take characters such as U+2028 for line ends."""
+    """Return a server-sent event with JSON in ASCII: many clients treat characters such as U+2028 as line ends."""
     return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 

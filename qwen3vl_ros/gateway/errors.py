@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients expect them: an HTTP status and ``{"error": {...}}``."""
+"""Errors in the form that OpenAI's clients expect: an HTTP status and ``{"error": {...}}``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from starlette.responses import JSONResponse
 from qwen3vl_ros.client.exceptions import Cancelled, PromptTooLong, VlmError
 
 CLIENT_CLOSED_REQUEST = Cancelled.http_status
-"""Status of a question that was cancelled before it was answered."""
+"""HTTP status of a question that was cancelled before it was answered."""
 
 
 class ApiError(Exception):
-    """An answer that is an error: HTTP ``status``, OpenAI's ``code`` and ``param``, and a sentence.
+    """An error response: HTTP ``status``, OpenAI's ``code`` and ``param``, and a sentence.
 
-    ``retry_after``: seconds after which trying again may help, None where it does not.
+    ``retry_after``: seconds after which a retry may help, None if it does not.
     """
 
     def __init__(

@@ -20,8 +20,8 @@ _MOST_PARTS = 50
 async def read_form(request: Request, limits: ImageLimits) -> tuple[ChatRequest, list[bytes]]:
     """Return the chat request in a form, and its images. Raises :class:`ApiError`.
 
-    ``image``: JPEG, PNG or WebP, several times for several images. Fields other than ``image`` and ``prompt`` are
-    those of the JSON body that hold a single value, such as ``max_tokens`` and ``camera``; an empty one is not there.
+    ``image``: JPEG, PNG or WebP, several times for several images. Fields other than ``image`` and ``prompt`` are those
+    of the JSON body with a single value, such as ``max_tokens`` and ``camera``; an empty one counts as unset.
     """
     values: dict[str, Any] = {}
     files: list[UploadFile] = []
@@ -41,7 +41,7 @@ async def read_form(request: Request, limits: ImageLimits) -> tuple[ChatRequest,
     finally:
         await form.close()
     request.state.image_name = files[0].filename if files else None
-    values = {name: value for name, value in plain_text(values).items() if value}  # as browsers send empty fields
+    values = {name: value for name, value in plain_text(values).items() if value}  # browsers send empty fields, too
     prompt = values.pop("prompt", "")
     if not images and "camera" not in values:
         raise ApiError(400, "invalid_value", "image: the form brings no image and names no camera", param="image")

@@ -1,4 +1,4 @@
-"""Images in questions: out of ``data:`` URLs, and none larger than allowed."""
+"""Decodes the ``data:`` URLs of images, and checks the format and size of image files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from qwen3vl_ros.gateway.errors import ApiError
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _DATA_URL: Final = re.compile(r"data:\s*(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
 _ESCAPED: Final = re.compile("%(2b|2f|3d|09|0a|0d|20)", re.IGNORECASE)
-"""What of base64 is written with percent signs in URLs; a stray one must not swallow letters of the image."""
+"""Percent escapes of base64 in URLs; a stray percent sign must not consume letters of the image."""
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _BLANKS: Final = b" \t\r\n\f\v"
 _LETTERS: Final = string.ascii_letters.encode() + string.digits.encode()
 _ALPHABETS: Final = (_LETTERS + b"+/", _LETTERS + b"-_")
-"""Of base64: the ordinary one, and the one for URLs (RFC 4648, 4 and 5)."""
+"""Base64's standard and URL-safe alphabets (RFC 4648, 4 and 5)."""
 
 _ORDINARY: Final = bytes.maketrans(b"-_", b"+/")
 
@@ -45,7 +45,7 @@ _FOREIGN: Final[Mapping[str, re.Pattern[bytes]]] = {
         "Photoshop": rb"8BPS",
     }.items()
 }
-"""What images (and what is sent as one) in formats that are not taken begin with; the first that fits is what it is."""
+"""First bytes of unsupported formats that clients send as images; the first match names the format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ImageLimits:
 
 
 def source_of(url: str) -> Literal["data", "http", "file"]:
-    """Return where an image with that URL is: in it, on another server, or in a file (a path, or ``file://`` and one).
+    """Return the kind of an image URL: inline data, another server, or a file (a path, with or without ``file://``).
 
     Raises :class:`ApiError` 400 for a URL of another kind.
     """
@@ -89,10 +89,10 @@ def of_data_url(url: str, limits: ImageLimits) -> bytes:
 
 
 def _of_base64(text: str, limits: ImageLimits) -> bytes:
-    """Decode base64, with or without padding, white space and percent signs in it; anything else means damage."""
+    """Decode base64 with or without padding, white space and percent escapes; anything else counts as damage."""
     if "%" in text:
         text = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)), text)
-    encoded = text.encode("ascii", "replace").translate(None, _BLANKS)  # "?" is none of base64's characters
+    encoded = text.encode("ascii", "replace").translate(None, _BLANKS)  # "?" is not a character of base64
     if len(encoded) > limits.size * 4 // 3 + 100:
         raise _too_large(limits)
     letters = encoded.rstrip(b"=")
@@ -105,7 +105,7 @@ def _of_base64(text: str, limits: ImageLimits) -> bytes:
 
 
 def checked(content: bytes, limits: ImageLimits) -> bytes:
-    """Return ``content``, an image file that may be decoded: only its header was read, not its pixels.
+    """Return ``content`` if it is an image file within the limits; reads only its header, not its pixels.
 
     Raises:
         ApiError: As of :func:`of_data_url`.
@@ -123,7 +123,7 @@ def checked(content: bytes, limits: ImageLimits) -> bytes:
     except PIL.Image.DecompressionBombError:
         pixels = limits.pixels + 1
         shown = "far more pixels than a camera's image"
-    except Exception as error:  # noqa: BLE001 Pillow on untrusted bytes raises what it likes
+    except Exception as error:  # noqa: BLE001 Pillow may raise anything on untrusted bytes
         raise _broken(
             f"the image's {len(content)} bytes are no JPEG, PNG or WebP that can be read ({type(error).__name__})"
         ) from None

@@ -1,4 +1,4 @@
-"""Limits on questions: how many at a time, and how many a minute."""
+"""Limits on the number of questions: at the same time, and per minute."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from qwen3vl_ros.gateway.errors import ApiError
 
 _MOST_CLIENTS = 10_000
-"""Addresses that are remembered; when there are more, those that have been quiet longest are forgotten."""
+"""Most addresses that are remembered; beyond it, the least recently active are forgotten."""
 
 
 class Slots:
-    """Slots for questions that are answered at the same time."""
+    """Limits the questions that are answered at the same time."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -21,10 +21,10 @@ class Slots:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Take a slot for as long as the block runs.
+        """Hold a slot within the block.
 
         Raises:
-            ApiError: 503 where none is free.
+            ApiError: 503 if none is free.
         """
         if self.taken >= self._count:
             raise ApiError(
@@ -49,7 +49,7 @@ class RateLimit:
         self._left: dict[str, tuple[float, float]] = {}
 
     def count(self, client: str) -> None:
-        """Count a question of ``client``. Raises :class:`ApiError` 429 when it is one too many."""
+        """Count a question of ``client``. Raises :class:`ApiError` 429 if it exceeds the limit."""
         if not self._a_minute:
             return
         now = self._now()

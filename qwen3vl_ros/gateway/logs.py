@@ -1,4 +1,4 @@
-"""Rotating logs: who asked, which model was loaded, what went wrong. Never an image, a question or a token."""
+"""Rotating logs of requests, loaded models and errors. They never contain an image, a question or a token."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ ACCESS: Final = logging.getLogger("qwen3vl_ros.gateway.access")
 MODEL: Final = logging.getLogger("qwen3vl_ros.gateway.model")
 ERROR: Final = logging.getLogger("qwen3vl_ros.gateway.error")
 SERVER: Final = logging.getLogger("uvicorn.error")
-"""What uvicorn has to say; it goes to error.log, too."""
+"""uvicorn's logger; it writes to error.log, too."""
 
 _SIZE, _FILES = 5_000_000, 5
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-"""Characters that begin a line or command a terminal."""
+"""Characters that begin a line or control a terminal."""
 
 _CONTINUED: Final = "\n    "
-"""Where an entry goes on; entries themselves begin at the left margin, so that no entry can be made up inside one."""
+"""Indentation of an entry's further lines; entries begin at the left margin, so that no client can forge one."""
 
 
 class Entries(logging.Formatter):
-    """Writes each record as one entry, whatever clients put into it: control characters are escaped."""
+    """Formats each record as one entry; control characters from clients are escaped."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the entry; further lines of it, such as those of a traceback, are indented."""
+        """Return the entry, its further lines, such as those of a traceback, indented."""
         return _CONTINUED.join(_escaped(line) for line in super().format(record).rstrip("\n").split("\n"))
 
 
 def quoted(value: object, most: int) -> str:
-    """Return the first ``most`` characters of what a client chose as a JSON string, which ends where it seems to."""
+    """Return the first ``most`` characters of a client's value as a JSON string, whose end is unambiguous."""
     return _escaped(json.dumps(str(value)[:most]))
 
 
@@ -53,7 +53,7 @@ def _escaped(text: str) -> str:
 
 
 def open_logs(directory: Path) -> None:
-    """Write access.log, model.log and error.log there, 5 MB each, 5 old ones kept. Raises OSError."""
+    """Write access.log, model.log and error.log to ``directory``, 5 MB each, with 5 old ones kept. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     files = {"access": [ACCESS], "model": [MODEL], "error": [ERROR, SERVER]}
     for name, loggers in files.items():
@@ -68,7 +68,7 @@ def open_logs(directory: Path) -> None:
 
 
 class Defects:
-    """ASGI middleware: a defect of this package becomes a traceback in error.log, and OpenAI's error for the client."""
+    """ASGI middleware: logs a defect of this package as a traceback in error.log, and sends OpenAI's error object."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -89,7 +89,7 @@ class Defects:
             if begun:
                 raise  # the server closes the connection: the client sees that the response is not whole
             calls = "".join(traceback.format_tb(error.__traceback__))
-            # Cut short, in case it repeats what it was given.
+            # Truncated, since the message may quote the request.
             what = quoted(scope["method"], 20), quoted(scope["path"], 200), type(error).__name__, quoted(error, 300)
             ERROR.error("%s %s: %s: %s\n%s", *what, calls)
             self._metrics.failed("internal_error")
@@ -98,7 +98,7 @@ class Defects:
 
 
 class AccessLog:
-    """ASGI middleware: a line for every request when it is over, and its part in the metrics."""
+    """ASGI middleware: writes a line at the end of every request, and counts it in the metrics."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -129,6 +129,6 @@ class AccessLog:
             self._metrics.responded(path, status, duration)
             client = scope["client"][0] if scope.get("client") else "-"
             image = state.get("image_name") or (f"{state['images']} images" if state.get("images") else "-")
-            # The client's address and the method are single words, which the server has seen to.
+            # The server guarantees that the client's address and the method are single words.
             shown = client, scope["method"], quoted(scope["path"], 200), quoted(image, 100)
             ACCESS.info("%s %s %s %s %d %.3f s", *shown, status, duration)

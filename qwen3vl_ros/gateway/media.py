@@ -13,7 +13,7 @@ from qwen3vl_ros.gateway.images import ImageLimits, checked
 from qwen3vl_ros.gateway.settings import SettingsError
 
 _SCHEME: Final = "file://"
-"""May stand before the path, which is relative all the same: so does llama-server's ``--media-path``."""
+"""Optional prefix of the path, which stays relative, as with llama-server's ``--media-path``."""
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -22,13 +22,13 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_
 class MediaDirectory:
     """Reads image files below a directory, and nothing else on this machine.
 
-    A path is opened step by step, each step in the directory that the one before opened, and no symbolic link is
-    followed: whatever changes in the file system meanwhile, the file is below the directory. A path is taken as it is
-    written; ``%2e`` is no dot.
+    Each component of a path is opened relative to the directory opened before it, without following symbolic links, so
+    that the file is below the directory even if the file system changes at the same time. Percent escapes are not
+    decoded: ``%2e`` is not a dot.
     """
 
     def __init__(self, path: str) -> None:
-        """``path``: the directory; "" allows no file. Raises :class:`SettingsError` where there is none."""
+        """``path``: the directory; "" allows no file. Raises :class:`SettingsError` if it does not exist."""
         self._root = Path(path).expanduser().resolve() if path else None
         if self._root is not None and not self._root.is_dir():
             raise SettingsError(f"media_path {path}: there is no such directory")
@@ -37,7 +37,7 @@ class MediaDirectory:
         """Return the image file at ``url``, a relative path or a ``file://`` URL with one, checked.
 
         Raises:
-            ApiError: 400 where there is no such file, 413 and 415 as :func:`~qwen3vl_ros.gateway.images.checked`.
+            ApiError: 400 if there is no such file, 413 and 415 as :func:`~qwen3vl_ros.gateway.images.checked`.
         """
         if self._root is None:
             raise _refused(
@@ -51,7 +51,7 @@ class MediaDirectory:
             raise _refused("the path of an image is relative to the gateway's media_path, and does not lead out of it")
         try:
             content = _content(self._root, steps, limits.size + 1)
-        except (OSError, ValueError):  # ValueError: a NUL, which no path has
+        except (OSError, ValueError):  # ValueError: a NUL in the path
             raise _refused(
                 "the gateway's media_path has no such image; only plain files are read, and no symbolic links followed"
             ) from None
@@ -59,7 +59,7 @@ class MediaDirectory:
 
 
 def _content(root: Path, steps: Sequence[str], most: int) -> bytes:
-    """Return the first ``most`` bytes of a plain file below ``root``. Raises OSError where there is none."""
+    """Return the first ``most`` bytes of a plain file below ``root``. Raises OSError if there is none."""
     directory = os.open(root, _DIRECTORY)
     try:
         for step in steps[:-1]:

@@ -1,4 +1,4 @@
-"""The metrics that Prometheus collects."""
+"""The gateway's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.gateway.backend import Backend
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
-"""Buckets from the shipped model on a desktop (tenths of a second) to a large one on a board (minutes)."""
+"""Histogram buckets, from the shipped model on a desktop (tenths of a second) to a large one on a board (minutes)."""
 
 
 class Metrics:
-    """The numbers of one gateway, in a registry of its own."""
+    """The metrics of one gateway, in their own registry."""
 
     def __init__(self, backend: Backend) -> None:
         registry = self._registry = CollectorRegistry()
@@ -41,11 +41,11 @@ class Metrics:
         gauge("queue_capacity", "Size of the node's queue", lambda: backend.status().queue_capacity)
 
     def show_running(self, running: Callable[[], int]) -> None:
-        """Show ``running``, the number of questions that the gateway is having answered."""
+        """Export ``running``, which returns the number of running questions."""
         self._gauge("questions_running", "Questions that the gateway is having answered", running)
 
     def responded(self, path: str, status: int, duration: float) -> None:
-        """Count a request. ``path``: that of its route, so that clients cannot make up any number of them."""
+        """Count a request. ``path``: its route's, so that clients cannot create labels without limit."""
         self._requests.labels(path, str(status)).inc()
         self._duration.labels(path).observe(duration)
 
@@ -67,7 +67,7 @@ class Metrics:
                 histogram.observe(value)
 
     def failed(self, code: str) -> None:
-        """Count a request that was answered with this error."""
+        """Count a request that failed with this error."""
         self._errors.labels(code).inc()
 
     def text(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The models that clients may name: the one that is loaded, and a name that always means it."""
+"""The model names that clients may use: that of the loaded model, and an alias that always means it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qwen3vl_ros.gateway.backend import NodeStatus
 from qwen3vl_ros.gateway.errors import ApiError
 
 ALIAS = "qwen3-vl"
-"""Whichever model answers: engines change, and so does the name of their model."""
+"""Alias of the current model: engines change, and so does the name of their model."""
 
 
 def list_models(status: NodeStatus) -> dict[str, Any]:
@@ -18,13 +18,13 @@ def list_models(status: NodeStatus) -> dict[str, Any]:
 
 
 def find_model(name: str, status: NodeStatus) -> dict[str, Any]:
-    """Return one of them. Raises :class:`ApiError` 404."""
+    """Return OpenAI's object of one model. Raises :class:`ApiError` 404."""
     check_model(name, status.model)
     return _model(name, status)
 
 
 def check_model(wanted: str, loaded: str) -> None:
-    """Raise :class:`ApiError` 404 for a model that is not the one that answers."""
+    """Raise :class:`ApiError` 404 unless ``wanted`` is the loaded model, its alias, or ""."""
     if wanted not in ("", ALIAS, loaded):
         raise ApiError(
             404,
@@ -36,6 +36,6 @@ def check_model(wanted: str, loaded: str) -> None:
 
 def _model(name: str, status: NodeStatus) -> dict[str, Any]:
     model = {"id": name, "object": "model", "created": 0, "owned_by": status.engine or "qwen3vl_ros"}
-    if status.context_length:  # as vLLM and as llama-server call it: clients look for either
+    if status.context_length:  # vLLM's and llama-server's names: clients look for either
         model |= {"max_model_len": status.context_length, "meta": {"n_ctx": status.context_length}}
     return model

@@ -1,7 +1,7 @@
 """The node ``web``: the HTTP gateway to a node ``vlm``, which may run on another host.
 
-ROS runs on the thread "executor", HTTP on the asyncio loop of the thread "http"; what the first brings reaches the
-second as events, so neither ever waits for the other.
+ROS runs on the thread "executor", HTTP on the asyncio loop of the thread "http"; the first notifies the second by
+events, so neither waits for the other.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.ros.stop_signal import StopSignal
 
 _GRACE = 1
-"""Seconds that responses get to end when the gateway does."""
+"""Seconds that running responses have to end when the gateway stops."""
 
 _BACKLOG = 2048
-"""Connections that wait while the server starts or is busy; uvicorn's own number."""
+"""Connections that wait while the server starts or is busy; uvicorn's default."""
 
 _KEEP_ALIVE = 75
-"""Seconds that an idle connection stays open: longer than clients and proxies keep theirs, which else would send a
-request just when it is closed."""
+"""Seconds that an idle connection stays open: longer than clients and proxies keep theirs, lest they send a request
+while it is being closed."""
 
 
 class Gateway:
@@ -60,7 +60,7 @@ class Gateway:
             create_app(self.backend, settings, allowed),
             log_config=None,
             access_log=False,
-            proxy_headers=False,  # uvicorn's own way believes every client on this machine
+            proxy_headers=False,  # uvicorn's own implementation trusts every client on this machine
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
             timeout_keep_alive=_KEEP_ALIVE,
@@ -73,11 +73,11 @@ class Gateway:
         )
 
     def serve(self) -> None:
-        """Answer requests until :meth:`close`; on a thread of its own."""
+        """Answer requests until :meth:`close`; blocks its thread."""
         self._server.run(sockets=[self._socket])
 
     def close(self) -> None:
-        """End every question and the server."""
+        """End all questions and the server."""
         self.backend.close()
         self._server.should_exit = True
 
@@ -94,7 +94,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(_BACKLOG)  # from now on, so that who is told of the address can connect
+        listening.listen(_BACKLOG)  # now, so that clients can connect once the address is printed
     except OSError as error:
         raise SettingsError(
             f"nothing can listen on {host} port {port}: {error.strerror}; set the parameters host and port"
@@ -103,12 +103,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the gateway until SIGINT or SIGTERM; returns its exit status."""
+    """Run the gateway until SIGINT or SIGTERM; return its exit status."""
     stop = StopSignal()
     try:
         rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
         gateway = Gateway()
-    except Exception as error:  # noqa: BLE001 whatever is wrong with the parameters is shown as a sentence
+    except Exception as error:  # noqa: BLE001 any problem with the parameters is printed as a sentence
         print(f"web: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI cannot derive for each path, and the plain objects that some respond with."""
+"""The parts of the OpenAPI document that FastAPI cannot derive, and the plain objects of some responses."""
 
 from __future__ import annotations
 
@@ -164,13 +164,13 @@ CHAT_BODY: Final = {
         "multipart/form-data": {"schema": _FORM},
     },
 }
-"""Both dialects of a question."""
+"""The two forms of a question's body."""
 
 CHAT_ANSWER: Final = {
     "description": "The answer; with `stream`, its pieces as server-sent events, the last one `[DONE]`.",
     "content": {"application/json": {"schema": _COMPLETION}, "text/event-stream": {"schema": {"type": "string"}}},
 }
-"""An answer, whole or as it comes."""
+"""An answer, whole or as a stream."""
 
 FRAME: Final = {
     "description": "The frame. X-Frame-Stamp: seconds.nanoseconds of the camera's clock; X-Frame-Age: seconds since "
@@ -181,7 +181,7 @@ FRAME: Final = {
 
 
 def describe(app: FastAPI, *, token_required: bool) -> None:
-    """Add to the app's OpenAPI document what FastAPI cannot see: the body that is read by hand, and the token."""
+    """Add to the app's OpenAPI document what FastAPI cannot derive: the manually read body, and the token."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

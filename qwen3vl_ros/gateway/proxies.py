@@ -1,4 +1,4 @@
-"""Reverse proxies in front of the gateway: whom a request comes from when a proxy passes it on. ASGI middleware."""
+"""ASGI middleware for reverse proxies in front of the gateway: finds the address of the client."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 
 class TrustedProxies:
-    """Takes the client's address, and http or https, from the headers of trusted proxies, and of nobody else.
+    """Reads the client's address, and http or https, from the headers of trusted proxies only.
 
-    A proxy appends the address that it was reached from to ``X-Forwarded-For``; what stands before that came with the
-    request and may be made up. So the last address counts, or, where that is a trusted proxy itself, the one before.
+    A proxy appends its peer's address to ``X-Forwarded-For``; earlier entries came with the request and may be forged.
+    So the last address counts, or if that is a trusted proxy itself, the one before.
     """
 
     def __init__(self, app: ASGIApp, proxies: Sequence[str]) -> None:
-        """Raises :class:`SettingsError` for what is neither an IP address nor a network. "" names nobody."""
+        """Parse the proxies, "" for none; raises :class:`SettingsError` unless all are IP addresses or networks."""
         self._app = app
         self._networks = [_network(proxy) for proxy in proxies if proxy]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, with the client's own address in ``scope["client"]``."""
+        """Serve a request with the client's address in ``scope["client"]``."""
         if scope["type"] == "http" and self._networks and (peer := scope.get("client")):
             headers = scope["headers"]
             client = self.client_of(peer[0], [value for name, value in headers if name == b"x-forwarded-for"])
@@ -43,7 +43,7 @@ class TrustedProxies:
         """Return the address of the client.
 
         Args:
-            peer: Address that the connection comes from.
+            peer: Address of the connection's other end.
             forwarded: Values of the request's X-Forwarded-For headers, in their order.
         """
         client = peer
@@ -59,7 +59,7 @@ class TrustedProxies:
 
 
 def _address(text: str) -> _Address | None:
-    """Return the IP address that ``text`` is; an IPv4 address in IPv6's form as IPv4. No zone, which is free text."""
+    """Parse an IP address without a zone, which is free text; an IPv4-mapped IPv6 address is returned as IPv4."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

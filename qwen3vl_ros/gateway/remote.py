@@ -1,4 +1,4 @@
-"""Images from other servers: only from hosts that the gateway's owner lists, and never through a detour inwards."""
+"""Fetches images from other servers: only from listed hosts, and never through a redirect to a private network."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _MOST_REDIRECTS: Final = 3
 class RemoteImages:
     """Fetches from ``hosts`` (names or addresses).
 
-    A listed host may be in a private network: its owner wrote it down. A redirect may lead only to listed hosts with
-    public addresses, since where it leads is up to the other server. The address is resolved once and connected to as
-    it was checked, so that a name cannot change its meaning in between.
+    A listed host may be in a private network, since the gateway's owner listed it. A redirect may lead only to listed
+    hosts with public addresses, since the other server chooses its target. A name is resolved once, and the connection
+    uses the checked address, so that a second resolution cannot give another one.
     """
 
     def __init__(self, hosts: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ class RemoteImages:
         return await anyio.to_thread.run_sync(checked, content, limits)
 
     async def _follow(self, url: httpx.URL, size: int) -> bytes:
-        # Nothing of this machine's environment goes along: no proxy, no .netrc.
+        # Ignore this machine's environment: no proxy, no .netrc.
         async with httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT) as client:
             for hop in range(_MOST_REDIRECTS + 1):
                 request = await self._request(client, url, redirected=hop > 0)
@@ -60,7 +60,7 @@ class RemoteImages:
         raise _refused(f"the image's URL was redirected more than {_MOST_REDIRECTS} times")
 
     async def _request(self, client: httpx.AsyncClient, url: httpx.URL, *, redirected: bool) -> httpx.Request:
-        """Return a request to an address that was checked; TLS and the Host header keep the name."""
+        """Return a request to a checked address; TLS and the Host header use the name."""
         if url.scheme not in ("http", "https") or url.userinfo or url.host.lower() not in self._hosts:
             raise _refused("the host of the image's URL is not one that this gateway fetches from")
         port = url.port or (443 if url.scheme == "https" else 80)

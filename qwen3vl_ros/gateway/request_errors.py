@@ -1,4 +1,4 @@
-"""What is wrong with a request that does not have the form of one: a sentence, and the field as the client wrote it."""
+"""Turns a validation error of a request into a sentence with the field's name as the client wrote it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS: Final = {
     "model": "an object",
     "model_attributes": "an object",
 }
-"""What pydantic's types of errors begin with, and what is expected then."""
+"""Prefixes of pydantic's error types, and what was expected."""
 
 _LIMITS: Final = {
     "greater_than": ("gt", "greater than"),
@@ -33,15 +33,15 @@ _LIMITS: Final = {
 
 
 def of_validation(error: ValidationError, values: Any, written: Mapping[str, str]) -> ApiError:
-    """Return the error 400 that names the first field that is wrong, and says what it has to be.
+    """Return the error 400 that names the first wrong field and what was expected.
 
     Args:
-        error: What pydantic says.
-        values: What was validated.
-        written: What the client called the fields, by their own names.
+        error: pydantic's error.
+        values: The validated values.
+        written: The client's names of the fields by this package's names.
     """
     found = [(_path(each, values), each) for each in error.errors(include_url=False, include_input=False)]
-    steps = max((path for path, _ in found), key=len)  # of several alternatives, the one that fits best
+    steps = max((path for path, _ in found), key=len)  # of several alternatives, the best match
     here = [each for path, each in found if path == steps]
     if here[0]["type"].startswith("union_tag"):
         steps = (*steps, here[0]["ctx"]["discriminator"].strip("'"))
@@ -51,7 +51,7 @@ def of_validation(error: ValidationError, values: Any, written: Mapping[str, str
 
 
 def _path(error: ErrorDetails, values: Any) -> tuple[str, ...]:
-    """Return the path of a mistake as the client wrote it: pydantic's names the tried alternatives, too."""
+    """Return the path of an error as the client wrote it, without the names of alternatives in pydantic's path."""
     path: list[str] = []
     steps = error["loc"]
     tagged = False
@@ -71,7 +71,7 @@ def _path(error: ErrorDetails, values: Any) -> tuple[str, ...]:
 
 
 def sentence(errors: Sequence[ErrorDetails]) -> str:
-    """Return what a value has to be, where pydantic found ``errors`` with it, one for each alternative."""
+    """Return what a value was expected to be, given pydantic's ``errors``, one for each alternative."""
     first = errors[0]
     kind, context = first["type"], first.get("ctx", {})
     if kind == "missing":

@@ -1,8 +1,8 @@
-"""Fields of a request that this server has no use for: which are refused, which are told to be without effect.
+"""Decides which unsupported fields of a request are refused, and which are accepted with a note.
 
-The rule: a field that would change the answer and cannot be honoured is an error that names it. Any other unknown field
-is accepted, and the answer's ``notes`` say that it has no effect. A field that asks for nothing (null, empty, or what
-would happen anyway) is no field at all.
+A field that would change the answer and cannot be honoured is an error that names it. Any other unknown field is
+accepted, and the answer's ``notes`` say that it has no effect. A field that asks for nothing (null, empty, or the
+default behaviour) is ignored.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _ALIASES: Final = {
     "max-tokens": "max_tokens",
     "repetition-penalty": "repetition_penalty",
 }
-"""Other names of fields."""
+"""Other clients' names of fields."""
 
 _UNSET: Final[Mapping[str, tuple[int, ...]]] = {
-    "max_tokens": (-1, -2),  # llama.cpp, LM Studio: as many as there may be
+    "max_tokens": (-1, -2),  # llama.cpp, LM Studio: no limit
     "top_k": (-1,),  # vLLM: all
     "top_p": (1,),  # OpenAI's default, which many clients always send, to engines without the option, too
     "seed": (-1,),  # llama.cpp: a random one
 }
-"""Values by which clients leave an option to the server."""
+"""Values with which clients leave an option unset."""
 
 _WHOLE: Final = ("max_tokens", "top_k", "seed")
 
@@ -92,7 +92,7 @@ _REFUSED: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "top_n_sigma": ((-1, 0), _LEAVE_OUT),
     **dict.fromkeys(("add_generation_prompt", "skip_special_tokens"), ((True,), _LEAVE_OUT)),
 }
-"""Fields that would change the answer: the values that do not, beside null and nothing, and what to do about others."""
+"""Fields that would change the answer: their neutral values, besides null and empty, and the advice for others."""
 
 _REFUSED_OF_A_MESSAGE: Final[Mapping[str, str]] = {
     "tool_calls": "this server knows no tools: tell their results in text",
@@ -103,14 +103,14 @@ _REFUSED_OF_A_MESSAGE: Final[Mapping[str, str]] = {
 _MOST_NOTES: Final = 20
 
 _LONGEST_VALUE: Final = 20
-"""Characters of a value that may ask for nothing, such as ``false``."""
+"""Values in a form longer than this are not parsed as JSON: neutral ones, such as ``false``, are shorter."""
 
 
 def plain_text(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a body with every string in them as text that a model can be given.
+    """Return the fields of a body with every string cleaned for a model.
 
     Raises:
-        ApiError: 400 for a string with a NUL in it, with its path.
+        ApiError: 400 for a string that contains a NUL, with its path.
         RecursionError: A value is nested too deeply.
     """
     try:
@@ -121,10 +121,10 @@ def plain_text(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def normalized(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the fields that ask for something, by their own names, and what the client called each of them.
+    """Return the fields that ask for something by this package's names, and the client's name of each.
 
     Raises:
-        ApiError: 400 for a field that is there twice and not the same, and for one that cannot be honoured.
+        ApiError: 400 for a field given twice with different values, and for one that cannot be honoured.
     """
     found: dict[str, Any] = {}
     written: dict[str, str] = {}
@@ -160,7 +160,7 @@ def notes_on(values: Mapping[str, Any], known: Mapping[str, frozenset[str]]) -> 
 
     Args:
         values: A request as :func:`normalized` returns it.
-        known: Names of the fields that have an effect, by the path of the object that they are in.
+        known: Names of the fields that have an effect, by the path of their object.
     """
     unknown = [
         f"{path}.{name}".lstrip(".")
@@ -173,7 +173,7 @@ def notes_on(values: Mapping[str, Any], known: Mapping[str, frozenset[str]]) -> 
 
 
 def _fields(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Yield every field of an object that may have unknown ones: the object's path, without numbers; name and value."""
+    """Yield (path of the object without indices, name, value) of every field in objects that may have unknown ones."""
     objects: list[tuple[str, Any]] = [("", values), ("stream_options", values.get("stream_options"))]
     for message in _dicts(values.get("messages")):
         objects.append(("messages[]", message))
@@ -197,7 +197,7 @@ def _asks(value: Any, neutral: tuple[Any, ...] = ()) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value; where a form has it as text, the one in the text."""
+    """Return the value; for text, which a form has, the JSON value in it."""
     if isinstance(value, str) and len(value) < _LONGEST_VALUE:
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(value)

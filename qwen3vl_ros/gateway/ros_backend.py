@@ -1,4 +1,4 @@
-"""The gateway's backend over ROS: questions, status, cameras and tasks of a node ``vlm``."""
+"""The gateway's backend over ROS: sends questions to a node ``vlm``, and reads its status, cameras and tasks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from qwen3vl_ros.client.goal import Arguments
 
 NAMELESS: Final = "default"
-"""What the camera without a name is called over HTTP, where a path needs one."""
+"""Name over HTTP of the camera without a name, since a path needs one."""
 
 _STATES: Final[dict[int, State]] = {
     VlmStatus.UNCONFIGURED: "unconfigured",
@@ -50,22 +50,22 @@ _STATES: Final[dict[int, State]] = {
 _LATCHED: Final = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 _FRAME_AGE: Final = 2.0
-"""Greatest age of a frame that is shown, seconds."""
+"""Greatest age in seconds of a frame that is shown."""
 
 _FRAME_PATIENCE: Final = 3.0
-"""Seconds to wait for one: a subscription that was just made needs a part of that to find its publisher."""
+"""Seconds to wait for a frame: a new subscription needs a part of that to discover its publisher."""
 
 _IDLE: Final = 10.0
-"""Seconds after which a camera that nobody looks at is unsubscribed: images cost the network and this host."""
+"""Seconds without a request after which a camera is unsubscribed: images cost network and CPU time."""
 
 _ANSWER_PATIENCE: Final = 5.0
-"""Seconds that the node gets to list its tasks."""
+"""Seconds that the node has to list its tasks."""
 
 _JPEG_QUALITY: Final = 90
 
 
 class RosBackend:
-    """Asks the node ``node_name`` through ``node``, which somebody spins. Every method may be called on any thread."""
+    """Asks the node ``node_name`` through ``node``, which the caller spins. Methods may be called on any thread."""
 
     def __init__(self, node: Node, node_name: str) -> None:
         self._node = node
@@ -88,7 +88,7 @@ class RosBackend:
         return self._client.send(prompt, **arguments)
 
     def status(self) -> NodeStatus:
-        """Return the node's last status, as long as the node is there."""
+        """Return the node's last status, or ``absent`` without a node."""
         status = self._status
         if status is None or not self._node.count_publishers(f"{self.vlm}/status"):
             return NodeStatus("absent", f"nothing was heard of {self.vlm}")
@@ -104,11 +104,11 @@ class RosBackend:
         )
 
     def cameras(self) -> Sequence[CameraStatus]:
-        """Return the cameras in the node's latest diagnostics; none while the node is away."""
+        """Return the cameras in the node's latest diagnostics; none while the node is absent."""
         return () if self.status().state == "absent" else self._cameras
 
     def snapshot(self, name: str, width: int | None) -> Snapshot:
-        """Return the newest frame of a camera; block until there is one, ``_FRAME_PATIENCE`` at most."""
+        """Return the newest frame of a camera; block until there is one, at most ``_FRAME_PATIENCE``."""
         cameras = {camera.name: camera for camera in self.cameras()}
         if name not in cameras:
             known = ", ".join(map(repr, cameras)) or "none, as far as the node has told"
@@ -116,7 +116,7 @@ class RosBackend:
         return self._view(cameras[name].topic).snapshot(width)
 
     def tasks(self) -> Sequence[Task]:
-        """Return the node's tasks; request them when their names have changed."""
+        """Return the node's tasks; request them if their names have changed."""
         status = self.status()
         names, known = self._tasks
         if not status.tasks or status.tasks == names:
@@ -141,7 +141,7 @@ class RosBackend:
             MODEL.info("%s: %s, engine %s, model %s %s", self.vlm, *_shown(status))
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
-        """Replace the cameras: the node sends all its parts in one message."""
+        """Replace the cameras: the node's diagnostics of all parts are in one message."""
         ours = [status for status in array.status if _values(status).get("node") == self.vlm]
         if ours:
             self._cameras = tuple(_camera(status) for status in ours if _part(status).startswith("camera"))
@@ -163,7 +163,7 @@ class RosBackend:
 
 
 class _View:
-    """A camera that somebody looks at."""
+    """The subscription of a camera whose frames were requested recently."""
 
     def __init__(self, node: Node, topic: str) -> None:
         self._frames = FrameSource(node, topic)
@@ -194,7 +194,7 @@ class _View:
 
 
 def _shown(status: VlmStatus) -> tuple[str, str, str, str]:
-    """Return what model.log shows of a status; "busy" is "ready" there."""
+    """Return the parts of a status for model.log, with "ready" for "busy"."""
     state = "ready" if status.state == VlmStatus.BUSY else _STATES[status.state]
     return state, status.engine, status.model, status.message
 

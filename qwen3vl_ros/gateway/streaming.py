@@ -1,4 +1,4 @@
-"""An answer as server-sent events: progress while it waits, text as it is generated, and its end."""
+"""Sends an answer as server-sent events: progress while it waits, text as it is generated, and its end."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from qwen3vl_ros.gateway.errors import of_vlm
 from qwen3vl_ros.gateway.metrics import Metrics
 
 _KEEP_ALIVE: Final = 10.0
-"""Seconds of silence after which a stream carries a comment: proxies close connections that say nothing."""
+"""Seconds without an event after which a comment is sent: proxies close silent connections."""
 
 _CERTAIN: Final = 1.0
-"""Seconds after which a stream begins although the question may still be refused: its status is 200 from then on."""
+"""Seconds after which a stream begins, with status 200, although the question may still be refused."""
 
 _SLOW_READER: Final = 30.0
-"""Seconds that a client may take to read a piece of a stream before it counts as gone."""
+"""Seconds that a client may take to read a piece of a stream before it counts as disconnected."""
 
 
 async def begun(async_answer: AsyncAnswer) -> None:
-    """Wait until the node works on the question, or has queued it: a refusal still gets its own HTTP status.
+    """Wait until the node has queued or started the question, so that a refusal has its own HTTP status.
 
     Raises:
-        VlmError: The question has ended with it already.
+        VlmError: The question has failed already.
     """
     question = async_answer.question
     async for updated in async_answer.updates(_CERTAIN):
@@ -45,7 +45,7 @@ async def begun(async_answer: AsyncAnswer) -> None:
 
 
 class EventStream(Response):
-    """Sends the events of a question; whatever ends it, ``held`` is closed, which cancels an unfinished question."""
+    """Sends the events of a question; closes ``held`` at any end, which cancels an unfinished question."""
 
     media_type = "text/event-stream"
 
@@ -85,7 +85,7 @@ class EventStream(Response):
         shown, sent, n_text, n_reasoning = (0, 0), TextBuffer(), 0, 0
         yield self._event({"role": "assistant", "content": ""})
         async for updated in self._async_answer.updates(_KEEP_ALIVE):
-            # In this order: the stage is that of the text, or a later one.
+            # Read the text before the stage, which is then that of the text or a later one.
             done, text, thought = question.done(), question.text_since(n_text), question.reasoning_since(n_reasoning)
             stage = (question.stage, question.queue_position)
             if not done and stage != shown:

@@ -21,10 +21,10 @@ def image_urls(request: ChatRequest) -> list[str]:
 
 
 def to_goal(request: ChatRequest, images: Sequence[bytes], timeout: float) -> tuple[str, Arguments, tuple[str, ...]]:
-    """Return the prompt, what :meth:`VlmClient.send` takes beside it, and notes on the conversion.
+    """Return the prompt, the other arguments of :meth:`VlmClient.send`, and notes on the conversion.
 
-    Instructions at the beginning become the system prompt, the last turn becomes the question; an image without any
-    text is to be described.
+    Instructions at the beginning become the system prompt, the last turn becomes the question; for an image without any
+    text the question asks for a description.
 
     Args:
         request: The chat request.
@@ -32,7 +32,7 @@ def to_goal(request: ChatRequest, images: Sequence[bytes], timeout: float) -> tu
         timeout: Of the goal, in seconds.
 
     Raises:
-        ApiError: 400 for messages that are no question.
+        ApiError: 400 for messages that do not form a question.
     """
     turns = list(request.messages)
     if turns[-1].role != "user":
@@ -76,11 +76,11 @@ def to_goal(request: ChatRequest, images: Sequence[bytes], timeout: float) -> tu
 
 
 def _split(parts: list[TextPart | ImagePart], *, task: bool) -> tuple[str, list[TextPart | ImagePart]]:
-    """Return the prompt, and what has to go before it as a turn of its own.
+    """Return the prompt, and the parts that must precede it as a separate turn.
 
-    A goal's images precede its prompt, and with a single text, or a task that is filled with it, that is as good as
-    any order. Where several texts and images alternate, their order has a meaning: all but the last text goes before,
-    and ends with an image, since texts side by side are one.
+    A goal's images precede its prompt; with a single text, or a task that it fills in, the order does not matter. If
+    several texts and images alternate, their order matters: all parts but the last text become a separate turn, which
+    ends with an image, since adjacent texts are merged.
     """
     if task:
         return "\n".join(part.text for part in parts if isinstance(part, TextPart)), []
@@ -94,7 +94,7 @@ def _split(parts: list[TextPart | ImagePart], *, task: bool) -> tuple[str, list[
 
 
 def _joined(parts: Sequence[TextPart | ImagePart]) -> list[TextPart | ImagePart]:
-    """Return the parts, with texts side by side as one."""
+    """Return the parts with adjacent texts merged."""
     joined: list[TextPart | ImagePart] = []
     for part in parts:
         last = joined[-1] if joined else None
@@ -106,7 +106,7 @@ def _joined(parts: Sequence[TextPart | ImagePart]) -> list[TextPart | ImagePart]
 
 
 def _ends_with_text_of_the_user(history: Sequence[ChatMessage]) -> bool:
-    """Return whether the turn before the question is the user's, too, and has a text that the question is about."""
+    """Return whether the turn before the question is the user's, too, and has a text that the question refers to."""
     return bool(history) and history[-1].role == "user" and any(part.strip() for part in history[-1].content)
 
 
