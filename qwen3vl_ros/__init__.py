@@ -4,25 +4,25 @@ import os
 import sys
 from pathlib import Path
 
-# The ROS 2 wheels make the virtual environment a ROS prefix but never say so. Without this, nothing in it (and no
-# process started from here) could find the share directories of its packages.
+# The ROS 2 wheels make the virtual environment a ROS prefix without adding it to AMENT_PREFIX_PATH. Without this, no
+# package in it, and no child process, could find the share directories of its packages.
 if Path(sys.prefix, "share", "ament_index", "resource_index", "packages", "qwen3vl_ros").exists():
     _prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     if sys.prefix not in _prefixes:
         os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, (sys.prefix, *_prefixes)))
 
 ISSUES = "https://github.com/qwen3vl-ros/qwen3vl_ros/issues"
-"""Where defects are reported; package.xml says the same."""
+"""Where to report defects; the same address is in package.xml."""
 
 
 def defect(what: str) -> str:
-    """Return the sentence about an exception that the code did not foresee. ``what``: its type and message."""
+    """Return the sentence about an unexpected exception. ``what``: its type and message."""
     return f"a defect of qwen3vl_ros, please report it at {ISSUES}: {what}"
 
 
 def __getattr__(name: str) -> str:
     if name == "__version__":
-        from importlib.metadata import version  # here, because it costs every start some milliseconds
+        from importlib.metadata import version  # imported here, because it takes some milliseconds
 
         return version("qwen3vl_ros")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -86,7 +86,7 @@ class GoalClient:
         )
 
     def server_is_ready(self) -> bool:
-        """Return whether a node serves the action, as far as the graph tells."""
+        """Return whether a node serves the action, according to the ROS graph."""
         return self.server_is_there() and self._query_graph(
             lambda: (
                 all(service.service_is_ready() for service in (self._cancels, self._results))
@@ -114,13 +114,13 @@ class GoalClient:
         self._call(self._goals, key, request, then)
 
     def cancel(self, key: bytes, then: Callable[[Any], object]) -> None:
-        """Ask for a goal to be cancelled; ``then`` gets the CancelGoal.Response."""
+        """Request that a goal be cancelled; ``then`` gets the CancelGoal.Response."""
         request = CancelGoal.Request()
         request.goal_info.goal_id = _uuid(key)
         self._call(self._cancels, key, request, then)
 
     def ask_result(self, key: bytes, then: Callable[[Any], object]) -> None:
-        """Ask for a goal's result; when it has ended ``then`` gets the AskImage.Impl.GetResultService.Response."""
+        """Request a goal's result; after its end ``then`` gets the AskImage.Impl.GetResultService.Response."""
         request = AskImage.Impl.GetResultService.Request(goal_id=_uuid(key))
         self._call(self._results, key, request, then)
 
@@ -155,7 +155,7 @@ class GoalClient:
         self._feedback.interrupt()
 
     def new_statuses(self) -> Mapping[bytes, int]:
-        """Return the statuses (GoalStatus constants) of all clients' goals; empty if none came since the last call."""
+        """Return the statuses (GoalStatus constants) of all clients' goals; empty if unchanged since the last call."""
         newest, self._newest_status = self._newest_status, None
         if newest is None:
             return {}

@@ -322,7 +322,7 @@ class AnswerFuture:
 
 
 class AnswerStream:
-    """The text of an answer as it comes; made by :meth:`VlmClient.stream`.
+    """Iterates over the text of an answer as it is generated; made by :meth:`VlmClient.stream`.
 
     Iterating yields the pieces; leaving the loop early (``break``, an exception) cancels the question, and so does
     leaving a ``with`` block. After the loop, :attr:`answer` is the whole answer.

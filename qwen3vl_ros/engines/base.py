@@ -193,7 +193,7 @@ class EngineError(Exception):
 
 
 class ModelNotFound(EngineError):
-    """The model file is missing or broken; the sentence names it and the command that gets one."""
+    """The model file is missing or broken; the sentence names it and the command that downloads one."""
 
     code_name = "ENGINE_NOT_READY"
 

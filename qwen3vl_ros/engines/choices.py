@@ -51,7 +51,7 @@ class FirstToken:
     """Keeps the ``probabilities`` at the first token of an answer that has a letter or digit in it."""
 
     def __init__(self, choices: Choices) -> None:
-        """Without ``choices``, ``probabilities`` stays None."""
+        """Watch for ``choices``; without any, ``probabilities`` stays None."""
         self.probabilities: tuple[float, ...] | None = None
         self._wanted = self._waiting = bool(choices)
 

@@ -31,7 +31,7 @@ has no public name for it."""
 _OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
-"""The executor would handle them, and no executor knows this subscription."""
+"""Events need an executor, and this subscription has none."""
 
 
 class _NeverExecuted(CallbackGroup):

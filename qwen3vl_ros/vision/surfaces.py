@@ -103,7 +103,7 @@ def without_holes(known: Mask) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]
     """Find the nearest known pixel of each pixel, so that a few missing pixels do not split a surface.
 
     Returns:
-        Row and column [h, w] of the nearest known pixel, and whether [h, w] it is close enough to replace this one.
+        Row and column of the nearest known pixel, each [h, w], and a mask [h, w] of pixels that it may replace.
     """
     distance, numbers = cv2.distanceTransformWithLabels(
         (~known).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL

@@ -100,7 +100,7 @@ def collect_images(
     Raises:
         BadRequest: A camera is unknown, or the images are too many or too few.
         BadImage: An image cannot be decoded.
-        NoFrame: No fresh frame came in time.
+        NoFrame: No fresh frame arrived in time.
     """
     request = job.request
     sources = [_Source(message) for message in request.images]

@@ -280,7 +280,7 @@ class Pipeline:
             elif request.response_schema is not None:
                 answer.json = self._validated(job, text, request.response_schema)
             elif answer.inputs.images and mentions_regions(text):
-                with suppress(GroundingError):  # none were asked for
+                with suppress(GroundingError):  # regions were not requested
                     answer.regions = regions_of(text, answer.inputs, scale, report, job.cancellation)
         except GroundingError as error:
             raise BadAnswer(str(error)) from error

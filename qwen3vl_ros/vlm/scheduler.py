@@ -252,7 +252,7 @@ class Scheduler:
             job.wake()
 
     def ended(self, job: Job) -> None:
-        """Finish ``job``, which was told to end early, if it still waits in the queue or to be checked."""
+        """Finish ``job``, whose :meth:`Job.end` was called, if it is still in the queue or unchecked."""
         with self._slot_freed:
             self._slot_freed.notify_all()
         with self._lock:

@@ -63,14 +63,14 @@ class Grammar:
     """Tracks one answer and tells which tokens the schema allows next. ``tokenizer``: see :class:`GrammarTokenizer`."""
 
     def __init__(self, tokenizer: llguidance.LLTokenizer, schema: Mapping[str, Any]) -> None:
-        """Raises :class:`BadRequest` for a schema that cannot be followed."""
+        """Compile ``schema``; raises :class:`BadRequest` if llguidance cannot follow it."""
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(
                 json.dumps(closed(schema)),
-                overrides=OPTIONS,  # type: ignore[arg-type]  # over what the schema itself says in "x-guidance"
+                overrides=OPTIONS,  # type: ignore[arg-type]  # override the schema's own "x-guidance"
             )
             self._matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
-        except (ValueError, TypeError, AttributeError) as error:  # no schema at all, where nobody has checked it
+        except (ValueError, TypeError, AttributeError) as error:  # an unchecked schema that is none
             raise BadRequest(_refusal(str(error))) from error
 
         self._check()

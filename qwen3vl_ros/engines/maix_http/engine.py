@@ -1,10 +1,10 @@
 """The ``maix_http`` engine: the NPU of a Sipeed MaixCAM2 or another board with an Axera AX630C or AX650.
 
-Through the board's HTTP service (AXERA's ax-llm, Qwen3-VL variant; qwen3_vl.service, port 12346), from the board itself
-or from another machine. It looks like OpenAI's and is not: this is what a user should know of it.
+It uses the board's HTTP service (AXERA's ax-llm, Qwen3-VL variant; qwen3_vl.service, port 12346), from the board itself
+or from another machine. The service resembles OpenAI's API and differs from it:
 
-- A prompt that is too long leaves the service hanging until it is restarted, so it is refused before it is sent. How
-  many tokens it has is an estimate: :mod:`qwen3vl_ros.engines.maix_http.tokens` says how good.
+- A prompt that is too long makes the service hang until it is restarted, so it is refused before it is sent. Its number
+  of tokens is an estimate; :mod:`qwen3vl_ros.engines.maix_http.tokens` gives the accuracy.
 - It ignores the system role: this engine puts the system prompt in front of the question.
 - It ignores max_tokens and stop: this engine ends the answer itself and tells the service to stop. Token counts are
   estimates (at least one for each piece of the answer; ax-llm sends about three tokens in a piece), never the service's
