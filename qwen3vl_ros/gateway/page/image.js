@@ -5,7 +5,7 @@
 
 import { Problem } from "./server.js";
 
-const LONGEST_SIDE = 2048; // px; more than the model's own input has, and far below the gateway's limits
+const LONGEST_SIDE = 2048; // px; 4.2 megapixels: more than a model sees, and far below the gateway's max_image_pixels
 const QUALITY = 0.95;
 
 /** The image in a file, upright and small enough to be sent. Throws Problem. */
