@@ -12,12 +12,12 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_path
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
-from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
+from qwen3vl_ros.ros.launch_arguments import check_vlm, file, flag, require_packages
 
 HERE = Path(__file__).resolve().parent
 SHARE = HERE.parent
@@ -42,7 +42,7 @@ def generate_launch_description() -> LaunchDescription:
                 for name, (default, description) in ARGUMENTS.items()
             ),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(HERE / "fast_dds.launch.py"))),
-            # Before the nodes, which would be left running if ros_gz_sim is not installed.
+            # First, because it checks everything: nodes that run by then would be left running.
             OpaqueFunction(function=_gazebo),
             Node(
                 package="ros_gz_bridge",
@@ -62,7 +62,12 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _gazebo(context: LaunchContext) -> list[IncludeLaunchDescription]:
-    headless = IfCondition(LaunchConfiguration("headless")).evaluate(context)
+    given = context.launch_configurations
+    check_vlm(given)
+    for name in ("world", "bridge_config"):
+        file(given, name)
+    headless = flag(given, "headless")
+    require_packages(["ros_gz_sim", "ros_gz_bridge", "tf2_ros"], "a world in Gazebo")
     world = shlex.quote(LaunchConfiguration("world").perform(context))  # gz_sim.launch.py uses a shell
     gz_sim = get_package_share_path("ros_gz_sim") / "launch" / "gz_sim.launch.py"
     return [

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
+from qwen3vl_ros.ros.launch_arguments import check_vlm, file, number, require_packages
 
 HERE = Path(__file__).resolve().parent
 SHARE = HERE.parent
@@ -37,6 +38,8 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(name, default_value=default, description=description)
                 for name, (default, description) in ARGUMENTS.items()
             ),
+            # Before the nodes, which would be left running.
+            OpaqueFunction(function=_check),
             # Its default topics are the camera's. First, because it also sets Fast DDS up.
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(HERE / "vlm.launch.py"))),
             Node(
@@ -60,3 +63,11 @@ def generate_launch_description() -> LaunchDescription:
             ),
         ]
     )
+
+
+def _check(context: LaunchContext) -> None:
+    given = context.launch_configurations
+    check_vlm(given)
+    file(given, "world")
+    number(given, "rate", 0.0, 120.0)
+    require_packages(["tf2_ros"], "the camera's place in the world")

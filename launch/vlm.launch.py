@@ -13,13 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
-from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription
+from qwen3vl_ros.ros.launch_arguments import check_vlm, flag, port
 
 HERE = Path(__file__).resolve().parent
 SHARE = HERE.parent
@@ -34,20 +34,24 @@ ARGUMENTS = {
     "model": ("", "Model of that engine (of llama for auto): a file or directory, or a name on a server."),
     "mmproj": ("", "The vision half of the model (llama): a GGUF file."),
     "base_url": ("", "Address of the server (engine openai, up to and with /v1; engine maix_http)."),
-    "image": ("camera/image_raw", "Topic of the camera's images; with transport compressed, without /compressed."),
-    "camera_info": ("camera/camera_info", "Topic of the camera's calibration."),
-    "depth": ("camera/depth/image_raw", "Topic of depth images registered to the camera's."),
-    "transport": ("", "How images come: raw or compressed."),
+    "image": ("camera/image_raw", "Topic of the camera's images; with image_transport compressed, its base topic."),
+    "camera_info": ("", "Topic of the camera's calibration; empty: camera_info beside the image."),
+    "depth": ("", "Topic of depth images registered to the camera's; empty: depth/image_raw beside the image."),
+    "depth_info": ("", "Topic of the calibration of the depth images; empty: camera_info beside them."),
+    "image_transport": ("", "How images come: raw or compressed."),
+    "depth_transport": ("", "How depth images come: raw or compressedDepth."),
     "autostart": ("", "Whether the node configures and activates itself: true or false."),
     "use_sim_time": ("", "Whether the node's time is that on /clock: true or false."),
     "web": ("false", "Whether the HTTP gateway and its page run, too: true or false."),
     "web_port": ("", "TCP port of the gateway: 8080 where the parameter file says nothing else."),
+    "respawn": ("false", "Whether the node is started anew when it dies: true or false."),
     "log_level": ("info", "Least severity that the node logs: debug, info, warn, error or fatal."),
 }
 # The arguments that are parameters of the node, and their types.
 PARAMETERS = {
     "engine": str,
-    "transport": str,
+    "image_transport": str,
+    "depth_transport": str,
     "autostart": bool,
     "use_sim_time": bool,
 }
@@ -75,10 +79,6 @@ def _of_engine(given: dict[str, str]) -> dict[str, object]:
     if given["mmproj"]:
         parameters["llama.mmproj"] = ParameterValue(given["mmproj"], value_type=str)
     if given["base_url"]:
-        if engine not in ("openai", "maix_http"):
-            raise RuntimeError(
-                "base_url is for the engines openai and maix_http: add engine:=openai or engine:=maix_http"
-            )
         name, value = ("base_urls", [given["base_url"]]) if engine == "openai" else ("base_url", given["base_url"])
         parameters[f"{engine}.{name}"] = value
     return parameters
@@ -87,6 +87,7 @@ def _of_engine(given: dict[str, str]) -> dict[str, object]:
 def _node(context: LaunchContext) -> list[Node]:
     # Only when everything is known can an empty argument be told from one that was given.
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    check_vlm(given)  # before anything starts, which would be left running
     parameters = {
         name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
         for name, value_type in PARAMETERS.items()
@@ -94,9 +95,9 @@ def _node(context: LaunchContext) -> list[Node]:
     }
     web_parameters = {name: value for name, value in parameters.items() if name == "use_sim_time"}
     if given["web_port"]:
-        web_parameters["port"] = ParameterValue(LaunchConfiguration("web_port"), value_type=int)
+        web_parameters["port"] = port(given, "web_port")
     parameters |= _of_engine(given)
-    return [
+    nodes = [
         Node(
             package="qwen3vl_ros",
             executable="vlm",
@@ -104,23 +105,37 @@ def _node(context: LaunchContext) -> list[Node]:
             namespace=given["namespace"],
             output="screen",
             parameters=[given["params_file"], *([parameters] if parameters else [])],
-            remappings=[
-                ("image", given["image"]),
-                # A remapping is for one whole name, so the compressed topic needs its own.
-                ("image/compressed", f"{given['image']}/compressed"),
-                ("camera_info", given["camera_info"]),
-                ("depth", given["depth"]),
-            ],
+            remappings=_remappings(given),
             ros_arguments=["--log-level", given["log_level"]],
-        ),
-        Node(
-            package="qwen3vl_ros",
-            executable="web",
-            name="web",
-            namespace=given["namespace"],
-            output="screen",
-            parameters=[given["params_file"], *([web_parameters] if web_parameters else [])],
-            ros_arguments=["--log-level", given["log_level"]],
-            condition=IfCondition(LaunchConfiguration("web")),
-        ),
+            respawn=flag(given, "respawn"),
+            respawn_delay=1.0,
+        )
+    ]
+    if flag(given, "web"):
+        nodes.append(
+            Node(
+                package="qwen3vl_ros",
+                executable="web",
+                name="web",
+                namespace=given["namespace"],
+                output="screen",
+                parameters=[given["params_file"], *([web_parameters] if web_parameters else [])],
+                ros_arguments=["--log-level", given["log_level"]],
+            )
+        )
+    return nodes
+
+
+def _remappings(given: dict[str, str]) -> list[tuple[str, str]]:
+    """Topics that were not given are where most drivers have them, seen from the image."""
+
+    def beside(topic: str, name: str) -> str:
+        return "/".join(filter(None, (topic.rpartition("/")[0], name))) if "/" in topic else name
+
+    depth = given["depth"] or beside(given["image"], "depth/image_raw")
+    return [
+        ("image", given["image"]),
+        ("camera_info", given["camera_info"] or beside(given["image"], "camera_info")),
+        ("depth", depth),
+        ("depth_info", given["depth_info"] or beside(depth, "camera_info")),
     ]

@@ -108,7 +108,8 @@ def test_the_built_in_camera_has_the_topics_of_the_world_and_of_the_bridge(share
     for camera in read_world(share / "worlds" / "tabletop.sdf").cameras:
         assert camera.topic in ("/camera/image_raw", "/camera/depth/image_raw")
         assert f'"{camera.topic}"' in gazebo
-        assert f'"{camera.topic[1:]}"' in (share / "launch" / "vlm.launch.py").read_text()
+        beside = camera.topic.removeprefix("/camera/")  # of the image, whose default is camera/image_raw
+        assert beside in (share / "launch" / "vlm.launch.py").read_text()
 
 
 def test_the_dds_profile_has_room_for_images_and_keeps_other_hosts(share: Path) -> None:
@@ -152,7 +153,7 @@ def test_vlm_launch_brings_the_node_up_with_what_was_asked_for_and_takes_it_down
     from rclpy.executors import SingleThreadedExecutor
 
     command = [sys.executable, "-c", LAUNCHER, str(share / "launch" / "vlm.launch.py")]
-    command += ["namespace:=robot", "autostart:=false", "transport:=compressed"]
+    command += ["namespace:=robot", "autostart:=false", "image_transport:=compressed"]
     command += ["engine:=openai", "model:=served", "base_url:=http://127.0.0.1:9/v1"]
     launched = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines: list[str] = []
@@ -166,7 +167,7 @@ def test_vlm_launch_brings_the_node_up_with_what_was_asked_for_and_takes_it_down
         executor.add_node(node)
         client = node.create_client(GetParameters, "/robot/vlm/get_parameters")
         assert client.wait_for_service(timeout_sec=PATIENCE), lines
-        names = ["autostart", "transport", "openai.model", "openai.base_urls", "queue_size"]
+        names = ["autostart", "image_transport", "openai.model", "openai.base_urls", "queue_size"]
         for _ in range(int(PATIENCE / 5)):  # again, as long as the node has not discovered us and its reply is lost
             future = client.call_async(GetParameters.Request(names=names))
             executor.spin_until_future_complete(future, timeout_sec=5.0)
@@ -186,3 +187,22 @@ def test_vlm_launch_brings_the_node_up_with_what_was_asked_for_and_takes_it_down
         reader.join(timeout=PATIENCE)
     assert status == 0, "".join(lines)
     assert any("process has finished cleanly" in line for line in lines), "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "sentence"),
+    [
+        ("vlm.launch.py", "web:=maybe", "web:=maybe: it is true or false"),
+        ("vlm.launch.py", "web_port:=eighty", "web_port:=eighty: it is a number"),
+        ("sim.launch.py", "rate:=fast", "rate:=fast: it is a number"),
+        ("gazebo.launch.py", "web:=maybe", "web:=maybe: it is true or false"),
+    ],
+)
+def test_a_mistyped_argument_is_a_sentence_and_starts_nothing(
+    real_launch: None, share: Path, name: str, argument: str, sentence: str
+) -> None:
+    command = [sys.executable, "-c", LAUNCHER, str(share / "launch" / name), argument]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode != 0
+    assert sentence in done.stdout + done.stderr
+    assert "process started" not in done.stdout + done.stderr
