@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +22,8 @@ from qwen3vl_ros.gateway import settings as web  # noqa: E402 found through the 
 from qwen3vl_ros.ros.parameters import as_markdown, as_yaml, groups, title  # noqa: E402
 from qwen3vl_ros.sim import settings as camera  # noqa: E402
 from qwen3vl_ros.vlm import parameters as vlm  # noqa: E402
+
+OF_CAMERAS = ", ".join(f"`{one.name}`" for one in fields(vlm.CameraSettings))
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ NODES = (
         "node.md",
         vlm.Settings,
         "Live ones may be changed while the node runs, the others while it is unconfigured.",
-        "Each camera may have its own `transport`, `fit`, `rotation` and `tiles`: `camera.NAME.rotation` and so on. "
+        f"Each camera may have its own {OF_CAMERAS}: `camera.NAME.rotation` and so on. "
         "What a parameter file sets under the name of a third party's engine is for that engine: "
         "[engines.md](engines.md).",
     ),
