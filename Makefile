@@ -36,8 +36,9 @@ lint: check-tools
 	$(bin)/ruff format --check
 	$(bin)/mypy
 
+# One process more than there are cores, as many tests wait for something.
 check: lint
-	$(bin)/pytest --check -n auto
+	$(bin)/pytest --check -n $$(($$(nproc) + 1)) --dist worksteal
 
 coverage: check-tools
 	$(bin)/pytest --check -n auto --cov qwen3vl_ros --cov-report term:skip-covered
