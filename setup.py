@@ -30,11 +30,12 @@ class CMakeBuild(build_py):
         environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         configure = [
             "cmake", "-G", "Ninja", "-S", str(HERE), "-B", str(build),
-            "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF",
+            "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF", "-DPIP_INSTALLS_THE_COMMAND=ON",
             f"-DCMAKE_INSTALL_PREFIX={stage}", "-DPYTHON_INSTALL_DIR=site-packages",
             f"-DPython3_EXECUTABLE={sys.executable}", "-DPython3_FIND_VIRTUALENV=ONLY",
         ]  # fmt: skip
-        if not (build / "build.ninja").exists():
+        configured = build / "build.ninja"
+        if not configured.exists() or configured.stat().st_mtime < Path(__file__).stat().st_mtime:
             subprocess.run(configure, env=environment, check=True)
         subprocess.run(["cmake", "--build", str(build)], env=environment, check=True)
         shutil.rmtree(stage, ignore_errors=True)
