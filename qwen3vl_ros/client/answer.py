@@ -10,6 +10,7 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.msg import Region as RegionMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A position in metres in the frame ``frame_id`` at ``stamp``; ``extent`` along its axes, 0 = unknown."""
+    """A position in metres in the frame ``frame_id`` at ``stamp``; ``extent`` along its axes, 0 = unknown.
+
+    ``kind``: "centre" of the object, or the "surface" that is seen at a point; "" from a node that does not tell.
+    """
 
     x: float
     y: float
@@ -49,6 +53,7 @@ class Position:
     frame_id: str
     stamp: Time
     extent: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class Region:
     """An object that the answer points at, in the image ``image_index`` of ``Answer.image_headers``.
 
     ``point`` and ``polygon`` are (x, y) in pixels of the original image. Fields are None or () if the answer has none;
-    ``position_error`` says why there is no position.
+    ``position_error`` says why there is no position. ``score``: how sure the model is, 0..1, None = unknown.
     """
 
     label: str
@@ -66,6 +71,7 @@ class Region:
     polygon: tuple[tuple[float, float], ...] = ()
     position: Position | None = None
     position_error: str = ""
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +142,17 @@ def _usage(usage: Any) -> Usage:
     )
 
 
+_KINDS = {RegionMessage.POSITION_CENTRE: "centre", RegionMessage.POSITION_SURFACE: "surface"}
+
+
 def _region(region: Any) -> Region:
     roi = region.roi
     position = None
     if region.has_position:
         point, header = region.position.point, region.position.header
         extent = (region.extent.x, region.extent.y, region.extent.z)
-        position = Position(point.x, point.y, point.z, header.frame_id, header.stamp, extent)
+        kind = _KINDS.get(region.position_kind, "")
+        position = Position(point.x, point.y, point.z, header.frame_id, header.stamp, extent, kind)
     return Region(
         label=region.label,
         image_index=region.image_index,
@@ -151,4 +161,5 @@ def _region(region: Any) -> Region:
         polygon=tuple((corner.x, corner.y) for corner in region.polygon.points),
         position=position,
         position_error=region.position_error,
+        score=_known(region.score),
     )

@@ -36,7 +36,7 @@ class VlmError(Exception):
            |- NotSpinning         no executor spins the node that the client was given
            |- WouldDeadlock       a blocking call inside a callback that alone could have ended it
 
-    ``code`` is the constant of AskImage.action (1 to 15), or -1 for everything below Unreachable. ``name`` is its
+    ``code`` is the constant of AskImage.action (27300 to 27314), or -1 for all below Unreachable. ``name`` is its
     name there. The gateway responds with ``http_status`` and ``retry_after`` (seconds, None = a retry does not help), a
     command with ``exit_status``. ``text`` is the partial answer. ``answer`` has everything the node reported with the
     error (usage, headers of the images, finish reason); None if it reported nothing.
@@ -57,7 +57,7 @@ class VlmError(Exception):
 class BadRequest(VlmError):
     """The question itself makes no sense: empty prompt, option out of range, schema that is not JSON Schema."""
 
-    code = 1
+    code = 27301
     name = "BAD_REQUEST"
     http_status = 400
     exit_status = 2
@@ -66,21 +66,21 @@ class BadRequest(VlmError):
 class Unsupported(BadRequest):
     """The running engine cannot honour a field of the question; the message names it."""
 
-    code = 2
+    code = 27302
     name = "UNSUPPORTED"
 
 
 class BadImage(BadRequest):
     """An image could not be read."""
 
-    code = 3
+    code = 27303
     name = "BAD_IMAGE"
 
 
 class NoFrame(VlmError):
     """No frame of the required freshness arrived in time."""
 
-    code = 4
+    code = 27304
     name = "NO_FRAME"
     http_status = 503
     retry_after = 2
@@ -90,7 +90,7 @@ class NoFrame(VlmError):
 class GoalTimeout(VlmError):
     """The question's time ran out."""
 
-    code = 5
+    code = 27305
     name = "TIMEOUT"
     http_status = 504
     exit_status = 5
@@ -99,7 +99,7 @@ class GoalTimeout(VlmError):
 class Busy(VlmError):
     """The queue is full, or the node rejects questions while it answers another one."""
 
-    code = 6
+    code = 27306
     name = "BUSY"
     http_status = 503
     retry_after = 2
@@ -109,7 +109,7 @@ class Busy(VlmError):
 class Preempted(VlmError):
     """A question of higher or equal priority took this one's place."""
 
-    code = 7
+    code = 27307
     name = "PREEMPTED"
     http_status = 503
     retry_after = 2
@@ -119,7 +119,7 @@ class Preempted(VlmError):
 class Cancelled(VlmError):
     """The question was cancelled."""
 
-    code = 8
+    code = 27308
     name = "CANCELLED"
     http_status = 499  # nginx's status for a request whose client disconnected
     exit_status = 130
@@ -128,7 +128,7 @@ class Cancelled(VlmError):
 class PromptTooLong(BadRequest):
     """Prompt and images do not fit the model's context; the message has both numbers."""
 
-    code = 9
+    code = 27309
     name = "PROMPT_TOO_LONG"
 
 
@@ -141,7 +141,7 @@ class EngineFailure(VlmError):
 class EngineNotReady(EngineFailure):
     """No model is loaded: missing, broken, or still loading at the deadline."""
 
-    code = 10
+    code = 27310
     name = "ENGINE_NOT_READY"
     http_status = 503
     retry_after = 5
@@ -150,7 +150,7 @@ class EngineNotReady(EngineFailure):
 class EngineCrashed(EngineFailure):
     """The engine's process died or hung during the answer. It restarts by itself: ask again."""
 
-    code = 11
+    code = 27311
     name = "ENGINE_CRASHED"
     http_status = 503
     retry_after = 5
@@ -159,7 +159,7 @@ class EngineCrashed(EngineFailure):
 class EngineError(EngineFailure):
     """The engine reported an error of its own."""
 
-    code = 12
+    code = 27312
     name = "ENGINE_ERROR"
     http_status = 502
 
@@ -167,7 +167,7 @@ class EngineError(EngineFailure):
 class BadResponse(EngineFailure):
     """The answer does not satisfy the response schema; ``text`` is the unparsed answer."""
 
-    code = 13
+    code = 27313
     name = "BAD_RESPONSE"
     http_status = 502
 
@@ -175,7 +175,7 @@ class BadResponse(EngineFailure):
 class Shutdown(VlmError):
     """The node was deactivated or shut down before the answer was complete."""
 
-    code = 14
+    code = 27314
     name = "SHUTDOWN"
     http_status = 503
     retry_after = 5
@@ -184,8 +184,8 @@ class Shutdown(VlmError):
 class InternalError(VlmError):
     """A defect of qwen3vl_ros; the message has the exception. Please report it."""
 
-    code = 15
-    name = "INTERNAL_ERROR"
+    code = 27300
+    name = "UNKNOWN"
 
 
 class Unreachable(VlmError):

@@ -48,6 +48,10 @@ class Arguments(TypedDict, total=False):
     top_k: int | None
     min_p: float | None
     repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    thinking: bool | None
+    max_image_tokens: int
     seed: int | None
     max_tokens: int | None
     stop: Sequence[str]
@@ -76,6 +80,10 @@ def build_goal(
     top_k: int | None = None,
     min_p: float | None = None,
     repetition_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+    thinking: bool | None = None,
+    max_image_tokens: int = 0,
     seed: int | None = None,
     max_tokens: int | None = None,
     stop: Sequence[str] = (),
@@ -98,6 +106,9 @@ def build_goal(
     goal.cameras = _texts("cameras", cameras)
     goal.text_only = bool(text_only)
     goal.priority = _integer("priority", priority, 2**8)
+    goal.max_image_tokens = _integer("max_image_tokens", max_image_tokens, 2**32)
+    if thinking is not None:
+        goal.thinking = AskImage.Goal.THINKING_ON if thinking else AskImage.Goal.THINKING_OFF
     goal.clip_frames = _integer("clip_frames", clip_frames, 2**16)
     goal.timeout = _duration("timeout", timeout)
     if not_before is not None:
@@ -111,6 +122,7 @@ def build_goal(
         goal.response_schema = _text("response_schema", schema)
     numbers = {
         "temperature": temperature, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty, "frequency_penalty": frequency_penalty,
     }  # fmt: skip
     for name, number in numbers.items():
         if number is not None:

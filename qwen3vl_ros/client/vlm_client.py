@@ -85,8 +85,10 @@ class VlmClient:
         ``task``: name of a ready-made task, whose main slot ``prompt`` fills; ``slots``: its other slots by name.
         ``system_prompt``, ``session``, ``history`` (ChatMessage.msg): as in AskImage.action.
         ``response_schema``: JSON Schema (dict or JSON text) that the answer must satisfy; see ``Answer.json``.
-        ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty``, ``seed``, ``max_tokens``, ``stop``:
-        as in GenerationOptions.msg; None = the node's own value.
+        ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty``, ``presence_penalty``,
+        ``frequency_penalty``, ``seed``, ``max_tokens``, ``stop``: as in GenerationOptions.msg; None = the node's own
+        value. ``thinking``: whether the model thinks first; None = as it does by itself. ``max_image_tokens``: tokens
+        that an image may take at most; 0 = the engine's own.
         ``priority``: 0 to 255, higher is served first.
         ``timeout``: seconds from the question's acceptance, its time in the queue included (default 60).
         ``not_before``: use no frame stamped earlier than this (builtin_interfaces or rclpy Time, or seconds).

@@ -63,6 +63,9 @@ ABILITIES = frozenset(
         "top_k",
         "min_p",
         "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "thinking",
         "sessions",
         "video",
         "text_only",
@@ -100,6 +103,8 @@ class Options:
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()

@@ -128,6 +128,8 @@ class ChatRequest(_Object):
     top_k: int | None = Field(None, ge=0, le=1_000_000)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=2)
+    presence_penalty: float | None = Field(None, ge=0, le=2)
+    frequency_penalty: float | None = Field(None, ge=0, le=2)
     seed: int | None = Field(None, ge=0, lt=2**63)
     max_tokens: int | None = Field(
         None, ge=1, le=10_000_000, description="max_completion_tokens is another name of it. -1: the node's own."
@@ -222,7 +224,10 @@ def _refuse_constant(name: str) -> Any:
 
 def options_of(request: ChatRequest) -> Mapping[str, Any]:
     """Return the sampling options that the request sets, by the names of :class:`qwen3vl_ros.client.goal.Arguments`."""
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
+    names = (
+        *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
+        *("seed", "max_tokens"),
+    )
     options = {name: value for name in names if (value := getattr(request, name)) is not None}
     if request.stop:
         options["stop"] = [request.stop] if isinstance(request.stop, str) else request.stop

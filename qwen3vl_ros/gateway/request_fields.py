@@ -81,7 +81,6 @@ _REFUSED: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "history": ((), "earlier turns are messages before the last one: put them there"),
     "documents": ((), "what the model is to read is the content of a message: put it there"),
     "cameras": ((), "the field for the names of cameras is camera: use that"),
-    **dict.fromkeys(("presence_penalty", "frequency_penalty"), ((0,), _LEAVE_OUT)),
     **dict.fromkeys(("logit_bias", "stop_token_ids", "bad_words", "allowed_token_ids"), ((), _LEAVE_OUT)),
     **dict.fromkeys(("logits_processors", "chat_template", "suffix"), ((), _LEAVE_OUT)),
     **dict.fromkeys(("ignore_eos", "use_beam_search", "continue_final_message", "echo"), ((False,), _LEAVE_OUT)),

@@ -21,6 +21,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "top_k": (0, 1_000_000),
     "min_p": (0.0, 1.0),
     "repetition_penalty": (0.0, 2.0),
+    "presence_penalty": (0.0, 2.0),
+    "frequency_penalty": (0.0, 2.0),
     "seed": (0, 2**63 - 1),
     "max_tokens": (1, 10_000_000),
 }
@@ -32,6 +34,9 @@ MAX_STOP_LENGTH = 256
 
 _GAP = "\n\n"
 """Separates the texts of two merged turns."""
+
+_OFF = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""Values that leave a penalty out, which every engine can honour."""
 
 _ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
 
@@ -55,6 +60,7 @@ class AskRequest:
     ``choices``: groups of words that its answer begins with; the probability of the first group is wanted;
     ``prompt_through``: makes its prompt once the camera is known, None if the prompt does not depend on that.
     ``asked``: names of the options that the goal itself sets; the others in ``options`` are the node's defaults.
+    ``thinking``: whether the model thinks first, None = as it does by itself. ``max_image_tokens``: 0 = the engine's.
     ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
     """
 
@@ -67,6 +73,8 @@ class AskRequest:
     not_before: int = 0
     max_frame_age: float = 2.0
     response_schema: Mapping[str, Any] | None = None
+    thinking: bool | None = None
+    max_image_tokens: int = 0
     task: str = ""
     parser: Parser | None = None
     min_images: int = 1
@@ -171,10 +179,15 @@ def check_supported(request: AskRequest, description: Description) -> None:
         "system_prompt": bool(request.system_prompt),
         "text_only": request.text_only and not request.images,
         "stop": bool(request.options.stop),
-    } | dict.fromkeys(request.asked, True)
+        "thinking": request.thinking is not None,
+    } | {name: getattr(request.options, name) != _OFF.get(name) for name in request.asked}
     for name, is_used in used.items():
         if is_used and name not in description.supports:
             raise Unsupported(f"{name}: engine {description.engine!r} cannot honour it; leave it unset")
+    if request.max_image_tokens and description.image_input.size is not None:
+        raise Unsupported(
+            f"max_image_tokens: the encoder of engine {description.engine!r} has one size; leave it unset"
+        )
 
 
 def supported_options(request: AskRequest, description: Description) -> Options:

@@ -116,12 +116,15 @@ def collect_images(
             sources.append(_Source(frame.message(), camera, frame, grid))
     subject = request.subject(len(sources))
     _check_counts(request, sources, subject, description)
+    wanted = description.image_input
+    if request.max_image_tokens:
+        wanted = replace(wanted, max_tokens=min(request.max_image_tokens, wanted.max_tokens))
     images: list[InputImage] = []
     content: list[str | Image] = []
     number, several = 0, sum(source.parts for source in sources[subject:]) > 1
     for index, source in enumerate(sources):
         pixels = pixels_of(source.message)
-        fitted, fits = zip(*_fitted(pixels, source, description.image_input), strict=True)
+        fitted, fits = zip(*_fitted(pixels, source, wanted), strict=True)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
         for part, image in enumerate(fitted):
             number += index >= subject

@@ -6,9 +6,9 @@ import enum
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from std_msgs.msg import Header
 
@@ -167,8 +167,3 @@ class Job:
 
     def _expire(self) -> None:
         self.end(Code.TIMEOUT, f"the answer was not complete {self._timeout:g} s after the goal was accepted")
-
-
-def first_frame_id(headers: Sequence[Any]) -> str:
-    """Return the frame_id of the first header, "" without one."""
-    return str(headers[0].frame_id) if headers else ""

@@ -23,7 +23,11 @@ from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.job import GoalResult, Progress
 from qwen3vl_ros.vlm.parameters import Settings
 
-_OPTION_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
+_OPTION_NAMES = (
+    *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
+    *("seed", "max_tokens"),
+)
+_THINKING = {AskImage.Goal.THINKING_UNSET: None, AskImage.Goal.THINKING_OFF: False, AskImage.Goal.THINKING_ON: True}
 _NOT_YET = ("session", "clip_frames")
 
 
@@ -51,6 +55,8 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
     history = _history(goal)
     if asked is None and not goal.prompt.strip() and not (history and history[-1].role == "user"):
         raise BadRequest("prompt: it is empty, so there is nothing to ask")
+    if goal.thinking not in _THINKING:
+        raise BadRequest(f"thinking: {goal.thinking} is none of {', '.join(map(str, _THINKING))}")
     default = {name: getattr(settings, name) for name in _OPTION_NAMES}
     if asked is not None:
         default |= {name: value for name in _OPTION_NAMES if (value := getattr(asked.options, name)) is not None}
@@ -71,6 +77,8 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
         max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
         response_schema=parse_schema(goal.response_schema) or (asked.response_schema if asked else None),
+        thinking=_THINKING[goal.thinking],
+        max_image_tokens=goal.max_image_tokens,
         task=goal.task,
         parser=None if asked is None else asked.parser,
         min_images=1 if asked is None else asked.min_images,
@@ -124,6 +132,8 @@ def region_message(region: Region, header: Header) -> RegionMessage:
     if region.position is not None:
         message.has_position = True
         message.position.header = header
+        is_point = region.box is None and not region.polygon and region.extent is None
+        message.position_kind = RegionMessage.POSITION_SURFACE if is_point else RegionMessage.POSITION_CENTRE
         message.position.point.x, message.position.point.y, message.position.point.z = region.position
         if region.extent is not None:
             message.extent.x, message.extent.y, message.extent.z = region.extent

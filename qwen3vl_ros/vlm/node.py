@@ -323,7 +323,7 @@ class VlmNode(LifecycleNode):
 
 def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.Result:
     """Refuse: goals are executed by their ActionReply, which has a callback of its own."""
-    return fill_result(AskImage.Result(), GoalResult(GoalError(Code.INTERNAL_ERROR, "executed outside the queue")))
+    return fill_result(AskImage.Result(), GoalResult(GoalError(Code.UNKNOWN, "executed outside the queue")))
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -174,6 +174,10 @@ class Settings:
     repetition_penalty: float = number(
         -1.0, -1.0, 2.0, "Default of GenerationOptions; negative: the model's.", live=True, check=_check_not_zero
     )
+    presence_penalty: float = number(-1.0, -1.0, 2.0, "Default of GenerationOptions; negative: the model's.", live=True)
+    frequency_penalty: float = number(
+        -1.0, -1.0, 2.0, "Default of GenerationOptions; negative: the model's.", live=True
+    )
     seed: int = number(-1, -1, 2**63 - 1, "Default of GenerationOptions; negative: a random one each time.", live=True)
     max_tokens: int = number(
         512,

@@ -327,9 +327,9 @@ class Scheduler:
         job.finish(answer.result(job, failure))
 
     def _error_of(self, error: Exception) -> GoalError:
-        code = getattr(Code, getattr(error, "code_name", "INTERNAL_ERROR"))
+        code = getattr(Code, getattr(error, "code_name", "UNKNOWN"))
         message = str(error)
-        if code == Code.INTERNAL_ERROR:
+        if code == Code.UNKNOWN:
             message = defect(f"{type(error).__name__}: {error}")
             self._log_exception(message)
         return GoalError(code, message)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import Health, State
@@ -21,7 +22,7 @@ from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.ros.polling_subscription import Closed
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.frame_source import SAMPLE_PERIOD, CameraHealth
-from qwen3vl_ros.vlm.job import Code, GoalResult, first_frame_id
+from qwen3vl_ros.vlm.job import Code, GoalResult
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.scheduler import Scheduler
@@ -89,8 +90,8 @@ class StatusPublisher:
                 self._totals["failed"] += 1
                 self.last_error = result.error.message
         message = answer_message(request, goal_id, result)
-        message.header.stamp = self._node.get_clock().now().to_msg()
-        message.header.frame_id = first_frame_id(result.headers)
+        message.end_time = self._node.get_clock().now().to_msg()
+        message.header = result.headers[0] if result.headers else Header(stamp=message.end_time)
         self._answers.publish(message)
         self.publish()
 

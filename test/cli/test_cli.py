@@ -160,7 +160,7 @@ def test_interrupting_cancels_the_goal_and_prints_what_came(scripted: ScriptedVl
         (Result.ENGINE_CRASHED, 7),
         (Result.BAD_RESPONSE, 7),
         (Result.SHUTDOWN, 1),
-        (Result.INTERNAL_ERROR, 1),
+        (Result.UNKNOWN, 1),
     ],
 )
 def test_the_exit_status_tells_scripts_what_went_wrong(scripted: ScriptedVlm, code: int, status: int) -> None:

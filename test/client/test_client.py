@@ -120,6 +120,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     region.roi.x_offset, region.roi.y_offset, region.roi.width, region.roi.height = 1, 2, 30, 40
     region.position.header.frame_id = "map"
     region.position.point.z = 1.5
+    region.position_kind, region.score = region.POSITION_SURFACE, 0.5
 
     def script(goal: Goal) -> AskImage.Result:
         result = goal.result(text='{"n": 2}', json='{"n": 2}', reasoning="I count", engine="llama", model="tiny.gguf")
@@ -129,7 +130,17 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
         return result
 
     vlm.script = script
-    answer = client.ask("How many?", response_schema={"type": "object"}, seed=3, max_tokens=9, priority=2, timeout=1.5)
+    answer = client.ask(
+        "How many?",
+        response_schema={"type": "object"},
+        seed=3,
+        max_tokens=9,
+        priority=2,
+        timeout=1.5,
+        presence_penalty=1.5,
+        thinking=True,
+        max_image_tokens=64,
+    )
 
     assert (answer.text, answer.json, answer.reasoning) == ('{"n": 2}', {"n": 2}, "I count")
     assert (answer.engine, answer.model, answer.finish_reason) == ("llama", "tiny.gguf", "stop")
@@ -138,7 +149,8 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert answer.regions[0].box == Box(1, 2, 30, 40)
     assert answer.regions[0].point == (3.0, 4.0)
     assert answer.regions[0].position is not None
-    assert answer.regions[0].position.frame_id == "map"
+    assert (answer.regions[0].position.frame_id, answer.regions[0].position.kind) == ("map", "surface")
+    assert answer.regions[0].score == 0.5
     assert answer.usage.completion_tokens == 5
     assert answer.usage.first_token_time == 0.25
     assert answer.usage.encode_time is None
@@ -146,6 +158,8 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     sent = vlm.goals[0].request
     assert (sent.prompt, sent.response_schema, sent.priority) == ("How many?", '{"type": "object"}', 2)
     assert (sent.options.seed, sent.options.max_tokens, sent.options.temperature) == (3, 9, -1.0)
+    assert (sent.options.presence_penalty, sent.options.frequency_penalty) == (1.5, -1.0)
+    assert (sent.thinking, sent.max_image_tokens) == (AskImage.Goal.THINKING_ON, 64)
     assert (sent.timeout.sec, sent.timeout.nanosec) == (1, 500_000_000)
 
 

@@ -297,6 +297,7 @@ def test_a_task_has_its_slots_and_its_images(asking: Any) -> None:
 
 def test_options_reach_the_backend(asking: Any) -> None:
     options = {"temperature": 0.5, "top_p": 0.25, "top_k": 7, "min_p": 0.125, "seed": 5, "repetition_penalty": 1.5}
+    options |= {"presence_penalty": 1.5, "frequency_penalty": 0.5}
     goal = asking(question(**options, max_completion_tokens=9, stop="END")).goal
     assert {name: getattr(goal.options, name) for name in options} == options
     assert (goal.options.max_tokens, goal.options.stop) == (9, ["END"])
@@ -308,7 +309,7 @@ def test_hyphenated_parameters_are_understood(asking: Any) -> None:
 
 
 def test_fields_that_say_nothing_about_the_answer_have_no_effect(asking: Any) -> None:
-    goal = asking(question(user="me", metadata={"a": "b"}, store=False, n=1, tools=[], presence_penalty=0)).goal
+    goal = asking(question(user="me", metadata={"a": "b"}, store=False, n=1, tools=[])).goal
     assert goal.prompt == "What colour is the box?"
 
 

@@ -76,7 +76,7 @@ def image(url: Any) -> dict[str, Any]:
         (question(n=2), "n", "one answer"),
         (question(tools=[{"type": "function"}]), "tools", "calls no tools"),
         (question(logprobs=True), "logprobs", "no probabilities"),
-        (question(frequency_penalty=0.5), "frequency_penalty", "would change the answer"),
+        (question(frequency_penalty=-1), "frequency_penalty", "greater than or equal to 0"),
         (question(**{"top-p": 0.5, "top_p": 0.25}), "top_p", "there twice"),
         (question(response_format={"type": "json_schema", "json_schema": {"name": "a"}}), None, "required"),
         (question(image_file(), "What?", camera="front"), "camera", "choose one"),

@@ -160,6 +160,13 @@ class TinyModelTests:
         assert ask(engine, user("Tell me."), options=Options(**(wide | chosen))) == ask(engine, user("Tell me."))
         assert ask(engine, user("Tell me."), options=Options(**wide)) != ask(engine, user("Tell me."))
 
+    def test_penalties_discourage_tokens_of_the_answer(self, engine: Any) -> None:
+        long = {"temperature": 0.0, "max_tokens": 96}
+        plain = ask(engine, user("Tell me."), options=Options(**long))
+        for penalty in ("presence_penalty", "frequency_penalty"):
+            assert ask(engine, user("Tell me."), options=Options(**long, **{penalty: 0.0})) == plain
+            assert ask(engine, user("Tell me."), options=Options(**long, **{penalty: 2.0})) != plain
+
     @pytest.mark.parametrize("options", [Options(max_tokens=0), Options(repetition_penalty=0.0)])
     def test_option_that_makes_no_sense_is_refused(self, engine: Any, options: Options) -> None:
         with pytest.raises(BadRequest, match=r"^(max_tokens|repetition_penalty): .*\.$"):

@@ -132,10 +132,18 @@ def test_a_box_comes_back_in_pixels_of_the_original_and_in_metres_with_the_frame
     assert cup.position.point.z == pytest.approx(1.0, abs=0.2)
     assert cup.position.point.x == pytest.approx(-WIDTH / 8 / FOCAL, abs=0.03)
     assert cup.position.point.y == pytest.approx(0.0, abs=0.03)
+    assert (cup.position_kind, cup.score) == (cup.POSITION_CENTRE, -1.0)
     assert json.loads(result.json)[0]["label"] == "cup"
     box, text = shown.markers[1:3]
     assert (box.type, text.type, text.text) == (Marker.CUBE, Marker.TEXT_VIEW_FACING, "cup")
     assert box.header == cup.position.header and box.pose.position.z == cup.position.point.z
+
+
+def test_the_position_of_a_point_is_on_the_surface_and_says_so(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start('[{"point_2d": [300, 500], "label": "handle"}]')
+    with Camera(ros):
+        (handle,) = ros.ask("handle", task="point").result().regions
+    assert (handle.has_position, handle.position_kind) == (True, handle.POSITION_SURFACE), handle.position_error
 
 
 def test_depth_of_another_moment_is_not_used_and_said_so(ros: RosClient, reciter: Reciter) -> None:

@@ -109,6 +109,33 @@ def test_a_one_pixel_image_is_answered(ros: RosClient, vlm: VlmProcess) -> None:
     assert ros.ask(images=[noise_image(1, 1)], options={"max_tokens": 2}).result().error_code == Code.NONE
 
 
+def test_an_image_takes_no_more_tokens_than_the_goal_allows(ros: RosClient, vlm: VlmProcess) -> None:
+    image, options = noise_image(320, 240), {"max_tokens": 2}
+    usual = ros.ask(images=[image], options=options).result()
+    few = ros.ask(images=[image], options=options, max_image_tokens=20).result()
+    assert (usual.error_code, few.error_code) == (Code.NONE, Code.NONE), few.error_msg
+    assert usual.usage.image_tokens > 20 >= few.usage.image_tokens > 0
+
+
+def test_thinking_is_refused_by_name_where_the_engine_cannot_choose(ros: RosClient, vlm: VlmProcess) -> None:
+    for thinking, code in ((AskImage.Goal.THINKING_OFF, Code.UNSUPPORTED), (9, Code.BAD_REQUEST)):
+        result = ros.ask(images=[noise_image()], thinking=thinking).result()
+        assert (result.error_code, result.error_msg.partition(":")[0]) == (code, "thinking")
+
+
+def test_the_log_of_answers_has_the_images_header_and_the_time_of_its_end(ros: RosClient, vlm: VlmProcess) -> None:
+    image = noise_image()
+    image.header.frame_id, image.header.stamp.sec = "lens", 7
+    with ros.listen(Answer, "/vlm/answers") as answers:
+        ros.ask("Which?", images=[image], options={"max_tokens": 2}).result()
+        ros.ask("Without?", text_only=True, options={"max_tokens": 2}).result()
+        shown = answers.wait_for(lambda message: message.prompt == "Which?")
+        blind = answers.wait_for(lambda message: message.prompt == "Without?")
+    assert shown.header == image.header
+    assert shown.end_time.sec > 7
+    assert (blind.header.frame_id, blind.header.stamp) == ("", blind.end_time)
+
+
 def test_two_callers_at_once_get_their_own_answers(ros: RosClient, vlm: VlmProcess) -> None:
     schemas = [{"const": f"caller {number}"} for number in range(4)]
     goals = [ros.ask(images=[noise_image()], response_schema=json.dumps(schema)) for schema in schemas]

@@ -31,6 +31,8 @@ _OPTIONS: Mapping[str, Any] = {
     "top_k": 5,
     "min_p": 0.1,
     "repetition_penalty": 1.1,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
     "seed": 7,
     "max_tokens": 5,
     "stop": ("zzz",),

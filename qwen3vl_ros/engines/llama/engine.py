@@ -60,6 +60,8 @@ _SUPPORTS = frozenset(
         "top_k",
         "min_p",
         "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
         "text_only",
         "probabilities",
     }

@@ -90,12 +90,18 @@ class Sampler:
         def add(sampler: Any) -> None:
             lib.llama_sampler_chain_add(self._chain, sampler)
 
-        penalty = _pick(options.repetition_penalty, unset.repetition_penalty)
-        if penalty != 1.0:
-            penalties = lib.llama_sampler_init_penalties(self._context.n_vocab, self._context.n_ctx, penalty, 0.0, 0.0)
+        vocabulary, window = self._context.n_vocab, self._context.n_ctx
+        repetition = _pick(options.repetition_penalty, unset.repetition_penalty)
+        if repetition != 1.0:
+            penalties = lib.llama_sampler_init_penalties(vocabulary, window, repetition, 0.0, 0.0)
             for token in seen:
                 lib.llama_sampler_accept(penalties, token)
             add(penalties)
+        # These count the answer alone, as OpenAI defines them and vLLM does. The model card's presence penalty of 1.5
+        # is no default: it is for prose, and takes the keys of boxes and JSON from the second object on.
+        frequency, presence = _pick(options.frequency_penalty, 0.0), _pick(options.presence_penalty, 0.0)
+        if frequency or presence:
+            add(lib.llama_sampler_init_penalties(vocabulary, window, 1.0, frequency, presence))
         temperature = _pick(options.temperature, unset.temperature)
         if temperature <= 0.0:
             add(lib.llama_sampler_init_greedy())

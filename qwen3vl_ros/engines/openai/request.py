@@ -23,6 +23,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     # The first name is that of vLLM, SGLang and transformers, the second llama.cpp's. Each ignores the other name; a
     # server that refuses unknown fields supports neither.
     "repetition_penalty": ("repetition_penalty", "repeat_penalty"),
+    "presence_penalty": ("presence_penalty",),
+    "frequency_penalty": ("frequency_penalty",),
     "seed": ("seed",),
     "max_tokens": ("max_tokens", "max_completion_tokens"),
     "stop": ("stop",),
@@ -118,6 +120,8 @@ def _options(options: Options) -> dict[str, Any]:
         "min_p": options.min_p,
         "repetition_penalty": options.repetition_penalty,
         "repeat_penalty": options.repetition_penalty,
+        "presence_penalty": options.presence_penalty,
+        "frequency_penalty": options.frequency_penalty,
         "seed": options.seed,
         "max_tokens": options.max_tokens,
         "stop": [one for one in options.stop if one] or None,

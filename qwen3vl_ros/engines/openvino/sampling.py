@@ -41,6 +41,10 @@ def configure(config: GenerationConfig, options: Options, max_tokens: int) -> Ge
     config.rng_seed = secrets.randbits(32) if options.seed is None else options.seed
     if options.repetition_penalty is not None:
         config.repetition_penalty = options.repetition_penalty
+    if options.presence_penalty is not None:
+        config.presence_penalty = options.presence_penalty
+    if options.frequency_penalty is not None:
+        config.frequency_penalty = options.frequency_penalty
     if options.temperature is not None:
         config.do_sample = options.temperature > 0.0
         if config.do_sample:
