@@ -153,7 +153,8 @@ class _Process:
 def main(descriptor: int) -> None:
     """Serve calls on the socket ``descriptor`` until it closes."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    import qwen3vl_ros.prompts.schema  # noqa: F401 what is called, so that no call has to wait for it
+    import qwen3vl_ros.prompts.schema
+    import qwen3vl_ros.vision.compressed  # noqa: F401 what is called, so that no call has to wait for it
 
     connection = Connection(descriptor)
     with suppress(EOFError, OSError):  # the caller is gone

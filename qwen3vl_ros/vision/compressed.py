@@ -25,11 +25,13 @@ from sensor_msgs.msg import Image as ImageMessage
 
 from qwen3vl_ros.engines.base import BadImage, Image
 from qwen3vl_ros.vision.encodings import MAX_PIXELS, is_colour, is_measurement, to_rgb
-from qwen3vl_ros.vision.image_message import image_message
+from qwen3vl_ros.vision.image_message import byte_field, image_message
 
 _JPEG_START: Final = b"\xff\xd8\xff"
 _JPEG_END: Final = b"\xff\xd9"
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
+_PIXELS_OF_4K: Final = 4096 * 2160
+
 _DARK: Final = 1 << 14
 """Thermal cameras and others have 14 bits or fewer."""
 
@@ -114,6 +116,31 @@ def loss_of(msg: ImageMessage | CompressedImageMessage) -> str:
                 "publish measurements (thermal, depth) as 16UC1"
             )
     return ""
+
+
+def is_heavy(msg: CompressedImageMessage) -> bool:
+    """Return whether decoding an image may take seconds or hundreds of megabytes, so that it is to be killable.
+
+    So it is for more pixels than 4K has, as a PNG of some hundred kilobytes can, and for a progressive JPEG, whose
+    scans, of which 300 kB hold thousands, are each decoded over the whole image.
+    """
+    try:
+        header = PIL.Image.open(io.BytesIO(bytes(msg.data)), formats=("JPEG", "PNG"))
+    except Exception:  # noqa: BLE001 third-party decoders raise what they like; decode() will say what is wrong
+        return False
+    return header.width * header.height > _PIXELS_OF_4K or "progressive" in header.info
+
+
+def decode_apart(data: bytes, format: str) -> Image:
+    """Do as :func:`decode` in a process of its own, whose border ValueError can cross.
+
+    Raises:
+        ValueError: In place of BadImage.
+    """
+    try:
+        return decode(CompressedImageMessage(format=format, data=byte_field(data)))
+    except BadImage as error:
+        raise ValueError(str(error)) from error
 
 
 def decode_file(data: bytes, what: str) -> Image:

@@ -7,16 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from qwen3vl_ros.engines.base import BadRequest, Cancel, Description, Image, ImageInput, Stage
+from qwen3vl_ros.engines.base import BadImage, BadRequest, Cancel, Description, Image, ImageInput, Stage
 from qwen3vl_ros.prompts.request import AskRequest, images_in
-from qwen3vl_ros.vision.compressed import loss_of, pixels_of
+from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
+from qwen3vl_ros.vision.compressed import decode_apart, is_heavy, loss_of, pixels_of
 from qwen3vl_ros.vision.fit import Fit, fit_image
 from qwen3vl_ros.vision.tiles import tiles
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
 from qwen3vl_ros.vlm.frame_source import Frame
 from qwen3vl_ros.vlm.job import Job, Progress
+
+DECODE_TIME = 5.0
+"""Seconds that an image gets to be decoded."""
 
 
 @dataclass(slots=True)
@@ -84,7 +89,7 @@ class _Source:
 
 
 def collect_images(
-    job: Job, cameras: Mapping[str, Camera], frame_timeout: float, description: Description
+    job: Job, cameras: Mapping[str, Camera], frame_timeout: float, description: Description, sandbox: Sandbox
 ) -> InputImages | None:
     """Collect the images of the goal and its cameras, and fit them for the engine.
 
@@ -93,6 +98,7 @@ def collect_images(
         cameras: By name.
         frame_timeout: Seconds to wait for a fresh frame, 0 = as long as the job has time.
         description: Of the engine.
+        sandbox: Decodes images that may take long.
 
     Returns:
         None when the job ended before.
@@ -123,7 +129,9 @@ def collect_images(
     content: list[str | Image] = []
     number, several = 0, sum(source.parts for source in sources[subject:]) > 1
     for index, source in enumerate(sources):
-        pixels = pixels_of(source.message)
+        pixels = _pixels(source.message, job, sandbox)
+        if pixels is None:
+            return None
         fitted, fits = zip(*_fitted(pixels, source, wanted), strict=True)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
         for part, image in enumerate(fitted):
@@ -138,6 +146,24 @@ def collect_images(
         if (loss := loss_of(source.message))
     ]
     return InputImages(tuple(images), tuple(content), subject, tuple(dict.fromkeys(losses)))
+
+
+def _pixels(message: Any, job: Job, sandbox: Sandbox) -> Image | None:
+    """Decode an image, in the sandbox if that may take long; None if the job ended before. Raises BadImage."""
+    if not (isinstance(message, CompressedImage) and is_heavy(message)):
+        return pixels_of(message)
+    what = f"the compressed image of {len(message.data)} bytes"
+    timeout = max(0.0, min(DECODE_TIME, job.deadline - time.monotonic()))
+    try:
+        return sandbox.run(decode_apart, bytes(message.data), message.format, timeout=timeout, cancel=job.cancellation)
+    except ValueError as error:
+        raise BadImage(str(error)) from error
+    except RuntimeError as error:
+        raise BadImage(f"{what} cannot be decoded ({error}): send a smaller one") from error
+    except Killed as error:
+        if job.error is not None or time.monotonic() >= job.deadline:
+            return None
+        raise BadImage(f"{what} was not decoded, {error}: send a smaller one") from error
 
 
 def _check_counts(request: AskRequest, sources: Sequence[_Source], subject: int, description: Description) -> None:

@@ -171,7 +171,7 @@ class Pipeline:
         request = job.request
         check_supported(request, description)
         begin = time.monotonic()
-        inputs = collect_images(job, self._cameras, self._settings().frame_timeout, description)
+        inputs = collect_images(job, self._cameras, self._settings().frame_timeout, description, self._sandbox)
         if inputs is None:
             return
         answer.inputs, answer.image_time = inputs, time.monotonic() - begin

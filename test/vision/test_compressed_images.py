@@ -17,7 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from examples import examples
 from qwen3vl_ros.engines.base import BadImage
-from qwen3vl_ros.vision.compressed import decode, decode_depth, loss_of, pixels_of
+from qwen3vl_ros.vision.compressed import decode, decode_apart, decode_depth, is_heavy, loss_of, pixels_of
 from qwen3vl_ros.vision.image_message import image_message
 
 
@@ -302,6 +302,32 @@ def test_a_jpeg_that_calls_itself_rgb8_is_refused_by_name() -> None:
     broken.data = array.array("B", file.ljust(12 * 16 * 3, b"\0"))
     with pytest.raises(BadImage, match="holds a JPEG"):
         pixels_of(broken)
+
+
+# ---- what may take long
+
+
+@pytest.mark.parametrize(
+    ("file", "heavy"),
+    [
+        (save(PIL.Image.new("1", (4097, 2160)), "PNG"), True),
+        (save(PIL.Image.new("1", (4096, 2160)), "PNG"), False),
+        (save(PIL.Image.new("RGB", (64, 48)), "JPEG", progressive=True), True),
+        (save(PIL.Image.new("RGB", (64, 48)), "JPEG"), False),
+        (b"\xff\xd8\xffnothing", False),
+        (b"", False),
+    ],
+    ids=["over 4K", "4K", "progressive", "baseline", "broken", "empty"],
+)
+def test_what_may_take_long_to_decode_is_known_by_its_header(file: bytes, heavy: bool) -> None:
+    assert is_heavy(message(file)) == heavy
+
+
+def test_a_decoder_in_another_process_explains_itself_across_the_border() -> None:
+    image = smooth(32, 24)
+    assert np.array_equal(decode_apart(save(PIL.Image.fromarray(image), "PNG"), "png"), image)
+    with pytest.raises(ValueError, match="neither JPEG nor PNG"):
+        decode_apart(b"GIF89a", "gif")
 
 
 # ---- what is no image

@@ -190,6 +190,26 @@ def test_accepting_cancelling_and_status_wait_for_no_heavy_goal(
     assert is_well(ros)
 
 
+def test_an_image_that_takes_too_much_to_decode_is_refused_and_takes_it_from_nobody(
+    ros: RosClient, vlm: VlmProcess
+) -> None:
+    """100 megapixels with transparency in 300 kB: Pillow needs 1.6 GB for them."""
+    before = peak_memory(vlm)
+    pixels = np.zeros((10_000, 10_000, 4), np.uint8)
+    bomb = CompressedImage(format="png", data=cv2.imencode(".png", pixels)[1].tobytes())
+    result = ask(ros, images=[], compressed_images=[bomb]).result()
+    assert result.error_code == Code.BAD_IMAGE
+    assert "send a smaller one" in result.error_msg
+    assert peak_memory(vlm) < before + 300e6
+    assert is_well(ros)
+
+
+def peak_memory(vlm: VlmProcess) -> float:
+    """Bytes that the node's process has had resident at most."""
+    status = Path(f"/proc/{vlm.pid}/status").read_text()
+    return 1024.0 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
 def test_status_is_told_while_a_huge_image_is_decoded(ros: RosClient, vlm: VlmProcess) -> None:
     goal = ask(ros, images=[], compressed_images=[huge_png()])
     assert ros.call(ListTasks, "/vlm/list_tasks", ListTasks.Request()).tasks
