@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import queue
+import re
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -14,6 +16,11 @@ Item = TypeVar("Item")
 
 _MAX_EVENT = 16_000_000
 """Most bytes of one event; no language model sends more."""
+
+BYTE_ORDER_MARK = codecs.BOM_UTF8
+"""What some servers put before the text of a response."""
+
+_LINE_END = re.compile(rb"\r\n?|\n")
 
 
 class EventLoop:
@@ -95,8 +102,8 @@ async def _cancel_others() -> None:
 async def event_data(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the ``data`` of each server-sent event in a byte stream that is cut anywhere, even inside a character.
 
-    Comments and other fields are skipped; the last event counts even if no blank line follows it. Bytes are not
-    decoded, because servers split characters between events.
+    Comments, other fields and a byte order mark at the start are skipped; the last event counts even if no blank line
+    follows it. Bytes are not decoded, because servers split characters between events.
     https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 
     Raises:
@@ -118,15 +125,19 @@ async def event_data(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield lines without their LF or CR LF; the last one may lack an end."""
+    """Yield lines without their LF, CR LF or CR; the last one may lack an end."""
     line = bytearray()  # appended in place: a server may send single bytes
+    begun = after_cr = False
     async for piece in pieces:
-        first, *others = piece.split(b"\n")
+        if not piece:
+            continue
+        first, *others = _LINE_END.split(piece.removeprefix(b"\n") if after_cr else piece)
+        after_cr = piece.endswith(b"\r")
         line += first
         for other in others:
-            yield bytes(line.removesuffix(b"\r"))
-            line = bytearray(other)
+            yield bytes(line if begun else line.removeprefix(BYTE_ORDER_MARK))
+            begun, line = True, bytearray(other)
         if len(line) > _MAX_EVENT:
             raise ValueError(f"an event of more than {_MAX_EVENT // 10**6} MB")
     if line:
-        yield bytes(line.removesuffix(b"\r"))
+        yield bytes(line if begun else line.removeprefix(BYTE_ORDER_MARK))

@@ -245,6 +245,9 @@ def parse(stream: bytes, cuts: Sequence[int] = ()) -> list[bytes]:
         (b"\n\n\ndata: one\n\n\n\n", [b"one"]),
         (b"data: \xe7\x8c\n\ndata: \xab\n\n", [b"\xe7\x8c", b"\xab"]),
         (b"database: 1\n\n", []),
+        (b"\xef\xbb\xbfdata: one\n\n\xef\xbb\xbfdata: two\n\n", [b"one"]),
+        (b"\xef\xbb\xbfdata: all", [b"all"]),
+        (b"data: one\rdata: two\r\rdata: three\r\n\r\n", [b"one\ntwo", b"three"]),
         (b"", []),
     ],
 )
@@ -253,9 +256,22 @@ def test_events_have_the_data_that_the_standard_says(stream: bytes, data: list[b
 
 
 _lines = st.sampled_from(
-    [b"data: x", b"data:y", b"data", b"", b"", b": keep-alive", b"event: e", "data: 猫".encode(), b"data: a\rb"]
+    [
+        b"data: x",
+        b"data:y",
+        b"data",
+        b"",
+        b"",
+        b": keep-alive",
+        b"event: e",
+        "data: 猫".encode(),
+        b"data: a\rb",
+        b"\xef\xbb\xbfdata: m",
+    ]
 )
-_streams = st.lists(st.tuples(_lines, st.sampled_from([b"\n", b"\r\n"])).map(b"".join), max_size=20).map(b"".join)
+_streams = st.lists(st.tuples(_lines, st.sampled_from([b"\n", b"\r\n", b"\r"])).map(b"".join), max_size=20).map(
+    b"".join
+)
 
 
 @given(_streams | st.binary(max_size=40), st.lists(st.integers(0, 200), max_size=20))
