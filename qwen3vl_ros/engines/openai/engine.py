@@ -272,6 +272,9 @@ class _Answer:
         self._first_token_time: float | None = None
         self._counts: Counts | None = None
         self._finish = ""
+        self._tool = ""
+        self._said = self._reasoned = False
+        self._may_be_empty = bool(request.options.stop)  # the answer may begin with a stop string
 
     @property
     def stopped(self) -> bool:
@@ -283,7 +286,8 @@ class _Answer:
         self._finish = self._finish or delta.finish
         if delta.counts is not None:
             self._counts = delta.counts
-        if not delta.has_token:
+        self._tool = self._tool or delta.tool
+        if not delta.text and not delta.reasoning:
             return
         self._n_tokens += 1
         thinking = self._text.reasoning or bool(delta.reasoning)
@@ -298,6 +302,8 @@ class _Answer:
         if first:
             self._stage = Stage.DECODE
             self._first_token_time = time.monotonic() - self._started
+        self._said = self._said or bool(text.strip())
+        self._reasoned = self._reasoned or bool(reasoning)
         if first or text or reasoning:
             yield Chunk(self._stage, text, reasoning, self._n_tokens)
 
@@ -305,7 +311,11 @@ class _Answer:
         return probabilities(token.likeliest, self._choices) if token.likeliest else None
 
     def last(self, cancel: Cancel) -> Chunk:
-        """Return the last chunk; raises :class:`EngineError` if the stream ended without finish reason or cancel."""
+        """Return the last chunk.
+
+        Raises:
+            EngineError: The stream ended without finish reason or cancel, or with a tool's call or reasoning alone.
+        """
         finish: FinishReason
         if self._finish or self.stopped:
             finish = "length" if self._finish == "length" and not self.stopped else "stop"
@@ -314,6 +324,8 @@ class _Answer:
         else:
             raise EngineError("The engine was closed in the middle of the answer.")
         text, reasoning = self._text.finish()
+        if finish != "cancelled" and not self._said and not text.strip():
+            self._check_empty(finish)
         counts = self._counts or Counts(prompt=0, completion=self._n_tokens, image=0, cached=0)
         n_tokens = max(counts.completion, self._n_tokens if self._counts is None else 0)
         usage = Usage(
@@ -326,6 +338,22 @@ class _Answer:
             total_time=time.monotonic() - self._started,
         )
         return Chunk(self._stage, text, reasoning, n_tokens, finish, usage, self._first_token.probabilities)
+
+    def _check_empty(self, finish: FinishReason) -> None:
+        """Raise :class:`EngineError` if the empty answer is none: something else came in its place.
+
+        Reasoning that ``max_tokens`` cut off is no error: the finish reason says why there is no more.
+        """
+        if self._tool:
+            raise EngineError(
+                f"{self.sent.url} answered with a call of the tool {self._tool!r} and no text; this engine offers "
+                "no tools: start the server without its own."
+            )
+        if self._reasoned and finish == "stop" and not self._may_be_empty:
+            raise EngineError(
+                f"{self.sent.url} sent reasoning and no answer: check that the server's reasoning parser is the one of "
+                "its model, and start it without one for a model that does not reason."
+            )
 
 
 def _servers(

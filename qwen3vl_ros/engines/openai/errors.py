@@ -30,16 +30,34 @@ _WORDS = 300
 """Most characters of a server's error message that a sentence quotes."""
 
 _NOT_KNOWN = re.compile(
-    r"unknown|unrecogni|unsupported|not support|not permitted|not allowed|unexpected|input should be"
+    r"unknown|unrecogni|unsupported|(not|n't) support|not permitted|not allowed|not available|not enabled|unexpected"
+)
+_WRONG_FORM = re.compile(
+    # pydantic; LM Studio, which names its types
+    r"input should be|response_format\.type\W{1,3}must be"
 )
 _NO_IMAGES = re.compile(
-    # llama.cpp; vLLM; others
-    r"image input is not supported|is not a multimodal model|does(n't| not) (support|accept) (image|vision|multimodal)"
+    # llama.cpp; vLLM
+    r"image input is not supported|is not a multimodal model|at most 0 image"
+    # Ollama; OpenRouter; OpenAI
+    r"|missing data required for image input|no endpoints found that support image|image_url is only supported by"
+    # DeepSeek; pydantic, where a message's content is text; Groq
+    r"|unknown variant \W?image_url|content\b.{0,80}input should be a valid string|content must be a string"
+    r"|does(n't| not) (support|accept) (image|vision|multimodal)"
 )
 _TOO_LONG = re.compile(
     # OpenAI, vLLM, llama_cpp.server, SGLang; llama.cpp; vLLM
     r"context length|context size|context window|maximum model length|max_model_len|exceeds? n_ctx"
 )
+_EXCEEDED = re.compile(r"exceed|longer than|too long|too large|maximum context length is")
+"""Distinguishes a prompt that is too long from a server that has no memory for a context of the size it names."""
+
+_FREE = re.compile(
+    # vLLM; OpenAI, older vLLM. A recent vLLM stops counting at the limit: "at least 3585 input tokens".
+    r"maximum context length is (?P<context>\d{1,9}) tokens\b.{0,120}?"
+    r"(?P<at_least>at least )?\b(?P<prompt>\d{1,9}) (input tokens|in the messages)"
+)
+_TOO_MANY_LOGPROBS = re.compile(r"logprobs of \d{1,9}, which is greater than max allowed")  # vLLM
 _TITLE = re.compile("<title>", re.IGNORECASE)
 _TITLE_END = re.compile("</title>", re.IGNORECASE)
 _BROKEN_FINISH = ("abort", "error", "content_filter")
@@ -162,6 +180,8 @@ def answered(
     """
     words = complaint.message
     said = quoted(words)
+    if refused := too_long_or_no_images(url, status, complaint):
+        return refused
     if 300 <= status < 400:
         # Not followed: images and key would be sent to any address that a response names.
         return Refused(
@@ -181,17 +201,6 @@ def answered(
             ),
             elsewhere=False,
         )
-    lower = words.lower()
-    if _NO_IMAGES.search(lower):  # llama.cpp uses status 500
-        return Refused(Unsupported(f"images: the model of {url} takes no images{said}"), elsewhere=False)
-    if complaint.context_exceeded or (status < 500 and status != 429 and _TOO_LONG.search(lower)):
-        return Refused(
-            PromptTooLong(
-                f"Prompt and answer do not fit the context of {url}{said} Ask with less text, fewer or smaller "
-                "images (openai.max_image_tokens), or a lower max_tokens."
-            ),
-            elsewhere=False,
-        )
     if status == 429:
         return Refused(
             EngineNotReady(f"{url} takes no more requests for now (429){said}"),
@@ -201,12 +210,67 @@ def answered(
         )
     if status in (502, 503, 504):
         return Refused(EngineNotReady(f"{url} is not ready ({status}){said}"), again=True, after=retry_after(headers))
-    field = _field_complained_about(complaint, fields) if status < 500 or "validation error" in lower else ""
+    field = ""
+    if status < 500 or "validation error" in words.lower():
+        field = _field_complained_about(complaint, fields)
     if field:  # llama_cpp.server uses status 500
         return Refused(Unsupported(f"{field}: {url} cannot honour it ({status}){said}"), elsewhere=False)
     if status >= 500 or status in (408, 425):
         return Refused(EngineError(f"{url} failed ({status}){said}"), again=True, after=retry_after(headers))
     return Refused(BadRequest(f"{url} refuses the request ({status}){said}"), elsewhere=False)
+
+
+def too_long_or_no_images(url: str, status: int, complaint: Complaint) -> Refused | None:
+    """Explain a refusal that says itself that the prompt is too long, or that the model takes no images; else None.
+
+    The words count whatever the status: llama.cpp, Ollama and LocalAI use 500, OpenRouter 404.
+    """
+    lower, said = complaint.message.lower(), quoted(complaint.message)
+    if _NO_IMAGES.search(lower):
+        return Refused(Unsupported(f"images: the model of {url} takes no images{said}"), elsewhere=False)
+    too_long = _TOO_LONG.search(lower) and ((400 <= status < 500 and status != 429) or _EXCEEDED.search(lower))
+    if complaint.context_exceeded or too_long:
+        return Refused(
+            PromptTooLong(
+                f"Prompt and answer do not fit the context of {url}{said} Ask with less text, fewer or smaller "
+                "images (openai.max_image_tokens), or a lower max_tokens."
+            ),
+            elsewhere=False,
+        )
+    return None
+
+
+def fitting_max_tokens(complaint: Complaint, max_tokens: int) -> int | None:
+    """Return the ``max_tokens`` that a server has room for.
+
+    Args:
+        complaint: The server's refusal of a request with ``max_tokens``.
+        max_tokens: As it was sent.
+
+    Returns:
+        ``max_tokens`` itself where the refusal is about something else or the prompt leaves no room. None: the server
+        knows the room but does not say it; without ``max_tokens`` it uses all of it.
+    """
+    found = _FREE.search(complaint.message)
+    room = int(found["context"]) - int(found["prompt"]) if found else 0
+    if found is None or not 0 < room < max_tokens:
+        return max_tokens
+    return None if found["at_least"] else room
+
+
+def is_refused(complaint: Complaint, field: str) -> bool:
+    """Return whether a server says that it does not know ``field``; that it mentions it is not enough."""
+    text = f"{complaint.message} {complaint.code}".lower()
+    return bool(_NOT_KNOWN.search(text) and re.search(rf"\b{field}\b", f"{text} {complaint.param}"))
+
+
+def are_logprobs_refused(complaint: Complaint) -> bool:
+    """Return whether a server refuses to tell probabilities, or that many."""
+    return (
+        complaint.param in ("logprobs", "top_logprobs")
+        or is_refused(complaint, "(top_)?logprobs")
+        or bool(_TOO_MANY_LOGPROBS.search(complaint.message))
+    )
 
 
 def quoted(words: str) -> str:
@@ -225,7 +289,7 @@ def complaint_in(text: str, content_type: str) -> Complaint:
         title = _title(text)
         return Complaint("a web page" if title is None else f"a web page titled {one_line(title)!r}")
     try:
-        complaint = read_complaint(json.loads(text))
+        complaint = read_complaint(json.loads(text.lstrip("\ufeff")))
     except (ValueError, RecursionError):
         complaint = None
     return complaint or Complaint(one_line(text))
@@ -269,7 +333,7 @@ def retry_after(headers: httpx.Headers) -> float:
 def _field_complained_about(complaint: Complaint, fields: Sequence[str]) -> str:
     """Return the request's field that the server does not know; "" for none, or if only its value is refused."""
     text = f"{complaint.message} {complaint.code}".lower()
-    if not _NOT_KNOWN.search(text):
+    if not _NOT_KNOWN.search(text) and not _WRONG_FORM.search(text):
         return ""
     param = re.split(r"[.\[]", complaint.param)[0]
     for field in fields:

@@ -30,19 +30,21 @@ class TokenChances:
 class Delta:
     """The content of one event. ``finish``: the server's finish reason, "" before the end.
 
-    ``tokens``: the tokens of ``text`` or ``reasoning``, where the server reports probabilities.
+    ``tool``: the name of a tool that the model calls in place of an answer. ``tokens``: the tokens of ``text`` or
+    ``reasoning``, where the server reports probabilities.
     """
 
     text: str = ""
     reasoning: str = ""
+    tool: str = ""
     finish: str = ""
     counts: Counts | None = None
     tokens: tuple[TokenChances, ...] = ()
 
     @property
     def has_token(self) -> bool:
-        """Whether the event has text of the model: servers also send events to keep a connection alive."""
-        return bool(self.text or self.reasoning)
+        """Whether the event has output of the model: servers also send events to keep a connection alive."""
+        return bool(self.text or self.reasoning or self.tool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,13 @@ def read_delta(value: Any) -> Delta:
     choices = value.get("choices")
     choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}
     said = _dict(choice.get("delta") or choice.get("message"))
+    text, thoughts = _content(said.get("content"))
     return Delta(
         # OpenAI's models put a refusal into a field of its own.
-        text=_text(said.get("content")) or _text(said.get("refusal")),
+        text=text or _text(said.get("refusal")),
         # vLLM and Ollama send `reasoning`, llama.cpp, SGLang and older vLLM `reasoning_content`; some send both.
-        reasoning=_text(said.get("reasoning_content")) or _text(said.get("reasoning")),
+        reasoning=_text(said.get("reasoning_content")) or _text(said.get("reasoning")) or thoughts,
+        tool=_tool(said),
         finish=_text(choice.get("finish_reason")),
         counts=_counts(value.get("usage")),
         tokens=_tokens(choice.get("logprobs")),
@@ -99,6 +103,22 @@ def read_complaint(value: Any) -> Complaint | None:
         kind=_text(error.get("type")),
         param=_text(error.get("param")),
     )
+
+
+def _content(content: Any) -> tuple[str, str]:
+    """Return the (text, reasoning) of a message's content: text, or a list of parts, as Mistral sends it."""
+    if not isinstance(content, list):
+        return _text(content), ""
+    parts = list(map(_dict, content))
+    thoughts = [_content(part.get("thinking")) for part in parts if part.get("type") == "thinking"]
+    return "".join(_text(part.get("text")) for part in parts), "".join(text for text, _ in thoughts)
+
+
+def _tool(said: dict[str, Any]) -> str:
+    """Return the name of the tool that a message calls, "?" for a call without one, "" without a call."""
+    calls = said.get("tool_calls")
+    call = _dict(calls[0]).get("function") or {} if isinstance(calls, list) and calls else said.get("function_call")
+    return "" if call is None else _text(_dict(call).get("name")) or "?"
 
 
 def _counts(usage: Any) -> Counts | None:

@@ -20,8 +20,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "top_p": ("top_p",),
     "top_k": ("top_k",),
     "min_p": ("min_p",),
-    # The first name is that of vLLM, SGLang and transformers, the second llama.cpp's. Each ignores the other name; a
-    # server that refuses unknown fields supports neither.
+    # The first name is that of vLLM, SGLang and transformers, the second llama.cpp's. Most ignore the other name.
     "repetition_penalty": ("repetition_penalty", "repeat_penalty"),
     "presence_penalty": ("presence_penalty",),
     "frequency_penalty": ("frequency_penalty",),
@@ -39,12 +38,13 @@ class Dialect:
 
     ``max_completion_tokens``: send this name in place of ``max_tokens``, which OpenAI's newer models refuse; older
     servers know only ``max_tokens``, so that is sent first. ``stream_options``: ask for token counts. ``logprobs``: ask
-    for probabilities.
+    for probabilities. ``penalty``: the names of the repetition penalty to send it by.
     """
 
     max_completion_tokens: bool = False
     stream_options: bool = True
     logprobs: bool = True
+    penalty: tuple[str, ...] = FIELDS["repetition_penalty"]
 
 
 _TOP_LOGPROBS = 20
@@ -64,15 +64,30 @@ class ChatPayload:
         if request.response_schema is not None:
             self._options["response_format"] = _response_format(request.response_schema)
 
-    def body(self, model: str, dialect: Dialect) -> bytes:
-        """Return the request to ``model`` as UTF-8 JSON in the server's ``dialect``."""
+    @property
+    def max_tokens(self) -> int | None:
+        """Return the most tokens that the answer may have, None if the request does not say."""
+        return self._options.get("max_tokens")
+
+    def body(self, model: str, dialect: Dialect, max_tokens: int | None) -> bytes:
+        """Return the request as UTF-8 JSON.
+
+        Args:
+            model: The name to ask for.
+            dialect: The server's.
+            max_tokens: In place of the request's own; None leaves it out.
+        """
         body: dict[str, Any] = {"model": model, "messages": self._messages, "stream": True}
         if dialect.stream_options:
             body["stream_options"] = {"include_usage": True}
         if self.choices and dialect.logprobs:
             body |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
-        body |= self._options
-        if dialect.max_completion_tokens and "max_tokens" in body:
+        body |= self._options | {"max_tokens": max_tokens}
+        for name in set(FIELDS["repetition_penalty"]) - set(dialect.penalty):
+            body.pop(name, None)
+        if max_tokens is None:
+            del body["max_tokens"]
+        elif dialect.max_completion_tokens:
             body["max_completion_tokens"] = body.pop("max_tokens")
         return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
 

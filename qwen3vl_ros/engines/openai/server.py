@@ -16,10 +16,14 @@ from qwen3vl_ros.engines.openai.errors import (
     CHECK_ADDRESS,
     Refused,
     answered,
+    are_logprobs_refused,
     complaint_in,
     connection_failed,
+    fitting_max_tokens,
+    is_refused,
     one_line,
     quoted,
+    too_long_or_no_images,
 )
 from qwen3vl_ros.engines.openai.reply import Complaint, Delta
 from qwen3vl_ros.engines.openai.request import ChatPayload, Dialect
@@ -52,9 +56,13 @@ class Listed:
 
 @dataclass(slots=True)
 class Sent:
-    """Traffic of one answer. ``n_bytes``: size of the HTTP request bodies, failed attempts included."""
+    """Traffic of one answer.
+
+    ``n_bytes``: size of the HTTP request bodies, failed attempts included. ``url``: of the server that was asked last.
+    """
 
     n_bytes: int = 0
+    url: str = ""
 
 
 class _NoList(Refused):
@@ -132,6 +140,7 @@ class Server:
             EngineError: The server failed after the first token.
         """
         url, deadline = self.address.url, anyio.current_time() + self.patience.first_token
+        sent.url = url
         try:
             with anyio.fail_after(self.patience.first_token):
                 if not self.model:
@@ -155,8 +164,9 @@ class Server:
         Raises:
             Refused: The server cannot be reached or answers with an error.
         """
+        max_tokens = payload.max_tokens
         while True:
-            body = payload.body(self.model, self.dialect)
+            body = payload.body(self.model, self.dialect, max_tokens)
             try:
                 response = await self._send("POST", f"{self.address.url}/chat/completions", body)
             except httpx.RequestError as error:
@@ -179,6 +189,12 @@ class Server:
                         f"{self.address.url}/chat/completions answers with {complaint.message}. {CHECK_ADDRESS}"
                     )
                 )
+            if max_tokens is not None and max_tokens == payload.max_tokens:
+                max_tokens = fitting_max_tokens(complaint, max_tokens)
+                if max_tokens != payload.max_tokens:
+                    continue
+            if refused := too_long_or_no_images(self.address.url, response.status_code, complaint):
+                raise refused
             if response.status_code == 404 or complaint.code == "model_not_found":
                 raise await self._not_there(response.status_code, complaint)
             if response.status_code not in (400, 422) or not self._learn(complaint):
@@ -188,9 +204,12 @@ class Server:
         """Adapt the dialect to ``complaint``; return whether it changed, so that a retry may help."""
         dialect = self.dialect
         before = replace(dialect)
-        dialect.max_completion_tokens |= "max_completion_tokens" in complaint.message
-        dialect.stream_options &= "stream_options" not in f"{complaint.message} {complaint.param}"
-        dialect.logprobs &= "logprobs" not in f"{complaint.message} {complaint.param}"
+        if "max_completion_tokens" in complaint.message:
+            dialect.max_completion_tokens |= is_refused(complaint, "max_tokens")
+        dialect.stream_options &= not is_refused(complaint, "stream_options")
+        dialect.logprobs &= not are_logprobs_refused(complaint)
+        if known := tuple(name for name in dialect.penalty if not is_refused(complaint, name)):
+            dialect.penalty = known
         return dialect != before
 
     async def _not_there(self, status: int, complaint: Complaint) -> Refused:

@@ -13,7 +13,7 @@ import httpx
 from qwen3vl_ros.engines.base import EngineError
 from qwen3vl_ros.engines.openai.errors import Refused, is_broken_off, quoted
 from qwen3vl_ros.engines.openai.reply import Complaint, Delta, read_complaint, read_delta
-from qwen3vl_ros.engines.streaming import event_data
+from qwen3vl_ros.engines.streaming import BYTE_ORDER_MARK, event_data
 
 _USAGE_TIME = 2.0
 """Seconds that a server has for token counts and ``[DONE]`` once the answer is complete."""
@@ -60,15 +60,15 @@ async def deltas(
         Refused: The answer failed before the first token.
         EngineError: The answer failed after the first token.
     """
-    whole = "json" in response.headers.get("content-type", "")
-    events = _in_one_piece(response) if whole else event_data(response.aiter_bytes())
+    events = _events(response)
     begun = finished = False
     problem: Refused | EngineError | None = None
     try:
         while (data := await _next(events, deadline)) is not None:
             if data.strip() == _DONE:
-                finished = True
-                yield Delta(finish="stop")  # for servers that send no reason; an earlier reason wins
+                if begun:
+                    finished = True
+                    yield Delta(finish="stop")  # for servers that send no reason; an earlier reason wins
                 break
             complaint, delta = _read(data, shown)
             if complaint is not None:
@@ -143,18 +143,40 @@ async def _next(events: AsyncIterator[bytes], deadline: float) -> bytes | None:
         return await anext(events, None)
 
 
-async def _in_one_piece(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield a completion that was not streamed as one event."""
-    content = await content_of(response, _MAX_BODY)
-    if content:
-        yield content
+async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the data of each event; a completion that was not streamed is one event.
+
+    The first bytes tell which of the two it is: servers and proxies label either as the other, or not at all.
+    """
+    pieces = response.aiter_bytes()
+    begin = b""
+    async for piece in pieces:
+        begin = (begin + piece).lstrip().removeprefix(BYTE_ORDER_MARK).lstrip()
+        if not BYTE_ORDER_MARK.startswith(begin):  # else it is empty, or may become the mark
+            break
+    pieces = _joined(begin, pieces)
+    if begin.startswith(b"{"):
+        yield await _content(pieces, _MAX_BODY)
         yield _DONE
+    else:
+        async for data in event_data(pieces):
+            yield data
+
+
+async def _joined(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in others:
+        yield piece
 
 
 async def content_of(response: httpx.Response, limit: int) -> bytes:
     """Read the body, at most ``limit`` bytes of it."""
+    return await _content(response.aiter_bytes(), limit)
+
+
+async def _content(pieces: AsyncIterator[bytes], limit: int) -> bytes:
     content = bytearray()  # appended in place: a server may send single bytes
-    async for piece in response.aiter_bytes():
+    async for piece in pieces:
         content += piece
         if len(content) >= limit:
             break

@@ -460,6 +460,90 @@ def test_an_answer_that_is_not_streamed_is_used(server: FakeServer, engine: Open
     assert "".join(chunk.reasoning for chunk in chunks) == "Hm."
 
 
+BLUE = b'{"choices": [{"delta": {"content": "blue"}, "finish_reason": "stop"}]}'
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("label", ["application/json", "text/event-stream", "text/plain", "application/octet-stream"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        BLUE,
+        MARK + BLUE,
+        b"\n \n" + BLUE,
+        b"data: " + BLUE + b"\n\ndata: [DONE]\n\n",
+        MARK + b"data: " + BLUE + b"\n\n",
+        b": ping\r\rdata: " + BLUE + b"\r\r",
+    ],
+)
+def test_an_answer_is_told_by_its_first_bytes_whatever_its_label_and_cuts(
+    server: FakeServer, engine: OpenaiEngine, body: bytes, label: str
+) -> None:
+    def piecemeal(exchange: Exchange) -> None:
+        exchange.send(f"HTTP/1.1 200 OK\r\nContent-Type: {label}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        for place in range(len(body)):
+            exchange.raw(body[place : place + 1])
+        exchange.end()
+
+    for answer in (lambda e: e.reply(200, body, content_type=label), piecemeal):
+        server.on_ask = answer
+        chunks = stream(engine)
+        assert (text_of(chunks), chunks[-1].finish_reason) == ("blue", "stop")
+
+
+def test_an_answer_without_a_label_is_read(server: FakeServer, engine: OpenaiEngine) -> None:
+    def bare(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BLUE) + BLUE)
+
+    server.on_ask = bare
+    assert text_of(stream(engine)) == "blue"
+
+
+def test_content_in_parts_is_joined_and_its_thinking_is_reasoning(server: FakeServer, engine: OpenaiEngine) -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+        {"type": "text", "text": "It is "},
+        {"type": "text", "text": "blue."},
+    ]
+    server.on_ask = lambda e: e.reply(200, {"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]})
+    chunks = stream(engine)
+    assert ("".join(chunk.reasoning for chunk in chunks), text_of(chunks)) == ("Hm.", "It is blue.")
+
+
+CALL = {"index": 0, "id": "call-1", "type": "function", "function": {"name": "zoom", "arguments": "{"}}
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        ([{"delta": {"tool_calls": [CALL]}}, {"finish_reason": "tool_calls"}], "call of the tool 'zoom' and no text"),
+        ([{"delta": {"function_call": {"name": "zoom"}}}, {"finish_reason": "stop"}], "call of the tool 'zoom'"),
+        ([{"delta": {"reasoning": "It is blue."}}, {"finish_reason": "stop"}], "reasoning and no answer"),
+        ([{"delta": {"reasoning_content": "Blue."}}, {"delta": {"content": "\n"}, "finish_reason": "stop"}], "parser"),
+        ([{"delta": {"content": "<think>It is blue.</think>"}, "finish_reason": "stop"}], "reasoning and no answer"),
+    ],
+)
+def test_what_has_no_text_is_no_success(
+    server: FakeServer, engine: OpenaiEngine, events: list[dict[str, Any]], words: str
+) -> None:
+    server.on_ask = lambda e: e.events(*({"choices": [event]} for event in events))
+    with pytest.raises(EngineError, match=words) as caught:
+        stream(engine)
+    assert str(caught.value).startswith(server.url)
+    assert len(server.questions) == 1
+
+
+def test_text_beside_a_tools_call_is_the_answer(server: FakeServer, engine: OpenaiEngine) -> None:
+    both = [{"delta": {"content": "Blue."}}, {"delta": {"tool_calls": [CALL]}}, {"finish_reason": "tool_calls"}]
+    server.on_ask = lambda e: e.events(*({"choices": [event]} for event in both))
+    assert text_of(stream(engine)) == "Blue."
+
+
+def test_reasoning_that_is_cut_off_says_so_by_its_finish_reason(server: FakeServer, engine: OpenaiEngine) -> None:
+    server.on_ask = lambda e: e.events({"choices": [{"delta": {"reasoning": "It"}, "finish_reason": "length"}]})
+    assert stream(engine)[-1].finish_reason == "length"
+
+
 @pytest.mark.parametrize("end", ["no [DONE]", "no [DONE] and no end", "[DONE] without a finish reason", "reset"])
 def test_a_complete_answer_counts_however_the_connection_ends(
     server: FakeServer, engine: OpenaiEngine, end: str, monkeypatch: pytest.MonkeyPatch
@@ -1149,7 +1233,9 @@ def test_user_and_password_in_an_address_are_used_where_there_is_no_key(
         (lambda e: e.reply(400, error("Bad thing.")), BadRequest, r"refuses the request \(400\): Bad thing\.$"),
         (lambda e: e.reply(200, "hello"), EngineError, "ended without an answer"),
         (lambda e: e.reply(200, b"{", content_type="application/json"), EngineError, "no chat completion: {"),
+        (lambda e: e.reply(200, {"object": "chat.completion"}), EngineError, "ended without an answer"),
         (lambda e: e.events(), EngineError, "ended without an answer"),
+        (lambda e: e.events(b"[DONE]"), EngineError, "ended without an answer"),
         (lambda e: e.events(b"{no json"), EngineError, "no chat completion: {no json"),
         (
             lambda e: e.events(error("bad image", code=400)),
@@ -1177,6 +1263,39 @@ def test_user_and_password_in_an_address_are_used_where_there_is_no_key(
             Unsupported,
             "^images: ",
         ),
+        (  # vLLM, where it is limited to no images
+            lambda e: e.reply(400, error("At most 0 image(s) may be provided in one prompt.")),
+            Unsupported,
+            "^images: ",
+        ),
+        (  # DeepSeek
+            lambda e: e.reply(400, error("messages[0]: unknown variant `image_url`, expected `text` at line 1")),
+            Unsupported,
+            "^images: ",
+        ),
+        (
+            lambda e: e.reply(
+                422, {"detail": [{"loc": ["body", "messages", 0, "content"], "msg": "Input should be a valid string"}]}
+            ),
+            Unsupported,
+            "^images: ",
+        ),
+        (  # OpenRouter
+            lambda e: e.reply(404, error("No endpoints found that support image input", code=404)),
+            Unsupported,
+            "^images: ",
+        ),
+        (  # Ollama
+            lambda e: e.reply(500, error("this model is missing data required for image input")),
+            Unsupported,
+            "^images: ",
+        ),
+        (
+            lambda e: e.reply(500, error("failed to create a context with context size 8192: out of memory")),
+            EngineError,
+            r"failed \(500\)",
+        ),
+        (lambda e: e.reply(401, "\ufeff" + json.dumps(error("no"))), ModelNotFound, "wants an API key.*: no"),
     ],
 )
 def test_every_refusal_is_a_sentence_with_a_way_out(
@@ -1261,6 +1380,25 @@ def test_a_model_that_is_not_there_is_answered_with_those_that_are(
                 "code": 400,
             },
         ),
+        (  # LocalAI
+            500,
+            {
+                "error": {
+                    "code": 500,
+                    "message": "rpc error: code = Internal desc = request (3010 tokens) exceeds the available context "
+                    "size (512 tokens), try increasing it",
+                    "type": "",
+                }
+            },
+        ),
+        (  # vLLM
+            400,
+            error(
+                "'max_tokens' or 'max_completion_tokens' is too large: 64. This model's maximum context length is 512 "
+                "tokens and your request has 3010 input tokens (64 > 512 - 3010).",
+                param="max_tokens",
+            ),
+        ),
     ],
 )
 def test_a_prompt_that_does_not_fit_is_refused_with_the_servers_numbers(
@@ -1268,8 +1406,61 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_servers_numbers(
 ) -> None:
     server.on_ask = lambda e: e.reply(status, body)
     with pytest.raises(PromptTooLong, match=r"3010.*512|512.*3010"):
-        stream(engine)
+        stream(engine, request(max_tokens=64))
     assert len(server.questions) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "fitting"),
+    [
+        (  # vLLM
+            "'max_tokens' or 'max_completion_tokens' is too large: 512. This model's maximum context length is 1024 "
+            "tokens and your request has 900 input tokens (512 > 1024 - 900).",
+            124,
+        ),
+        (  # older vLLM
+            "This model's maximum context length is 2048 tokens. However, you requested 2063 tokens (1551 in the "
+            "messages, 512 in the completion). Please reduce the length of the messages or completion.",
+            497,
+        ),
+        (  # recent vLLM, which does not count to the end
+            "This model's maximum context length is 4096 tokens. However, you requested 512 output tokens and your "
+            "prompt contains at least 3585 input tokens, for a total of at least 4097 tokens.",
+            None,
+        ),
+    ],
+)
+def test_more_tokens_than_are_free_are_asked_for_as_many_as_are(
+    server: FakeServer, engine: OpenaiEngine, words: str, fitting: int | None
+) -> None:
+    def full(exchange: Exchange) -> None:
+        if exchange.json.get("max_tokens") == 512:
+            exchange.reply(400, error(words, param="max_tokens"))
+        else:
+            exchange.answer("yes")
+
+    server.on_ask = full
+    for _ in range(2):  # the next question has its own length
+        assert text_of(stream(engine, request(max_tokens=512))) == "yes"
+    assert [exchange.json.get("max_tokens") for exchange in server.questions] == [512, fitting] * 2
+    assert all("max_completion_tokens" not in exchange.json for exchange in server.questions)
+
+
+def test_a_prompt_that_does_not_fit_without_an_answer_either_is_too_long(
+    server: FakeServer, engine: OpenaiEngine
+) -> None:
+    def full(exchange: Exchange) -> None:
+        words = "This model's maximum context length is 4096 tokens. However, "
+        if "max_tokens" in exchange.json:
+            words += "you requested 512 output tokens and your prompt contains at least 3585 input tokens."
+        else:
+            words += "your prompt contains at least 4097 input tokens."
+        exchange.reply(400, error(words))
+
+    server.on_ask = full
+    with pytest.raises(PromptTooLong, match="4097"):
+        stream(engine, request(max_tokens=512))
+    assert len(server.questions) == 2
 
 
 @pytest.mark.parametrize(
@@ -1298,6 +1489,7 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_servers_numbers(
             error("This response_format type is not supported by the model", param="response_format.type"),
             "response_schema",
         ),
+        (error("'response_format.type' must be 'text'"), "response_schema"),  # LM Studio
     ],
 )
 def test_a_field_that_the_server_does_not_know_is_named(
@@ -1337,6 +1529,45 @@ def test_a_model_that_wants_max_completion_tokens_gets_it_from_then_on(
         (None, 9),
         (None, 9),
     ]
+
+
+def test_a_server_that_knows_one_name_of_the_repetition_penalty_gets_that(
+    server: FakeServer, engine: OpenaiEngine
+) -> None:
+    def strict(exchange: Exchange) -> None:
+        if "repeat_penalty" in exchange.json:
+            exchange.reply(400, error("Unrecognized request argument supplied: repeat_penalty"))
+        else:
+            exchange.answer("yes")
+
+    server.on_ask = strict
+    for _ in range(2):
+        assert text_of(stream(engine, request(repetition_penalty=1.05))) == "yes"
+    assert [exchange.json["repetition_penalty"] for exchange in server.questions] == [1.05] * 3
+    assert ["repeat_penalty" in exchange.json for exchange in server.questions] == [True, False, False]
+
+
+def test_what_a_refusal_only_mentions_is_sent_again_the_next_time(server: FakeServer, engine: OpenaiEngine) -> None:
+    words = "temperature must be at most 1; the request had max_tokens (not max_completion_tokens), stream_options"
+    server.on_ask = lambda e: e.reply(400, error(words, param="temperature"))
+    for _ in range(2):
+        with pytest.raises(BadRequest):
+            stream(engine, request(temperature=1.5, max_tokens=9))
+    assert len(server.questions) == 2
+    assert all(exchange.json["max_tokens"] == 9 for exchange in server.questions)
+    assert all("stream_options" in exchange.json for exchange in server.questions)
+
+
+def test_a_server_that_tells_fewer_probabilities_is_asked_without(server: FakeServer, engine: OpenaiEngine) -> None:
+    def grumble(exchange: Exchange) -> None:
+        if "logprobs" in exchange.json:
+            words = "Requested sample logprobs of 20, which is greater than max allowed: 5"  # vLLM
+            exchange.reply(400, error(words))
+        else:
+            exchange.answer("Yes")
+
+    server.on_ask = grumble
+    assert choose(engine) is None
 
 
 def test_a_server_that_does_not_know_stream_options_is_asked_without(server: FakeServer, engine: OpenaiEngine) -> None:
