@@ -86,7 +86,7 @@ class EngineChain:
         self._lock = threading.Lock()
         self._asked: EngineCandidate | None = None
         self._without = Health(State.LOADING, "looking for an engine that works")
-        self._passed_over = ""
+        self._passed_over: dict[str, str] = {}
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._probe = Probe(())
@@ -102,7 +102,8 @@ class EngineChain:
         """The health of the engine in use."""
         asked = self._asked
         process = None if asked is None else asked.process
-        return replace(self._without if process is None else process.health, passed_over=self._passed_over)
+        health = self._without if process is None else process.health
+        return replace(health, passed_over=self._why_not_preferred(asked))
 
     def submit(self, request: Request, description: Description, deliver: Deliver) -> Call:
         """Submit ``request`` as :meth:`EngineProcess.submit` does.
@@ -202,20 +203,23 @@ class EngineChain:
                     self._end(candidate)
         elif not any(candidate.process for candidate in self._candidates):
             self._say_that_none_works()
-        self._say_who_was_passed_over()
-        retries = [candidate.retry_at for candidate in self._preferred() if candidate.process is None and candidate.out]
+        passed_over = self._why_not_preferred(self._asked)
+        if passed_over != self._passed_over and self._asked is not None:
+            self._passed_over = passed_over
+            self._tell()
+        preferred = self._preferred(self._asked)
+        retries = [candidate.retry_at for candidate in preferred if candidate.process is None and candidate.out]
         return min([patience, *(at - time.monotonic() for at in retries)])
 
-    def _preferred(self) -> list[EngineCandidate]:
-        """Return the candidates preferred to the one in use; all of them while that is not ready."""
-        asked = self._asked
+    def _preferred(self, asked: EngineCandidate | None) -> list[EngineCandidate]:
+        """Return the candidates preferred to ``asked``, the one in use; all of them while that is not ready."""
         return self._candidates[: None if asked is None or not asked.ready else self._candidates.index(asked)]
 
     def _find_one_that_works(self) -> float:
         """Start an engine unless one is ready or loading; return the seconds until a loading one times out."""
         now = time.monotonic()
         due, loading = [], None
-        for candidate in self._preferred():
+        for candidate in self._preferred(self._asked):
             if candidate.process is None:
                 due += [candidate] if now >= candidate.retry_at else []
             elif candidate.ready:
@@ -292,13 +296,12 @@ class EngineChain:
             self._asked = candidate
             self._tell()
 
-    def _say_who_was_passed_over(self) -> None:
-        text = "; ".join(
-            f"{candidate.spec.name} is not used: {candidate.out}" for candidate in self._preferred() if candidate.out
-        )
-        if text != self._passed_over and self._asked is not None:
-            self._passed_over = text
-            self._tell()
+    def _why_not_preferred(self, asked: EngineCandidate | None) -> dict[str, str]:
+        return {
+            candidate.spec.name: f"{candidate.spec.name} is not used: {candidate.out}"
+            for candidate in self._preferred(asked)
+            if candidate.out
+        }
 
     def _say_that_none_works(self) -> None:
         # The last one first: simulations, and machines without an accelerator or server, use it.

@@ -69,7 +69,7 @@ class EngineSpec:
 class Health:
     """A snapshot of an engine's process. ``memory`` in bytes, ``load_time`` in seconds; ``pid`` 0 = none.
 
-    ``passed_over``: names the preferred engines that are not used, and why; "" when there are none.
+    ``passed_over``: for each preferred engine that is not used, by its name, a sentence why.
     """
 
     state: State
@@ -79,7 +79,7 @@ class Health:
     memory: int = 0
     load_time: float = 0.0
     restarts: int = 0
-    passed_over: str = ""
+    passed_over: Mapping[str, str] = field(default_factory=dict)
 
 
 class Call:

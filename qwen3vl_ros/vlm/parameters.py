@@ -267,6 +267,13 @@ def engine_specs(node: Node, settings: Settings) -> Sequence[EngineSpec]:
     return [engine_spec(node, settings, name) for name in names if name]
 
 
+def wanted_engines(settings: Settings) -> Sequence[str]:
+    """Return the engines of ``auto`` that the user asked for: those of a list of their own, or those configured."""
+    if settings.engines != Settings().engines:
+        return settings.engines
+    return [name for name in settings.engines if getattr(settings, name) != ENGINES[name]()]
+
+
 def engine_spec(node: Node, settings: Settings, name: str) -> EngineSpec:
     """Specify the engine ``name``."""
     return EngineSpec(name, _config(node, settings, name), settings.heartbeat_timeout)

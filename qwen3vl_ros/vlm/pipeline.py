@@ -27,7 +27,7 @@ from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress, Wake
-from qwen3vl_ros.vlm.parameters import Settings
+from qwen3vl_ros.vlm.parameters import Settings, wanted_engines
 from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of
 from qwen3vl_ros.vlm.visualization import Display
 
@@ -168,6 +168,7 @@ class Pipeline:
                 answer.loading = health.message or "it is still loading"
             return
         answer.engine, answer.model = description.engine, description.model
+        answer.notes = self._passed_over(description)
         request = job.request
         check_supported(request, description)
         begin = time.monotonic()
@@ -175,7 +176,7 @@ class Pipeline:
         if inputs is None:
             return
         answer.inputs, answer.image_time = inputs, time.monotonic() - begin
-        answer.notes = list(inputs.notes)
+        answer.notes += inputs.notes
         if request.parser == "regions" and inputs.parts > 1 and request.response_schema is not None:
             request = replace(request, response_schema=naming_schema(request.response_schema, inputs.parts))
         constrained = request.response_schema is None or "json_schema" in description.supports
@@ -202,6 +203,12 @@ class Pipeline:
                 raise EngineNotReady(health.message)
             job.inbox.get()  # engine_changed() or the job's own end
         return None
+
+    def _passed_over(self, description: Description) -> list[str]:
+        """Return a note if the user wants another engine than the one that answers."""
+        wanted = wanted_engines(self._settings())
+        reasons = [why for name, why in self._engine.chain.health.passed_over.items() if name in wanted]
+        return [f"{description.engine} answers; {'; '.join(reasons)}"] if reasons else []
 
     @staticmethod
     def _prompt(job: Job, request: AskRequest, answer: PartialAnswer, *, constrained: bool) -> str:
@@ -260,6 +267,8 @@ class Pipeline:
                 self._stream(job, answer, engine_request, description, chain)
         if job.error is not None:
             return
+        if answer.finish_reason == "length" and answer.reasoning and not answer.text:
+            answer.notes.append("max_tokens ended the answer before the reasoning was over: ask with more")
         answer.certainty = certainty(request, description, answer.probabilities)
         answer.notes += [answer.certainty.note] if answer.certainty.note else []
         self._read(job, request, answer)

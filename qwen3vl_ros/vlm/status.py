@@ -104,9 +104,8 @@ class StatusPublisher:
             status.header.stamp = self._node.get_clock().now().to_msg()
             if snapshot.engine is not None:
                 health = snapshot.engine.health
-                status.message = "; ".join(
-                    filter(None, (health.message or snapshot.message or health.passed_over, snapshot.pending))
-                )
+                message = health.message or snapshot.message or "; ".join(health.passed_over.values())
+                status.message = "; ".join(filter(None, (message, snapshot.pending)))
                 status.engine_pid = health.pid
                 status.engine_memory = health.memory
                 status.load_time = health.load_time
@@ -213,7 +212,7 @@ def _engine_diagnostics(node: str, name: str, health: Health, *, chosen: bool) -
         node,
         "engine",
         level,
-        health.message or health.passed_over or health.state.value,
+        health.message or "; ".join(health.passed_over.values()) or health.state.value,
         {
             "engine": name if description is None else description.engine,
             "model": "" if description is None else description.model,

@@ -65,7 +65,9 @@ def test_auto_takes_the_first_that_works_and_says_why_not_the_others(
     status = node.wait_status(lambda s: s.state == VlmStatus.READY and s.message)
     assert (status.engine, status.model) == ("second", "model of second")
     assert "first is not installed" in status.message
-    assert ask(ros).result().engine == "second"
+    result = ask(ros).result()
+    assert result.engine == "second"
+    assert list(result.notes) == ["second answers; first is not used: first is not installed"]
     node.stop()
     assert "engine 'first' cannot be used: first is not installed" in node.output
     assert "engine 'second' can be used: second is here" in node.output
@@ -74,8 +76,17 @@ def test_auto_takes_the_first_that_works_and_says_why_not_the_others(
 def test_a_node_without_parameters_answers_with_the_model_that_ships(
     ros: RosClient, start_vlm: Callable[..., VlmProcess]
 ) -> None:
-    status = start_vlm(engine="auto", maix_http__base_url="http://127.0.0.1:9").wait_ready()
-    assert status.engine == "llama"
+    start_vlm(engine="auto", max_tokens=1).wait_connected()
+    result = ask(ros).result()
+    assert (result.engine, list(result.notes)) == ("llama", []), "nobody wanted another engine"
+
+
+def test_a_configured_engine_that_is_out_is_in_the_notes_although_the_list_is_the_default(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess]
+) -> None:
+    start_vlm(engine="auto", max_tokens=1, openai__base_urls=["http://127.0.0.1:9/v1"]).wait_connected()
+    (note,) = ask(ros).result().notes
+    assert note.startswith("llama answers; openai is not used: http://127.0.0.1:9/v1 refuses the connection")
 
 
 def test_a_node_that_finds_no_engine_says_why_of_each(ros: RosClient, start_vlm: Callable[..., VlmProcess]) -> None:
@@ -99,7 +110,10 @@ def test_an_engine_that_fails_repeatedly_is_left_says_diagnostics_and_taken_agai
         assert (result.error_code, result.engine) == (Code.ENGINE_ERROR, "first")
     moods.set(first="away")
     node.wait_status(lambda s: s.state == VlmStatus.READY and s.engine == "second")
-    assert ask(ros).result().text == "second"
+    result = ask(ros).result()
+    assert result.text == "second"
+    (note,) = result.notes
+    assert note.startswith("second answers; first is not used: ")
     with ros.listen(DiagnosticArray, "/diagnostics") as diagnostics:
         found = diagnostics.wait_for(lambda a: any("first" in s.message for s in a.status if "engine" in s.name))
         engine = next(status for status in found.status if status.name == "vlm: engine")
@@ -107,7 +121,8 @@ def test_an_engine_that_fails_repeatedly_is_left_says_diagnostics_and_taken_agai
         moods.set(first="good")
         node.wait_status(lambda s: s.state == VlmStatus.READY and s.engine == "first" and not s.message)
         diagnostics.wait_for(lambda a: a.status[0].level == DiagnosticStatus.OK)
-    assert ask(ros).result().text == "first"
+    result = ask(ros).result()
+    assert (result.text, list(result.notes)) == ("first", [])
 
 
 def test_an_answer_that_is_cut_because_its_engine_is_left_is_no_success(
