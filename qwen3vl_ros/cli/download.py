@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,22 +36,29 @@ class Downloaded:
 
 
 def download(
-    repo: str, *, quant: str = "", mmproj_quant: str = "", directory: Path | None = None, revision: str = "main"
+    repo: str,
+    *,
+    quant: str = "",
+    mmproj_quant: str = "",
+    directory: Path | None = None,
+    revision: str = "main",
+    report: Callable[[str], None] = lambda _: None,
 ) -> Downloaded:
-    """Download model and projector of ``repo`` into the Hugging Face cache, or into ``directory``.
+    """Download model and projector of ``repo`` into the Hugging Face cache, or into ``directory``/OWNER/NAME.
 
     Complete files are not downloaded again, interrupted downloads are resumed, and every file is compared with its
-    SHA-256.
+    SHA-256. Before anything is downloaded, there must be room for all of it.
 
     Args:
         repo: OWNER/NAME.
         quant: Name such as "Q4_K_M"; "" = the first of MODEL_QUANTS that the repository has.
         mmproj_quant: Name such as "Q8_0"; "" = the first of MMPROJ_QUANTS that the repository has.
-        directory: Where to put the files; None = the cache.
+        directory: Has a folder for each repository, as files of different ones have the same name; None = the cache.
         revision: Branch, tag or commit.
+        report: Takes sentences about what is downloaded.
 
     Raises:
-        DownloadError: A file does not exist or cannot be downloaded.
+        DownloadError: A file does not exist, has no room or cannot be downloaded.
     """
     from huggingface_hub import HfApi, errors
 
@@ -62,7 +69,14 @@ def download(
         files = {file.rfilename: file for file in info.siblings or []}
         parts, mmproj = choose(repo, list(files), quant, mmproj_quant)
         commit = info.sha or revision
-        places = [_fetch(repo, files[name], commit, directory) for name in [*parts, *([mmproj] if mmproj else [])]]
+        chosen = [files[name] for name in [*parts, *([mmproj] if mmproj else [])]]
+        total = sum(file.size or 0 for file in chosen)
+        for file in chosen:
+            report(f"{file.rfilename}: {_gigabytes(file.size or 0)}")
+        if warning := memory_warning(total):
+            report(warning)
+        _check_room(repo, chosen, directory)
+        places = [_fetch(repo, file, commit, directory) for file in chosen]
     except errors.HFValidationError as error:
         raise DownloadError(f"{repo!r} is no repository name; write OWNER/NAME, as in {_EXAMPLE}.") from error
     except errors.GatedRepoError as error:
@@ -92,7 +106,8 @@ def choose(repo: str, names: Sequence[str], quant: str = "", mmproj_quant: str =
     """Choose the files of the model (several if it is split) and of its projector from a repository's file names."""
     ggufs = sorted(name for name in names if name.lower().endswith(".gguf"))
     projectors = [name for name in ggufs if "mmproj" in Path(name).name.lower()]
-    models = [name for name in ggufs if name not in projectors]
+    # An importance matrix is what a model was quantised with.
+    models = [name for name in ggufs if name not in projectors and "imatrix" not in Path(name).name.lower()]
     if not models:
         raise DownloadError(f"{repo} has no GGUF model; a repository whose name ends in -GGUF does. Try {_EXAMPLE}.")
     model = _pick(repo, models, quant, MODEL_QUANTS)
@@ -115,23 +130,69 @@ def _pick(repo: str, names: Sequence[str], wanted: str, preferred: Sequence[str]
     return names[0]
 
 
-def _fetch(repo: str, file: RepoSibling, commit: str, directory: Path | None) -> Path:
-    """Download and check one file; return its path."""
-    from huggingface_hub import constants, hf_hub_download
+def memory_warning(size: int, meminfo: Path = Path("/proc/meminfo")) -> str:
+    """Return a warning for a model of ``size`` bytes that is larger than the free memory, "" for a smaller one."""
+    try:
+        found = re.search(r"^MemAvailable: +(\d+) kB$", meminfo.read_text(), re.MULTILINE)
+    except OSError:
+        return ""
+    free = 1024 * int(found[1]) if found else size
+    if size <= free:
+        return ""
+    return (
+        f"This model takes {_gigabytes(size)} of memory and some for its context; {_gigabytes(free)} are available on "
+        "this machine now. Here it would run slowly or be killed: choose a smaller model or --quant."
+    )
+
+
+def _check_room(repo: str, files: Sequence[RepoSibling], directory: Path | None) -> None:
+    """Raise :class:`DownloadError` unless the disk has room for what is missing of ``files``."""
+    places = [_place(repo, file, directory) for file in files]
+    missing = sum(max(0, (file.size or 0) - _present(place)) for file, place in zip(files, places, strict=True))
+    folder = places[0].parent
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < missing:
+        raise DownloadError(
+            f"{repo} needs {_gigabytes(missing)} more in {folder}, which has {_gigabytes(free)} free. Free some, or "
+            "choose another place with --dir or HF_HOME."
+        )
+
+
+def _place(repo: str, file: RepoSibling, directory: Path | None) -> Path:
+    """Return where a file is put; the cache names large ones by their checksum, and links to them."""
+    from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    sha256: str = file.lfs["sha256"] if file.lfs else ""
     if directory is not None:
-        place = directory / Path(file.rfilename).name
+        return directory / repo / Path(file.rfilename).name
+    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
+    return blobs / (file.lfs["sha256"] if file.lfs else Path(file.rfilename).name)
+
+
+def _partial(place: Path) -> Path:
+    return place.with_name(place.name + ".incomplete")
+
+
+def _present(place: Path) -> int:
+    """Return how many bytes of a file were downloaded before."""
+    return next((path.stat().st_size for path in (place, _partial(place)) if path.exists()), 0)
+
+
+def _fetch(repo: str, file: RepoSibling, commit: str, directory: Path | None) -> Path:
+    """Download and check one file; return its path."""
+    from huggingface_hub import hf_hub_download
+
+    sha256: str = file.lfs["sha256"] if file.lfs else ""
+    place = _place(repo, file, directory)
+    if directory is not None:
         if not (place.exists() and place.stat().st_size == file.size and (not sha256 or _sha256(place) == sha256)):
             _fetch_to(place, repo, file, commit, sha256)
         return place
-    if sha256:
-        # The cache names files by checksum; the library only links to one that exists. The library's own download
-        # would neither check the file nor resume one of an earlier run.
-        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
-        if not (folder / sha256).exists():
-            _fetch_to(folder / sha256, repo, file, commit, sha256)
+    if sha256 and not place.exists():
+        # The library only links to a file that exists. Its own download would neither check it nor resume one of an
+        # earlier run.
+        _fetch_to(place, repo, file, commit, sha256)
     return Path(hf_hub_download(repo, file.rfilename, revision=commit))
 
 
@@ -141,7 +202,7 @@ def _fetch_to(place: Path, repo: str, file: RepoSibling, commit: str, sha256: st
     from huggingface_hub.utils._headers import build_hf_headers
 
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(place.name + ".incomplete")
+    partial = _partial(place)
     with partial.open("ab") as output:
         try:
             fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,12 +213,6 @@ def _fetch_to(place: Path, repo: str, file: RepoSibling, commit: str, sha256: st
         if have > size:
             have = 0
             output.truncate(0)
-        free = shutil.disk_usage(place.parent).free
-        if free < size - have:
-            raise DownloadError(
-                f"{file.rfilename} needs {_gigabytes(size - have)} more in {place.parent}, which has "
-                f"{_gigabytes(free)} free. Free some, or choose another place with --dir or HF_HOME."
-            )
         if have < size:
             url = hf_hub_url(repo, file.rfilename, revision=commit)
             arguments: dict[str, Any] = {"resume_size": have, "expected_size": size, "headers": build_hf_headers()}

@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument("--quant", metavar="Q", default="", help="quantisation of the model (default Q4_K_M)")
     download.add_argument("--mmproj-quant", metavar="Q", default="", help="of the projector (default Q8_0)")
     download.add_argument(
-        "--dir", metavar="DIR", type=Path, help="put the files there, not into the Hugging Face cache"
+        "--dir", metavar="DIR", type=Path, help="put the files into DIR/REPO, not into the Hugging Face cache"
     )
     download.add_argument("--revision", metavar="REV", default="main", help="branch, tag or commit")
 
@@ -215,6 +215,7 @@ def _download(parsed: argparse.Namespace) -> int:
             mmproj_quant=parsed.mmproj_quant,
             directory=parsed.dir,
             revision=parsed.revision,
+            report=lambda sentence: print(sentence, file=sys.stderr),
         )
     except DownloadError as error:
         print(error, file=sys.stderr)
@@ -227,6 +228,13 @@ def _download(parsed: argparse.Namespace) -> int:
     launch = f"ros2 launch qwen3vl_ros vlm.launch.py model:={model}" + (f" mmproj:={mmproj}" if mmproj else "")
     print(f"{node}\n{launch}")
     print("Checked and complete. Start the node with either of the commands above.", file=sys.stderr)
+    if mmproj is None:
+        print(
+            f"{parsed.repo} has no projector (mmproj), without which the node refuses images: this model answers text "
+            "only. A projector comes with the model's official repository, such as Qwen/Qwen3-VL-2B-Instruct-GGUF for "
+            "the 2B: download that, or put its mmproj file beside this model.",
+            file=sys.stderr,
+        )
     return 0
 
 

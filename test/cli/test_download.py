@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3vl_ros.cli.download import DownloadError, choose
+from qwen3vl_ros.cli.download import DownloadError, choose, memory_warning
 
 REPO = "Qwen/Qwen3-VL-2B-Instruct-GGUF"
 COMMIT = "52d6c8ffea26cc873ac5ad116f8631268d7eb503"
@@ -25,7 +25,10 @@ MODEL, MMPROJ = "Qwen3VL-2B-Instruct-Q4_K_M.gguf", "mmproj-Qwen3VL-2B-Instruct-Q
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """Serves one repository. ``damaged``: files sent with wrong bytes. ``cut``: where a reply breaks off."""
+    """Serves repositories, by name; ``files`` are those of REPO.
+
+    ``damaged``: files sent with wrong bytes. ``cut``: where a reply breaks off. ``sizes``: what it says they are.
+    """
 
     daemon_threads = True
 
@@ -33,6 +36,8 @@ class Hub(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {name: hashlib.sha256(name.encode()).digest() * 1000 for name in NAMES}
         self.files[MODEL] *= 400  # longer than what the library keeps in memory, 10 MiB
+        self.repos = {REPO: self.files}
+        self.sizes: dict[str, int] = {}
         self.damaged: set[str] = set()
         self.cut: dict[str, int] = {}
         self.downloads: list[tuple[str, str]] = []
@@ -50,21 +55,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
-        if path == f"/api/models/{REPO}/revision/main":
-            self._json({"id": REPO, "sha": COMMIT, "siblings": [self._sibling(name) for name in NAMES]})
-        elif path.startswith(f"/{REPO}/resolve/{COMMIT}/") and (name := path.rsplit("/", 1)[1]) in self.server.files:
-            self._file(name)
-        elif f"/{REPO}" in path:
+        repo = next((repo for repo in self.server.repos if f"/{repo}/" in path), "")
+        files = self.server.repos.get(repo, {})
+        if path == f"/api/models/{repo}/revision/main":
+            siblings = [self._sibling(name, content) for name, content in files.items()]
+            self._json({"id": repo, "sha": COMMIT, "siblings": siblings})
+        elif path.startswith(f"/{repo}/resolve/{COMMIT}/") and (name := path.rsplit("/", 1)[1]) in files:
+            self._file(name, files[name])
+        elif repo:
             self._json({"error": "Invalid rev id"}, 404, "RevisionNotFound")
         else:
             self._json({"error": "Repository not found"}, 404, "RepoNotFound")
 
-    def _sibling(self, name: str) -> dict[str, object]:
-        content = self.server.files[name]
-        sibling: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": "0" * 40}
+    def _sibling(self, name: str, content: bytes) -> dict[str, object]:
+        size = self.server.sizes.get(name, len(content))
+        sibling: dict[str, object] = {"rfilename": name, "size": size, "blobId": "0" * 40}
         if name.endswith(".gguf"):
             sha256 = hashlib.sha256(content).hexdigest()
-            sibling["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 135}
+            sibling["lfs"] = {"sha256": sha256, "size": size, "pointerSize": 135}
         return sibling
 
     def _json(self, content: object, status: int = 200, error: str = "") -> None:
@@ -78,8 +86,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body)
 
-    def _file(self, name: str) -> None:
-        content = self.server.files[name]
+    def _file(self, name: str, content: bytes) -> None:
         sha256 = hashlib.sha256(content).hexdigest()
         begin = 0
         wanted = self.headers.get("Range", "")
@@ -157,7 +164,52 @@ def test_what_is_there_is_not_downloaded_again(hub, run, tmp_path: Path) -> None
     assert run(REPO, "--dir", "models").returncode == 0
     assert run(REPO, "--dir", "models").returncode == 0
     assert len(hub.downloads) == 4
-    assert (tmp_path / "models" / MODEL).read_bytes() == hub.files[MODEL]
+    assert (tmp_path / "models" / REPO / MODEL).read_bytes() == hub.files[MODEL]
+
+
+def test_repositories_in_one_directory_keep_their_own_projectors_of_the_same_name(hub, run, tmp_path: Path) -> None:
+    projector = "mmproj-BF16.gguf"
+    repos = ["unsloth/Qwen3-VL-2B-Instruct-GGUF", "unsloth/Qwen3-VL-4B-Instruct-GGUF"]
+    for repo in repos:
+        model = f"{repo[8:-5]}-Q4_K_M.gguf"
+        hub.repos[repo] = {name: f"{repo} {name}".encode() for name in (model, projector)}
+    said = [run(repo, "--dir", "models").stdout for repo in repos]
+    for repo, commands in zip(repos, said, strict=True):
+        for name, content in hub.repos[repo].items():
+            place = tmp_path / "models" / repo / name
+            assert place.read_bytes() == content
+            assert str(place) in commands
+        assert len(list((tmp_path / "models" / repo).iterdir())) == 2  # what llama finds beside the model
+
+
+def test_a_repository_without_a_projector_is_said_to_have_none(hub, run) -> None:
+    assert "projector" not in run(REPO).stderr
+    hub.repos["someone/i1-GGUF"] = {"Qwen3-VL.i1-Q4_K_M.gguf": b"model", "Qwen3-VL.imatrix.gguf": b"matrix"}
+    done = run("someone/i1-GGUF")
+    assert done.returncode == 0
+    assert "someone/i1-GGUF has no projector (mmproj), without which the node refuses images" in done.stderr
+    assert [name for name, _ in hub.downloads[2:]] == ["Qwen3-VL.i1-Q4_K_M.gguf"]
+
+
+def test_sizes_are_told_and_must_fit_the_disk_before_the_first_byte(hub, run, tmp_path: Path) -> None:
+    hub.sizes[MMPROJ] = 10**18
+    done = run(REPO)
+    assert done.returncode == 1
+    assert f"{MODEL}: {len(hub.files[MODEL]) / 1e9:.2f} GB" in done.stderr
+    assert f"{MMPROJ}: 1000000000.00 GB" in done.stderr
+    assert "of memory and some for its context" in done.stderr
+    assert f"{REPO} needs 1000000000.01 GB more in {tmp_path}" in done.stderr
+    assert "choose another place with --dir or HF_HOME" in done.stderr
+    assert hub.downloads == []
+
+
+def test_a_model_that_memory_does_not_hold_is_warned_of(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       16000000 kB\nMemFree:          100000 kB\nMemAvailable:    2000000 kB\n")
+    assert memory_warning(2_048_000_000, meminfo) == ""
+    warning = memory_warning(5_000_000_000, meminfo)
+    assert "takes 5.00 GB of memory" in warning and "2.05 GB are available" in warning
+    assert memory_warning(5_000_000_000, tmp_path / "no such file") == ""
 
 
 def test_a_connection_that_breaks_off_goes_on_where_it_stopped(hub, run, tmp_path: Path) -> None:
@@ -172,12 +224,12 @@ def test_a_connection_that_breaks_off_goes_on_where_it_stopped(hub, run, tmp_pat
 def test_a_new_run_goes_on_where_a_killed_one_stopped(hub, run, tmp_path: Path, place: str) -> None:
     sha256 = hashlib.sha256(hub.files[MODEL]).hexdigest()
     blobs = tmp_path / "home/hub/models--Qwen--Qwen3-VL-2B-Instruct-GGUF/blobs"
-    partial = blobs / f"{sha256}.incomplete" if place == "the cache" else tmp_path / f"models/{MODEL}.incomplete"
+    partial = blobs / f"{sha256}.incomplete" if place == "the cache" else tmp_path / f"models/{REPO}/{MODEL}.incomplete"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(hub.files[MODEL][:700_000])
     done = run(REPO, *([] if place == "the cache" else ["--dir", "models"]))
     assert done.returncode == 0, done.stderr
-    where = cached(tmp_path, MODEL) if place == "the cache" else tmp_path / "models" / MODEL
+    where = cached(tmp_path, MODEL) if place == "the cache" else tmp_path / "models" / REPO / MODEL
     assert where.read_bytes() == hub.files[MODEL]
     assert [wanted for name, wanted in hub.downloads if name == MODEL] == ["bytes=700000-"]
     assert not partial.exists()
@@ -215,8 +267,9 @@ def test_the_right_files_are_picked_out_of_the_official_repository() -> None:
     assert choose(REPO, NAMES, "q8_0", "f16") == (["Qwen3VL-2B-Instruct-Q8_0.gguf"], NAMES[5])
     with pytest.raises(DownloadError, match=r"nothing in Q2_K\. It has: .*Q4_K_M"):
         choose(REPO, NAMES, "Q2_K")
-    with pytest.raises(DownloadError, match="no GGUF model"):
-        choose(REPO, ["model.safetensors"])
+    for names in (["model.safetensors"], ["Qwen3-VL.imatrix.gguf"]):
+        with pytest.raises(DownloadError, match="no GGUF model"):
+            choose(REPO, names)
 
 
 def test_other_ways_to_name_files_are_understood() -> None:

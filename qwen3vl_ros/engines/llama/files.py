@@ -47,7 +47,9 @@ def find_model(model: str, mmproj: str = "") -> tuple[Path, Path | None]:
 
 
 def _gguf_files(folder: Path, *, mmproj: bool) -> list[Path]:
-    return sorted(f for f in folder.glob("*.gguf") if ("mmproj" in f.name.lower()) == mmproj)
+    # An importance matrix, which a model was quantised with, is no model.
+    ggufs = [f for f in folder.glob("*") if f.suffix.lower() == ".gguf" and "imatrix" not in f.name.lower()]
+    return sorted(f for f in ggufs if ("mmproj" in f.name.lower()) == mmproj)
 
 
 def _only(files: list[Path], rule: str, what: str) -> Path:
