@@ -268,7 +268,9 @@ class Pipeline:
         if job.error is not None:
             return
         if answer.finish_reason == "length" and answer.reasoning and not answer.text:
-            answer.notes.append("max_tokens ended the answer before the reasoning was over: ask with more")
+            answer.notes.append(
+                "max_tokens ended the answer before the reasoning was over: ask with a higher max_tokens"
+            )
         answer.certainty = certainty(request, description, answer.probabilities)
         answer.notes += [answer.certainty.note] if answer.certainty.note else []
         self._read(job, request, answer)

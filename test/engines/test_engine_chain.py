@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import third_party
-from qwen3vl_ros.engines.base import Chunk, EngineError, EngineNotReady, Message, Request
+from qwen3vl_ros.engines.base import Chunk, EngineError, EngineNotReady, Message, PromptTooLong, Request
 from qwen3vl_ros.engines.chain import EngineChain, Policy
 from qwen3vl_ros.engines.probing import Probe
 from qwen3vl_ros.engines.process import EngineSpec, Health, State
@@ -126,6 +126,17 @@ def test_an_answer_in_between_starts_the_count_of_failures_anew(start: Callable[
         assert isinstance(chain.answer(), EngineError)
         chain.moods["first"].set("good")
         assert chain.answer() == "first"
+    assert not [report for report in chain.reports.queue if "is out" in report]
+
+
+def test_a_refused_prompt_is_no_failure_of_the_engine(start: Callable[..., Chain]) -> None:
+    chain = start(first="good", second="good")
+    chain.wait_asked("first")
+    chain.moods["first"].set("strict")
+    for _ in range(3):
+        assert isinstance(chain.answer(), PromptTooLong)
+    chain.moods["first"].set("good")
+    assert chain.answer() == "first"
     assert not [report for report in chain.reports.queue if "is out" in report]
 
 

@@ -69,6 +69,8 @@ MOODY = """
         def generate(self, request, cancel):
             if self._read() == "failing":
                 raise EngineError(f"{self._mood.name} fails")
+            if self._read() == "strict":
+                raise PromptTooLong(f"{self._mood.name} takes no prompt of this length")
             yield Chunk(Stage.DECODE, self._mood.name, completion_tokens=1)
             if "wait" in str(request.messages[-1].content[-1]):
                 over = threading.Event()
@@ -141,6 +143,10 @@ RECITER = """
             if answer == "TOO LONG":
                 raise PromptTooLong("999 tokens, and the limit is 320")
             yield Chunk(Stage.PREFILL)
+            if answer == "THINK ON":
+                yield Chunk(Stage.DECODE, "", "It is", 2)
+                yield Chunk(Stage.DECODE, "", "", 2, "length", Usage(prompt_tokens=1, completion_tokens=2))
+                return
             if answer == "WAIT" and "What?" in said:
                 cancel.wait()
                 yield Chunk(Stage.DECODE, "", "", 0, "cancelled", Usage())

@@ -330,6 +330,15 @@ def test_an_engine_that_tells_no_probability_leaves_a_note(ros: RosClient, recit
     assert note.startswith("no probability: engine 'reciter'")
 
 
+def test_reasoning_that_max_tokens_cut_off_is_noted(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start("THINK ON")
+    result = ros.ask("Which colour?", images=[noise_image()]).result()
+    assert (result.error_code, result.text, result.reasoning) == (Code.NONE, "", "It is")
+    assert result.finish_reason == "length"
+    (note,) = result.notes
+    assert note == "max_tokens ended the answer before the reasoning was over: ask with a higher max_tokens"
+
+
 def test_a_region_that_is_left_out_is_noted(ros: RosClient, reciter: Reciter) -> None:
     reciter.start('[{"bbox_2d": [0, 0, 500, 500], "label": "cup"}, {"bbox_2d": [0, 0, 5000, 500], "label": "far"}]')
     result = ros.ask("cup", task="locate", images=[noise_image()]).result()

@@ -30,6 +30,7 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
 )
 from qwen3vl_ros.engines.llama.engine import LlamaEngine
+from qwen3vl_ros.engines.llama.files import find_model
 from qwen3vl_ros.engines.llama.sampling import INSTRUCT, THINKING
 from tiny_model_tests import GREEDY, TinyModelTests, ask, noise_image, stream, text_of, user
 from tiny_qwen3vl import TinyModel
@@ -432,6 +433,15 @@ def test_mmproj_that_is_ambiguous_or_missing_is_named(tiny: TinyModel, tmp_path:
     with pytest.raises(ModelNotFound, match=r"gone\.gguf"):
         LlamaEngine(str(model), mmproj=str(tmp_path / "gone.gguf"))
     LlamaEngine(str(model), mmproj=str(tmp_path / "mmproj-b.gguf")).close()
+
+
+def test_the_files_of_a_folder_are_found_however_they_are_written_and_an_importance_matrix_is_no_model(
+    tmp_path: Path,
+) -> None:
+    for name in ("Model-Q4_K_M.GGUF", "Model.imatrix.gguf", "MMPROJ-BF16.GGUF", "README.md"):
+        (tmp_path / name).touch()
+    found = (tmp_path / "Model-Q4_K_M.GGUF", tmp_path / "MMPROJ-BF16.GGUF")
+    assert find_model(str(tmp_path)) == find_model(str(found[0])) == found
 
 
 def test_one_thread_makes_a_small_models_tokens_and_all_of_them_those_of_a_large_one(
