@@ -85,6 +85,15 @@ class GoalClient:
             node, kinds.FeedbackMessage, f"{action}/_action/feedback", _FEEDBACK, raw=True
         )
 
+    def is_destroyed(self) -> bool:
+        """Return whether the ROS node, or the client, was destroyed: no message can arrive any more."""
+        # Of all that next_feedback() uses, destroy_node() frees this subscription first.
+        try:
+            with self._status.handle:
+                return False
+        except InvalidHandle:
+            return True
+
     def server_is_ready(self) -> bool:
         """Return whether a node serves the action, according to the ROS graph."""
         return self.server_is_there() and self._query_graph(

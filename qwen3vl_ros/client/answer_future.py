@@ -20,7 +20,8 @@ CANCEL_GRACE = 5.0
 """Seconds that a node has to confirm a cancel, with the text so far; then the question ends without it."""
 
 _STOP_CHECK = 1.0
-"""Seconds between a waiting thread's checks for a shutdown of ROS, which a signal causes without a notification."""
+"""Seconds between a waiting thread's checks for what comes without a notification: a shutdown of ROS, which a signal
+causes, and the destruction of the ROS node."""
 
 
 class Phase(enum.Enum):

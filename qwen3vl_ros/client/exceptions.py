@@ -21,7 +21,7 @@ class VlmError(Exception):
       |- GoalTimeout           the question's time ran out
       |- Busy                  the queue is full; try again later
       |- Preempted             a question of higher or equal priority took this one's place
-      |- Cancelled             the question was cancelled
+      |- Cancelled             the question was cancelled, or the client or its ROS node ended
       |- EngineFailure         the engine failed
       |    |- EngineNotReady   no model is loaded
       |    |- EngineCrashed    the engine's process died during the answer; it restarts by itself
@@ -117,7 +117,7 @@ class Preempted(VlmError):
 
 
 class Cancelled(VlmError):
-    """The question was cancelled."""
+    """The question was cancelled, the client closed, its ROS node destroyed, or ROS shut down in this process."""
 
     code = 27308
     name = "CANCELLED"

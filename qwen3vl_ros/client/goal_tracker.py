@@ -60,8 +60,10 @@ _CANCEL_DELAY = 0.5
 _LATE_ACCEPTANCE = 60.0
 """Seconds after the end of an unaccepted goal for which a late acceptance still makes the client cancel it."""
 
-_SHUTDOWN_CHECK = 1.0
-"""Seconds between checks for a shutdown of ROS, which wakes no thread."""
+_STOP_CHECK = 1.0
+"""Seconds between checks whether ROS was shut down or the ROS node destroyed, neither of which wakes a thread."""
+
+_CLOSED = "The VlmClient is closed; make a new one."
 
 _ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
 
@@ -92,6 +94,7 @@ class GoalTracker:
 
     def __init__(self, node: Node, action: str, server_timeout: float) -> None:
         self._node = node
+        self._own_name = node.get_name()  # which a destroyed node cannot say any more
         self._server_timeout = server_timeout
         self._lock = threading.RLock()
         self._open_goals: dict[bytes, _OpenGoal] = {}
@@ -115,12 +118,14 @@ class GoalTracker:
         key = uuid.uuid4().bytes
         with self._lock:
             if self._closed:
-                raise ServerUnavailable("The VlmClient is closed; make a new one.")
-            open_goal = self._open_goals[key] = _OpenGoal(future, goal)
-            if self.explain_stopped() is not None:
-                return
-            self._wake_reader()
-        if self._action_client.server_is_ready():
+                raise ServerUnavailable(_CLOSED)
+            open_goal = _OpenGoal(future, goal)
+            if (stopped := self.explain_stopped()) is None:
+                self._open_goals[key] = open_goal
+                self._wake_reader()
+        if stopped is not None:
+            future.end(None, stopped)
+        elif self._action_client.server_is_ready():
             self._send(key, open_goal)
 
     def _send(self, key: bytes, open_goal: _OpenGoal) -> None:
@@ -159,7 +164,7 @@ class GoalTracker:
         """
         confirmed = threading.Event()
         open_goal = self._open_goals.get(key)
-        if open_goal is None or not self._node.context.ok():
+        if open_goal is None or self.explain_stopped() is not None:
             confirmed.set()  # nothing to wait for
         else:
             open_goal.cancel_due = time.monotonic() + _CANCEL_DELAY
@@ -211,12 +216,24 @@ class GoalTracker:
 
     def _run_reader(self) -> None:
         """Run the reader thread: read feedback as it arrives, and check the goals when that is due."""
-        with contextlib.suppress(InvalidHandle, ExternalShutdownException):
+        try:
             while not self._closed:
-                # A shutdown of ROS does not wake this thread.
-                self._read_feedback(min(_SHUTDOWN_CHECK, max(0.0, self._check_due - time.monotonic())))
+                # Neither a shutdown of ROS nor the destruction of the ROS node wakes this thread.
+                self._read_feedback(min(_STOP_CHECK, max(0.0, self._check_due - time.monotonic())))
                 if time.monotonic() >= self._check_due:
                     self._check_goals_safely()
+        except (InvalidHandle, ExternalShutdownException):
+            self._end_stopped()
+
+    def _end_stopped(self) -> None:
+        """End whatever waits here, after ROS was shut down or the ROS node was destroyed."""
+        with self._lock:
+            futures = [open_goal.future for open_goal in self._open_goals.values()]
+            self._open_goals.clear()
+            for waiter in self._server_waiters:
+                waiter.set()
+        for future in futures:
+            future.end(None, self.explain_stopped())
 
     def _check_goals_safely(self) -> None:
         """Check the goals; a defect there ends the open goals, but not the thread, which later ones need."""
@@ -224,7 +241,9 @@ class GoalTracker:
             self._check_goals()
         except (InvalidHandle, ExternalShutdownException):
             raise
-        except Exception as error:  # noqa: BLE001 reported through the open goals
+        except Exception as error:
+            if self.explain_stopped() is not None:
+                raise ExternalShutdownException from error
             sentence = defect(f"{type(error).__name__}: {error}")
             for key in list(self._open_goals):
                 if (open_goal := self._forget(key)) is not None:
@@ -313,6 +332,7 @@ class GoalTracker:
         """Return as soon as a node serves the action; raise ServerUnavailable after ``timeout`` seconds."""
         if self._action_client.server_is_ready():
             return
+        self.check_usable()
         self._check_executor()
         self.check_may_block()
         waiter = threading.Event()
@@ -321,7 +341,9 @@ class GoalTracker:
             self._wake_reader()
         since = time.monotonic()
         try:
-            if not waiter.wait(timeout):
+            arrived = waiter.wait(timeout)
+            self.check_usable()
+            if not arrived:
                 raise self._unavailable(since, timeout)
         finally:
             with self._lock:
@@ -334,7 +356,7 @@ class GoalTracker:
             return  # its callbacks run on threads of a pool, ours in a callback group of their own
         if is_spun_here(executor):
             raise WouldDeadlock(
-                f"This call waits for an answer inside a callback of node {self._node.get_name()}, on the only thread "
+                f"This call waits for an answer inside a callback of node {self._own_name}, on the only thread "
                 "that could deliver it. Use send() and check done() of its future in later callbacks, spin the node "
                 "with a MultiThreadedExecutor, or make the client with VlmClient() so that it has a thread of its own."
             )
@@ -344,16 +366,28 @@ class GoalTracker:
         executor = self._node.executor
         if executor is not None and not isinstance(executor, Executor):
             raise WouldDeadlock(
-                f"Node {self._node.get_name()} is spun by a {type(executor).__name__}, which deadlocks when another "
+                f"Node {self._own_name} is spun by a {type(executor).__name__}, which deadlocks when another "
                 "thread sends something. Make the client with VlmClient() so that it has a node of its own, or spin "
                 "with a SingleThreadedExecutor or MultiThreadedExecutor."
             )
 
     def explain_stopped(self) -> VlmError | None:
-        """Return an error once ROS was shut down in this process, so that no message can arrive; None before."""
-        if self._node.context.ok():
-            return None
-        return Cancelled("ROS was shut down in this process before the answer was complete.")
+        """Return an error once ROS was shut down or the ROS node destroyed: no message can arrive; None before."""
+        if not self._node.context.ok():
+            return Cancelled("ROS was shut down in this process before the answer was complete.")
+        if self._action_client.is_destroyed():
+            return Cancelled(
+                f"The ROS node {self._own_name}, which the client was given, was destroyed before the answer was "
+                "complete. Make a new VlmClient, with a node that lives or without one, and destroy nodes after it."
+            )
+        return None
+
+    def check_usable(self) -> None:
+        """Raise an error if the client is closed, or for the reason of :meth:`explain_stopped`."""
+        if self._closed:
+            raise ServerUnavailable(_CLOSED)
+        if (stopped := self.explain_stopped()) is not None:
+            raise stopped
 
     def explain_overdue(self, future: AnswerFuture, phase: Phase) -> VlmError:
         """Return why the future's deadline passed."""
@@ -373,7 +407,7 @@ class GoalTracker:
     def _unavailable(self, since: float, waited: float) -> VlmError:
         if self._executor_ran_at < since:
             return NotSpinning(
-                f"Nothing ran the callbacks of node {self._node.get_name()} for {waited:g} s, so no answer can arrive. "
+                f"Nothing ran the callbacks of node {self._own_name} for {waited:g} s, so no answer can arrive. "
                 "Spin it in another thread (`threading.Thread(target=rclpy.spin, args=(node,)).start()`); if it does "
                 "spin, all of its executor's threads are busy."
             )

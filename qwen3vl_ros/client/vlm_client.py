@@ -9,12 +9,15 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rclpy.exceptions import InvalidHandle
+
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
 from qwen3vl_ros.client.background_node import BackgroundNode
 from qwen3vl_ros.client.goal import DEFAULT_TIMEOUT, build_goal
 from qwen3vl_ros.client.goal_tracker import GoalTracker
 from qwen3vl_ros.client.tasks import Task, TaskList
+from qwen3vl_ros.ros.polling_subscription import RclError
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -131,17 +134,24 @@ class VlmClient:
     def tasks(self, timeout: float | None = None) -> tuple[Task, ...]:
         """Return the node's tasks, those of the user's files included; () while it is unconfigured.
 
-        Blocks; raises ServerUnavailable or NotSpinning after ``timeout`` (default server_timeout) seconds.
+        Blocks; raises ServerUnavailable or NotSpinning after ``timeout`` (default server_timeout) seconds, Cancelled
+        when ROS is shut down or the ROS node destroyed.
         """
+        self._tracker.check_usable()
         self._tracker.check_may_block()
-        with self._making:
-            if self._task_list is None:
-                self._task_list = TaskList(self._node or self._background_node, self._node_name)
-        return self._task_list.ask(self._server_timeout if timeout is None else timeout)
+        try:
+            with self._making:
+                if self._task_list is None:
+                    self._task_list = TaskList(self._node or self._background_node, self._node_name)
+            return self._task_list.ask(self._server_timeout if timeout is None else timeout)
+        except (InvalidHandle, RclError):
+            self._tracker.check_usable()
+            raise
 
     def wait_for_server(self, timeout: float | None = None) -> None:
         """Wait until a node serves the action; ServerUnavailable after ``timeout`` (default server_timeout) seconds.
 
+        Raises Cancelled when ROS is shut down or the ROS node destroyed.
         Not needed before asking, since a question waits by itself.
         """
         self._tracker.wait_for_server(self._server_timeout if timeout is None else timeout)

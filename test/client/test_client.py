@@ -752,6 +752,67 @@ def test_closing_between_a_reply_and_what_follows_it_does_not_end_whoever_spins(
     executor.shutdown()
 
 
+def test_destroying_the_ros_node_ends_its_questions_at_once_and_every_call_says_so(vlm: ScriptedVlm, node: Any) -> None:
+    def wait() -> None:
+        with pytest.raises(Cancelled, match=r"ROS node behaviour.* was destroyed"):
+            waiting.result(WAIT)
+        ended.append(time.monotonic())
+
+    vlm.script = until_cancelled
+    with Spinning(SingleThreadedExecutor(context=node.context), node):
+        client = VlmClient(node, server_timeout=WAIT)
+        question, waiting = client.send("What?"), client.send("What?")
+        assert next(question.deltas()) == next(waiting.deltas()) == "red"
+        ended: list[float] = []
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        node.destroy_node()
+        began = time.monotonic()
+        assert question.done()
+        assert isinstance(question.exception(), Cancelled)
+        for call in (question.result, lambda: client.ask("More?"), client.tasks, client.wait_for_server):
+            with pytest.raises(Cancelled, match=r"ROS node behaviour.* was destroyed"):
+                call()
+        assert client.send("More?").done()
+        assert time.monotonic() - began < 2.0
+        waiter.join()
+        assert ended[0] - began < 5.0
+        assert client._tracker._open_goals == {}
+        client.close()
+    for goal in vlm.goals:
+        goal.cancelled.set()
+
+
+def test_whoever_waits_for_a_node_or_its_tasks_hears_that_the_ros_node_was_destroyed(node: Any) -> None:
+    client = VlmClient(node, node_name="nobody", server_timeout=WAIT)
+    errors: list[VlmError] = []
+
+    def note_the_error(wait: Callable[[], object]) -> None:
+        try:
+            wait()
+        except VlmError as error:
+            errors.append(error)
+
+    waiting = [threading.Thread(target=note_the_error, args=(wait,)) for wait in (client.wait_for_server, client.tasks)]
+    for thread in waiting:
+        thread.start()
+    while not client._tracker._server_waiters or client._task_list is None:
+        assert all(thread.is_alive() for thread in waiting)
+    node.destroy_node()
+    for thread in waiting:
+        thread.join(WAIT)
+    assert [type(error) for error in errors] == [Cancelled, Cancelled]
+    client.close()
+
+
+def test_a_closed_client_says_so_whatever_it_is_asked() -> None:
+    client = VlmClient()
+    client.close()
+    for call in (lambda: client.ask("What?"), client.tasks, client.wait_for_server):
+        with pytest.raises(ServerUnavailable, match="closed"):
+            call()
+
+
 def test_a_question_to_a_ros_node_that_was_destroyed_ends_all_the_same(vlm: ScriptedVlm, node: Any) -> None:
     vlm.script = until_cancelled
     with Spinning(SingleThreadedExecutor(context=node.context), node):
