@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from action_msgs.srv import CancelGoal
 from rclpy.callback_groups import CallbackGroup
@@ -35,6 +35,8 @@ from qwen3vl_ros.ros.polling_subscription import PollingSubscription, RclError
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+
+_T = TypeVar("_T")
 
 _REQUESTS = QoSProfile(depth=1000)
 """Queue of replies for a busy executor; beyond ROS's default of ten, the middleware would drop the oldest."""
@@ -81,6 +83,7 @@ class GoalClient:
             event_callbacks=_NO_EVENTS,
             raw=True,
         )
+        self.status_topic: str = self._status.topic_name
         self._feedback = PollingSubscription(
             node, kinds.FeedbackMessage, f"{action}/_action/feedback", _FEEDBACK, raw=True
         )
@@ -99,23 +102,35 @@ class GoalClient:
         return self.server_is_there() and self._query_graph(
             lambda: (
                 all(service.service_is_ready() for service in (self._cancels, self._results))
-                and all(self._node.count_publishers(topic) for topic in (self._feedback.topic, self._status.topic_name))
-            )
+                and all(self._node.count_publishers(topic) for topic in (self._feedback.topic, self.status_topic))
+            ),
+            False,
         )
 
     def server_is_there(self) -> bool:
         """Return whether a node serves a part of the action, which takes a fifth of the time to check."""
-        return self._query_graph(self._goals.service_is_ready)
+        return self._query_graph(self._goals.service_is_ready, False)
 
-    def _query_graph(self, query: Callable[[], bool]) -> bool:
+    def servers(self) -> frozenset[bytes]:
+        """Return an identity for each server of the action on the ROS graph; one that is started anew has another."""
+        return self._query_graph(
+            lambda: frozenset(
+                bytes(publisher.endpoint_gid)
+                for publisher in self._node.get_publishers_info_by_topic(self.status_topic)
+            ),
+            frozenset(),
+        )
+
+    def _query_graph(self, query: Callable[[], _T], stopped: _T) -> _T:
+        """Return what ``query`` does, or ``stopped`` if the ROS node was destroyed or ROS was shut down."""
         try:
             return query()
         except InvalidHandle:
-            return False
+            return stopped
         except RclError:
             if self._node.context.ok():
                 raise
-            return False
+            return stopped
 
     def send(self, key: bytes, goal: AskImage.Goal, then: Callable[[Any], object]) -> None:
         """Send a goal; ``then`` gets the AskImage.Impl.SendGoalService.Response."""
@@ -168,8 +183,7 @@ class GoalClient:
         newest, self._newest_status = self._newest_status, None
         if newest is None:
             return {}
-        message: Any = deserialize_message(newest, AskImage.Impl.GoalStatusMessage)
-        return {bytes(status.goal_info.goal_id.uuid): status.status for status in message.status_list}
+        return statuses_of(newest)
 
     def destroy(self) -> None:
         """Remove all entities from the ROS node."""
@@ -195,6 +209,12 @@ def feedback_of(serialized: bytes) -> AskImage.Feedback:
     """Deserialize what :meth:`GoalClient.next_feedback` returned."""
     feedback: AskImage.Feedback = deserialize_message(serialized, AskImage.Feedback)
     return feedback
+
+
+def statuses_of(serialized: bytes) -> dict[bytes, int]:
+    """Deserialize a message of the status topic: the status of each goal that a server knows, by the goal's id."""
+    message: Any = deserialize_message(serialized, AskImage.Impl.GoalStatusMessage)
+    return {bytes(status.goal_info.goal_id.uuid): status.status for status in message.status_list}
 
 
 def _uuid(key: bytes) -> UUID:

@@ -32,7 +32,7 @@ class VlmError(Exception):
       |- Unreachable           no node replied: the cause is the connection, or this process
            |- ServerUnavailable   no node serves the action, or it does not accept the question in time
            |    |- ServerInactive the node rejects questions because it is not active
-           |- ServerLost          the node accepted the question and then vanished
+           |- ServerLost          the node accepted the question and then vanished, or was started anew
            |- NotSpinning         no executor spins the node that the client was given
            |- WouldDeadlock       a blocking call inside a callback that alone could have ended it
 
@@ -210,7 +210,7 @@ class ServerInactive(ServerUnavailable):
 
 
 class ServerLost(Unreachable):
-    """The node accepted the question and then vanished, or its result is overdue."""
+    """The node accepted the question and then vanished or was started anew, or its result is overdue."""
 
     name = "SERVER_LOST"
 

@@ -37,6 +37,7 @@ from qwen3vl_ros.client.exceptions import (
     WouldDeadlock,
     error_of_code,
 )
+from qwen3vl_ros.client.roll_call import RollCall
 from qwen3vl_ros.ros.spinning import is_spun_here
 
 if TYPE_CHECKING:
@@ -70,11 +71,15 @@ _ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.ST
 
 @dataclass(slots=True)
 class _OpenGoal:
-    """A goal that has not ended. ``goal`` is set until it is sent; times are time.monotonic() seconds."""
+    """A goal that has not ended. ``goal`` is set until it is sent; times are time.monotonic() seconds.
+
+    ``servers``: on the ROS graph when it was sent, and those that have been looked into since.
+    """
 
     future: AnswerFuture
     goal: AskImage.Goal | None
     accepted: bool = False
+    servers: frozenset[bytes] = frozenset()
     cancel_due: float = math.inf
     result_due: float = math.inf
     forget_at: float = math.inf
@@ -102,6 +107,7 @@ class GoalTracker:
         self._closed = False
         self._check_due = math.inf
         self._absent_checks = 0
+        self._roll_call: RollCall | None = None
         self._executor_ran_at = 0.0
         group = MutuallyExclusiveCallbackGroup()
         self.action = node.resolve_service_name(action)
@@ -135,6 +141,7 @@ class GoalTracker:
             goal, open_goal.goal = open_goal.goal, None  # it may hold images
         if goal is not None:
             open_goal.future.mark_sent()
+            open_goal.servers = self._action_client.servers()
             try:
                 self._action_client.send(key, goal, lambda response: self._on_response(key, accepted=response.accepted))
             except (UnicodeError, TypeError, ValueError, AttributeError, AssertionError) as error:
@@ -274,11 +281,13 @@ class GoalTracker:
         for waiter in waiters if ready else ():
             waiter.set()
         self._apply_statuses()
+        self._check_servers(open_goals)
         for key, open_goal in open_goals:
             self._check_goal(key, open_goal, ready=ready)
         with self._lock:
             settled = (
                 ready
+                and self._roll_call is None
                 and not self._server_waiters
                 and all(open_goal.is_settled for open_goal in self._open_goals.values())
             )
@@ -287,6 +296,30 @@ class GoalTracker:
                 self._check_due = time.monotonic() + _CHECK_PERIOD
             else:
                 self._check_due = time.monotonic() + _SETTLED_CHECK_PERIOD if self._open_goals else math.inf
+
+    def _check_servers(self, open_goals: list[tuple[bytes, _OpenGoal]]) -> None:
+        """End the goals of a node in whose place another was started: look into it when a new one is on the graph."""
+        if self._roll_call is not None:
+            if not self._roll_call.is_over():
+                return
+            roll_call, self._roll_call = self._roll_call, None
+            roll_call.close()
+            for key, open_goal in open_goals:
+                if key in roll_call.missing:
+                    open_goal.future.end(
+                        None,
+                        ServerLost(
+                            f"The node that served {self.action} is gone and was started anew during the answer, which "
+                            "is lost. Ask again; its log may say why it ended."
+                        ),
+                    )
+        accepted = {key: goal for key, goal in open_goals if goal.future.phase is Phase.ACCEPTED}
+        servers = self._action_client.servers() if accepted else frozenset()
+        doubtful = {key for key, open_goal in accepted.items() if servers - open_goal.servers}
+        for key in doubtful:
+            accepted[key].servers |= servers
+        if doubtful:
+            self._roll_call = RollCall(self._node, self._action_client.status_topic, doubtful)
 
     def _check_goal(self, key: bytes, open_goal: _OpenGoal, *, ready: bool) -> None:
         future, now = open_goal.future, time.monotonic()
@@ -434,6 +467,8 @@ class GoalTracker:
             self._forget(key)
         self._stop_reader()
         if self._node.context.ok():
+            if self._roll_call is not None:
+                self._roll_call.close()
             self._node.destroy_guard_condition(self._executor_probe)
             self._action_client.destroy()
 

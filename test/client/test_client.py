@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecu
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+import child_process
 import qwen3vl_ros.client as client_module
 from qwen3vl_ros.client import (
     BadImage,
@@ -42,6 +44,7 @@ from qwen3vl_ros.client import (
 from qwen3vl_ros.client import answer_future as answer_future_module
 from qwen3vl_ros.client.action_client import GoalClient
 from qwen3vl_ros.client.exceptions import error_of_code
+from qwen3vl_ros.client.roll_call import RollCall
 from qwen3vl_ros.ros.spinning import SpinThread
 from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
 
@@ -244,6 +247,68 @@ def test_the_former_name_of_a_future_still_works(vlm: ScriptedVlm, client: VlmCl
 
 
 # What goes wrong.
+
+
+def start_scripted_vlm(namespace: str) -> subprocess.Popen[bytes]:
+    """A vlm node in a process of its own, which answers nothing; for a SIGKILL."""
+    return subprocess.Popen(child_process.command("scripted_vlm", namespace))
+
+
+def test_a_node_that_was_killed_and_started_anew_loses_the_question_at_once() -> None:
+    process = start_scripted_vlm("killed")
+    restarted = None
+    try:
+        with VlmClient(namespace="killed", server_timeout=WAIT) as client:
+            question = client.send("What?")
+            assert next(question.deltas()) == "red"
+            process.kill()
+            process.wait()
+            before = client._tracker._action_client.servers()
+            restarted = ScriptedVlm(namespace="killed")
+            end = time.monotonic() + WAIT
+            while client._tracker._action_client.servers() == before:
+                assert time.monotonic() < end
+                time.sleep(0.01)  # there is no event
+            appeared = time.monotonic()
+            with pytest.raises(ServerLost, match="started anew") as caught:
+                question.result(WAIT)
+            assert time.monotonic() - appeared < 5.0, "a second where the processor is idle"
+            assert caught.value.text == "red"
+            assert client.ask("Again?").text == "yes"
+    finally:
+        process.kill()
+        process.wait()
+        if restarted is not None:
+            restarted.close()
+
+
+def test_a_second_node_of_the_same_name_does_not_end_the_question_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def note(roll_call: RollCall) -> None:
+        close(roll_call)
+        called.append(roll_call.missing)
+        over.set()
+
+    def answer_in_the_end(goal: Goal) -> AskImage.Result:
+        goal.say("red")
+        assert over.wait(WAIT)
+        goal.say(" box")
+        return goal.result()
+
+    over, close, called = threading.Event(), RollCall.close, []
+    monkeypatch.setattr(RollCall, "close", note)
+    first, second = ScriptedVlm(answer_in_the_end, namespace="twin"), None
+    try:
+        with VlmClient(namespace="twin", server_timeout=WAIT) as client:
+            question = client.send("What?")
+            assert next(question.deltas()) == "red"
+            second = ScriptedVlm(namespace="twin")
+            assert question.result(WAIT).text == "red box"
+            assert called == [set()], "looked into once, and nothing is missing"
+    finally:
+        over.set()
+        for server in (first, second):
+            if server is not None:
+                server.close()
 
 
 def test_error_codes_and_exceptions_are_those_of_the_action() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -134,3 +135,8 @@ def until_cancelled(goal: Goal) -> AskImage.Result:
     goal.say("red")
     assert goal.cancelled.wait(WAIT)
     return goal.result(AskImage.Result.CANCELLED, "A client cancelled the question.")
+
+
+if __name__ == "__main__":  # with a namespace: a node to be killed
+    ScriptedVlm(until_cancelled, namespace=sys.argv[1])
+    threading.Event().wait()
