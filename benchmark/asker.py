@@ -42,7 +42,7 @@ def main() -> int:
             prompt, max_tokens, images = json.loads(line)
             stream = client.stream(
                 prompt,
-                images=images,
+                images=images or None,
                 text_only=not images,
                 temperature=0.0,
                 max_tokens=max_tokens,

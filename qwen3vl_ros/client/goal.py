@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
@@ -21,11 +22,15 @@ from qwen3vl_ros.msg import ChatMessage
 from qwen3vl_ros.vision.image_message import byte_field, image_message
 
 if TYPE_CHECKING:
+    import PIL.Image
     from rclpy.time import Time as RclpyTime
 
-ImageLike: TypeAlias = "NDArray[np.uint8] | str | os.PathLike[str] | bytes | Image | CompressedImage"
-"""An image: uint8 array [height, width, 3] RGB or [height, width] grey, a path or the bytes of a file, or a
-sensor_msgs message."""
+ImageLike: TypeAlias = (
+    "NDArray[np.uint8] | PIL.Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | Image | "
+    "CompressedImage"
+)
+"""An image: uint8 array [height, width, 3] RGB or [height, width] grey, a PIL image, a path or the bytes of a file, or
+a sensor_msgs message."""
 
 DEFAULT_TIMEOUT = 60.0
 """Default seconds that a question may take, from its acceptance."""
@@ -192,8 +197,14 @@ def _time(time: Time | RclpyTime | float) -> Time:
 
 def _put_images(goal: AskImage.Goal, images: Sequence[ImageLike] | ImageLike) -> None:
     """Place the images in the goal so that the model sees them in the caller's order."""
-    one = isinstance(images, (str, os.PathLike, bytes, np.ndarray, Image, CompressedImage))
-    given: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
+    one = isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray))
+    given: list[Any] = [images] if one or not isinstance(images, Iterable) else list(images)
+    if not given:
+        raise BadRequest(
+            "images is an empty list: give at least one image, leave images out (None) to ask the camera, or give "
+            "text_only=True alone to ask without an image."
+        )
+    given = [bytes(image) if isinstance(image, (bytearray, memoryview)) else image for image in given]
     messages = [_message(image) for image in given]
     # The goal's fields put all raw images before all compressed ones: if that would change the order, send all raw.
     raw = [isinstance(message, Image) for message in messages]
@@ -214,10 +225,17 @@ def _message(image: Any) -> Image | CompressedImage:
         return _image_of_array(image)
     if isinstance(image, (str, os.PathLike, bytes)):
         return _message_of_file(image)
+    if _is_of_pillow(image):
+        return image_message(_decode(image))
     raise BadImage(
-        "an image is a numpy array, a file path, the bytes of a file, a sensor_msgs Image or CompressedImage, not "
-        f"{type(image).__name__}."
+        "an image is a numpy array, a PIL image, a file path, the bytes of a file, a sensor_msgs Image or "
+        f"CompressedImage, not {type(image).__name__}."
     )
+
+
+def _is_of_pillow(image: Any) -> bool:
+    pillow = sys.modules.get("PIL.Image")  # whoever has such an image has imported it; behaviours start faster without
+    return pillow is not None and isinstance(image, pillow.Image)
 
 
 def _image_of_array(pixels: NDArray[Any]) -> Image:
@@ -251,13 +269,15 @@ def _raw(message: CompressedImage, given: Any) -> Image:
     return image_message(pixels, message.header)
 
 
-def _decode(file: CompressedImage | bytes, name: str = "") -> NDArray[np.uint8]:
-    """Return the RGB pixels of a message, or of the content of the file ``name``. Raises BadImage."""
+def _decode(image: CompressedImage | PIL.Image.Image | bytes, name: str = "") -> NDArray[np.uint8]:
+    """Return the RGB pixels of a message, a PIL image, or the content of the file ``name``. Raises BadImage."""
     # Imported here, because a behaviour starts faster without OpenCV and Pillow, and most never need them.
     from qwen3vl_ros.engines import base
-    from qwen3vl_ros.vision.compressed import decode, decode_file
+    from qwen3vl_ros.vision.compressed import decode, decode_file, rgb_of_pillow
 
     try:
-        return decode(file) if isinstance(file, CompressedImage) else decode_file(file, name)
+        if isinstance(image, CompressedImage):
+            return decode(image)
+        return decode_file(image, name) if isinstance(image, bytes) else rgb_of_pillow(image)
     except base.BadImage as error:
         raise BadImage(str(error)) from error

@@ -82,7 +82,8 @@ class VlmClient:
         Arguments, all optional, of :meth:`ask`, :meth:`stream` and :meth:`send`:
 
         ``images``: one image or several instead of the camera: numpy uint8 [height, width, 3] RGB or grey
-        [height, width], a file path, the bytes of a file, sensor_msgs Image or CompressedImage.
+        [height, width], a PIL image, a file path, the bytes of a file, sensor_msgs Image or CompressedImage. None, the
+        default, asks the camera; an empty list is refused.
         ``cameras``: names of cameras to look through; default the node's first one.
         ``text_only``: True to ask without any image.
         ``task``: name of a ready-made task, whose main slot ``prompt`` fills; ``slots``: its other slots by name.

@@ -163,6 +163,22 @@ def decode_file(data: bytes, what: str) -> Image:
     return rgb
 
 
+def rgb_of_pillow(image: PIL.Image.Image) -> Image:
+    """Return an image of Pillow as :func:`decode_file` returns that in a file: upright, on white, of 8 bits.
+
+    Raises:
+        BadImage: It has no pixels, or more than :data:`~qwen3vl_ros.vision.encodings.MAX_PIXELS`, or Pillow, which
+            decodes a file only when it must, fails to.
+    """
+    what = f"The PIL image of {image.width}x{image.height} pixels"
+    if not 0 < image.width * image.height <= MAX_PIXELS:
+        raise BadImage(f"{what} is refused: 1 to {MAX_PIXELS} pixels are accepted.")
+    try:
+        return _upright_on_white(image)
+    except Exception as error:  # decoders may raise anything on untrusted bytes
+        raise BadImage(f"{what} cannot be decoded: {error}.") from error
+
+
 def _guarded(decoder: Callable[[bytes, str], NDArray[Any]], data: bytes, what: str) -> NDArray[Any]:
     """Return what ``decoder`` does. Raises BadImage in place of anything else."""
     try:
@@ -177,16 +193,21 @@ def _decode(data: bytes, what: str) -> Image:
     """Decode a file to RGB; raises anything."""
     is_usual = data.startswith((_JPEG_START, _PNG_START))
     header, scan = _header(data, what, is_usual)
-    if header.has_transparency_data:
-        image = PIL.ImageOps.exif_transpose(header.convert("RGBA"))
-        white = PIL.Image.new("RGBA", image.size, "white")
-        return np.array(PIL.Image.alpha_composite(white, image).convert("RGB"))
-    if not is_usual:
-        image = PIL.ImageOps.exif_transpose(header)
-        return _upper_bits(image) if image.mode.startswith("I") else np.array(image.convert("RGB"))
+    if header.has_transparency_data or not is_usual:
+        return _upright_on_white(header)
     what = f"{what}, {header.width}x{header.height} pixels,"
     bgr = _decode_with_opencv(data, what, scan, cv2.IMREAD_COLOR)
     return np.ascontiguousarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _upright_on_white(image: PIL.Image.Image) -> Image:
+    """Return the RGB pixels of an image of any mode; raises anything."""
+    if image.has_transparency_data:
+        upright = PIL.ImageOps.exif_transpose(image.convert("RGBA"))
+        white = PIL.Image.new("RGBA", upright.size, "white")
+        return np.array(PIL.Image.alpha_composite(white, upright).convert("RGB"))
+    upright = PIL.ImageOps.exif_transpose(image)
+    return _upper_bits(upright) if upright.mode.startswith("I") else np.array(upright.convert("RGB"))
 
 
 def _decode_unchanged(data: bytes, what: str) -> NDArray[Any]:

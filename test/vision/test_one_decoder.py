@@ -7,7 +7,7 @@ import io
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage
 
-from qwen3vl_ros.client.exceptions import BadImage
+from qwen3vl_ros.client.exceptions import BadImage, BadRequest
 from qwen3vl_ros.client.goal import ImageLike, build_goal
 from qwen3vl_ros.gateway.images import ImageLimits, of_data_url
 from qwen3vl_ros.vision.compressed import decode, pixels_of
@@ -111,6 +111,41 @@ def test_the_files_of_that_test_are_upright_on_white_and_of_8_bits() -> None:
 def test_other_formats_are_decoded_by_the_client_in_the_same_way(name: str) -> None:
     file, wanted = OTHER_FORMATS[name]
     assert np.array_equal(to_model(file), wanted)
+
+
+@pytest.mark.parametrize("send", [to_model, to_model_decoded])
+@pytest.mark.parametrize("name", {**FILES, **OTHER_FORMATS})
+def test_an_image_of_pillow_shows_the_same_pixels_as_its_file(name: str, send: Callable[[ImageLike], Pixels]) -> None:
+    file = FILES[name] if name in FILES else OTHER_FORMATS[name][0]
+    pixels = send(PIL.Image.open(io.BytesIO(file)))
+    if "JPEG" in name:  # Pillow brings another release of libjpeg than OpenCV
+        assert np.abs(pixels.astype(int) - to_model_decoded(file)).max() <= 2
+    else:
+        assert np.array_equal(pixels, to_model_decoded(file))
+
+
+def test_an_image_of_pillow_that_is_none_is_refused() -> None:
+    for image, sentence in (
+        (PIL.Image.new("RGB", (0, 5)), "0x5 pixels is refused"),
+        (PIL.Image.open(io.BytesIO(FILES["JPEG"][:-200])), "20x12 pixels cannot be decoded"),
+    ):
+        with pytest.raises(BadImage, match=sentence):
+            build_goal("?", images=image)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_the_content_of_a_file_may_be_in_any_buffer_of_bytes(kind: Callable[[bytes], bytearray | memoryview]) -> None:
+    for file in (FILES["PNG"], OTHER_FORMATS["BMP"][0]):
+        goal, with_another = build_goal("?", images=file), build_goal("?", images=[file, COLOUR])
+        assert build_goal("?", images=kind(file)) == build_goal("?", images=[kind(file)]) == goal
+        assert build_goal("?", images=[kind(file), COLOUR]) == with_another
+
+
+@pytest.mark.parametrize("images", [[], (), iter(())])
+def test_a_list_of_images_that_happens_to_be_empty_does_not_ask_the_camera(images: Sequence[ImageLike]) -> None:
+    with pytest.raises(BadRequest, match=r"empty list.*None.*camera"):
+        build_goal("?", images=images)
+    assert not build_goal("?", images=None).images
 
 
 def test_the_gateway_hands_webp_to_the_client() -> None:
