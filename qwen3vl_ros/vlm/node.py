@@ -48,9 +48,9 @@ _REQUESTS = QoSProfile(depth=1000)
 """Keeps every request of a burst: beyond ten, the default, the middleware drops the oldest silently."""
 
 
-_RESULT_KEPT = 10
-"""Seconds that a result is kept for a client that did not receive it. Kept short, because every status message lists
-all kept goals and is sent to every client whenever any goal's state changes."""
+_RESULT_KEPT = 60
+"""Seconds that a result is kept for a client that asks for it late; not longer, because every status message lists all
+kept goals and is sent to every client whenever any goal's state changes."""
 
 
 class VlmNode(LifecycleNode):

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Answer, VlmStatus
 from rclpy.duration import Duration as Offset
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from ros_client import SENSOR_DATA, RosClient, noise_image
@@ -134,6 +136,28 @@ def test_the_log_of_answers_has_the_images_header_and_the_time_of_its_end(ros: R
     assert shown.header == image.header
     assert shown.end_time.sec > 7
     assert (blind.header.frame_id, blind.header.stamp) == ("", blind.end_time)
+
+
+def test_a_result_is_kept_for_a_minute(ros: RosClient, start_vlm: object) -> None:
+    def go_to(second: int) -> None:
+        now[0] = second
+        while ros.ask("").handle.stamp.sec < second:
+            pass  # the node has not heard of it yet
+
+    now = [100]
+    publisher = ros.node.create_publisher(Clock, "/clock", SENSOR_DATA)
+    clock = ros.node.create_timer(0.02, lambda: publisher.publish(Clock(clock=Time(sec=now[0]))))
+    start_vlm(use_sim_time=True).wait_connected()
+    try:
+        go_to(100)
+        goal = ros.ask("")
+        assert goal.result().error_code == Code.BAD_REQUEST
+        go_to(155)
+        late = ros.complete(ros.on_executor(goal.handle.get_result_async))
+        assert (late.status, late.result) == (GoalStatus.STATUS_ABORTED, goal.result())
+    finally:
+        ros.on_executor(lambda: ros.node.destroy_timer(clock))
+        ros.on_executor(lambda: ros.node.destroy_publisher(publisher))
 
 
 def test_two_callers_at_once_get_their_own_answers(ros: RosClient, vlm: VlmProcess) -> None:
