@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
-import errno
+import fcntl
 import os
 import queue
+import re
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +48,11 @@ _FRAMES_BEFORE, _FRAMES_AFTER = 20, 60
 _STOP_CHECK = 1.0
 """Seconds between wake-ups of the waiting main thread: Python handles a signal of another thread only there."""
 
+_BESIDE = (
+    'Ask it with `qwen3vl-ros ask "What do you see?"`, stop it, or run the demo beside it: '
+    "ROS_DOMAIN_ID=42 qwen3vl-ros demo."
+)
+
 _console = Console(stderr=True, highlight=False)
 
 
@@ -67,7 +74,7 @@ def run_demo(output: Path, *, keep: bool, model: str = "", mmproj: str = "") -> 
     """
     _set_up_dds()
     try:
-        with _robot(model, mmproj) as robot:
+        with only_demo(), _robot(model, mmproj) as robot:
             if keep:
                 return _keep(robot)
             return _ask_about_a_frame(robot, output)
@@ -188,9 +195,8 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
     background.start()
     client = VlmClient(background.node, node_name="/vlm")
     robot = _Robot(background, client)
-    lock = socket.socket(socket.AF_UNIX)
     try:
-        _refuse_a_second_robot(client, lock)
+        _refuse_a_second_robot(client)
         began = time.monotonic()
         files = {"llama.model": model, "llama.mmproj": mmproj}
         parameters = ["engine:=llama", *(f"{name}:={path}" for name, path in files.items() if path)]
@@ -209,32 +215,49 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
         yield robot
     finally:
         # Ignore signals here: a second Ctrl-C would leave processes behind.
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in ends}
         for child in robot.children:
             child.ask_to_stop()
         for child in robot.children:
             child.stop()
         client.close()
         background.stop()
-        lock.close()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _refuse_a_second_robot(client: VlmClient, lock: socket.socket) -> None:
+@contextmanager
+def only_demo() -> Iterator[None]:
+    """Allow one demo for each user and ROS domain; raises DemoError when another one runs.
+
+    Two would have nodes of the same names. The graph alone cannot tell: they may not have discovered each other yet.
+    """
+    domain = re.sub(r"\D", "", os.environ.get("ROS_DOMAIN_ID", "")) or "0"
+    path = Path(tempfile.gettempdir()) / f"qwen3vl_ros_demo_{os.getuid()}_{int(domain)}.lock"
     try:
-        # Allow one demo per domain: a name in Linux's abstract socket namespace has one owner and is freed with it.
-        lock.bind(f"\0qwen3vl_ros demo in domain {os.environ.get('ROS_DOMAIN_ID', '0')}")
-        client.wait_for_server(1.0)  # a node not of a demo; one on another machine may be discovered later
+        # Never removed: a demo that starts now could lock a removed file, and the next one a new one.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DemoError(f"The lock of the demo, {path}, cannot be opened ({error.strerror}): remove it.") from error
+    with os.fdopen(descriptor, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # freed by the kernel, however this process ends
+        except BlockingIOError:
+            raise DemoError(f"A demo runs here already (pid {file.read().strip()}). {_BESIDE}") from None
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _refuse_a_second_robot(client: VlmClient) -> None:
+    """Raise DemoError if a node that is not of a demo serves questions already."""
+    try:
+        client.wait_for_server(1.0)
     except ServerUnavailable:
         return
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-    raise DemoError(
-        'A vlm node runs here already. Ask it with `qwen3vl-ros ask "What do you see?"`, stop it, or run the demo '
-        "beside it: ROS_DOMAIN_ID=42 qwen3vl-ros demo."
-    )
+    raise DemoError(f"A vlm node runs here already. {_BESIDE}")
 
 
 def _ask_about_a_frame(robot: _Robot, output: Path) -> int:

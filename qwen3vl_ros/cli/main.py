@@ -164,11 +164,27 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _interrupt_on_signals() -> None:
+    """Have SIGTERM end the command as Ctrl-C does, and SIGHUP, too, unless it is ignored, as by ``nohup``."""
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+    def hang_up(*_: object) -> NoReturn:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # kernel and shell may both send one
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in terminals:  # gone: writing there would raise
+            os.dup2(nowhere, descriptor)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, hang_up)
+
+
 def _ask(parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli.terminal import ask_on_terminal
     from qwen3vl_ros.client import VlmClient
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    _interrupt_on_signals()
     prompt = sys.stdin.read() if parsed.prompt == "-" else parsed.prompt
     with VlmClient(node_name=parsed.node, server_timeout=parsed.wait) as client:
         return ask_on_terminal(
@@ -201,7 +217,7 @@ def _tasks(parsed: argparse.Namespace) -> int:
 def _demo(parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli.demo import run_demo
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    _interrupt_on_signals()
     return run_demo(parsed.output, keep=parsed.keep, model=parsed.model, mmproj=parsed.mmproj)
 
 

@@ -103,7 +103,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the gateway until SIGINT or SIGTERM; return its exit status."""
+    """Run the gateway until SIGINT, SIGTERM or SIGHUP; return its exit status."""
     stop = StopSignal()
     try:
         rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)

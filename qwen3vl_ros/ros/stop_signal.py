@@ -1,11 +1,11 @@
-"""Waits for SIGINT and SIGTERM on a main thread that does nothing else."""
+"""Waits for SIGINT, SIGTERM and SIGHUP on a main thread that does nothing else."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FAILED = 0  # no signal has this number
 
 
@@ -18,12 +18,16 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        """Make SIGINT and SIGTERM end :meth:`wait` and nothing else. Call it on the main thread."""
+        """Make SIGINT, SIGTERM and SIGHUP end :meth:`wait` and nothing else. Call it on the main thread.
+
+        SIGHUP, which a closed terminal sends, stays ignored where the process was started so, as by ``nohup``.
+        """
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in _SIGNALS:
-            signal.signal(number, lambda *_: None)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
 
     def fail(self) -> None:
         """End :meth:`wait` because an essential thread has ended; from any thread."""

@@ -128,7 +128,7 @@ def test_text_is_on_the_terminal_while_the_model_is_still_talking(scripted: Scri
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupting_cancels_the_goal_and_prints_what_came(scripted: ScriptedVlm, number: int) -> None:
     def script(goal: Goal) -> Result:
         goal.say("red")

@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 
 import child_process
+from qwen3vl_ros.cli.demo import only_demo
 from vlm_process import alive, wait_gone
 
 pytestmark = pytest.mark.ros
@@ -109,7 +110,7 @@ def test_up_answers_from_another_terminal_until_it_is_interrupted(demo: Demo, do
     second = demo()
     _, err = second.communicate(timeout=PATIENCE)
     assert second.returncode == 1
-    assert "A vlm node runs here already" in err
+    assert f"A demo runs here already (pid {process.pid})" in err
 
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE)
@@ -136,6 +137,29 @@ def test_a_demo_that_is_killed_takes_the_others_with_it(demo: Demo) -> None:
     process.kill()
     for pid in pids:
         wait_gone(pid)
+
+
+def test_a_demo_whose_terminal_is_closed_ends_like_one_that_is_interrupted(demo: Demo, domain: int) -> None:
+    process = demo("--keep")
+    pids = wait_running(process)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert [pid for pid in pids if alive(pid)] == []
+    assert shared_memory_ports(domain) == []
+
+
+def test_a_demo_beside_another_one_is_refused_before_the_graph_shows_it(
+    demo: Demo, domain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    with only_demo():
+        second = demo("--keep")
+        _, err = second.communicate(timeout=PATIENCE)
+    assert second.returncode == 1
+    assert f"A demo runs here already (pid {os.getpid()})" in err
+    with only_demo():
+        pass
 
 
 def test_a_model_that_is_not_there_is_a_sentence_at_once(demo: Demo) -> None:

@@ -431,7 +431,7 @@ def test_forty_clients_at_once_get_their_own_answers(
     assert ros.set_parameter("queue_size", 1).successful
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_gateway_and_its_questions(
     ros: RosClient, parrot: VlmProcess, start_web: Start, number: int
 ) -> None:

@@ -199,7 +199,7 @@ def test_simulated_time_starts_at_zero_and_never_lies_behind_an_image(viewer: Vi
     assert newest < PATIENCE
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly(viewer: Viewer, number: int) -> None:
     ours = shared_memory(os.getpid())
     camera = viewer.start(motion="red_box circle radius=0.1 period=3")
