@@ -209,6 +209,8 @@ def _camera() -> Iterator[Finding]:
 
 
 def _shared_memory() -> Iterator[Finding]:
+    from qwen3vl_ros.ros import fast_dds
+
     directory = Path("/dev/shm")
     try:
         space = os.statvfs(directory)
@@ -220,10 +222,11 @@ def _shared_memory() -> Iterator[Finding]:
     if free < 128:
         text += ": each process takes up to 64 MB; in a container, start it with a larger --shm-size"
     yield Finding("/dev/shm", State.OK if free >= 128 else State.NOTE, text)
-    left = [file.name for file in directory.iterdir() if re.match(r"(sem\.)?(fastrtps|fastdds)_", file.name)]
-    if left:
+    if left := fast_dds.shared_memory_files():
         text = f"{len(left)} files of Fast DDS; `fastdds shm clean` removes those whose process is gone"
         yield Finding("/dev/shm files", State.NOTE, text)
+    if sentence := fast_dds.about_other_users():
+        yield Finding("other users", State.NOTE, sentence)
 
 
 def _print(findings: list[Finding]) -> None:
