@@ -57,6 +57,7 @@ class StatusPublisher:
         self._totals: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._diagnosed = -math.inf
+        self._namesake = ""
         self._status = node.create_publisher(VlmStatus, "~/status", _LATCHED)
         self._answers = node.create_publisher(Answer, "~/answers", 10)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -159,7 +160,24 @@ class StatusPublisher:
         array.status.append(
             _queue_diagnostics(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)
         )
+        self._look_for_namesake(name)
+        level = DiagnosticStatus.ERROR if self._namesake else DiagnosticStatus.OK
+        array.status.append(_diagnostics_of(name, "name", level, self._namesake or "no other node has it", {}))
         self._diagnostics.publish(array)
+
+    def _look_for_namesake(self, name: str) -> None:
+        """Log an error once while another node on the graph has this full ``name``."""
+        names = [f"{space.rstrip('/')}/{own}" for own, space in self._node.get_node_names_and_namespaces()]
+        before, self._namesake = self._namesake, ""
+        if names.count(name) > 1:
+            self._namesake = (
+                f"another node is called {name}, too, and questions are answered by either: give one of them another "
+                "namespace or name, such as --ros-args -r __ns:=/robot2 (one that was killed is seen for 20 s more)"
+            )
+        if self._namesake and not before:
+            self._node.get_logger().error(self._namesake)
+        elif before and not self._namesake:
+            self._node.get_logger().info(f"no other node is called {name} any more")
 
 
 # --- diagnostics ------------------------------------------------------------------------------------------------------

@@ -555,7 +555,7 @@ def test_deactivate_gives_every_accepted_goal_a_result_and_activate_serves_again
     assert ros.ask(images=[noise_image()], options={"max_tokens": 2}).result().error_code == Code.NONE
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_node_and_worker_cleanly_and_running_goals_get_a_result(
     ros: RosClient, start_vlm: object, number: int
 ) -> None:
@@ -616,6 +616,28 @@ def test_accepting_cancelling_and_status_never_wait_for_the_model(ros: RosClient
     assert second.accepted and second.cancel()
     assert second.result().error_code == Code.CANCELLED
     assert goal.cancel() and goal.result().error_code == Code.CANCELLED
+
+
+def test_a_second_node_of_the_same_name_is_an_error_until_it_is_gone(ros: RosClient, start_vlm: object) -> None:
+    first = start_vlm()
+    worker = first.worker()
+
+    def says(array: DiagnosticArray, level: bytes) -> bool:
+        """Whether it is the first node that says so of its name."""
+        engine, name = array.status[0], array.status[-1]
+        assert name.name == "vlm: name"
+        return {value.key: value.value for value in engine.values}["pid"] == str(worker) and name.level == level
+
+    with ros.listen(DiagnosticArray, "/diagnostics") as diagnostics:
+        diagnostics.wait_for(lambda a: says(a, DiagnosticStatus.OK))
+        second = start_vlm()
+        found = diagnostics.wait_for(lambda a: says(a, DiagnosticStatus.ERROR))
+        assert "another node is called /vlm" in found.status[-1].message
+        assert second.stop() == 0
+        diagnostics.wait_for(lambda a: says(a, DiagnosticStatus.OK))
+    assert first.stop() == 0
+    assert "another node is called /vlm, too" in first.output
+    assert "no other node is called /vlm any more" in first.output
 
 
 def test_importing_the_worker_does_not_import_ros() -> None:
