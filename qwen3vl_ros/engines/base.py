@@ -286,6 +286,10 @@ class Engine(Protocol):
     An optional static or class method ``probe`` takes the same configuration without ``progress`` and checks within a
     second or two whether construction can succeed: it returns a sentence about what it found (the model, the server) or
     raises an :class:`EngineError` that says what is missing. It loads no model.
+
+    An optional static or class method ``files``, with the same arguments as ``probe``, returns the paths of the files
+    that the loaded model is mapped from. When one of them is changed, the worker process is started again: running
+    answers end with :class:`EngineNotReady`.
     """
 
     def describe(self) -> Description:

@@ -189,7 +189,7 @@ class EngineChain:
             if candidate.was_ready and not candidate.ready:
                 candidate.idle_since = now
             candidate.was_ready = candidate.ready
-            if candidate.process is not None and candidate.process.health.state is State.FAILED:
+            if candidate.process is not None and candidate.process.health.state in (State.OUT, State.FAILED):
                 self._put_out(candidate, candidate.process.health.message)
             elif candidate.failures >= self._policy.failures:
                 self._put_out(candidate, f"{candidate.failures} answers in a row failed")
@@ -305,9 +305,14 @@ class EngineChain:
 
     def _say_that_none_works(self) -> None:
         # The last one first: simulations, and machines without an accelerator or server, use it.
-        reasons = "; ".join(f"{candidate.spec.name}: {candidate.out}" for candidate in reversed(self._candidates))
-        hopeless = all(candidate.retry_at == _NEVER for candidate in self._candidates)
-        without = Health(State.FAILED if hopeless else State.RESTARTING, f"no engine can be used. {reasons}")
+        reasons = []
+        for candidate in reversed(self._candidates):
+            again = "" if candidate.retry_at == _NEVER else f" (asked again within {candidate.retry:g} s)"
+            reasons.append(f"{candidate.spec.name}: {candidate.out}{again}")
+        hopeless = [candidate.retry_at == _NEVER for candidate in self._candidates]
+        # Questions wait for engines that come by themselves, but not where one of them needs a person: a typo, say.
+        state = State.FAILED if all(hopeless) else State.OUT if any(hopeless) else State.RESTARTING
+        without = Health(state, f"no engine can be used. {'; '.join(reasons)}")
         if without != self._without:
             self._without = without
             self._tell()

@@ -36,21 +36,32 @@ Deliver: TypeAlias = Callable[[Chunk | EngineError], None]
 
 _STAGES = tuple(Stage)
 
-_BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before the first start and before the n-th restart in a row; an answered request resets the count."""
+_BACKOFF = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds before the n-th restart in a row; an answered request resets the count."""
 
 _LOAD_ATTEMPTS = 5
-"""Starts in a row that may fail before the model is loaded; after that the engine counts as failed."""
+"""Starts in a row that may fail before the model is loaded; after that the engine counts as out."""
+
+_RETRY_LOADING = 60.0
+"""Seconds between starts of an engine that is out: what ends its process, such as a lack of memory, may pass."""
 
 
 class State(enum.Enum):
-    """The state of an engine's process."""
+    """The state of an engine's process.
+
+    OUT: it cannot be used now, which may pass, and is tried again. FAILED: a person has to change something first.
+    """
 
     LOADING = "loading"
     READY = "ready"
     RESTARTING = "restarting"
+    OUT = "out"
     FAILED = "failed"
     CLOSED = "closed"
+
+
+CANNOT_ANSWER = (State.OUT, State.FAILED, State.CLOSED)
+"""The states in which no question should wait for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,7 @@ class EngineProcess:
         self._next_identifier = 0
         self._failures = 0
         self._failed_loads = 0
+        self._was_ready = False
         self._killed_because = ""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"engine-{spec.name}", daemon=True)
@@ -190,7 +202,8 @@ class EngineProcess:
 
     def _supervise(self) -> None:
         """Start the worker, relay its messages and restart it when it dies, until closed or the engine has failed."""
-        while not self._closing.wait(_BACKOFF[min(self._failures, len(_BACKOFF) - 1)]):
+        pause = 0.0
+        while not self._closing.wait(pause):
             try:
                 self._start()
                 error = self._relay()
@@ -200,24 +213,32 @@ class EngineProcess:
                 self._abandon()
             if self._closing.is_set():
                 break
-            # A broken model stays broken; EngineNotReady is retried without limit; other failures may be temporary.
-            self._failed_loads += not isinstance(error, EngineNotReady)
-            if isinstance(error, ModelNotFound) or self._failed_loads >= _LOAD_ATTEMPTS:
-                error = error or EngineError(f"{crash}; given up after {_LOAD_ATTEMPTS} attempts to load the model")
+            if isinstance(error, ModelNotFound) and not self._was_ready:
+                # A broken model stays broken. One that was loaded before is being replaced: it may soon be whole.
                 self._end_calls(error)
                 self._change(state=State.FAILED, message=str(error), description=None, pid=0, memory=0)
                 self._closing.wait()
                 return
             crash = crash if error is None else str(error)
             self._failures += 1
+            # EngineNotReady, such as from a server that is not there yet, is retried without limit.
+            self._failed_loads += not isinstance(error, EngineNotReady)
+            if self._failed_loads < _LOAD_ATTEMPTS:
+                state, pause = State.RESTARTING, _BACKOFF[min(self._failures, len(_BACKOFF)) - 1]
+                what_next = f"restarting in {pause:g} s"
+            else:
+                state, pause = State.OUT, _RETRY_LOADING
+                what_next = f"loading failed {self._failed_loads} times, it is tried every {pause:g} s"
             self._change(
-                state=State.RESTARTING,
-                message=f"{crash}; restarting",
+                state=state,
+                message=f"{crash}; {what_next}",
                 pid=0,
                 memory=0,
                 restarts=self._health.restarts + 1,
             )
-            self._end_calls(EngineCrashed(f"{crash}; it is being restarted, ask again"))
+            # The question that was being answered may have caused a crash; it has not caused an EngineNotReady.
+            kind = EngineNotReady if isinstance(error, EngineNotReady) else EngineCrashed
+            self._end_calls(kind(f"{crash}; it is being restarted, ask again"))
         self._end_calls(EngineNotReady(f"engine {self.spec.name!r} was closed"))
         self._change(state=State.CLOSED, message="closed", description=None, pid=0, memory=0)
 
@@ -269,7 +290,7 @@ class EngineProcess:
             elif kind == "loading" and self._health.state is State.LOADING:
                 self._change(message=f"loading engine {self.spec.name!r}: {message[1]}")
             elif kind == "ready":
-                self._failed_loads = 0
+                self._failed_loads, self._was_ready = 0, True
                 self._change(state=State.READY, message="", description=message[1], load_time=message[2])
             elif kind == "failed":
                 return message[1]  # type: ignore[no-any-return]

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from qwen3vl_ros.engines import registry
-from qwen3vl_ros.engines.base import Cancel, Chunk, Engine, EngineError, Request
+from qwen3vl_ros.engines.base import Cancel, Chunk, Engine, EngineError, EngineNotReady, ModelNotFound, Request
+from qwen3vl_ros.engines.model_files import ModelFiles
 
 HEARTBEAT_PERIOD = 1.0
 """Seconds between two ``alive`` messages."""
@@ -92,6 +93,7 @@ class _Worker:
         self._cancels: dict[int, Cancel] = {}
         self._answering: list[threading.Thread] = []
         self._slots = threading.Semaphore(1)
+        self.files = ModelFiles(())
 
     def send(self, *message: Any) -> None:
         with self._send_lock:
@@ -105,12 +107,20 @@ class _Worker:
         self.send("chunk", identifier, (int(stage), *others))
 
     def beat(self) -> None:
-        """Send a heartbeat with the resident memory in bytes every second, for ever."""
+        """Send a heartbeat with the resident memory in bytes every second, and check the model's files, for ever."""
         page, statm = os.sysconf("SC_PAGE_SIZE"), Path("/proc/self/statm")
         while True:
             resident = int(statm.read_text(encoding="ascii").split()[1]) * page
             self.send("alive", resident)
+            self.check_files()
             time.sleep(HEARTBEAT_PERIOD)
+
+    def check_files(self) -> None:
+        """End this process, to be started again, if a file of the model was changed: no answer can be trusted now."""
+        changed = self.files.changed()
+        if changed is not None:
+            self.send("failed", EngineNotReady(f"The model's file '{changed}' was changed while the engine used it"))
+            os._exit(0)
 
     def answer(self, engine: Engine, identifier: int, request: Request, cancel: Cancel) -> None:
         with self._slots:
@@ -119,11 +129,13 @@ class _Worker:
     def _answer(self, engine: Engine, identifier: int, request: Request, cancel: Cancel) -> None:
         try:
             last: Chunk | None = None
+            self.check_files()
             for chunk in engine.generate(request, cancel):
                 if chunk.finish_reason is None:
                     self._send_chunk(identifier, chunk)
                 else:
                     last = chunk
+            self.check_files()
             # Send the last chunk only now that the engine is free: the node then sends the next request at once.
             del self._cancels[identifier]
             if last is None:
@@ -178,9 +190,18 @@ def main(descriptor: int, name: str, config: dict[str, Any]) -> None:
     threading.Thread(target=worker.beat, daemon=True).start()
     begin = time.monotonic()
     try:
-        engine = registry.load(name)(**config, progress=lambda sentence: worker.send("loading", sentence))
+        engine_class = registry.load(name)
+        files_of = getattr(engine_class, "files", None)
+        if files_of is not None:
+            worker.files = ModelFiles(files_of(**config))
+        engine = engine_class(**config, progress=lambda sentence: worker.send("loading", sentence))
     except EngineError as error:
         worker.send("failed", as_contract(error))
+        return
+    except (TypeError, ValueError) as error:
+        _log.exception("engine %s does not take its parameters", name)
+        sentence = f"engine {name!r} does not take its parameters ({type(error).__name__}: {error}): correct them"
+        worker.send("failed", ModelNotFound(sentence))
         return
     except Exception as error:  # noqa: BLE001 reported to the node, which shows it
         _log.exception("engine %s failed to load", name)

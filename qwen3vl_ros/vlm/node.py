@@ -222,7 +222,7 @@ class VlmNode(LifecycleNode):
             self.get_logger().info(
                 f"engine {health.description.engine} loaded {health.description.model} in {health.load_time:.1f} s"
             )
-        elif health.state in (State.RESTARTING, State.FAILED):
+        elif health.state in (State.RESTARTING, State.OUT, State.FAILED):
             self._status.last_error = health.message
             self.get_logger().error(health.message)
         scheduler = self._scheduler
@@ -327,7 +327,7 @@ def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; every accepted goal gets its result first."""
+    """Run the node until SIGINT, SIGTERM or SIGHUP; every accepted goal gets its result first."""
     stop = StopSignal()
     try:
         rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)

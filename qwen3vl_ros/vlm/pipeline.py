@@ -13,7 +13,7 @@ from typing import Any, cast
 from qwen3vl_ros.engines.base import BadRequest, Chunk, Description, EngineError, EngineNotReady, Request, Stage, Usage
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.plain_text import output_text
-from qwen3vl_ros.engines.process import Call, State
+from qwen3vl_ros.engines.process import CANNOT_ANSWER, Call, State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.prompts.multi_image import naming_prompt, naming_schema
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
@@ -199,7 +199,7 @@ class Pipeline:
             health = self._engine.chain.health
             if health.state is State.READY and health.description is not None:
                 return health.description
-            if health.state in (State.FAILED, State.CLOSED):
+            if health.state in CANNOT_ANSWER:
                 raise EngineNotReady(health.message)
             job.inbox.get()  # engine_changed() or the job's own end
         return None

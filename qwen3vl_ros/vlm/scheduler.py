@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from qwen3vl_ros import defect
 from qwen3vl_ros.engines.base import EngineNotReady, Stage
 from qwen3vl_ros.engines.chain import EngineChain
-from qwen3vl_ros.engines.process import State
+from qwen3vl_ros.engines.process import CANNOT_ANSWER
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.prompts.sandbox import Sandbox
 from qwen3vl_ros.vlm.cameras import Camera
@@ -344,7 +344,7 @@ class Scheduler:
             try:
                 self._pipeline.run(job, answer)
             except EngineNotReady:
-                if answer.begun or self._engine.chain.health.state in (State.FAILED, State.CLOSED):
+                if answer.begun or self._engine.chain.health.state in CANNOT_ANSWER:
                     raise
                 self._pipeline.run(job, answer)
 

@@ -161,13 +161,23 @@ def test_a_broken_engine_is_left_for_good(start: Callable[..., Chain]) -> None:
     assert chain.answer() == "second"
 
 
-def test_no_engine_at_all_says_why_of_each_and_waits_for_those_that_may_come(start: Callable[..., Chain]) -> None:
+def test_no_engine_at_all_says_why_of_each_and_when_those_that_may_come_are_asked_again(
+    start: Callable[..., Chain],
+) -> None:
     chain = start(first="away", second="absent")
-    message = chain.wait_for(lambda health: health.state is State.RESTARTING).message
+    message = chain.wait_for(lambda health: health.state is State.OUT).message
     assert "no engine can be used" in message
-    assert message.index("second is not installed") < message.index("first is away")
+    assert message.index("second is not installed") < message.index("first is away (asked again within 0.")
     chain.moods["first"].set("good")
     chain.wait_asked("first")
+
+
+def test_engines_that_may_all_come_by_themselves_are_waited_for(start: Callable[..., Chain]) -> None:
+    chain = start(first="away", second="away")
+    assert "second is away" in chain.wait_for(lambda health: "no engine" in health.message).message
+    assert chain.chain.health.state is State.RESTARTING
+    chain.moods["second"].set("good")
+    chain.wait_asked("second")
 
 
 def test_no_engine_that_could_come_has_failed(start: Callable[..., Chain]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import third_party
+from qwen3vl_ros.engines import process as process_module
 from qwen3vl_ros.engines.base import (
     BadImage,
     Chunk,
@@ -27,20 +28,30 @@ PATIENCE = 60.0
 # A third party's engine: what it does with a request is the request's text.
 ENGINE = """
     import os, threading
-    from qwen3vl_ros.engines.base import BadImage, Chunk, Description, EngineNotReady, Stage, Usage
+    from pathlib import Path
+    from qwen3vl_ros.engines.base import BadImage, Chunk, Description, ModelNotFound, Stage, Usage
 
     class TwoArguments(BadImage):
         def __init__(self, first, second):
             super().__init__(f"{first} {second}")
 
     class Scripted:
-        def __init__(self, progress, dies="", starts=""):
+        def __init__(self, progress, dies="", starts="", model=""):
+            self._model = model
+            if model and "broken" in Path(model).read_text():
+                raise ModelNotFound(f"{model} is broken")
             if starts:
                 with open(starts, "a") as file:
                     file.write("x")
-            if dies == "always" or (dies == "once" and os.path.getsize(starts) == 1):
+            if dies == "always" or (dies == "once" and os.path.getsize(starts) == 1) or (
+                dies == "six times" and os.path.getsize(starts) <= 6
+            ):
                 os._exit(7)
             self._running = 0
+
+        @staticmethod
+        def files(model="", **_):
+            return [Path(model)] if model else []
 
         def describe(self):
             return Description("scripted", "none", concurrency=2)
@@ -56,6 +67,8 @@ ENGINE = """
                     raise ZeroDivisionError("nought")
                 if order == "raise its own":
                     raise TwoArguments("two", "arguments")
+                if order == "overwrite the model":
+                    Path(self._model).write_text("another one")
                 if order == "just end":
                     return
                 if order == "wait":
@@ -183,13 +196,83 @@ def test_a_process_that_dies_once_while_loading_is_started_again(start: Callable
     assert process.wait_for(State.READY).restarts == 1
 
 
-def test_a_process_that_always_dies_while_loading_is_given_up(start: Callable[..., Process], tmp_path: Path) -> None:
-    starts = tmp_path / "starts"
-    process = start(dies="always", starts=str(starts))
-    assert "given up after 5 attempts" in process.wait_for(State.FAILED).message
-    assert starts.stat().st_size == 5
+def test_a_process_that_dies_again_and_again_while_loading_is_out_and_tried_until_it_loads(
+    start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "_BACKOFF", (0.01,))
+    monkeypatch.setattr(process_module, "_RETRY_LOADING", 0.02)
+    process = start(dies="six times", starts=str(tmp_path / "starts"))
+    out = process.wait_for(State.OUT)
+    assert out.restarts == 5
+    assert "exit status 7; loading failed 5 times, it is tried every 0.02 s" in out.message
+    assert process.wait_for(State.OUT).restarts == 6
+    assert process.wait_for(State.READY).message == ""
+    assert isinstance(process.last("answer"), Chunk)
+
+
+def test_what_a_person_has_to_change_is_not_tried_again(start: Callable[..., Process], tmp_path: Path) -> None:
+    failed = start(mdoel="typo").wait_for(State.FAILED)
+    assert failed.restarts == 0
+    assert "mdoel" in failed.message
+    model = tmp_path / "model"
+    model.write_text("broken")
+    process = start(model=str(model))
+    failed = process.wait_for(State.FAILED)
+    assert failed.restarts == 0
+    assert str(model) in failed.message
     with pytest.raises(EngineNotReady):
         process.ask("answer")
+
+
+# --- a model that is replaced while it is used -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    model = tmp_path / "model"
+    model.write_text("whole")
+    return model
+
+
+def test_a_model_that_is_overwritten_is_loaded_anew_although_nobody_asks(
+    start: Callable[..., Process], model: Path
+) -> None:
+    process = start(model=str(model))
+    first = process.wait_for(State.READY)
+    running = process.ask("wait")
+    model.write_text("another one")
+    assert f"'{model}' was changed" in process.wait_for(State.RESTARTING).message
+    assert isinstance(end_of(running), EngineNotReady)
+    assert process.wait_for(State.READY).pid != first.pid
+
+
+def test_an_answer_during_which_the_model_was_overwritten_is_none(start: Callable[..., Process], model: Path) -> None:
+    process = start(model=str(model))
+    process.wait_for(State.READY)
+    error = process.last("overwrite the model")
+    assert isinstance(error, EngineNotReady)
+    assert f"'{model}' was changed" in str(error)
+    process.wait_for(State.READY)
+    assert isinstance(process.last("answer"), Chunk)
+
+
+def test_a_model_that_is_half_replaced_is_tried_until_it_is_whole(start: Callable[..., Process], model: Path) -> None:
+    process = start(model=str(model))
+    process.wait_for(State.READY)
+    model.write_text("still broken")
+    assert "was changed" in process.wait_for(State.RESTARTING).message
+    assert "is broken; restarting in" in process.wait_for(State.RESTARTING).message
+    model.write_text("whole again")
+    process.wait_for(State.READY)
+    assert isinstance(process.last("answer"), Chunk)
+
+
+def test_a_model_that_is_removed_answers_on(start: Callable[..., Process], model: Path) -> None:
+    process = start(model=str(model))
+    process.wait_for(State.READY)
+    model.unlink()
+    assert isinstance(process.last("answer"), Chunk)
+    assert process.process.health.restarts == 0
 
 
 def test_closing_ends_the_process_and_leaves_no_descriptor(start: Callable[..., Process]) -> None:

@@ -96,6 +96,21 @@ def test_a_node_that_finds_no_engine_says_why_of_each(ros: RosClient, start_vlm:
     assert "openai: " in status.message and "base_urls" in status.message
 
 
+def test_a_question_ends_at_once_where_no_engine_can_be_used_and_one_needs_a_person(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess]
+) -> None:
+    node = start_vlm(engine="auto", maix_http__base_url="http://127.0.0.1:9", llama__model="/nowhere/typo.gguf")
+    node.wait_status(lambda s: "no engine can be used" in s.message)
+    result = ask(ros).result()
+    assert result.error_code == Code.ENGINE_NOT_READY
+    assert "/nowhere/typo.gguf" in result.error_msg and "asked again within" in result.error_msg
+    assert ros.lifecycle_state() == "active"
+    with ros.listen(DiagnosticArray, "/diagnostics") as diagnostics:
+        found = diagnostics.wait_for(lambda a: a.status[0].name == "vlm: engine")
+        assert found.status[0].level == DiagnosticStatus.ERROR
+        assert "/nowhere/typo.gguf" in found.status[0].message
+
+
 # --- falling back ----------------------------------------------------------------------------------------------------
 
 

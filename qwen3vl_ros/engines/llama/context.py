@@ -15,7 +15,7 @@ import llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl_ros.engines.base import EngineError, ModelNotFound, Progress
+from qwen3vl_ros.engines.base import EngineError, Progress
 from qwen3vl_ros.engines.llama import log
 from qwen3vl_ros.engines.llama.files import DOWNLOAD_COMMAND
 
@@ -71,6 +71,7 @@ class LlamaContext:
 
         Raises:
             ModelNotFound: llama.cpp cannot load the file.
+            EngineNotReady: There is no memory for it now.
         """
         self._frees = contextlib.ExitStack()
         try:
@@ -95,7 +96,7 @@ class LlamaContext:
         model_params.progress_callback = report
         self.model = lib.llama_model_load_from_file(str(path).encode(), model_params)
         if not self.model:
-            raise ModelNotFound(_broken(path))
+            raise _loading_error(path)
         self._frees.callback(lib.llama_model_free, self.model)
         self.vocab = lib.llama_model_get_vocab(self.model)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
@@ -111,7 +112,7 @@ class LlamaContext:
         params.abort_callback = self._abort
         self.ctx = lib.llama_init_from_model(self.model, params)
         if not self.ctx:
-            raise ModelNotFound(_broken(path))
+            raise _loading_error(path)
         self._frees.callback(lib.llama_free, self.ctx)
         self._memory = lib.llama_get_memory(self.ctx)
         self.n_ctx: int = lib.llama_n_ctx(self.ctx)
@@ -261,8 +262,5 @@ class LlamaContext:
             raise EngineError(f"llama.cpp could not decode (status {status}): {log.last_error()}")
 
 
-def _broken(path: Path) -> str:
-    return (
-        f"llama.cpp cannot load the model '{path}': {log.last_error() or 'it does not say why'}. "
-        f"Get a whole one with `{DOWNLOAD_COMMAND}`."
-    )
+def _loading_error(path: Path) -> EngineError:
+    return log.loading_error(f"the model '{path}'", f"Get a whole one with `{DOWNLOAD_COMMAND}`.")

@@ -41,7 +41,7 @@ from qwen3vl_ros.engines.base import (
 from qwen3vl_ros.engines.choices import FirstToken
 from qwen3vl_ros.engines.llama import log
 from qwen3vl_ros.engines.llama.context import CancelledError, ImageSpan, LlamaContext, n_cells
-from qwen3vl_ros.engines.llama.files import find_model
+from qwen3vl_ros.engines.llama.files import find_model, parts_of
 from qwen3vl_ros.engines.llama.grammar import Grammar, GrammarTokenizer
 from qwen3vl_ros.engines.llama.prompt import ChatPrompt, Prompt
 from qwen3vl_ros.engines.llama.sampling import Recommended, Sampler, recommended
@@ -97,6 +97,7 @@ class LlamaEngine:
 
         Raises:
             ModelNotFound: A file is missing or cannot be loaded.
+            EngineNotReady: There is no memory for it now.
         """
         log.install()
         model_path, mmproj_path = find_model(model, mmproj)
@@ -122,6 +123,12 @@ class LlamaEngine:
     def probe(*, model: str, mmproj: str = "", **_: object) -> str:
         """Check that the files exist, and name the model; raises :class:`ModelNotFound`."""
         return f"{find_model(model, mmproj)[0]}, on this machine's CPU"
+
+    @staticmethod
+    def files(*, model: str, mmproj: str = "", **_: object) -> list[Path]:
+        """Return the files that llama.cpp maps; raises :class:`ModelNotFound`."""
+        model_path, mmproj_path = find_model(model, mmproj)
+        return [*parts_of(model_path), *([] if mmproj_path is None else [mmproj_path])]
 
     def _describe(self, model: Path, mmproj: Path | None, threads: int, thinking: bool) -> Description:
         vision, n_ctx = self._vision, self._context.n_ctx

@@ -46,6 +46,15 @@ def find_model(model: str, mmproj: str = "") -> tuple[Path, Path | None]:
     return path, _only(beside, f"Beside the model '{path}' must be one mmproj file", "the mmproj")
 
 
+def parts_of(model: Path) -> list[Path]:
+    """Return all files of the model whose first, or only, file is ``model``."""
+    name, split, count = model.name.partition("-00001-of-")
+    if not split:
+        return [model]
+    parts = _gguf_files(model.parent, mmproj=False)
+    return [part for part in parts if part.name.startswith(f"{name}-") and part.name.endswith(f"-of-{count}")]
+
+
 def _gguf_files(folder: Path, *, mmproj: bool) -> list[Path]:
     # An importance matrix, which a model was quantised with, is no model.
     ggufs = [f for f in folder.glob("*") if f.suffix.lower() == ".gguf" and "imatrix" not in f.name.lower()]

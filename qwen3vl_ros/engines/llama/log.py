@@ -9,6 +9,8 @@ from typing import Any
 import llama_cpp
 from llama_cpp import mtmd_cpp
 
+from qwen3vl_ros.engines.base import EngineError, EngineNotReady, ModelNotFound
+
 _logger = logging.getLogger("llama.cpp")
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR of ggml.h; the comments in llama_cpp/_logger.py are out of date
@@ -35,6 +37,19 @@ def last_error() -> str:
         if not any(summary in line for summary in _SUMMARIES):
             return line
     return _errors[-1] if _errors else ""
+
+
+def loading_error(what: str, way_out: str) -> EngineError:
+    """Return the exception for a failed call of llama.cpp that loads.
+
+    Args:
+        what: The file, such as "the model 'x.gguf'".
+        way_out: A sentence for whoever has a file that cannot be used.
+    """
+    reason = last_error() or "it does not say why"
+    if "alloc" in reason:  # as in all that ggml says about a lack of memory, which may pass
+        return EngineNotReady(f"There is no memory for {what}: {reason}. End other programs, or set a smaller n_ctx.")
+    return ModelNotFound(f"llama.cpp cannot load {what}: {reason}. {way_out}")
 
 
 def _on_line(level: int, text: bytes, _user_data: Any) -> None:

@@ -16,7 +16,7 @@ from llama_cpp import llama_cpp as lib
 from llama_cpp import mtmd_cpp as mtmd
 from numpy.typing import NDArray
 
-from qwen3vl_ros.engines.base import BadImage, EngineError, Image, ModelNotFound
+from qwen3vl_ros.engines.base import BadImage, EngineError, Image
 from qwen3vl_ros.engines.llama import log
 from qwen3vl_ros.engines.llama.context import CancelledError, ImageSpan, LlamaContext
 from qwen3vl_ros.engines.llama.files import DOWNLOAD_COMMAND, read_numbers
@@ -46,6 +46,7 @@ class VisionTower:
 
         Raises:
             ModelNotFound: llama.cpp cannot load the file.
+            EngineNotReady: There is no memory for it now.
         """
         numbers = read_numbers(path, _PATCH, _MERGE, _MAX_PIXELS)
         self.multiple = numbers.get(_PATCH, 16) * numbers.get(_MERGE, 2)
@@ -68,10 +69,8 @@ class VisionTower:
         params.cb_eval = self._keep_going
         self._mtmd = mtmd.mtmd_init_from_file(str(path).encode(), context.model, params)
         if not self._mtmd:
-            raise ModelNotFound(
-                f"llama.cpp cannot load the vision part '{path}': {log.last_error() or 'it does not say why'}. "
-                f"It must be the mmproj file of the same model; get both with `{DOWNLOAD_COMMAND}`."
-            )
+            way_out = f"It must be the mmproj file of the same model; get both with `{DOWNLOAD_COMMAND}`."
+            raise log.loading_error(f"the vision part '{path}'", way_out)
 
     def close(self) -> None:
         """Free everything. Idempotent."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,14 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
     Usage,
 )
-from qwen3vl_ros.engines.openvino.files import EXPORT_COMMAND, TILE, check_device, find_model, image_limits
+from qwen3vl_ros.engines.openvino.files import (
+    EXPORT_COMMAND,
+    MODEL_FILES,
+    TILE,
+    check_device,
+    find_model,
+    image_limits,
+)
 from qwen3vl_ros.engines.openvino.prompt import ChatPrompt, Prompt, reason
 from qwen3vl_ros.engines.openvino.sampling import configure, constraint, schema_error
 
@@ -131,6 +139,12 @@ class OpenvinoEngine:
     def probe(*, model: str, device: str = "CPU", **_: object) -> str:
         """Check that the files and the device exist, and name them; raises :class:`ModelNotFound`."""
         return f"{find_model(model)}, on {check_device(device)} ({full_name(device)})"
+
+    @staticmethod
+    def files(*, model: str, **_: object) -> list[Path]:
+        """Return the files of the model, whose weights OpenVINO may map; raises :class:`ModelNotFound`."""
+        folder = find_model(model)
+        return [folder / name for name in MODEL_FILES]
 
     def describe(self) -> Description:
         """Return the description of this engine and its model."""

@@ -24,7 +24,7 @@ _NETWORKS = (
     "tokenizer",
     "detokenizer",
 )
-_FILES = (
+MODEL_FILES = (
     "config.json",
     "preprocessor_config.json",
     *(f"openvino_{name}.{ending}" for name in _NETWORKS for ending in ("xml", "bin")),
@@ -46,7 +46,7 @@ def find_model(model: str) -> Path:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise ModelNotFound(f"There is no directory '{model}' with an OpenVINO model. {way_out}")
-    missing = [name for name in _FILES if not (folder / name).is_file()]
+    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if missing:
         raise ModelNotFound(
             f"'{model}' is no complete OpenVINO export of a Qwen3-VL: {', '.join(missing)} "

@@ -20,6 +20,7 @@ from qwen3vl_ros.engines.base import (
     BadRequest,
     Cancel,
     Chunk,
+    EngineNotReady,
     ImageInput,
     Message,
     ModelNotFound,
@@ -29,6 +30,7 @@ from qwen3vl_ros.engines.base import (
     Stage,
     Unsupported,
 )
+from qwen3vl_ros.engines.llama import log
 from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from qwen3vl_ros.engines.llama.files import find_model
 from qwen3vl_ros.engines.llama.sampling import INSTRUCT, THINKING
@@ -421,6 +423,22 @@ def test_broken_file_says_which_why_and_how_to_get_one(
     assert str(files[part]) in str(caught.value)
     assert "does not say why" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_lack_of_memory_may_pass_and_is_no_broken_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "last_error", lambda: "failed to allocate buffer for kv cache")
+    error = log.loading_error("the model 'x.gguf'", "Get another.")
+    assert type(error) is EngineNotReady
+    assert "no memory for the model 'x.gguf': failed to allocate" in str(error)
+
+
+def test_files_are_the_mmproj_and_every_part_of_the_model(tmp_path: Path) -> None:
+    parts = [tmp_path / f"m-Q4-0000{number}-of-00002.gguf" for number in (1, 2)]
+    mmproj, other = tmp_path / "mmproj-m.gguf", tmp_path / "other.gguf"
+    for file in (*parts, mmproj, other):
+        file.touch()
+    assert LlamaEngine.files(model=str(parts[0]), n_ctx=1) == [*parts, mmproj]
+    assert LlamaEngine.files(model=str(other), mmproj=str(mmproj)) == [other, mmproj]
 
 
 def test_mmproj_that_is_ambiguous_or_missing_is_named(tiny: TinyModel, tmp_path: Path) -> None:
