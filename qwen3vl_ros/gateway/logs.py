@@ -92,9 +92,9 @@ class Defects:
             # Truncated, since the message may quote the request.
             what = quoted(scope["method"], 20), quoted(scope["path"], 200), type(error).__name__, quoted(error, 300)
             ERROR.error("%s %s: %s: %s\n%s", *what, calls)
-            self._metrics.failed("internal_error")
+            self._metrics.failed("unknown")
             message = defect(f"{type(error).__name__} (error.log has the details)")
-            await ApiError(500, "internal_error", message).response()(scope, receive, send)
+            await ApiError(500, "unknown", message).response()(scope, receive, send)
 
 
 class AccessLog:

@@ -185,6 +185,8 @@ def _guarded(decoder: Callable[[bytes, str], NDArray[Any]], data: bytes, what: s
         return decoder(data, what)
     except BadImage:
         raise
+    except MemoryError as error:
+        raise BadImage(f"{what}, {len(data)} bytes, takes too much memory to decode: send a smaller one.") from error
     except Exception as error:  # third-party decoders may raise anything on untrusted bytes
         raise BadImage(f"{what}, {len(data)} bytes, cannot be decoded: {error}.") from error
 

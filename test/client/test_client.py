@@ -328,7 +328,7 @@ def test_every_exception_is_exported_and_drawn_in_the_tree() -> None:
         assert re.search(rf"\b{error.__name__}\b", VlmError.__doc__ or "")
 
 
-@pytest.mark.parametrize("code", range(1, 16))
+@pytest.mark.parametrize("code", range(AskImage.Result.UNKNOWN, AskImage.Result.SHUTDOWN + 1))
 def test_an_error_code_becomes_its_exception_with_the_text_so_far(
     vlm: ScriptedVlm, client: VlmClient, code: int
 ) -> None:
