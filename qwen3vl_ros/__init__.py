@@ -3,6 +3,12 @@
 import os
 import sys
 from pathlib import Path
+from pkgutil import extend_path
+
+# A program that lies in the root of the repository imports this package from the sources, which lack the generated
+# interfaces: those of the built package serve.
+if not Path(__file__).with_name("action").exists():
+    __path__ = extend_path(__path__, __name__)
 
 # The ROS 2 wheels make the virtual environment a ROS prefix without adding it to AMENT_PREFIX_PATH. Without this, no
 # package in it, and no child process, could find the share directories of its packages.

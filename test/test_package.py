@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,6 +27,13 @@ def test_a_defect_is_reported_where_the_manifest_says() -> None:
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'nothing'"):
         _ = qwen3vl_ros.nothing
+
+
+def test_a_program_in_the_root_of_the_repository_finds_the_generated_interfaces() -> None:
+    root = Path(__file__).parents[1]
+    script = "import qwen3vl_ros; from qwen3vl_ros.client import VlmClient; print(qwen3vl_ros.__file__)"
+    found = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=60.0)
+    assert found.stdout.strip() == str(root / "qwen3vl_ros" / "__init__.py"), found.stderr
 
 
 def test_the_built_package_says_that_it_has_types() -> None:
