@@ -412,7 +412,7 @@ class GoalTracker:
         if self._action_client.is_destroyed():
             return Cancelled(
                 f"The ROS node {self._own_name}, which the client was given, was destroyed before the answer was "
-                "complete. Make a new VlmClient, with a node that lives or without one, and destroy nodes after it."
+                "complete. Make a new VlmClient with another node, and close it before that node is destroyed."
             )
         return None
 
