@@ -33,8 +33,7 @@ from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.streaming import event_data
 from qwen3vl_ros.gateway.chat_response import JsonText
 from qwen3vl_ros.prompts import schema as schemas
-from qwen3vl_ros.prompts.suggest import nearest, short
-from qwen3vl_ros.prompts.tasks import parse_slots
+from qwen3vl_ros.prompts.tasks import nearest, parse_slots, short
 from qwen3vl_ros.vision.annotate import annotate
 from qwen3vl_ros.vision.fit import plan_fit
 from qwen3vl_ros.vision.grounding import GroundingError, parse_regions

@@ -22,8 +22,7 @@ from qwen3vl_ros.engines.choices import beginnings
 from qwen3vl_ros.prompts.camera_view import CameraView
 from qwen3vl_ros.prompts.request import merge_options
 from qwen3vl_ros.prompts.schema import validate_answer
-from qwen3vl_ros.prompts.suggest import nearest, short
-from qwen3vl_ros.prompts.tasks import BrokenTask, Slot, Task, Tasks
+from qwen3vl_ros.prompts.tasks import BrokenTask, Slot, Task, Tasks, nearest, short
 
 _WORDING: Final = {
     "description": "One template, or one by language.",

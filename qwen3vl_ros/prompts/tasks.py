@@ -5,10 +5,11 @@ A task's texts are Jinja templates and run in Jinja's sandbox; a goal's slots ar
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
@@ -19,7 +20,6 @@ from qwen3vl_ros.engines.plain_text import input_json
 from qwen3vl_ros.prompts.camera_view import CameraView
 from qwen3vl_ros.prompts.request import Parser
 from qwen3vl_ros.prompts.schema import SchemaError, check_schema
-from qwen3vl_ros.prompts.suggest import nearest, short
 
 SlotType: TypeAlias = Literal["text", "number", "boolean", "texts"]
 
@@ -284,3 +284,15 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{short(name)} is there twice")
         slots[name] = value
     return slots
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a hint such as ", did you mean 'locate'?"; "" if no name is similar."""
+    near = difflib.get_close_matches(name[:60], list(names))
+    return f", did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def short(value: Any) -> str:
+    """Return ``value`` as JSON, truncated if it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

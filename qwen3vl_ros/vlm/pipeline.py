@@ -15,11 +15,10 @@ from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Call, State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
-from qwen3vl_ros.prompts.multi_image import naming_prompt, naming_schema
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
 from qwen3vl_ros.prompts.request import AskRequest, check_supported, conversation, supported_options
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
-from qwen3vl_ros.prompts.schema import again_prompt, schema_prompt, validate_answer
+from qwen3vl_ros.prompts.schema import again_prompt, naming_prompt, naming_schema, schema_prompt, validate_answer
 from qwen3vl_ros.vision.camera_model import CalibrationError
 from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError

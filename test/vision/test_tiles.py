@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from qwen3vl_ros.engines.base import ImageInput
-from qwen3vl_ros.prompts.multi_image import naming_prompt, naming_schema
+from qwen3vl_ros.prompts.schema import naming_prompt, naming_schema
 from qwen3vl_ros.vision.fit import Fit, plan_fit
 from qwen3vl_ros.vision.grounding import parse_regions
 from qwen3vl_ros.vision.region import Region
