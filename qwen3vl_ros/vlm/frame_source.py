@@ -154,9 +154,10 @@ class Samples:
 
     def take(self) -> list[Frame]:
         """Return the messages that arrived since the last call, oldest first."""
-        frames = []
+        frames: list[Frame] = []
         with self._lock:
-            while (sample := self._subscription.take()) is not None:
+            # No more than are kept: a camera may publish 4K images as fast as they can be taken.
+            while len(frames) < self._depth and (sample := self._subscription.take()) is not None:
                 frames.append(Frame.from_sample(sample, self._type))
         return frames
 

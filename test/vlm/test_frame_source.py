@@ -220,6 +220,16 @@ def test_what_was_published_once_before_this_node_came_arrives(graph: Callable[.
     samples.close()
 
 
+def test_no_more_is_taken_than_is_kept_however_fast_it_comes(
+    graph: Callable[..., Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = Samples(graph().node, "/fast", Image, 3)
+    sample = (bytes(12), {"received_timestamp": 0, "publication_sequence_number": 1})
+    monkeypatch.setattr(samples._subscription, "take", lambda: sample)
+    assert len(samples.take()) == 3
+    samples.close()
+
+
 def test_a_latched_still_image_answers_a_question(graph: Callable[..., Graph]) -> None:
     graph = graph()
     still = Image(height=1, width=1, encoding="mono8", step=1, data=b"\x00")
