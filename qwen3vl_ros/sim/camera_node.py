@@ -15,6 +15,7 @@ They are drawn only for topics that somebody subscribes to, and only when the sc
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -205,6 +206,8 @@ def main(args: list[str] | None = None) -> int:
     except RuntimeError as error:  # such as a parameter that ROS cannot read
         print(f"camera: {error}", file=sys.stderr)
         return 1
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as by `nohup`; rclpy ends on SIGINT and SIGTERM alone
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         node = CameraNode()
         try:
