@@ -326,13 +326,14 @@ class FrameSource:
     def _age(self, frame: Frame) -> float:
         """Return the seconds since the frame was stamped, or arrived; negative for a stamp ahead of the node's clock.
 
-        In simulated time that stands still everything would stay fresh: the wall clock counts then.
+        In simulated time that stands still everything would stay fresh: the wall clock counts then, but for a stamp
+        that is ahead, as before the first message on /clock.
         """
         since_arrival = time.monotonic() - frame.arrived
         if self._by_arrival or not frame.stamp:
             return since_arrival
         age = float(self._clock.now().nanoseconds - frame.stamp) / 1e9
-        return max(age, since_arrival) if self._clock_watch.stands_still else age
+        return max(age, since_arrival) if age >= 0 and self._clock_watch.stands_still else age
 
     def moment(self, frame: Frame) -> int:
         """Return when the frame was stamped, or arrived, in nanoseconds of the node's clock."""

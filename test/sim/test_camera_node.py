@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -201,11 +201,11 @@ def test_simulated_time_starts_at_zero_and_never_lies_behind_an_image(viewer: Vi
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly(viewer: Viewer, number: int) -> None:
-    ours = shared_memory(os.getpid())
+    before = set(Path("/dev/shm").iterdir())
     camera = viewer.start(motion="red_box circle radius=0.1 period=3")
     images = viewer.subscribe(Image, "/camera/image_raw")
     viewer.wait_for(lambda: bool(images))
-    used = shared_memory(camera.pid) - ours
+    used = shared_memory(camera.pid) - before
     camera.send_signal(number)
     output, _ = camera.communicate(timeout=PATIENCE)
     assert camera.returncode == 0, output

@@ -173,6 +173,17 @@ def test_simulated_time_that_stands_still_keeps_nothing_fresh(
     assert wait(source, max_age=PATIENCE).stamp == 100 * SECOND
 
 
+def test_a_stamp_ahead_of_simulated_time_stays_ahead_while_that_stands_still(
+    graph: Callable[..., Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = graph(simulated=True)
+    source = graph.source()
+    monkeypatch.setattr(clock_watch, "_STANDS_STILL", 0.0)
+    graph.publish(99.0)  # no message came on /clock
+    with pytest.raises(NoFrame, match="simulated time has stood at 0"):
+        wait(source)
+
+
 def test_after_a_reset_the_sentence_says_so_and_the_next_image_is_taken(graph: Callable[..., Graph]) -> None:
     graph = graph(simulated=True)
     source = graph.source()

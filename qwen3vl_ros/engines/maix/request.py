@@ -55,7 +55,10 @@ def payload_of(request: Request, model: MaixModel, size: tuple[int, int]) -> Mai
     if request.choices:
         raise Unsupported("choices: MaixPy tells no probabilities; leave them out.")
     options = request.options
-    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"):
+    for name in (
+        *("temperature", "top_p", "top_k", "min_p", "seed"),
+        *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+    ):
         if name not in abilities(model) and getattr(options, name) is not None:
             raise Unsupported(f"{name}: nn.{model.model_class} of MaixPy has no such setting; leave it unset.")
     if options.max_tokens is not None and options.max_tokens < 1:

@@ -157,7 +157,7 @@ def _settings(request: Request) -> dict[str, float]:
     options = request.options
     if request.response_schema is not None:
         raise Unsupported("response_schema: the service has no grammars; ask for JSON in the prompt instead.")
-    for name in ("min_p", "seed"):
+    for name in ("min_p", "presence_penalty", "frequency_penalty", "seed"):
         if getattr(options, name) is not None:
             raise Unsupported(f"{name}: the service does not know it; leave it unset.")
     if request.choices:
