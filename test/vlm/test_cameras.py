@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,23 +18,14 @@ from qwen3vl_ros.engines.base import Cancel
 from qwen3vl_ros.vlm import cameras
 from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE, Camera
 from qwen3vl_ros.vlm.frame_source import Frame
-from qwen3vl_ros.vlm.parameters import CameraSettings
+from qwen3vl_ros.vlm.parameters import CameraSettings, Settings
 
 PATIENCE = 60.0
 STAMP = 5_000_000_000
 TOLERANCE = 0.1
 
 
-SETTINGS = CameraSettings(
-    image_transport="raw",
-    depth_transport="raw",
-    age_by="stamp",
-    calibration="auto",
-    depth_registered=False,
-    fit="",
-    rotation=0,
-    tiles="1x1",
-)
+SETTINGS = CameraSettings(**{one.name: getattr(Settings(), one.name) for one in fields(CameraSettings)})
 
 
 class Graph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from qwen3vl_ros.ros import clock_watch
 from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.frame_source import Frame, FrameSource, NoFrame, Samples
-from qwen3vl_ros.vlm.parameters import CameraSettings
+from qwen3vl_ros.vlm.parameters import CameraSettings, Settings
 
 pytestmark = pytest.mark.ros
 
@@ -31,16 +31,7 @@ SENSOR_DATA = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-SETTINGS = CameraSettings(
-    image_transport="raw",
-    depth_transport="raw",
-    age_by="stamp",
-    calibration="auto",
-    depth_registered=False,
-    fit="",
-    rotation=0,
-    tiles="1x1",
-)
+SETTINGS = CameraSettings(**{one.name: getattr(Settings(), one.name) for one in fields(CameraSettings)})
 
 
 class Graph:
