@@ -76,6 +76,19 @@ ABILITIES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a model is for; the fields are those of ModelCard.msg. The default is a model without limits, or unknown."""
+
+    domain: str = ""
+    demonstration: bool = False
+    tasks: tuple[str, ...] = ()
+    conversation: bool = True
+    languages: tuple[str, ...] = ()
+    license: str = ""
+    grounding_image_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """An engine, its model, their limits and abilities. Unknown numbers are None.
 
@@ -92,6 +105,7 @@ class Description:
     concurrency: int = 1
     supports: frozenset[str] = frozenset()
     details: Mapping[str, str] = field(default_factory=dict)
+    card: ModelCard = ModelCard()
 
 
 @dataclass(frozen=True, slots=True)

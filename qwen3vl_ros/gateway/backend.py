@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.tasks import Task
+from qwen3vl_ros.engines.base import ModelCard
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from qwen3vl_ros.client.goal import Arguments
 
-State: TypeAlias = Literal["absent", "unconfigured", "loading", "inactive", "ready", "busy"]
+State: TypeAlias = Literal["absent", "unconfigured", "loading", "inactive", "ready", "busy", "failed"]
 """``absent``: no node serves the action. The others are those of VlmStatus.msg."""
 
 
@@ -30,6 +31,7 @@ class NodeStatus:
     queue_capacity: int = 0
     tasks: tuple[str, ...] = ()
     context_length: int = 0
+    model_card: ModelCard = field(default_factory=ModelCard)
 
     @property
     def answers(self) -> bool:
@@ -70,6 +72,7 @@ def why_not(status: NodeStatus) -> str:
         "unconfigured": "the node vlm has no model",
         "loading": "the node vlm is loading its model",
         "inactive": "the node vlm is not active",
+        "failed": "the engine of the node vlm cannot answer",
     }
     return f"{reasons.get(status.state, status.state)}{': ' * bool(status.message)}{status.message}"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
+from qwen3vl_ros.engines.base import ModelCard
 from qwen3vl_ros.gateway.backend import CameraStatus, NodeStatus
 from qwen3vl_ros.gateway.chat_request import ChatRequest
 
@@ -38,6 +39,7 @@ class StatusReport:
     message: str
     engine: str
     model: str
+    model_card: ModelCard
     queue_length: int
     queue_capacity: int
     cameras: Sequence[CameraStatus]
@@ -64,8 +66,9 @@ class ModelList(BaseModel):
 
 def status_report(status: NodeStatus, cameras: Sequence[CameraStatus], *, token_required: bool) -> StatusReport:
     """Return the body of ``/api/status``."""
-    fields = {name: value for name, value in asdict(status).items() if name not in ("tasks", "context_length")}
-    return StatusReport(node=status.state != "absent", cameras=cameras, token_required=token_required, **fields)
+    names = [field.name for field in fields(status) if field.name not in ("tasks", "context_length")]
+    known = {name: getattr(status, name) for name in names}
+    return StatusReport(node=status.state != "absent", cameras=cameras, token_required=token_required, **known)
 
 
 _ERRORS: Final = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -17,7 +18,7 @@ from qwen3vl_ros.client import VlmClient
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import NotSpinning, ServerUnavailable
 from qwen3vl_ros.client.tasks import Task
-from qwen3vl_ros.engines.base import BadImage
+from qwen3vl_ros.engines.base import BadImage, ModelCard
 from qwen3vl_ros.gateway.backend import (
     CameraStatus,
     NodeStatus,
@@ -27,6 +28,7 @@ from qwen3vl_ros.gateway.backend import (
     UnknownCamera,
 )
 from qwen3vl_ros.gateway.logs import MODEL
+from qwen3vl_ros.msg import ModelCard as ModelCardMessage
 from qwen3vl_ros.msg import VlmStatus
 from qwen3vl_ros.vision.compressed import pixels_of
 from qwen3vl_ros.vlm.frame_source import FrameSource, NoFrame
@@ -45,6 +47,7 @@ _STATES: Final[dict[int, State]] = {
     VlmStatus.INACTIVE: "inactive",
     VlmStatus.READY: "ready",
     VlmStatus.BUSY: "busy",
+    VlmStatus.FAILED: "failed",
 }
 
 _LATCHED: Final = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -101,6 +104,7 @@ class RosBackend:
             queue_capacity=status.queue_capacity,
             tasks=tuple(status.tasks),
             context_length=status.context_length,
+            model_card=_card(status.model_card),
         )
 
     def cameras(self) -> Sequence[CameraStatus]:
@@ -197,6 +201,12 @@ def _shown(status: VlmStatus) -> tuple[str, str, str, str]:
     """Return the parts of a status for model.log, with "ready" for "busy"."""
     state = "ready" if status.state == VlmStatus.BUSY else _STATES[status.state]
     return state, status.engine, status.model, status.message
+
+
+def _card(card: ModelCardMessage) -> ModelCard:
+    given: dict[str, Any] = {field.name: getattr(card, field.name) for field in fields(ModelCard)}
+    given.update(tasks=tuple(card.tasks), languages=tuple(card.languages))
+    return ModelCard(**given)
 
 
 def _values(status: DiagnosticStatus) -> dict[str, str]:

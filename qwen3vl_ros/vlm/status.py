@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
@@ -16,8 +16,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.chain import EngineChain
-from qwen3vl_ros.engines.process import Health, State
-from qwen3vl_ros.msg import Answer, VlmStatus
+from qwen3vl_ros.engines.process import CANNOT_ANSWER, Health, State
+from qwen3vl_ros.msg import Answer, ModelCard, VlmStatus
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.ros.polling_subscription import Closed
 from qwen3vl_ros.vlm.deadlines import Deadlines
@@ -115,7 +115,10 @@ class StatusPublisher:
                     status.engine, status.model = health.description.engine, health.description.model
                     status.context_length = health.description.context_length or 0
                     status.max_images = health.description.max_images or 0
-                if health.state is not State.READY:
+                    status.model_card = ModelCard(**asdict(health.description.card))
+                if health.state in CANNOT_ANSWER:
+                    status.state = VlmStatus.FAILED
+                elif health.state is not State.READY:
                     status.state = VlmStatus.LOADING
                 elif scheduler is None:
                     status.state = VlmStatus.INACTIVE

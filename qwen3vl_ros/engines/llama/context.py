@@ -180,6 +180,9 @@ class LlamaContext:
     def metadata(self, key: str) -> str | None:
         """Return the value of ``key`` in the GGUF file's metadata as text, None without such a key."""
         n = lib.llama_model_meta_val_str(self.model, key.encode(), self._text, len(self._text))
+        if n >= len(self._text):
+            self._text = ctypes.create_string_buffer(n + 1)
+            n = lib.llama_model_meta_val_str(self.model, key.encode(), self._text, len(self._text))
         return None if n < 0 else self._text.value.decode("utf-8", "replace")
 
     def description(self) -> str:

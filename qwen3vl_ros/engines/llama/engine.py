@@ -47,6 +47,7 @@ from qwen3vl_ros.engines.llama.prompt import ChatPrompt, Prompt
 from qwen3vl_ros.engines.llama.sampling import Recommended, Sampler, recommended
 from qwen3vl_ros.engines.llama.vision import Embedding, VisionTower
 from qwen3vl_ros.engines.llama.vocabulary import Vocabulary
+from qwen3vl_ros.engines.model_card import METADATA_KEY, model_card
 
 _SUPPORTS = frozenset(
     {
@@ -132,16 +133,18 @@ class LlamaEngine:
 
     def _describe(self, model: Path, mmproj: Path | None, threads: int, thinking: bool) -> Description:
         vision, n_ctx = self._vision, self._context.n_ctx
+        name = self._context.metadata("general.name") or model.stem
         image_input = ImageInput() if vision is None else ImageInput(vision.multiple, vision.max_tokens)
         return Description(
             engine="llama",
-            model=self._context.metadata("general.name") or model.stem,
+            model=name,
             context_length=n_ctx,
             prompt_limit=n_ctx - 1,
             # Every image is enclosed by two control tokens.
             max_images=0 if vision is None else max(1, n_ctx // (vision.max_tokens + 2)),
             image_input=image_input,
             supports=_SUPPORTS,
+            card=model_card(name, self._context.metadata(METADATA_KEY)),
             details={
                 "file": str(model),
                 "mmproj": str(mmproj or "none: text only"),

@@ -34,6 +34,7 @@ from qwen3vl_ros.engines.maix.answer import Answer
 from qwen3vl_ros.engines.maix.model import find_maix_model
 from qwen3vl_ros.engines.maix.process import MaixProcess
 from qwen3vl_ros.engines.maix.request import MaixPayload, abilities, payload_of
+from qwen3vl_ros.engines.model_card import model_card
 
 _STOP_PERIOD = 0.5
 """Seconds between requests to stop: a service ignores them while it encodes an image."""
@@ -94,6 +95,7 @@ class MaixEngine:
             max_images=1,
             image_input=ImageInput(size=(self._width, self._height), fit=fit),
             supports=abilities(self._model),
+            card=model_card(self._model.name),
             details={
                 "file": str(self._model.path),
                 "kind": f"nn.{model_class}, {self._version}",

@@ -48,6 +48,7 @@ from qwen3vl_ros.engines.maix_http import request as requests
 from qwen3vl_ros.engines.maix_http.request import Limits, Prompt
 from qwen3vl_ros.engines.maix_http.service import RESTART, NotYetError, Service
 from qwen3vl_ros.engines.maix_http.tokens import likely_tokens
+from qwen3vl_ros.engines.model_card import model_card
 from qwen3vl_ros.engines.streaming import EventLoop
 
 _INPUT_SIZE = 448
@@ -119,6 +120,7 @@ class MaixHttpEngine:
             max_images=1,
             image_input=ImageInput(size=(self._size, self._size), fit=fit),
             supports=_SUPPORTS,
+            card=model_card(model or self._model),
             details={
                 "url": self._service.url,
                 "limits": self._limits.source,

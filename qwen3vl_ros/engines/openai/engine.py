@@ -33,6 +33,7 @@ from qwen3vl_ros.engines.base import (
     Usage,
 )
 from qwen3vl_ros.engines.choices import FirstToken, probabilities
+from qwen3vl_ros.engines.model_card import model_card
 from qwen3vl_ros.engines.openai.address import find_addresses, find_key
 from qwen3vl_ros.engines.openai.errors import Refused, combined
 from qwen3vl_ros.engines.openai.reply import Counts, Delta, TokenChances
@@ -125,6 +126,7 @@ class OpenaiEngine:
             image_input=ImageInput(max_tokens=max_image_tokens),
             concurrency=concurrency,
             supports=_SUPPORTS,
+            card=model_card(first.model),
             details={
                 "servers": ", ".join(server.address.url for server in self._servers),
                 "api_key": key.source if key.value else "none",

@@ -38,6 +38,7 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
     Usage,
 )
+from qwen3vl_ros.engines.model_card import model_card
 from qwen3vl_ros.engines.openvino.files import (
     EXPORT_COMMAND,
     MODEL_FILES,
@@ -127,6 +128,7 @@ class OpenvinoEngine:
             max_images=max(1, self._prompt_limit // (max_image_tokens + 2)),
             image_input=ImageInput(TILE, max_image_tokens),
             supports=_SUPPORTS - {"text_only"} if npu else _SUPPORTS,
+            card=model_card(folder.resolve().name),
             details={
                 "directory": str(folder),
                 "device": f"{device} ({full_name(device)})",

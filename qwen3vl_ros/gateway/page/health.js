@@ -96,6 +96,7 @@ function cameraInWords({ name, rate, problem }) {
 function stateInWords(state, message) {
   const why = message ? ` ${message}` : "";
   if (state === "loading") return `The engine is loading its model; questions wait for it.${why}`;
+  if (state === "failed") return `The engine cannot answer; it is tried again.${why}`;
   if (state === "inactive") return `The node vlm is loaded but inactive: activate it to ask.${why}`;
   return `No engine is loaded.${why}`;
 }
