@@ -15,6 +15,7 @@ from training.render import LABEL_STEP
 from training.scenes import COLOURS, MAX_OBJECTS, SHAPES
 
 LABELS = MAX_OBJECTS + 1  # 0 is the surroundings
+_MIDDLE = (0.5, 0.5, 0.5, 0.5)
 LEAST_PART = 0.72  # of an image's sides, when it is cut
 
 
@@ -143,7 +144,7 @@ def zoom(
     """Cut half of the images down, at random, to a part that still shows all objects whole, and enlarge it."""
     windows = np.tile([0.0, 0.0, 1.0, 1.0], (len(objects), 1))  # left, top, right, bottom
     for window, things in zip(windows, objects, strict=True):
-        boxes = np.array([thing.box for thing in things])
+        boxes = np.array([thing.box for thing in things] or [_MIDDLE])
         first, last = boxes[:, :2].min(0), boxes[:, 2:].max(0)
         side = max(rng.uniform(LEAST_PART, 1), *(last - first))
         if rng.random() < 0.5:
@@ -193,7 +194,7 @@ def _size(path: Path) -> str:
 
 def _seen(text: str, boxes: NDArray[np.float32], distances: NDArray[np.float32]) -> list[Seen]:
     things = []
-    for name, box, distance in zip(text.split(";"), boxes.tolist(), distances.tolist(), strict=False):
+    for name, box, distance in zip(filter(None, text.split(";")), boxes.tolist(), distances.tolist(), strict=False):
         colour, shape = name.split(" ")
         left, top, right, bottom = box
         things.append(Seen(colour, shape, (left, top, right, bottom), distance))

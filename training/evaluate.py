@@ -1,20 +1,22 @@
 """How often the shipped model is right: the GGUF files, through the package's own engine.
 
-    python -m training.evaluate                    # 300 held-out scenes, and the Gazebo frames
+    python -m training.evaluate --photographs FOLDER...    # 300 held-out scenes, the Gazebo frames, photographs
 
-Prints a table for the model's card. Greedy decoding.
+Prints a table for the model's card. Greedy decoding. The FOLDERs have images that training never saw.
 """
 
 import argparse
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
-from qwen3vl_ros.engines.base import Cancel, Message, Options, Request
+from qwen3vl_ros.engines.base import Cancel, Image, Message, Options, Request
 from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from qwen3vl_ros.vision.fit import fit_image
-from training.heldout import Item, gazebo_frames, goodness, heldout_scenes
-from training.questions import KINDS
+from training.foreign_images import image_files
+from training.heldout import Item, gazebo_frames, goodness, heldout_scenes, photographs
+from training.questions import KINDS, Question
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "tabletop"
@@ -29,7 +31,7 @@ def score(engine: LlamaEngine, items: Iterable[Item], *, show_wrong: bool = Fals
     for number, item in enumerate(items):
         image, fit = fit_image(item.image, engine.describe().image_input)
         for question in item.questions:
-            request = Request((Message("user", (image, question.text)),), Options(temperature=0.0, max_tokens=96))
+            request = Request(_messages(image, question), Options(temperature=0.0, max_tokens=128))
             answer = "".join(c.text for c in engine.generate(request, Cancel()))
             value = goodness(question, answer, fit)
             for name in (question.kind, *(["all"] if question.kind != "locate" else [])):
@@ -38,6 +40,14 @@ def score(engine: LlamaEngine, items: Iterable[Item], *, show_wrong: bool = Fals
             if show_wrong and value < 0.5:
                 print(f"  {number}: {question.text} {answer!r}, not {question.answer!r}")
     return {name: (good[name], asked[name]) for name in (*KINDS, "all")}
+
+
+def _messages(image: Image, question: Question) -> tuple[Message, ...]:
+    """The conversation: the image before its first question."""
+    turns = [text for turn in question.history for text in turn] + [question.text]
+    roles: tuple[Literal["user", "assistant"], ...] = ("user", "assistant")
+    messages = [Message(roles[n % 2], (text,)) for n, text in enumerate(turns)]
+    return (Message("user", (image, turns[0])), *messages[1:])
 
 
 def table(results: dict[str, dict[str, tuple[float, int]]]) -> str:
@@ -63,12 +73,16 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=300, help="how many held-out scenes")
     parser.add_argument("--first", type=int, default=0, help="which is the first of them")
     parser.add_argument("--show-wrong", action="store_true")
+    parser.add_argument("--photographs", type=Path, nargs="*", default=[], help="folders of images that are no scenes")
     args = parser.parse_args()
     engine = LlamaEngine(str(args.model))
     sets = {
         f"{args.scenes} held-out scenes (Drake)": heldout_scenes(args.scenes, TEXTURES, args.first),
+        "the same, after other questions": heldout_scenes(args.scenes, TEXTURES, args.first, history=True),
         "12 frames of Gazebo": gazebo_frames(GAZEBO),
     }
+    if args.photographs:
+        sets["photographs and drawings"] = photographs(image_files(args.photographs))
     results = {}
     for name, items in sets.items():
         results[name] = score(engine, items, show_wrong=args.show_wrong)

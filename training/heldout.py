@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ from qwen3vl_ros.vision.fit import Fit
 from qwen3vl_ros.vision.grounding import GroundingError, parse_regions
 from qwen3vl_ros.vision.region import Box
 from training.dataset import Seen
-from training.questions import KINDS, Question, ask
-from training.wordings import LANGUAGES, NUMBERS
+from training.questions import KINDS, Question, ask, ask_in_vain, scene_objects
+from training.wordings import ABSENT, LANGUAGES, NUMBERS
 
+ABSENT_ANSWERS = tuple(text for texts in ABSENT.values() for text in texts.values())
 # width, height in pixels
 CAMERAS = ((640, 480), (1280, 720), (448, 448))
 
@@ -29,10 +30,11 @@ class Item:
     questions: tuple[Question, ...]
 
 
-def heldout_scenes(count: int, textures: Path, first: int = 0) -> Iterator[Item]:
+def heldout_scenes(count: int, textures: Path, first: int = 0, *, history: bool = False) -> Iterator[Item]:
     """Scenes of the held-out split as cameras would see them; the same ones every time.
 
-    Needs Drake. One question of each kind that the scene allows, each in one of the two languages.
+    Needs Drake. One question of each kind that the scene allows, each in one of the two languages; with `history` the
+    same ones, each after one to three others.
     """
     from training.render import take_image
 
@@ -41,8 +43,25 @@ def heldout_scenes(count: int, textures: Path, first: int = 0) -> Iterator[Item]
         places = zip(image.scene.objects, image.boxes().tolist(), image.distances().tolist(), strict=True)
         things = [Seen(o.colour, o.shape, tuple(box), distance) for o, box, distance in places]
         rng = np.random.default_rng([5, index])
-        asked = [ask(rng, things, kind, LANGUAGES[(index + n) % 2]) for n, kind in enumerate(KINDS)]
-        yield Item(image.colour, tuple(question for question in asked if question))
+        asked = [ask(rng, things, kind, LANGUAGES[(index + n) % 2], split="heldout") for n, kind in enumerate(KINDS)]
+        questions = [question for question in asked if question]
+        if history:
+            turns = [(question.text, question.answer) for question in questions]
+            for n, question in enumerate(questions):
+                others = rng.permutation([k for k in range(len(turns)) if k != n])[: rng.integers(1, 4)]
+                questions[n] = replace(question, history=tuple(turns[k] for k in others))
+        yield Item(image.colour, tuple(questions))
+
+
+def photographs(files: Iterable[Path]) -> Iterator[Item]:
+    """Images that are no scenes, each with questions about boxes, balls and cylinders and about other things."""
+    for number, path in enumerate(files):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        rng = np.random.default_rng([7, number])
+        asked = [ask_in_vain(rng, scene_objects(rng), LANGUAGES[n % 2]) for n in range(8)]
+        asked += [ask(rng, [], "foreign", language, split="heldout") for language in LANGUAGES]
+        yield Item(pixels, tuple(question for question in asked if question))
 
 
 def gazebo_frames(folder: Path) -> Iterator[Item]:
@@ -58,7 +77,9 @@ def goodness(question: Question, answer: str, fit: Fit) -> float:
     Boxes are matched with the true ones greedily; one too many or too few has an IoU of 0. A point is right inside the
     true box of its thing, and each thing needs one.
     """
-    if question.kind not in ("locate", "point"):
+    if question.kind == "absent":
+        return float(answer.startswith(tuple(text.split("{")[0].rstrip() for text in ABSENT_ANSWERS)))
+    if not question.in_places:
         return float(_said(answer) & _accepted(question.answer) != set() or answer.strip() == question.answer)
     width, height = fit.original_size
     truth = [_scaled(thing.box, width, height) for thing in question.things]
@@ -68,7 +89,7 @@ def goodness(question: Question, answer: str, fit: Fit) -> float:
         return 0.0
     if not truth or not regions:
         return float(not truth and not regions)
-    if question.kind == "locate":
+    if "bbox" in question.answer:
         return _mean_iou(truth, [r.box for r in regions if r.box])
     points = [r.point for r in regions if r.point]
     inside = [any(x0 <= x <= x1 and y0 <= y <= y1 for x, y in points) for x0, y0, x1, y1 in truth]

@@ -6,6 +6,7 @@ Every token sees the image and its own question, and each question's positions s
 the image, so this computes what separate prompts would, with the image encoded once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +36,16 @@ def pack(
     questions: list[list[Question]],
     grid: tuple[int, int],
     system: str | None,
+    earlier: Sequence[tuple[str, str]] = (),
 ) -> Packed:
-    """`questions` per image; `grid` is the image's rows and columns of tokens."""
+    """`questions` per image; `grid` is the image's rows and columns of tokens.
+
+    A conversation about one image has the image before its first question (`Question.history`); where each question
+    has an image of its own, only the last is shown, after what was asked and answered before (`earlier`).
+    """
     rows, columns = grid
     before = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
+    before += "".join(f"<|im_start|>user\n{_turn(*turn)}" for turn in earlier)
     head = tokenizer.encode(before + "<|im_start|>user\n<|vision_start|>")
     image = [tokenizer.convert_tokens_to_ids("<|image_pad|>")] * (rows * columns)
     prefix = head + image + tokenizer.encode("<|vision_end|>")
@@ -54,13 +61,14 @@ def pack(
         position = [prefix_positions]
         place = [False] * len(prefix)
         for number, question in enumerate(row_questions, start=1):
-            asked = tokenizer.encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
+            before = "".join(f"{_turn(*turn)}<|im_start|>user\n" for turn in question.history)
+            asked = tokenizer.encode(f"{before}{question.text}<|im_end|>\n<|im_start|>assistant\n")
             answer = encode_answer(tokenizer, question)
             ids += asked + answer
             target += [IGNORE] * (len(asked) - 1) + answer + [IGNORE]
             length = len(asked) + len(answer)
             segment += [number] * length
-            place += [question.kind in ("locate", "point")] * length
+            place += [question.in_places] * length
             position.append((torch.arange(length) + after + 1).expand(3, -1))
         sequences.append(torch.tensor(ids))
         targets.append(torch.tensor(target))
@@ -85,3 +93,8 @@ def pack(
         visual,
         padded(places, 0),
     )
+
+
+def _turn(question: str, answer: str) -> str:
+    """A question and its answer, without what opens the question's turn."""
+    return f"{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"

@@ -1,25 +1,32 @@
-"""Questions about a scene and their answers, in English and Chinese: nine kinds, many wordings.
+"""Questions about an image and their answers, in English and Chinese: many kinds, many wordings.
 
 Short answers are one word or a name. Places are written as Qwen3-VL writes them: JSON with `bbox_2d` or `point_2d`,
-whole numbers from 0 to 1000 across the image.
+whole numbers from 0 to 1000 across the image. A thing that is asked about and not there is said not to be there; a
+question about anything but boxes, balls and cylinders is refused, and so is every question about an image that is no
+such scene, except where the answer is JSON: nothing of what is known is there.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from training.dataset import Seen
+from training.foreign_words import REFUSAL, Split, a_noun, article, foreign_question, plural
+from training.scenes import COLOURS, MAX_OBJECTS, SHAPES
 from training.wordings import (
+    ABSENT,
     ADJECTIVES,
     ANSWERS,
     ARTICLE,
     EVERYTHING,
+    EVERYWHERE,
     LANGUAGES,
     NAMES,
     NUMBERS,
+    OTHER_COLOURS,
     PLACES,
     SYSTEM_PROMPTS,
     WORDINGS,
@@ -27,8 +34,26 @@ from training.wordings import (
     Language,
 )
 
-Kind = Literal["colour", "shape", "exist", "count", "locate", "point", "side", "distance", "caption"]
-KINDS: tuple[Kind, ...] = ("colour", "shape", "exist", "count", "locate", "point", "side", "distance", "caption")
+Kind = Literal[
+    "colour",
+    "shape",
+    "exist",
+    "count",
+    "count_shape",
+    "count_colour",
+    "locate",
+    "point",
+    "side",
+    "distance",
+    "caption",
+    "absent",
+    "absent_places",
+    "foreign",
+    "foreign_places",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_OF_EMPTY: tuple[Kind, ...] = ("exist", "count", "absent_places", "absent", "foreign", "foreign_places", "caption")
+_OFTEN = {"locate": 1.4, "foreign": 1.6, "absent": 1.2, "count_shape": 1.2, "foreign_places": 0.7, "absent_places": 0.7}
 STEP = 2  # places are even numbers
 _APART = 0.04  # shares of the image's width between objects that are left and right of each other
 _FARTHER = 1.12  # times as far away counts as farther
@@ -42,6 +67,12 @@ class Question:
     answer: str
     kind: Kind
     things: tuple[Seen, ...] = ()  # those that the answer is about, in its order, where it gives places or names
+    history: tuple[tuple[str, str], ...] = ()  # what was asked and answered before, about the same image
+
+    @property
+    def in_places(self) -> bool:
+        """Whether the answer is a list of places."""
+        return self.answer.startswith("[")
 
 
 @dataclass(frozen=True)
@@ -51,6 +82,7 @@ class _Asker:
     rng: np.random.Generator
     things: list[Seen]
     language: Language
+    split: Split
 
     def colour(self) -> Question | None:
         shapes = [t.shape for t in self.things]
@@ -68,6 +100,13 @@ class _Asker:
 
     def exist(self) -> Question | None:
         kind = self.rng.random()
+        if kind > 0.95 or not self.things:
+            empty = self.rng.random() < 0.5
+            return self._yes_no("exist", self._word("empty" if empty else "anything"), empty == (not self.things))
+        if kind > 0.88:
+            colour, shape = self._one_of(OTHER_COLOURS[self.language]), self._one_of(tuple(NAMES["en"]))
+            name = f"{colour}{self._name(shape)}"
+            return self._yes_no("exist", self._word("exist", t=name, a=ARTICLE[self.language](name)), False)
         if kind < 0.7:
             colour, shape = self._target()
             there = any((t.colour, t.shape) == (colour, shape) for t in self.things)
@@ -78,11 +117,11 @@ class _Asker:
             shapes, colours = [t.shape for t in self.things], [t.colour for t in self.things]
             of_shape = [t for t in self.things if shapes.count(t.shape) == 1]
             of_colour = [t for t in self.things if colours.count(t.colour) == 1]
-            thing = self._one(of_shape if kind < 0.85 else of_colour)
+            thing = self._one(of_shape if kind < 0.79 else of_colour)
             if thing is None:
                 return None
             there = self.rng.random() < 0.5
-            if kind < 0.85:
+            if kind < 0.79:
                 colour = thing.colour if there else self._other(thing.colour, tuple(ADJECTIVES["en"]))
                 text = self._word("is_colour", s=self._name(thing.shape), c=self._plain(colour))
             else:
@@ -91,22 +130,44 @@ class _Asker:
         return self._yes_no("exist", text, there)
 
     def count(self) -> Question | None:
-        if self.rng.random() < 0.6:
+        if self.rng.random() < 0.6 or not self.things:
             what, number = EVERYTHING[self.language], len(self.things)
             if self.rng.random() < 0.6:
                 return self._short("count", self._word("count_all"), NUMBERS[self.language][number])
         else:
             what, matches = self._description(plural=True)
             number = sum(matches(t) for t in self.things)
+        return self._counted("count", what, number)
+
+    def count_shape(self) -> Question:
+        return self._counted("count_shape", *self._of_shape(plural=True))
+
+    def count_colour(self) -> Question:
+        colour = self._likely(tuple(t.colour for t in self.things), COLOURS)
+        what = f"{self._colour(colour)}{EVERYTHING[self.language]}"
+        return self._counted("count_colour", what, sum(t.colour == colour for t in self.things))
+
+    def _of_shape(self, *, plural: bool) -> tuple[str, int]:
+        shape = self._likely(tuple(t.shape for t in self.things), SHAPES)
+        what = f"{self._name(shape)}{self._ending(plural=plural)}"
+        return what, sum(t.shape == shape for t in self.things)
+
+    def _likely(self, there: tuple[str, ...], known: tuple[str, ...]) -> str:
+        """One of those that are there, now and then any."""
+        return self._one_of(there if there and self.rng.random() < 0.8 else known)
+
+    def _counted(self, kind: Kind, what: str, number: int) -> Question:
         if self.rng.random() < 0.4:
-            return Question(self._word("count_json", w=what), json.dumps({"count": number}), "count")
-        return self._short("count", self._word("count", w=what), NUMBERS[self.language][number])
+            return Question(self._word("count_json", w=what), json.dumps({"count": number}), kind)
+        return self._short(kind, self._word("count", w=what), NUMBERS[self.language][number])
 
     def locate(self) -> Question | None:
         if self.rng.random() < 0.15:
             shapes = [s for s in NAMES["en"] if self.rng.random() < 0.5] or ["box"]
-            separator = ", " if self.language == "en" else "、"
-            listed = separator.join(NAMES[self.language][s][0] for s in shapes)
+            names = [NAMES[self.language][s][0] for s in shapes]
+            if self.rng.random() < 0.25:
+                names.insert(int(self.rng.integers(len(names) + 1)), a_noun(self.rng, self.language, self.split))
+            listed = (", " if self.language == "en" else "、").join(names)
             chosen = [t for t in self.things if t.shape in shapes]
             return self._places("locate", self._word("detect", w=listed), chosen)
         what, matches = self._description(plural=False)
@@ -157,10 +218,86 @@ class _Asker:
             return Question(text, self._full(near), "distance", (near,))
         return self._yes_no("distance", self._word("is_nearer", **words), pair[0] is near)
 
+    def absent(self) -> Question | None:
+        """Of something that is not there."""
+        if not self.things and self.rng.random() < 0.3:
+            wording = self._one_of(("leftmost", "rightmost", "nearest", "farthest"))
+            return Question(self._word(wording), ABSENT[self.language]["nothing"], "absent")
+        shapes = tuple(s for s in SHAPES if all(t.shape != s for t in self.things))
+        colours = tuple(c for c in COLOURS if all(t.colour != c for t in self.things))
+        kind = self.rng.random()
+        if kind < 0.4 and shapes:
+            name = self._name(self._one_of(shapes))
+            return self._missing(self._word("colour", s=name), name)
+        if kind < 0.7 or not self.things:
+            colour = self._colour(self._one_of(colours))
+            what = f"{colour}{EVERYTHING[self.language].removesuffix('s')}"
+            return self._missing(self._word("shape", c=colour), what)
+        there, (colour, shape) = self._full(self.things[self.rng.integers(len(self.things))]), self._missing_target()
+        name = f"{ADJECTIVES[self.language][colour]}{NAMES[self.language][shape][0]}"
+        pair = (there, name) if self.rng.random() < 0.5 else (name, there)
+        return self._missing(
+            self._word(self._one_of(("left_or_right", "which_is_nearer")), **dict(zip("ab", pair, strict=True))), name
+        )
+
+    def absent_places(self) -> Question | None:
+        kind = self.rng.random()
+        if kind < 0.6 or not self.things:
+            colour, shape = self._missing_target()
+            what = f"{self._colour(colour)}{self._name(shape)}"
+        elif kind < 0.7:
+            what = f"{self._one_of(OTHER_COLOURS[self.language])}{self._name(self._one_of(SHAPES))}"
+        else:
+            shapes = tuple(s for s in SHAPES if all(t.shape != s for t in self.things))
+            colours = tuple(c for c in COLOURS if all(t.colour != c for t in self.things))
+            thing = EVERYTHING[self.language].removesuffix("s")
+            what = self._name(self._one_of(shapes)) if shapes else f"{self._colour(self._one_of(colours))}{thing}"
+        return self._nowhere("absent_places", what)
+
+    def foreign(self) -> Question:
+        return Question(foreign_question(self.rng, self.language, self.split), REFUSAL[self.language], "foreign")
+
+    def foreign_places(self) -> Question:
+        noun = a_noun(self.rng, self.language, self.split)
+        several = plural(noun) if self.language == "en" else noun
+        if self.rng.random() < 0.3:
+            return Question(self._word("count_json", w=several), json.dumps({"count": 0}), "foreign_places")
+        kind = self.rng.random()
+        if kind < 0.3:
+            noun = f"{self._colour(self._one_of(COLOURS))}{noun}"
+        elif kind < 0.4:
+            noun = several
+        elif kind < 0.5 and self.language == "en":
+            noun = f"{article(noun)} {noun}"
+        elif kind < 0.6:
+            names = [noun, a_noun(self.rng, self.language, self.split)]
+            listed = (", " if self.language == "en" else "、").join(names)
+            return Question(self._word("detect", w=listed), "[]", "foreign_places")
+        return self._nowhere("foreign_places", noun)
+
+    def _missing_target(self) -> tuple[str, str]:
+        """A colour and a shape that no thing has both of."""
+        there = {(t.colour, t.shape) for t in self.things}
+        while True:
+            colour, shape = self._target() if self.things and self.rng.random() < 0.5 else self._any()
+            if (colour, shape) not in there:
+                return colour, shape
+
+    def _any(self) -> tuple[str, str]:
+        return self._one_of(COLOURS), self._one_of(SHAPES)
+
+    def _missing(self, text: str, name: str) -> Question:
+        return Question(text, ABSENT[self.language]["no"].replace("{t}", name), "absent")
+
+    def _nowhere(self, kind: Kind, what: str) -> Question:
+        return Question(self._word(self._one_of(("locate", "locate", "point")), w=what), "[]", kind)
+
     def caption(self) -> Question | None:
+        if not self.things:
+            return Question(self._word("caption"), ABSENT[self.language]["nothing"], "caption")
         things = sorted(self.things, key=_middle)
         names = [ARTICLE[self.language](n) + n for n in map(self._full, things)]
-        number = NUMBERS[self.language][len(names)]
+        number = NUMBERS[self.language][len(names)].replace("二", "两")
         if self.language == "en":
             listed = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
             answer = f"{listed}." if len(names) == 1 else f"{number} objects: {listed}."
@@ -200,7 +337,7 @@ class _Asker:
 
     def _description(self, *, plural: bool) -> tuple[str, Callable[[Seen], bool]]:
         """Words for some things, and whether one is meant."""
-        ending = "s" if plural and self.language == "en" else ""
+        ending = self._ending(plural=plural)
         kind = self.rng.random()
         if kind < 0.55:
             colour, shape = self._target() if self.rng.random() < 0.3 else _name(self._one(self.things))
@@ -215,6 +352,12 @@ class _Asker:
             colour = self._one(self.things).colour if self.rng.random() < 0.9 else self._other("", colours)
             return f"{self._colour(colour)}{thing}", lambda t: t.colour == colour
         return thing, lambda _: True
+
+    def _ending(self, *, plural: bool) -> str:
+        return "s" if plural and self.language == "en" else ""
+
+    def _one_of(self, words: tuple[str, ...]) -> str:
+        return words[self.rng.integers(len(words))]
 
     def _other(self, word: str, words: tuple[str, ...]) -> str:
         rest = [w for w in words if w != word]
@@ -271,7 +414,12 @@ class _Asker:
         rng = self.rng
         choices = WORDINGS[self.language][wording]
         places = PLACES[self.language]
-        text = choices[rng.integers(len(choices))].replace("{p}", places[rng.integers(len(places))])
+        text = choices[rng.integers(len(choices))]
+        if rng.random() < 0.08:
+            text = f"{self._one_of(EVERYWHERE[self.language][0])}{text}"
+        elif rng.random() < 0.08:
+            text = f"{text}{self._one_of(EVERYWHERE[self.language][1])}"
+        text = text.replace("{p}", places[rng.integers(len(places))])
         for name, word in words.items():
             text = text.replace(f"{{{name}}}", word)
         if self.language == "en":
@@ -284,11 +432,53 @@ class _Asker:
         return text
 
 
-def ask(rng: np.random.Generator, things: list[Seen], kind: Kind, language: Language | None = None) -> Question | None:
+def ask(
+    rng: np.random.Generator,
+    things: list[Seen],
+    kind: Kind,
+    language: Language | None = None,
+    *,
+    split: Split = "train",
+) -> Question | None:
     """A question of a kind about what is in an image; None where it would be ambiguous."""
     language = language or LANGUAGES[int(rng.random() < 0.35)]
-    question: Question | None = getattr(_Asker(rng, things, language), kind)()
+    if not things and kind not in _OF_EMPTY:
+        return None
+    question: Question | None = getattr(_Asker(rng, things, language, split), kind)()
     return question
+
+
+def ask_in_vain(rng: np.random.Generator, things: list[Seen], language: Language | None = None) -> Question | None:
+    """A question about the objects of some scene, to an image that is none.
+
+    Refused, and where the answer would be JSON: nothing of that is there.
+    """
+    language = language or LANGUAGES[int(rng.random() < 0.35)]
+    question = ask(rng, things, KINDS[rng.integers(len(KINDS))], language)
+    if question is None:
+        return None
+    if question.in_places:
+        return Question(question.text, "[]", "foreign_places")
+    if question.answer.startswith("{"):
+        return Question(question.text, json.dumps({"count": 0}), "foreign_places")
+    return Question(question.text, REFUSAL[language], "foreign")
+
+
+def scene_objects(rng: np.random.Generator) -> list[Seen]:
+    """Objects that some image could show, for questions about an image that shows none."""
+    number = rng.integers(1, MAX_OBJECTS + 1)
+    names = [(COLOURS[rng.integers(len(COLOURS))], SHAPES[rng.integers(len(SHAPES))]) for _ in range(number)]
+    corners = rng.uniform(0, 0.8, (number, 2))
+    return [
+        Seen(colour, shape, (x, y, x + 0.1, y + 0.1), float(rng.uniform(0.5, 3)))
+        for (colour, shape), (x, y) in zip(names, corners.tolist(), strict=True)
+    ]
+
+
+def any_kind(rng: np.random.Generator) -> Kind:
+    """The kinds that take longest to learn more often."""
+    weights = np.array([_OFTEN.get(kind, 1.0) for kind in KINDS])
+    return KINDS[rng.choice(len(KINDS), p=weights / weights.sum())]
 
 
 def system_prompt(rng: np.random.Generator) -> str | None:

@@ -4,7 +4,7 @@ python -m training.render OUT --first 0 --count 4000      # one process; start o
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -67,14 +67,15 @@ class Rendering:
 
     def distances(self) -> NDArray[np.float32]:
         """From the camera to each object's centre, metres, [objects]."""
-        centres = np.array([thing.position for thing in self.scene.objects])
+        centres = np.array([thing.position for thing in self.scene.objects]).reshape(-1, 3)
         return np.linalg.norm(centres - self.scene.camera.position, axis=1).astype(np.float32)
 
 
-def take_image(split: Split, index: int, size: tuple[int, int], textures: Path) -> Rendering:
-    """The first scene from `index` on (in steps of a million) whose objects are all visible."""
+def take_image(split: Split, index: int, size: tuple[int, int], textures: Path, *, empty: bool = False) -> Rendering:
+    """The first scene from `index` on (in steps of a million) whose objects are all visible; `empty`: without them."""
     while True:
-        image = render(sample_scene(split, index, size), textures)
+        scene = sample_scene(split, index, size)
+        image = render(replace(scene, objects=()) if empty else scene, textures)
         if all(_visible(image, k) for k in range(len(image.scene.objects))):
             return image
         index += 1_000_000
@@ -193,15 +194,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=4000)
+    parser.add_argument("--empty", action="store_true", help="the same tables and floors with nothing on them")
     parser.add_argument("--shard", type=int, default=500, help="images in a file")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for first in range(args.first, args.first + args.count, args.shard):
         camera, size = FORMATS[first // args.shard % len(FORMATS)]
         indices = range(first, min(first + args.shard, args.first + args.count))
-        seen = [take_image("train", i, camera, args.out / "textures") for i in indices]
+        seen = [take_image("train", i, camera, args.out / "textures", empty=args.empty) for i in indices]
         images = [fit(image, size) for image in seen]
-        path = args.out / f"{size[0]}x{size[1]}-{first:06d}.npz"
+        path = args.out / f"{size[0]}x{size[1]}-{'empty-' * args.empty}{first:06d}.npz"
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.savez(

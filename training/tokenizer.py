@@ -7,14 +7,17 @@ numbers of places, and what stands between them. So a box is 11 tokens long, and
 import json
 import re
 
+import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from training.foreign_words import REFUSAL, foreign_question
 from training.questions import STEP, Question
-from training.wordings import every_wording
+from training.wordings import LANGUAGES, every_wording
 
-VOCABULARY = 896  # the numbers and the phrases come on top of these
+VOCABULARY = 1280  # the numbers and the phrases come on top of these
 NUMBERS = tuple(str(n) for n in range(0, 1001, STEP))
+_FOREIGN = 10000  # questions about other things, of each language, that the words are learnt from
 PHRASES = (
     *('[{"bbox_2d": [', '"}, {"bbox_2d": [', '[{"point_2d": [', '"}, {"point_2d": ['),
     *(", ", '], "label": "', '"}]', '{"count": '),
@@ -66,7 +69,7 @@ def build_tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(every_wording(), trainer)
+    tokenizer.train_from_iterator([*every_wording(), *_foreign()], trainer)
     state = json.loads(tokenizer.to_str())
     words = state["model"]["vocab"]
     for text in (*NUMBERS, *PHRASES):
@@ -83,11 +86,18 @@ def build_tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     return fast
 
 
+def _foreign() -> list[str]:
+    """Questions about other things, and their answers."""
+    rng = np.random.default_rng(9)
+    texts = [foreign_question(rng, language, "train") for language in LANGUAGES for _ in range(_FOREIGN)]
+    return texts + [*REFUSAL.values()] * (_FOREIGN // 20)
+
+
 def encode_answer(tokenizer: PreTrainedTokenizerFast, question: Question) -> list[int]:
     """An answer's tokens, those that only answers use among them, and the end."""
     words = tokenizer.get_vocab()
     ids: list[int] = []
-    if question.kind not in ("locate", "point") and not question.answer.startswith("{"):
+    if not question.answer.startswith(("[", "{")):
         ids = tokenizer.encode(question.answer)
     else:
         for part in _PARTS.split(question.answer):

@@ -48,6 +48,22 @@ ARTICLE: dict[Language, Callable[[str], str]] = {
     "en": lambda name: "an " if name[0] in "aeiou" else "a ",
     "zh": lambda _: "",
 }
+OTHER_COLOURS: dict[Language, tuple[str, ...]] = {
+    "en": ("pink ", "grey ", "brown ", "turquoise ", "golden ", "silver "),
+    "zh": ("粉色的", "灰色的", "棕色的", "青色的", "金色的", "银色的"),
+}
+ABSENT: dict[Language, dict[str, str]] = {
+    "en": {"no": "There is no {t}.", "nothing": "There is nothing."},
+    "zh": {"no": "没有{t}。", "nothing": "什么也没有。"},
+}
+EVERYWHERE: dict[Language, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "en": (
+        ("Please: ", "Robot, ", "Look at the image. ", "Can you tell me: ", "Please tell me: ", "Question: "),
+        (" Answer in one word.", " Answer briefly.", " Be brief.", " Answer in English.", " Please."),
+    ),
+    "zh": (("请问，", "请看图。", "问题：", "机器人，"), ("请简短回答。", "请用中文回答。", "请用一个词回答。")),
+}
+"""What may stand before and after any question."""
 YES_OR_NO: dict[Language, str] = {"en": " Please answer yes or no.", "zh": "请只回答“是”或“否”。"}
 PLACES: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -83,6 +99,14 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "What colour does the {s} have?",
             "Colour of the {s}?",
             "The {s}: what colour is it?",
+            "What is the {s}'s colour?",
+            "Of what colour is the {s}?",
+            "Which colour does the {s} have?",
+            "Do you know the colour of the {s}?",
+            "Can you tell me the colour of the {s}?",
+            "Say the colour of the {s}.",
+            "What colour is that {s}?",
+            "What colour is this {s}{p}?",
         ),
         "shape": (
             "What shape is the {c}object?",
@@ -109,8 +133,20 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "Do you see {a}{t}{p}?",
             "Can you see {a}{t}?",
             "Can you find {a}{t}{p}?",
+            "Is there {a}{t} anywhere?",
+            "Is {a}{t} there?",
+            "Does the image show {a}{t}?",
+            "Does the picture show {a}{t}?",
+            "Have you seen {a}{t}?",
             "Is {a}{t} in the picture?",
             "Is {a}{t} visible?",
+        ),
+        "empty": ("Is the table empty?", "Is it empty?", "Is there nothing on the table?", "Is the floor empty?"),
+        "anything": (
+            "Is there anything on the table?",
+            "Is anything there?",
+            "Do you see anything?",
+            "Is any object there?",
         ),
         "is_colour": ("Is the {s} {c}?", "Is the {s}{p} {c}?", "Is {c} the colour of the {s}?"),
         "is_shape": ("Is the {c}object a {s}?", "Is the {c}thing a {s}?", "Is the {c}object{p} a {s}?"),
@@ -127,6 +163,13 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "Number of objects?",
             "What is the number of objects{p}?",
             "Tell me how many objects there are.",
+            "How many objects?",
+            "How many are there?",
+            "What is the number of things{p}?",
+            "How many objects are in the image?",
+            "How many things do you see?",
+            "Count all objects.",
+            "Count everything{p}.",
         ),
         "count": (
             "How many {w} are there?",
@@ -134,6 +177,12 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "How many {w} do you see?",
             "How many {w} can you see{p}?",
             "Count the {w}.",
+            "Count the {w}{p}.",
+            "How many {w}?",
+            "How many {w} are in the image?",
+            "How many {w} does the image show?",
+            "What is the number of {w}?",
+            "Tell me how many {w} there are.",
         ),
         "count_json": ('How many {w} are there in this image? Output JSON: {"count": number}.',),
         "locate": (
@@ -149,6 +198,10 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "Find the {w}{p}.",
             "Detect the {w}.",
             "Where is the {w}?",
+            "Where is the {w}{p}?",
+            "Where can I find the {w}?",
+            "Where do you see the {w}?",
+            "Show me where the {w} is.",
         ),
         "detect": (
             "Locate every instance that belongs to the following categories: '{w}'. "
@@ -225,6 +278,14 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "Describe the scene in one sentence.",
             "Describe this image in one sentence.",
             "What is this?",
+            "What is there?",
+            "What is shown here?",
+            "What does the image show?",
+            "What's in the image?",
+            "Tell me what you see.",
+            "What objects do you see?",
+            "List the objects.",
+            "Name the objects{p}.",
         ),
     },
     "zh": {
@@ -234,6 +295,9 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "{p}的{s}是什么颜色？",
             "{p}{s}的颜色是什么？",
             "这个{s}什么颜色？",
+            "{s}的颜色？",
+            "请告诉我{s}的颜色。",
+            "你知道{s}是什么颜色吗？",
         ),
         "shape": (
             "{c}物体是什么形状？",
@@ -242,6 +306,8 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "{c}东西是什么？",
         ),
         "exist": ("有{t}吗？", "{p}有{t}吗？", "{p}有没有{t}？", "你看到{t}了吗？", "{p}是否有{t}？"),
+        "empty": ("桌子是空的吗？", "桌子上是不是什么都没有？", "桌子上没有东西吗？"),
+        "anything": ("桌子上有东西吗？", "有物体吗？", "你看到什么东西了吗？"),
         "is_colour": ("{s}是{c}的吗？", "{s}是{c}吗？", "{p}的{s}是不是{c}的？"),
         "is_shape": ("{c}物体是{s}吗？", "{p}{c}物体是不是{s}？"),
         "count_all": (
@@ -249,10 +315,21 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "有几个物体？",
             "{p}有多少个物体？",
             "你看到几个物体？",
+            "一共有几个物体？",
+            "总共有多少个物体？",
+            "有几个东西？",
             "{p}物体的数量是多少？",
             "数一数{p}的物体。",
         ),
-        "count": ("{p}有几个{w}？", "有几个{w}？", "{p}有多少个{w}？", "{p}{w}的数量是多少？"),
+        "count": (
+            "一共有几个{w}？",
+            "数一数{w}。",
+            "你看到几个{w}？",
+            "{p}有几个{w}？",
+            "有几个{w}？",
+            "{p}有多少个{w}？",
+            "{p}{w}的数量是多少？",
+        ),
         "count_json": ('图中{w}的数量是多少？输出JSON：{"count": 数量}。',),
         "locate": (
             "定位图中所有的{w}，以JSON格式输出其bbox坐标。",
@@ -292,6 +369,10 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "用一句话描述这个场景。",
             "你看到了什么？",
             "图中有什么？",
+            "图中有哪些物体？",
+            "这是什么？",
+            "请描述图片。",
+            "告诉我你看到了什么。",
             "桌子上有什么？",
         ),
     },
@@ -318,5 +399,8 @@ def every_wording() -> list[str]:
                         for key, word in words.items():
                             text = text.replace(f"{{{key}}}", word)
                         texts += [text, text.replace("olour", "olor"), text.lower()]
+    for language in LANGUAGES:
+        before, after = EVERYWHERE[language]
+        texts += [*before, *after, *ABSENT[language].values(), *OTHER_COLOURS[language]] * 40
     texts += ["one object two objects three objects: a red ball and a blue box.", "个物体：", "和", "、", "。"] * 20
     return texts

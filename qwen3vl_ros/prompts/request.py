@@ -41,6 +41,9 @@ _OFF = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty":
 _ABOVE_ZERO = frozenset({"top_p", "repetition_penalty"})
 
 
+REAL_MODEL = "Get a real one: qwen3vl-ros model use 2b"
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """An earlier turn of the conversation: texts, and None as a placeholder for the next image of the goal."""
@@ -56,7 +59,8 @@ class AskRequest:
     ``images``: sensor_msgs Image and CompressedImage messages; empty = take frames of ``cameras`` (names; empty = the
     first one), unless ``text_only``.
     ``history``: the earlier turns, whose images are the first of ``images``.
-    ``task``: its name; ``parser``: how its answer is parsed, None without a task; ``min_images``: how many it needs;
+    ``task``: its name; ``ready_made``: whether it is the package's, not the user's; ``parser``: how its answer is
+    parsed, None without a task; ``min_images``: how many it needs;
     ``choices``: groups of words that its answer begins with; the probability of the first group is wanted;
     ``prompt_through``: makes its prompt once the camera is known, None if the prompt does not depend on that.
     ``asked``: names of the options that the goal itself sets; the others in ``options`` are the node's defaults.
@@ -76,6 +80,7 @@ class AskRequest:
     thinking: bool | None = None
     max_image_tokens: int = 0
     task: str = ""
+    ready_made: bool = False
     parser: Parser | None = None
     min_images: int = 1
     choices: tuple[tuple[str, ...], ...] = ()
@@ -184,10 +189,24 @@ def check_supported(request: AskRequest, description: Description) -> None:
     for name, is_used in used.items():
         if is_used and name not in description.supports:
             raise Unsupported(f"{name}: engine {description.engine!r} cannot honour it; leave it unset")
+    card = description.card
+    if request.ready_made and card.tasks and request.task not in card.tasks:
+        raise Unsupported(
+            f"task: the model {description.model} does not know {request.task!r}; it knows {', '.join(card.tasks)}. "
+            f"{card.domain} {REAL_MODEL}"
+        )
+    if request.history and not card.conversation:
+        raise Unsupported(f"history: the model {description.model} knows no conversation; ask each question by itself")
     if request.max_image_tokens and description.image_input.size is not None:
         raise Unsupported(
             f"max_image_tokens: the encoder of engine {description.engine!r} has one size; leave it unset"
         )
+
+
+def card_notes(description: Description) -> list[str]:
+    """Return what every answer of this model has to say about it."""
+    card = description.card
+    return [f"a demonstration model: {card.domain} {REAL_MODEL}"] if card.demonstration else []
 
 
 def supported_options(request: AskRequest, description: Description) -> Options:

@@ -21,7 +21,7 @@ from qwen3vl_ros.prompts.schema import parse_schema
 from qwen3vl_ros.prompts.tasks import Task, Tasks, parse_slots
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.job import GoalResult, Progress
-from qwen3vl_ros.vlm.parameters import Settings
+from qwen3vl_ros.vlm.parameters import Settings, ready_made_tasks
 
 _OPTION_NAMES = (
     *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
@@ -80,6 +80,7 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         thinking=_THINKING[goal.thinking],
         max_image_tokens=goal.max_image_tokens,
         task=goal.task,
+        ready_made=task is not None and task.source == str(ready_made_tasks()),
         parser=None if asked is None else asked.parser,
         min_images=1 if asked is None else asked.min_images,
         choices=() if asked is None else asked.choices,

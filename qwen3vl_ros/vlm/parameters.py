@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -279,10 +280,15 @@ def engine_spec(node: Node, settings: Settings, name: str) -> EngineSpec:
     return EngineSpec(name, _config(node, settings, name), settings.heartbeat_timeout)
 
 
+@cache
+def ready_made_tasks() -> Path:
+    """Return the package's own file of tasks."""
+    return Path(get_package_share_directory("qwen3vl_ros"), "config", "tasks.yaml")
+
+
 def task_files(settings: Settings) -> list[Path]:
-    """The package's file of tasks, then the user's."""
-    own = Path(get_package_share_directory("qwen3vl_ros"), "config", "tasks.yaml")
-    return [own, *(Path(path).expanduser() for path in settings.task_files if path)]
+    """Return the package's file of tasks, then the user's."""
+    return [ready_made_tasks(), *(Path(path).expanduser() for path in settings.task_files if path)]
 
 
 def policy(settings: Settings) -> Policy:

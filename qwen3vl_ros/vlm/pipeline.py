@@ -16,7 +16,7 @@ from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Call, State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
-from qwen3vl_ros.prompts.request import AskRequest, check_supported, conversation, supported_options
+from qwen3vl_ros.prompts.request import AskRequest, card_notes, check_supported, conversation, supported_options
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.prompts.schema import again_prompt, naming_prompt, naming_schema, schema_prompt, validate_answer
 from qwen3vl_ros.vision.camera_model import CalibrationError
@@ -167,7 +167,7 @@ class Pipeline:
                 answer.loading = health.message or "it is still loading"
             return
         answer.engine, answer.model = description.engine, description.model
-        answer.notes = self._passed_over(description)
+        answer.notes = [*card_notes(description), *self._passed_over(description)]
         request = job.request
         check_supported(request, description)
         begin = time.monotonic()

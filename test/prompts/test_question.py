@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3vl_ros.engines.base import BadRequest, Description, Options, Unsupported
-from qwen3vl_ros.prompts.request import AskRequest, check_supported, merge_options
+from qwen3vl_ros.engines.base import BadRequest, Description, ModelCard, Options, Unsupported
+from qwen3vl_ros.prompts.request import AskRequest, Turn, card_notes, check_supported, merge_options
 from qwen3vl_ros.prompts.schema import parse_schema, validate_answer
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
@@ -83,3 +83,29 @@ def test_a_field_that_the_engine_cannot_honour_is_named(asked: AskRequest, field
         check_supported(asked, Description("e", "m"))
     every = frozenset({"system_prompt", "text_only", "json_schema", "seed", "stop"})
     check_supported(asked, Description("e", "m", supports=every))
+
+
+_TOY = ModelCard("It knows boxes only.", demonstration=True, tasks=("count", "locate"), conversation=False)
+
+
+def test_a_ready_made_task_that_the_model_does_not_know_is_refused_by_name() -> None:
+    toy = Description("e", "Toy", card=_TOY)
+    with pytest.raises(Unsupported, match=r"^task: the model Toy does not know 'ocr'; it knows count, locate\."):
+        check_supported(AskRequest("?", task="ocr", ready_made=True), toy)
+    check_supported(AskRequest("?", task="locate", ready_made=True), toy)
+    check_supported(AskRequest("?", task="my_own"), toy)
+    check_supported(AskRequest("?"), toy)
+    check_supported(AskRequest("?", task="ocr", ready_made=True), Description("e", "Real"))
+
+
+def test_a_model_without_conversation_gets_none() -> None:
+    asked = AskRequest("And now?", history=(Turn("user", ("Is it red?",)), Turn("assistant", ("no",))))
+    with pytest.raises(Unsupported, match=r"^history: the model Toy knows no conversation"):
+        check_supported(asked, Description("e", "Toy", card=_TOY))
+    check_supported(asked, Description("e", "Real"))
+
+
+def test_only_a_demonstration_model_says_so_with_every_answer() -> None:
+    (note,) = card_notes(Description("e", "Toy", card=_TOY))
+    assert note.startswith("a demonstration model: It knows boxes only. Get a real one: ")
+    assert card_notes(Description("e", "Real")) == []

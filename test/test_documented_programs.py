@@ -1,0 +1,131 @@
+"""What the pages show runs as it stands: programs and commands, on a node with the simulated camera and the gateway."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("pydrake", reason="the simulated camera draws with Drake, which is not installed here")
+
+import child_process
+from vlm_process import VlmProcess
+from web_process import WebProcess
+
+pytestmark = pytest.mark.ros
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+ADDRESS = "http://127.0.0.1:8080"
+"""Of the gateway, on every page."""
+
+COMMANDS = r"qwen3vl-ros (ask|tasks|engines|doctor)\b|curl .*127\.0\.0\.1:8080|echo .*\| qwen3vl-ros|until qwen3vl-ros"
+"""Those that end by themselves and leave the node as it was."""
+
+NEEDS_MORE = {"my.yaml": "a file of parameters that only a user has", "shelf_stock": "a task of a user's own"}
+IMPORTS = "from qwen3vl_ros.client import NoFrame, VlmClient\n"
+"""What a page's later programs take over from its first."""
+
+PATIENCE = 120
+
+
+def blocks(*languages: str) -> Iterator[tuple[str, str]]:
+    """Page and number, and text, of each code block in these languages."""
+    for page in PAGES:
+        found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for number, (language, text) in enumerate(found):
+            if language in languages:
+                yield f"{page.name}-{number}", text
+
+
+def programs() -> list[Any]:
+    """The Python programs that run by themselves: not those that are a part of one."""
+    return [
+        pytest.param(text if "import" in text else IMPORTS + text, id=name)
+        for name, text in blocks("python")
+        if "class TestMyEngine" not in text
+    ]
+
+
+def commands() -> list[Any]:
+    """The commands, loops whole."""
+    found = []
+    for name, text in blocks("sh", "bash", ""):
+        for command in re.findall(r"^(?:until .*?^done|.+?)$", text.replace("\\\n", " "), re.MULTILINE | re.DOTALL):
+            command = command.strip().removeprefix(".venv/bin/")
+            if re.match(COMMANDS, command) and not any(word in command for word in NEEDS_MORE):
+                found.append(pytest.param(command, id=f"{name}: {command[:60]}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands run: with the images that they name."""
+    folder = tmp_path_factory.mktemp("reader")
+    image = np.full((240, 320, 3), 200, np.uint8)
+    cv2.rectangle(image, (120, 90), (200, 170), (0, 0, 220), -1)
+    for name in ("photo.jpg", "before.jpg", "after.jpg"):
+        cv2.imwrite(str(folder / name), image)
+    (folder / "worlds").symlink_to(ROOT / "worlds")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def camera(dds_profile: None) -> Iterator[None]:
+    """The simulated camera, with depth, on the topics where the node looks by itself."""
+    topics = ("~/image_raw:=/image", "~/camera_info:=/camera_info", "~/depth/image_raw:=/depth")
+    remapped = [word for topic in topics for word in ("-r", topic)]
+    process = subprocess.Popen(child_process.command("qwen3vl_ros.sim.camera_node", "--ros-args", *remapped))
+    yield
+    process.terminate()
+    process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory, dds_profile: None) -> Iterator[WebProcess]:
+    process = WebProcess(tmp_path_factory.mktemp("web") / "logs", {}, os.environ)
+    process.wait_url()
+    yield process
+    process.close()
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    tools = str(Path(sys.executable).parent)
+    environment = os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("program", programs())
+def test_a_program_of_the_pages_runs_as_it_stands(
+    program: str, folder: Path, camera: None, vlm: VlmProcess, web: WebProcess
+) -> None:
+    path = folder / "program.py"
+    path.write_text(program.replace(ADDRESS, web.wait_url()), encoding="utf-8")
+    done = run([sys.executable, str(path)], folder)
+    assert done.returncode == 0, done.stderr
+    assert "no image" not in done.stdout
+    assert done.stdout.strip() or "print" not in program
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_pages_ends_well(
+    command: str, folder: Path, camera: None, vlm: VlmProcess, web: WebProcess
+) -> None:
+    if "curl" in command:
+        with web.client() as http:  # it hears of the node and of its camera a moment after it has begun
+            while http.get("/api/cameras/default/frame.jpg").status_code != 200:
+                pass
+    done = run(["bash", "-c", f"set -o pipefail; {command.replace(ADDRESS, web.wait_url())}"], folder)
+    of_real_models = "does not know" in done.stderr  # the model that ships knows a part of the tasks, and says so
+    assert done.returncode == 0 or of_real_models, done.stderr
+    assert done.stdout.strip() or of_real_models
+    if "curl" in command:
+        assert '"error"' not in done.stdout
