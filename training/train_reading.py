@@ -33,8 +33,9 @@ from training.train_seeing import AVERAGING, MUON_RATE, rendered, schedule, shar
 from training.vision import encode
 from training.wordings import LANGUAGES, Language
 
-QUESTIONS = 8  # about each image, in one sequence
+QUESTIONS = 4  # about each image, in one sequence
 FOREIGN_SHARE = 0.15  # of the steps
+HISTORY_SHARE = 0.25  # of the questions
 LONGEST_HISTORY = 3  # questions before one, in a conversation
 
 
@@ -191,7 +192,7 @@ def questions_about(rng: np.random.Generator, things: list[Seen], *, is_scene: b
     for _ in range(QUESTIONS):
         language = LANGUAGES[int(rng.random() < 0.35)]
         question = one(language)
-        if rng.random() < 0.35:
+        if rng.random() < HISTORY_SHARE:
             before = [one(language) for _ in range(rng.integers(1, LONGEST_HISTORY + 1))]
             question = replace(question, history=tuple((q.text, q.answer) for q in before))
         asked.append(question)
