@@ -23,7 +23,12 @@ from qwen3vl_ros.ros.parameters import as_markdown, as_yaml, groups, title  # no
 from qwen3vl_ros.sim import settings as camera  # noqa: E402
 from qwen3vl_ros.vlm import parameters as vlm  # noqa: E402
 
-OF_CAMERAS = ", ".join(f"`{one.name}`" for one in fields(vlm.CameraSettings))
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+OF_CAMERAS = _listed(tuple(one.name for one in fields(vlm.CameraSettings)))
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,11 @@ NODES = (
     Node("web", "gateway.md", web.Settings, "All are read when the node starts."),
     Node(
         "camera",
-        "simulation.md",
+        "cameras.md",
         camera.Settings,
         "Live ones may be changed while the node runs, the others are read when it starts.",
+        f"Without a `source` it is [the simulated camera](simulation.md): {_listed(camera.OF_SOURCES)} have no effect "
+        f"then; with one, {_listed(camera.OF_SIMULATION)} have none.",
     ),
 )
 
@@ -62,8 +69,8 @@ INTRODUCTION = f"""\
 <!-- Written by: {COMMAND} -->
 
 Every parameter of the three nodes. `config/vlm.yaml`, `config/web.yaml` and `config/camera.yaml` have the same as
-parameter files: copy what you want to change, and name your file in `params_file:=FILE` of `vlm.launch.py` (nodes `vlm`
-and `web`) or in `--ros-args --params-file FILE`. One file may have the parameters of several nodes.
+parameter files: copy what you want to change, and name your file in `params_file:=FILE` of `vlm.launch.py` or in
+`--ros-args --params-file FILE`. One file may have the parameters of several nodes.
 
 A node does not start with a value of another type or out of range, and says which one. What is set but is no parameter
 is logged as a warning, with the name that may be meant. `ros2 param describe` shows the descriptions, too.

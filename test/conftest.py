@@ -36,7 +36,7 @@ NEEDS = {
 
 SLOW = (
     *("test_linear_time.py", "cli/test_download.py", "engines/maix/test_maix_engine.py", "vision/test_depth.py"),
-    *("engines/test_engine_chain.py", "engines/test_engine_process.py"),
+    *("engines/test_engine_chain.py", "engines/test_engine_process.py", "sim/test_sources.py"),
 )
 """Test files of which each takes 5 s of processor time or more: for processes that it starts, or to compute."""
 

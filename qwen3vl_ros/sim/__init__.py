@@ -1,8 +1,11 @@
-"""The built-in camera: an SDF world rendered with Drake, without ROS and without Gazebo.
+"""The node `camera`: images without a camera's ROS driver, simulated or from a source.
 
-`sdf` reads a world file, `scene` renders it, `motion` moves its objects along simple paths,
-`poses` has the rigid-body arithmetic that the three share. None of these imports ROS; the node
-that publishes the images is `qwen3vl_ros.sim.camera_node`, its parameters are in `settings`.
+The simulated camera, an SDF world rendered with Drake, without Gazebo: `sdf` reads a world file, `scene` renders it,
+`motion` moves its objects along simple paths, `poses` has the rigid-body arithmetic that the three share. None of these
+imports ROS. Drake is imported by `scene` only, so a world's sensors can be read on a machine without it.
 
-Drake is imported by `scene` only, so a world's sensors can be read on a machine without it.
+Sources: `sources` says what one is, `video` reads videos, streams and webcams, `folder` folders of images,
+`calibration_file` their calibration. PyAV is imported by `video` only.
+
+`camera_node` is the node, with its parameters in `settings`; `simulated_camera` and `source_camera` publish.
 """

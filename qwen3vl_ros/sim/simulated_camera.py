@@ -1,4 +1,4 @@
-"""The node `camera`: publishes what the built-in camera sees, in place of a real one.
+"""The simulated camera: publishes what the built-in camera sees in an SDF world, in place of a real one.
 
 Topics, all private to the node, so `/camera/...` unless it is renamed:
     ~/image_raw          sensor_msgs/Image, rgb8
@@ -9,14 +9,11 @@ Topics, all private to the node, so `/camera/...` unless it is renamed:
     /clock               rosgraph_msgs/Clock, only if `publish_clock` is set
 Service: ~/move_object (qwen3vl_ros/srv/MoveObject).
 
-Images are sensor data: best effort, keep last, which `qos_overrides` parameters can change.
-They are drawn only for topics that somebody subscribes to, and only when the scene has changed.
+Images are drawn only for topics that somebody subscribes to, and only when the scene has changed.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,24 +21,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_share_path
 from builtin_interfaces.msg import Time
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from qwen3vl_ros.ros.parameters import ParameterError, declare
+from qwen3vl_ros.ros.sensor_publisher import sensor_publisher
 from qwen3vl_ros.sim.motion import Motion, MotionError, read_motions
-from qwen3vl_ros.sim.opengl import RenderError
 from qwen3vl_ros.sim.poses import from_xyz_quaternion
 from qwen3vl_ros.sim.scene import Scene
 from qwen3vl_ros.sim.sdf import Camera, WorldError, read_world
@@ -49,17 +43,16 @@ from qwen3vl_ros.sim.settings import Settings
 from qwen3vl_ros.srv import MoveObject
 from qwen3vl_ros.vision.image_message import image_message
 
-_SENSOR_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 _CLOCK_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 _CLOCK_PERIOD = 0.01  # seconds of simulated time between two /clock messages
 
 
-class CameraNode(Node):
-    """Draws the scene at the camera's rate. Raises ParameterError, WorldError, RenderError and MotionError."""
+class SimulatedCamera:
+    """Draws the scene at the camera's rate. Raises WorldError, RenderError and MotionError."""
 
-    def __init__(self) -> None:
-        super().__init__("camera")
-        settings = declare(self, Settings, read_only=True)
+    def __init__(self, node: Node, settings: Settings) -> None:
+        self.finished: Future[int] = Future()  # never: it has no end
+        self._node = node
         self._started = time.monotonic_ns()
         self._clock_publisher: Publisher[ClockMessage] | None = None
         self._scene = Scene(read_world(settings.world or default_world()), settings.sensor)
@@ -69,38 +62,33 @@ class CameraNode(Node):
         self._drawn: dict[str, tuple[int, Image]] = {}
         self._info = camera_info(self._scene.camera)
 
-        self._image_publisher = self._sensor_publisher(Image, "~/image_raw")
-        self._info_publisher = self._sensor_publisher(CameraInfo, "~/camera_info")
-        self._depth_publisher = self._sensor_publisher(Image, "~/depth/image_raw") if self._scene.depth_camera else None
-        self.create_service(MoveObject, "~/move_object", self._move_object)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._image_publisher = sensor_publisher(node, Image, "~/image_raw")
+        self._info_publisher = sensor_publisher(node, CameraInfo, "~/camera_info")
+        self._depth_publisher = sensor_publisher(node, Image, "~/depth/image_raw") if self._scene.depth_camera else None
+        node.create_service(MoveObject, "~/move_object", self._move_object)
+        node.add_on_set_parameters_callback(self._on_set_parameters)
         # Steady timers: the source of the time, or of images, must not wait for /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._rate = settings.rate or self._scene.camera.rate or 10.0
-        self.create_timer(1.0 / self._rate, self._publish, clock=steady)
+        node.create_timer(1.0 / self._rate, self._publish, clock=steady)
         if settings.publish_clock:
-            self._clock_publisher = self.create_publisher(ClockMessage, "/clock", _CLOCK_QOS)
-            self.create_timer(_CLOCK_PERIOD, self._publish_clock, clock=steady)
-        self.get_logger().info(
+            self._clock_publisher = node.create_publisher(ClockMessage, "/clock", _CLOCK_QOS)
+            node.create_timer(_CLOCK_PERIOD, self._publish_clock, clock=steady)
+        node.get_logger().info(
             f"Looking at {self._scene.world.path} through '{self._scene.camera.name}', "
             f"{self._scene.camera.width}x{self._scene.camera.height} at {self._rate:g} Hz. "
             f"Objects that can be moved: {', '.join(self._scene.objects)}."
         )
 
-    def _sensor_publisher(self, kind: type, topic: str) -> Publisher[Any]:
-        return self.create_publisher(
-            kind,
-            topic,
-            _SENSOR_QOS,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+    def close(self) -> None:
+        """Do nothing: all that there is belongs to the node."""
 
     def _seconds(self) -> float:
         return (time.monotonic_ns() - self._started) * 1e-9
 
     def _now(self) -> Time:
         if self._clock_publisher is None:
-            return self.get_clock().now().to_msg()
+            return self._node.get_clock().now().to_msg()
         seconds, nanoseconds = divmod(time.monotonic_ns() - self._started, 10**9)
         now = Time(sec=seconds, nanosec=nanoseconds)
         # First, so that nobody who keeps this clock gets an image from its future.
@@ -197,37 +185,3 @@ def camera_info(camera: Camera) -> CameraInfo:
     info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
     info.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
     return info
-
-
-def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop. Returns 1 if it could not start, else 0."""
-    try:
-        rclpy.init(args=args)
-    except RuntimeError as error:  # such as a parameter that ROS cannot read
-        print(f"camera: {error}", file=sys.stderr)
-        return 1
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as by `nohup`; rclpy ends on SIGINT and SIGTERM alone
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        node = CameraNode()
-        try:
-            rclpy.spin(node)
-        finally:
-            node.destroy_node()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    except RuntimeError:
-        # A signal shuts ROS down while a callback may be publishing, which then fails.
-        if rclpy.ok():
-            raise
-        return 0
-    except (WorldError, RenderError, MotionError, ParameterError) as error:
-        print(f"camera: {error}", file=sys.stderr)
-        return 1
-    finally:
-        rclpy.try_shutdown()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

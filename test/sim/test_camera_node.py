@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,90 +13,27 @@ import pytest
 
 pytest.importorskip("pydrake", reason="the built-in camera draws with Drake, which is not installed here")
 
-import rclpy
 from geometry_msgs.msg import Point, Pose, Quaternion
 from qwen3vl_ros.srv import MoveObject
 from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
-from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
+import camera_viewer
 import child_process
+from camera_viewer import PATIENCE, pixels, seconds
 from vlm_process import shared_memory
 
 pytestmark = pytest.mark.ros
 
-PATIENCE = 60.0  # seconds after which something that should have happened has not
 
-
-class Viewer:
-    """A node that keeps everything it receives, and a camera process to receive it from."""
-
-    def __init__(self) -> None:
-        self._context = Context()
-        rclpy.init(context=self._context)
-        self.node = rclpy.create_node("viewer", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._cameras: list[subprocess.Popen[str]] = []
-        self.received: dict[str, list[Any]] = {}
-
-    def start(self, **parameters: str) -> subprocess.Popen[str]:
-        command = child_process.command("qwen3vl_ros.sim.camera_node", "--ros-args")
-        for name, value in parameters.items():
-            command += ["-p", f"{name}:={value}"]
-        self._cameras.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-        return self._cameras[-1]
-
-    def subscribe(self, kind: type, topic: str) -> list[Any]:
-        messages = self.received.setdefault(topic, [])
-        self.node.create_subscription(kind, topic, messages.append, qos_profile_sensor_data)
-        return messages
-
-    def wait_for(self, happened: Callable[[], bool]) -> None:
-        assert self._happens(happened, PATIENCE), "it did not happen"
-
-    def _happens(self, happened: Callable[[], bool], seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while not happened():
-            if time.monotonic() > deadline:
-                return False
-            assert all(camera.poll() is None for camera in self._cameras), "the camera has ended"
-            self._executor.spin_once(timeout_sec=1.0)
-        return True
-
-    def next_image(self, topic: str = "/camera/image_raw") -> np.ndarray:
-        """An image that is drawn after now: [height, width, 3] uint8."""
-        messages, now = self.received[topic], self.node.get_clock().now().nanoseconds
-        self.wait_for(lambda: bool(messages) and Time.from_msg(messages[-1].header.stamp).nanoseconds > now)
-        return pixels(messages[-1])
-
-    def call(self, kind: type, service: str, request: Any) -> Any:
-        """The response; a camera that has not discovered us yet loses it, so it is asked again: twice does no harm."""
-        client = self.node.create_client(kind, service)
-        self.wait_for(client.service_is_ready)
-        for _ in range(int(PATIENCE / 5)):
-            future = client.call_async(request)
-            if self._happens(future.done, 5.0):
-                return future.result()
-        raise AssertionError(f"{service} does not answer")
+class Viewer(camera_viewer.Viewer):
+    """One that can move objects."""
 
     def move(self, name: str, x: float, y: float, z: float, turn: Quaternion | None = None) -> MoveObject.Response:
         pose = Pose(position=Point(x=x, y=y, z=z), orientation=turn or Quaternion())
         return self.call(MoveObject, "/camera/move_object", MoveObject.Request(name=name, pose=pose))
-
-    def close(self) -> None:
-        for camera in self._cameras:
-            if camera.poll() is None:
-                camera.send_signal(signal.SIGINT)
-                camera.communicate(timeout=PATIENCE)
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
 
 
 @pytest.fixture
@@ -107,22 +43,10 @@ def viewer() -> Iterator[Viewer]:
     viewer.close()
 
 
-def pixels(message: Image) -> np.ndarray:
-    kinds = {"rgb8": (np.uint8, 3), "32FC1": (np.float32, 1)}
-    dtype, channels = kinds[message.encoding]
-    assert not message.is_bigendian
-    assert message.step == message.width * channels * np.dtype(dtype).itemsize
-    return np.frombuffer(message.data, dtype).reshape(message.height, message.width, channels)
-
-
 def redness(image: np.ndarray) -> np.ndarray:
     """Columns of the pixels that are red."""
     red, green, blue = np.moveaxis(image.astype(int), 2, 0)
     return np.nonzero((red > 100) & (green < 60) & (blue < 60))[1]
-
-
-def seconds(stamp: Any) -> float:
-    return stamp.sec + stamp.nanosec * 1e-9
 
 
 def test_image_depth_and_calibration_of_one_moment_share_stamp_and_frame(viewer: Viewer) -> None:
