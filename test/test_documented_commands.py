@@ -67,6 +67,8 @@ def test_a_command_of_ours_is_understood(words: list[str]) -> None:
     words = until_pipe(words)
     if words[0] in NODES or words[0] == "engines":
         check_parameters("node" if words[0] == "engines" else words[0], words)
+        if words[0] == "camera":
+            assert cli._parser().parse_args(words[: words.index("--ros-args") if "--ros-args" in words else None])
     else:
         assert cli._parser().parse_args([word for word in words if word != "&"])
 

@@ -1,9 +1,10 @@
-"""`qwen3vl-ros demo`: starts node and simulated camera, asks a few questions, and saves an image with the answers."""
+"""`qwen3vl-ros demo`: starts node and camera, asks a few questions, and saves an image with the answers."""
 
 from __future__ import annotations
 
 import collections
 import fcntl
+import json
 import os
 import queue
 import re
@@ -27,6 +28,7 @@ from qwen3vl_ros.client.answer import Region
 from qwen3vl_ros.client.background_node import BackgroundNode
 from qwen3vl_ros.ros.child_process import Child
 from qwen3vl_ros.ros.fast_dds import package_profile
+from qwen3vl_ros.sim.sources import SourceError, check_source, without_password
 
 QUESTIONS = (
     "How many objects are there?",
@@ -35,7 +37,14 @@ QUESTIONS = (
     "Is there a purple ball?",
 )
 LOCATED = "objects"
-"""The objects that the last question asks to locate."""
+"""The objects of the simulated camera that the last question asks to locate."""
+
+QUESTIONS_OF_ANY_CAMERA = ("What do you see?", "What is nearest to the camera?", "Is there a person?")
+
+_DEMONSTRATION_MODEL = (
+    "The model that ships with the package is for demonstration: it knows coloured boxes, balls and cylinders on a "
+    "table and nothing else, whatever it says about your images. For those give a real one, with --model."
+)
 
 CAMERA_TOPIC = "/camera/image_raw"
 TOPICS = (f"image:={CAMERA_TOPIC}", "camera_info:=/camera/camera_info", "depth:=/camera/depth/image_raw")
@@ -60,7 +69,9 @@ class DemoError(Exception):
     """The demo cannot continue; the message says why and what to do."""
 
 
-def run_demo(output: Path, *, keep: bool, model: str = "", mmproj: str = "") -> int:
+def run_demo(
+    output: Path, *, keep: bool, model: str = "", mmproj: str = "", source: str = "", port: int | None = None
+) -> int:
     """Run the demo.
 
     Args:
@@ -68,22 +79,35 @@ def run_demo(output: Path, *, keep: bool, model: str = "", mmproj: str = "") -> 
         keep: Run node and camera until Ctrl-C, and ask no questions.
         model: File to use instead of the shipped model.
         mmproj: Its vision part.
+        source: Where images come from, as the camera's parameter ``source`` has it; empty: the simulated camera.
+        port: TCP port of the page; None: the usual one, or any free one.
 
     Returns:
         The exit status.
     """
+    try:
+        if source:
+            check_source(source)
+    except SourceError as error:
+        _show(error)
+        return 2
     _set_up_dds()
     try:
-        with only_demo(), _robot(model, mmproj) as robot:
+        page_port = _free_port(port) if keep else 0
+        with only_demo(), _robot(model, mmproj, source) as robot:
             if keep:
-                return _keep(robot)
-            return _ask_about_a_frame(robot, output)
+                return _keep(robot, source, page_port)
+            return _ask_about_a_frame(robot, source, output)
     except DemoError as error:
-        _console.print(str(error), style="red", markup=False, soft_wrap=True)
+        _show(error)
         return 1
     except KeyboardInterrupt:
         _console.print("Stopped.")
         return 130
+
+
+def _show(error: Exception) -> None:
+    _console.print(str(error), style="red", markup=False, soft_wrap=True)
 
 
 def _set_up_dds() -> None:
@@ -190,7 +214,7 @@ class _Robot:
 
 
 @contextmanager
-def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
+def _robot(model: str, mmproj: str, source: str) -> Iterator[_Robot]:
     background = BackgroundNode(f"demo_{os.getpid()}")
     background.start()
     client = VlmClient(background.node, node_name="/vlm")
@@ -200,18 +224,25 @@ def _robot(model: str, mmproj: str) -> Iterator[_Robot]:
         began = time.monotonic()
         files = {"llama.model": model, "llama.mmproj": mmproj}
         parameters = ["engine:=llama", *(f"{name}:={path}" for name, path in files.items() if path)]
-        with _console.status("starting the simulated camera and the node ...", spinner="dots"):
-            robot.start("camera")
+        # A video must not end before the questions do.
+        of_source = ("--ros-args", "-p", f"source:={json.dumps(source)}", "-p", "loop:=true") if source else ()
+        with _console.status("starting the camera and the node ...", spinner="dots"):
+            robot.start("camera", *of_source)
             robot.start(
                 "node", "--ros-args", *(x for topic in TOPICS for x in ("-r", topic)),
                 *(x for text in parameters for x in ("-p", text)),
             )  # fmt: skip
             robot.wait_until(robot.seeing, "The camera sent no frame", START_TIMEOUT)
-        _console.print(f"camera: frames on {CAMERA_TOPIC} ({time.monotonic() - began:.1f} s)")
+        what = f"frames of {without_password(source)}" if source else "frames"
+        _console.print(
+            f"camera: {what} on {CAMERA_TOPIC} ({time.monotonic() - began:.1f} s)", markup=False, soft_wrap=True
+        )
         with _console.status("loading the model ...", spinner="dots"):
             robot.wait_until(robot.ready, "The node did not become ready", START_TIMEOUT)
         name = Path(robot.status.model).name
         _console.print(f"node:   /vlm, engine {robot.status.engine}, model {name} ({time.monotonic() - began:.1f} s)")
+        if source and not model:
+            _console.print(_DEMONSTRATION_MODEL, style="yellow", soft_wrap=True)
         yield robot
     finally:
         # Ignore signals here: a second Ctrl-C would leave processes behind.
@@ -260,12 +291,13 @@ def _refuse_a_second_robot(client: VlmClient) -> None:
     raise DemoError(f"A vlm node runs here already. {_BESIDE}")
 
 
-def _ask_about_a_frame(robot: _Robot, output: Path) -> int:
+def _ask_about_a_frame(robot: _Robot, source: str, output: Path) -> int:
     """Ask the first question through the camera and the others about the same frame; save that, annotated."""
     frame = None
     dialogue: list[tuple[str, str]] = []
+    found: Sequence[Region] = ()
     robot.keep_frames()
-    for question in QUESTIONS:
+    for question in QUESTIONS_OF_ANY_CAMERA if source else QUESTIONS:
         _console.print(f"\n[bold]{question}[/bold]")
         images = None if frame is None else [frame]
         answer, status = ask_on_terminal(
@@ -276,16 +308,19 @@ def _ask_about_a_frame(robot: _Robot, output: Path) -> int:
         dialogue.append((question, answer.text.strip()))
         if frame is None:
             frame = robot.frame_of(answer)
-    _console.print(f"\n[bold]Locate the {LOCATED}.[/bold]")
-    answer, status = ask_on_terminal(robot.client, LOCATED, task="locate", images=[frame], timeout=30.0)
-    if answer is None:
-        return status
-    _save(frame, dialogue, answer.regions, output)
+    if not source:
+        _console.print(f"\n[bold]Locate the {LOCATED}.[/bold]")
+        answer, status = ask_on_terminal(robot.client, LOCATED, task="locate", images=[frame], timeout=30.0)
+        if answer is None:
+            return status
+        found = answer.regions
+    _save(frame, dialogue, found, output)
     _console.print(f"\nThe frame with the answers: [bold]{escape(str(output.resolve()))}[/bold]", soft_wrap=True)
+    keep = "`qwen3vl-ros demo --keep" + (" --camera ...`" if source else "` (or `make up`)")
     _console.print(
-        "Next: `make up` (or `qwen3vl-ros demo --keep`) leaves camera and node running, with a page to look and ask,\n"
+        f"Next: {keep} leaves camera and node running, with a page to look and ask,\n"
         f"    http://127.0.0.1:{PAGE_PORT}\nIn another terminal:\n"
-        f'    {_command()} ask "What colour is the ball?"\n'
+        f'    {_command()} ask "{"What do you see?" if source else "What colour is the ball?"}"\n'
         "A real model: `qwen3vl-ros download Qwen/Qwen3-VL-2B-Instruct-GGUF`. A behaviour: docs/client.md.",
         soft_wrap=True,
     )
@@ -319,29 +354,38 @@ def _command() -> str:
     return str(called) if called.name == "qwen3vl-ros" else f"{sys.executable} -m qwen3vl_ros.cli.main"
 
 
-def _free_port() -> int:
-    """Return the page's usual port, or any free one."""
-    with socket.socket() as taken:
+def _free_port(wanted: int | None) -> int:
+    """Return the port that is wanted for the page; for None the usual one, or any free one.
+
+    Raises:
+        DemoError: The one that is wanted is taken.
+    """
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the page's server does
         try:
-            taken.bind(("127.0.0.1", PAGE_PORT))
-        except OSError:
-            taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+            trial.bind(("127.0.0.1", wanted or PAGE_PORT))
+        except OSError as error:
+            if wanted is not None:
+                raise DemoError(
+                    f"The page cannot have port {wanted} ({error.strerror}): choose another --port."
+                ) from None
+            trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
 
 
-def _keep(robot: _Robot) -> int:
+def _keep(robot: _Robot, source: str, port: int) -> int:
     if os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST":
         _console.print("Visible on this machine only (ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST).")
     command = _command()
-    port = _free_port()
     robot.start("web", "--ros-args", "-p", f"port:={port}")
     with _console.status("starting the page ...", spinner="dots"):
         robot.wait_until_listening(port)
+    first, second = QUESTIONS_OF_ANY_CAMERA[:2] if source else QUESTIONS[1::-1]
     _console.print(
         f"A page to look and ask: [bold]http://127.0.0.1:{port}[/bold]\n"
         "Running until Ctrl-C. In another terminal:\n"
-        f'    {command} ask "What colour is the box?"\n'
-        f'    {command} ask "How many objects are there?" --temperature 0',
+        f'    {command} ask "{first}"\n'
+        f'    {command} ask "{second}" --temperature 0',
         soft_wrap=True,
     )
     try:

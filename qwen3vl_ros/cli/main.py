@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from qwen3vl_ros.cli import camera
+
 _EXIT = """exit status:
   0 answered            4 no frame of the camera       7 the engine failed
   1 any other failure   5 the time ran out           130 cancelled (Ctrl-C)
@@ -29,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _engines(arguments[1:]) if arguments[0] == "engines" else _node(arguments[0], arguments[1:])
     parser = _parser()
     parsed = parser.parse_args(arguments)
+    if arguments[:1] == ["demo"] and parsed.port and not parsed.keep:
+        parser.error("--port is for demo --keep, which has a page")
     if arguments[:1] == ["ask"] and not parsed.prompt and not parsed.task:
         parser.error("ask needs a PROMPT, or --task NAME for a task that needs none")
     if "run" not in parsed:
@@ -101,6 +105,15 @@ def _parser() -> argparse.ArgumentParser:
     demo = command("demo", _demo, "Start node and simulated camera, ask about what it sees, leave demo.png.")
     demo.add_argument("--keep", action="store_true", help="leave node and camera running until Ctrl-C")
     demo.add_argument(
+        "--camera",
+        metavar="SOURCE",
+        default="",
+        help="a webcam's number, a video file, a stream's address or a folder of images, not the simulated camera",
+    )
+    demo.add_argument(
+        "--port", metavar="N", type=_port, help="TCP port of the page, with --keep (default 8080, or a free one)"
+    )
+    demo.add_argument(
         "--model", metavar="GGUF", default="", help="use this model, not the one that ships with the package"
     )
     demo.add_argument("--mmproj", metavar="GGUF", default="", help="and this projector (default: the one beside it)")
@@ -117,7 +130,6 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, text in (
         ("node", "Run the node vlm; arguments go to ROS: --ros-args -p llama.model:=FILE -r image:=/camera/image_raw"),
-        ("camera", "Run the simulated camera; arguments go to ROS: --ros-args -p world:=FILE.sdf"),
         ("web", "Run the HTTP gateway and the page; arguments go to ROS: --ros-args -p port:=8080"),
         (
             "engines",
@@ -127,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         # argparse handles only their --help.
         command(name, _doctor, text).usage = f"qwen3vl-ros {name} [--ros-args ...]"
+    camera.add_options(command("camera", _doctor, camera.TEXT, usage=camera.USAGE))
     command("doctor", _doctor, "Say what is there and what is missing to run the demo.")
     return parser
 
@@ -157,6 +170,13 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError("a number of seconds greater than zero is needed")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 65536:
+        raise argparse.ArgumentTypeError("a TCP port is a number from 1 to 65535")
     return value
 
 
@@ -218,7 +238,14 @@ def _demo(parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli.demo import run_demo
 
     _interrupt_on_signals()
-    return run_demo(parsed.output, keep=parsed.keep, model=parsed.model, mmproj=parsed.mmproj)
+    return run_demo(
+        parsed.output,
+        keep=parsed.keep,
+        model=parsed.model,
+        mmproj=parsed.mmproj,
+        source=parsed.camera,
+        port=parsed.port,
+    )
 
 
 def _download(parsed: argparse.Namespace) -> int:
@@ -294,6 +321,8 @@ def _doctor(_: argparse.Namespace) -> int:
 def _node(name: str, arguments: list[str]) -> int:
     from qwen3vl_ros.ros.fast_dds import package_profile
 
+    if name == "camera":
+        arguments = camera.ros_arguments(arguments)
     os.environ.update(package_profile())
     if name == "node":
         from qwen3vl_ros.vlm import node as vlm
@@ -303,9 +332,9 @@ def _node(name: str, arguments: list[str]) -> int:
         from qwen3vl_ros.gateway import node as web
 
         return web.main(["web", *arguments])
-    from qwen3vl_ros.sim import camera_node as camera
+    from qwen3vl_ros.sim import camera_node
 
-    return camera.main(["camera", *arguments])
+    return camera_node.main(["camera", *arguments])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -160,6 +161,60 @@ def test_a_demo_beside_another_one_is_refused_before_the_graph_shows_it(
     assert f"A demo runs here already (pid {os.getpid()})" in err
     with only_demo():
         pass
+
+
+def test_the_demo_of_a_video_asks_what_fits_any_image_and_says_what_the_shipped_model_is_for(
+    demo: Demo, tmp_path: Path
+) -> None:
+    pytest.importorskip("av", reason="PyAV, which reads videos, is not installed here")
+    import videos
+
+    video = videos.write_with_opencv(tmp_path / "clip.avi", [videos.grey(90, 320, 240)] * 5, 10.0, "MJPG")
+    process = demo("--camera", str(video))
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert f"frames of {video} on /camera/image_raw" in err
+    assert "What do you see?" in err and "box?" not in err and "Locate" not in err
+    assert "is for demonstration" in err
+    with PIL.Image.open(tmp_path / "demo.png") as image:
+        assert image.width >= 320
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (("--camera", "/nowhere/clip.mp4"), 2, "There is no video file /nowhere/clip.mp4."),
+        (("--port", "8081"), 2, "--port is for demo --keep, which has a page"),
+        (("--keep", "--port", "0"), 2, "a TCP port is a number from 1 to 65535"),
+    ],
+)
+def test_what_the_demo_cannot_do_is_a_sentence_at_once(
+    demo: Demo, arguments: tuple[str, ...], status: int, sentence: str
+) -> None:
+    process = demo(*arguments)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (status, "")
+    assert sentence in " ".join(err.split())
+
+
+def test_a_port_that_is_taken_is_a_sentence_at_once(demo: Demo) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = demo("--keep", "--port", str(port))
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert f"The page cannot have port {port} (Address already in use): choose another --port." in err
+
+
+def test_the_page_has_the_port_that_was_asked_for(demo: Demo) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = demo("--keep", "--port", str(port))
+    assert process.stderr is not None
+    assert any(f"http://127.0.0.1:{port}" in line for line in process.stderr)
 
 
 def test_a_model_that_is_not_there_is_a_sentence_at_once(demo: Demo) -> None:
