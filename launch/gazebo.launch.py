@@ -17,7 +17,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
-from qwen3vl_ros.ros.launch_arguments import check_vlm, file, flag, require_packages
+from qwen3vl_ros.ros.launch_arguments import check_vlm, file, flag, no_source, require_packages
 
 HERE = Path(__file__).resolve().parent
 SHARE = HERE.parent
@@ -64,6 +64,7 @@ def generate_launch_description() -> LaunchDescription:
 def _gazebo(context: LaunchContext) -> list[IncludeLaunchDescription]:
     given = context.launch_configurations
     check_vlm(given)
+    no_source(given)
     for name in ("world", "bridge_config"):
         file(given, name)
     headless = flag(given, "headless")

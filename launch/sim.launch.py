@@ -16,7 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription
-from qwen3vl_ros.ros.launch_arguments import check_vlm, file, number, require_packages
+from qwen3vl_ros.ros.launch_arguments import check_vlm, file, no_source, number, require_packages
 
 HERE = Path(__file__).resolve().parent
 SHARE = HERE.parent
@@ -68,6 +68,7 @@ def generate_launch_description() -> LaunchDescription:
 def _check(context: LaunchContext) -> None:
     given = context.launch_configurations
     check_vlm(given)
+    no_source(given)
     file(given, "world")
     number(given, "rate", 0.0, 120.0)
     require_packages(["tf2_ros"], "the camera's place in the world")

@@ -2,7 +2,8 @@
 
     ros2 launch qwen3vl_ros vlm.launch.py image:=/camera/color/image_raw
 
-With web:=true also the HTTP gateway and its page, at http://127.0.0.1:8080 (docs/gateway.md).
+With web:=true also the HTTP gateway and its page, at http://127.0.0.1:8080 (docs/gateway.md). With source:=0 also the
+node `camera`, which publishes a webcam, or a video file, a stream, a folder of images (docs/cameras.md).
 
 An argument left empty leaves the value of the parameter file alone. The node configures and activates
 itself (its parameter `autostart`).
@@ -20,13 +21,14 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription
 from qwen3vl_ros.ros.launch_arguments import check_vlm, flag, port
+from qwen3vl_ros.sim.sources import check_source
 
 HERE = Path(__file__).resolve().parent
 SHARE = HERE.parent
 
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node."),
-    "params_file": (str(SHARE / "config" / "vlm.yaml"), "Parameter file of the nodes vlm and web."),
+    "params_file": (str(SHARE / "config" / "vlm.yaml"), "Parameter file of the nodes vlm, web and camera."),
     "engine": (
         "",
         "Engine that runs the model: llama, openai, maix_http, maix, openvino, or auto: the best that works.",
@@ -34,6 +36,11 @@ ARGUMENTS = {
     "model": ("", "Model of that engine (of llama for auto): a file or directory, or a name on a server."),
     "mmproj": ("", "The vision half of the model (llama): a GGUF file."),
     "base_url": ("", "Address of the server (engine openai, up to and with /v1; engine maix_http)."),
+    "source": (
+        "",
+        "Where images come from without a camera's driver: a webcam's number, a video file, the address of a stream, a "
+        "folder of images; empty: a driver publishes them.",
+    ),
     "image": ("camera/image_raw", "Topic of the camera's images; with image_transport compressed, its base topic."),
     "camera_info": ("", "Topic of the camera's calibration; empty: camera_info beside the image."),
     "depth": ("", "Topic of depth images registered to the camera's; empty: depth/image_raw beside the image."),
@@ -88,6 +95,8 @@ def _node(context: LaunchContext) -> list[Node]:
     # Only when everything is known can an empty argument be told from one that was given.
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     check_vlm(given)  # before anything starts, which would be left running
+    if given["source"]:
+        check_source(given["source"])
     parameters = {
         name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
         for name, value_type in PARAMETERS.items()
@@ -111,6 +120,20 @@ def _node(context: LaunchContext) -> list[Node]:
             respawn_delay=1.0,
         )
     ]
+    if given["source"]:
+        remappings = dict(_remappings(given))
+        nodes.append(
+            Node(
+                package="qwen3vl_ros",
+                executable="camera",
+                name="camera",
+                namespace=given["namespace"],
+                output="screen",
+                parameters=[given["params_file"], {"source": ParameterValue(given["source"], value_type=str)}],
+                remappings=[("~/image_raw", remappings["image"]), ("~/camera_info", remappings["camera_info"])],
+                ros_arguments=["--log-level", given["log_level"]],
+            )
+        )
     if flag(given, "web"):
         nodes.append(
             Node(

@@ -37,6 +37,12 @@ def check_vlm(given: Mapping[str, str]) -> None:
         raise ArgumentError("base_url is for the engines openai and maix_http: add engine:=openai or engine:=maix_http")
 
 
+def no_source(given: Mapping[str, str]) -> None:
+    """Raise ArgumentError for the argument ``source``, which a launch file with a simulation has from vlm.launch.py."""
+    if source := given.get("source"):
+        raise ArgumentError(f"source:={source}: the images come from the simulation; use vlm.launch.py for a source")
+
+
 def flag(given: Mapping[str, str], name: str) -> bool | None:
     """Return whether an argument is true; None where it is empty. Raises ArgumentError."""
     value = given.get(name, "")

@@ -196,6 +196,8 @@ def test_vlm_launch_brings_the_node_up_with_what_was_asked_for_and_takes_it_down
         ("vlm.launch.py", "web_port:=eighty", "web_port:=eighty: it is a number"),
         ("sim.launch.py", "rate:=fast", "rate:=fast: it is a number"),
         ("gazebo.launch.py", "web:=maybe", "web:=maybe: it is true or false"),
+        ("vlm.launch.py", "source:=/nowhere/clip.mp4", "There is no video file /nowhere/clip.mp4."),
+        ("sim.launch.py", "source:=0", "source:=0: the images come from the simulation"),
     ],
 )
 def test_a_mistyped_argument_is_a_sentence_and_starts_nothing(

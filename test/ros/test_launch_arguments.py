@@ -11,6 +11,7 @@ from qwen3vl_ros.ros.launch_arguments import (
     check_vlm,
     file,
     flag,
+    no_source,
     number,
     one_of,
     port,
@@ -59,6 +60,12 @@ def test_whatever_vlm_launch_takes_passes() -> None:
 def test_what_cannot_be_used_is_refused_by_name(given: dict[str, str], sentence: str) -> None:
     with pytest.raises(ArgumentError, match=sentence.replace("/", "[/]")):
         check_vlm(given)
+
+
+def test_a_simulation_takes_no_other_source_of_images() -> None:
+    no_source({"source": ""})
+    with pytest.raises(ArgumentError, match=r"source:=0: the images come from the simulation; use vlm.launch.py"):
+        no_source({"source": "0"})
 
 
 def test_a_package_that_is_missing_is_named_with_its_apt_package() -> None:
