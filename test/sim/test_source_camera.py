@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import shutil
 import signal
 import subprocess
 import threading
@@ -33,6 +34,7 @@ from vlm_process import VlmProcess, shared_memory
 pytestmark = pytest.mark.ros
 
 HERE = Path(__file__).parent
+V4L2_DOUBLE = HERE.parent / "support" / "v4l2_double.c"
 GAZEBO_FRAME = HERE.parent / "support" / "data" / "gazebo_frames" / "0000.jpg"  # four objects, a blue box
 
 
@@ -78,6 +80,17 @@ def server(tmp_path: Path) -> Iterator[RtspServer]:
     server = RtspServer()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def double(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What makes a process see a webcam at /dev/full, in LD_PRELOAD."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler is installed (apt install gcc)")
+    library = tmp_path_factory.mktemp("double") / "v4l2_double.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, V4L2_DOUBLE, "-ldl"], check=True)
+    return library
 
 
 @pytest.fixture
@@ -237,6 +250,37 @@ def test_a_stream_whose_server_comes_later_and_comes_back_is_found_again(viewer:
     late = [seconds(image.header.stamp) - apart - read_time(pixels(image)) for image in images]
     assert -0.01 < min(late) <= max(late) < 0.3
     assert "secret" not in lines.text
+
+
+def test_a_webcam_is_stamped_when_the_kernel_says(
+    viewer: Viewer, double: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = viewer.subscribe(Image, "/camera/image_raw")
+    monkeypatch.setenv("LD_PRELOAD", str(double))
+    viewer.start(source="/dev/full")
+    viewer.wait_for(lambda: len(images) > 10)
+    apart = time.time() - time.monotonic()  # of the clock of stamps and the one that the images show
+    late = [seconds(image.header.stamp) - apart - read_time(pixels(image)) for image in images]
+    assert np.abs(late).max() < 0.01, "an image arrives 20 ms after it was taken, and later on a busy machine"
+
+
+def test_a_webcam_sends_jpeg_where_it_can_and_is_found_again_when_it_was_unplugged(
+    viewer: Viewer, double: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jpeg, unplugged = tmp_path / "a.jpg", tmp_path / "unplugged"
+    PIL.Image.fromarray(videos.grey(90, 512, 64)).save(jpeg)
+    compressed = viewer.subscribe(CompressedImage, "/camera/image_raw/compressed")
+    monkeypatch.setenv("LD_PRELOAD", str(double))
+    monkeypatch.setenv("DOUBLE_JPEG", str(jpeg))
+    monkeypatch.setenv("DOUBLE_UNPLUGGED", str(unplugged))
+    lines = Lines(viewer.start(source="/dev/full"))
+    lines.wait_for("Images of /dev/full, 512x64, on /camera/image_raw, jpeg also on")
+    viewer.wait_for(lambda: len(compressed) > 3)
+    assert {bytes(image.data) for image in compressed} == {jpeg.read_bytes()}
+    unplugged.touch()
+    assert "/dev/full cannot be read: No such device. The next try" in lines.wait_for("The next try")
+    unplugged.unlink()
+    lines.wait_for("Images of /dev/full come again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
