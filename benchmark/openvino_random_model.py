@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from random_model import Shapes
-from random_vocabulary import CHAT_TEMPLATE, add_vocabulary
+from qwen3vl_ros.engines.llama.random_vocabulary import CHAT_TEMPLATE, add_vocabulary
+from qwen3vl_ros.engines.shapes import Shapes
 
 TOOLS = (Path(sys.prefix) / "openvino-export", Path(sys.prefix) / "openvino-bench")
 

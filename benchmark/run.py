@@ -25,6 +25,7 @@ from cancel import cancel
 from figures import Figure, table
 from gateway_load import gateway_load
 from memory import memory
+from model_speed import model_speed
 from openvino_llama import openvino_llama
 from ros_graph import RosGraph, isolate
 from same_frame import same_frame
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "gateway_load": gateway_load,
     "spinning": spinning,
     "openvino": openvino_llama,
+    "model_speed": model_speed,
 }
 
 _BUILD = Path(__file__).resolve().parents[1] / "build" / "benchmark"
@@ -97,7 +99,7 @@ def _random_2b(console: Console) -> Path:
     folder = _BUILD / "qwen3-vl-2b-random"
     if importlib.util.find_spec("gguf") is None:
         sys.exit("The random model needs the Python package gguf, which `make test-tools` installs.")
-    from random_model import make
+    from qwen3vl_ros.engines.llama.random_model import make
 
     with console.status(f"making a random model with the shapes of Qwen3-VL-2B in {folder} (1.6 GB)"):
         return make(folder)

@@ -15,6 +15,7 @@ import pytest
 
 from qwen3vl_ros.engines.base import Cancel, Message, Options, Request
 from qwen3vl_ros.engines.llama.engine import LlamaEngine
+from qwen3vl_ros.engines.shapes import Shapes
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 
@@ -31,7 +32,7 @@ def _scripts() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model of a hundredth of the real one's size."""
-    from random_model import Shapes, make
+    from qwen3vl_ros.engines.llama.random_model import make
 
     shapes = Shapes(
         embedding=256,
@@ -57,7 +58,7 @@ def test_random_weights_have_zero_mean_and_the_asked_deviation(kind: str) -> Non
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
-    from gguf_blocks import random_weights
+    from qwen3vl_ros.engines.llama.random_blocks import random_weights
 
     quantized = GGMLQuantizationType[kind]
     weights = dequantize(random_weights(np.random.default_rng(0), (64, 1024), quantized, 0.02), quantized)
@@ -68,8 +69,6 @@ def test_random_weights_have_zero_mean_and_the_asked_deviation(kind: str) -> Non
 
 @pytest.mark.model
 def test_default_shapes_are_those_of_qwen3_vl_2b() -> None:
-    from random_model import Shapes
-
     s = Shapes()
     attention = s.embedding * s.head * (2 * s.heads + 2 * s.kv_heads)
     parameters = s.vocabulary * s.embedding + s.layers * (attention + 3 * s.embedding * s.feed_forward)

@@ -22,11 +22,11 @@ def random_weights(
 ) -> NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32]:
     """Weights of ``shape`` (the last axis is stored contiguously) as the array that GGUFWriter.add_tensor wants."""
     if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
-        weights = random.standard_normal(shape, dtype=np.float32) * np.float32(std)
+        weights: NDArray[np.float32] = random.standard_normal(shape, dtype=np.float32) * np.float32(std)
         return weights.astype(np.float16) if kind == GGMLQuantizationType.F16 else weights
     values, size = GGML_QUANT_SIZES[kind]
     count = int(np.prod(shape)) // values
-    blocks = np.frombuffer(random.bytes(count * size), np.uint8).reshape(count, size).copy()
+    blocks: _Blocks = np.frombuffer(random.bytes(count * size), np.uint8).reshape(count, size).copy()
     _SET_SCALES[kind](blocks, std)
     return blocks.reshape(*shape[:-1], shape[-1] // values * size)
 

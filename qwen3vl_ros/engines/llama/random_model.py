@@ -1,6 +1,6 @@
 """Makes a GGUF model and mmproj with random weights and the shapes of a real Qwen3-VL.
 
-    python benchmark/random_model.py build/benchmark/qwen3-vl-2b-random
+    python -m qwen3vl_ros.engines.llama.random_model build/benchmark/qwen3-vl-2b-random
 
 Speed and memory of a model depend on its shapes, not on what it has learnt: this stands in for Qwen3-VL-2B-Instruct
 in Q4_K_M with a Q8_0 mmproj wherever the real one cannot be downloaded. What it answers is noise.
@@ -11,44 +11,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 
-from gguf_blocks import random_weights
-from random_vocabulary import QWEN3_VL_VOCABULARY, add_vocabulary
+from qwen3vl_ros.engines.llama.random_blocks import random_weights
+from qwen3vl_ros.engines.llama.random_vocabulary import add_vocabulary
+from qwen3vl_ros.engines.shapes import Shapes
 
 _F32, _F16 = GGMLQuantizationType.F32, GGMLQuantizationType.F16
 _Q4_K, _Q6_K, _Q8_0 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K, GGMLQuantizationType.Q8_0
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """The numbers of a Qwen3-VL's config.json, under llama.cpp's names.
-
-    The defaults are those of https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct/blob/main/config.json.
-    """
-
-    embedding: int = 2048
-    layers: int = 28
-    heads: int = 16
-    kv_heads: int = 8
-    head: int = 128
-    feed_forward: int = 6144
-    vocabulary: int = QWEN3_VL_VOCABULARY
-    context: int = 262144
-    rope_base: float = 5_000_000.0
-    rope_sections: tuple[int, int, int] = (24, 20, 20)
-    vision_embedding: int = 1024
-    vision_layers: int = 24
-    vision_heads: int = 16
-    vision_feed_forward: int = 4096
-    vision_positions: int = 2304
-    deepstack: tuple[int, ...] = (5, 11, 17)
-    patch: int = 16
-    merge: int = 2
 
 
 def make(folder: Path, shapes: Shapes | None = None) -> Path:

@@ -6,7 +6,7 @@ import random
 
 from gguf import GGUFWriter, TokenType
 
-QWEN3_VL_VOCABULARY = 151936
+from qwen3vl_ros.engines.shapes import VOCABULARY
 
 # https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct/blob/main/tokenizer_config.json, by distance from <|endoftext|>.
 _CONTROL = {
@@ -18,7 +18,7 @@ _CONTROL = {
     12: "<|image_pad|>",
     13: "<|video_pad|>",
 }
-_FIRST_CONTROL_FROM_END = QWEN3_VL_VOCABULARY - 151643
+_FIRST_CONTROL_FROM_END = VOCABULARY - 151643
 
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
