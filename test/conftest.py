@@ -35,8 +35,9 @@ NEEDS = {
 """Test files that cannot be read without a library, which it is, and the mark of their tests."""
 
 SLOW = (
-    *("test_linear_time.py", "cli/test_download.py", "engines/maix/test_maix_engine.py", "vision/test_depth.py"),
-    *("engines/test_engine_chain.py", "engines/test_engine_process.py", "sim/test_sources.py"),
+    *("test_linear_time.py", "cli/test_download.py", "cli/test_model.py", "cli/test_modelscope.py"),
+    *("engines/maix/test_maix_engine.py", "vision/test_depth.py", "sim/test_sources.py"),
+    *("engines/test_engine_chain.py", "engines/test_engine_process.py"),
 )
 """Test files of which each takes 5 s of processor time or more: for processes that it starts, or to compute."""
 

@@ -321,7 +321,7 @@ def _ask_about_a_frame(robot: _Robot, source: str, output: Path) -> int:
         f"Next: {keep} leaves camera and node running, with a page to look and ask,\n"
         f"    http://127.0.0.1:{PAGE_PORT}\nIn another terminal:\n"
         f'    {_command()} ask "{"What do you see?" if source else "What colour is the ball?"}"\n'
-        "A real model: `qwen3vl-ros download Qwen/Qwen3-VL-2B-Instruct-GGUF`. A behaviour: docs/client.md.",
+        "A real model: `qwen3vl-ros model list`, then `qwen3vl-ros model use 2b`. A behaviour: docs/client.md.",
         soft_wrap=True,
     )
     return 0

@@ -190,10 +190,13 @@ def _models() -> Iterator[Finding]:
         yield Finding("shipped model", State.OK, names)
     else:
         yield Finding("shipped model", State.MISSING, f"no GGUF file below {directory}: check the clone or build again")
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    downloaded = sorted({file.name for file in cache.glob("models--*Qwen3-VL*/snapshots/*/*.gguf")})
-    text = ", ".join(downloaded) or "none: `qwen3vl-ros download Qwen/Qwen3-VL-2B-Instruct-GGUF` gets one"
+    from qwen3vl_ros.cli.kept_models import kept_models
+
+    try:
+        downloaded = [f"{kept.entry.name} ({kept.entry.engine}, {kept.quant})" for kept in kept_models()]
+    except ImportError:  # before set-up
+        downloaded = []
+    text = ", ".join(downloaded) or "none: `qwen3vl-ros model list` says which fit, `qwen3vl-ros model use 2b` gets one"
     yield Finding("downloaded models", State.OK if downloaded else State.NOTE, text)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from qwen3vl_ros.cli import camera
+from qwen3vl_ros.cli import camera, model
 
 _EXIT = """exit status:
   0 answered            4 no frame of the camera       7 the engine failed
@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--mmproj", metavar="GGUF", default="", help="and this projector (default: the one beside it)")
     demo.add_argument("--output", metavar="PNG", type=Path, default=Path("demo.png"), help="where the image goes")
 
+    model.add_commands(command("model", _doctor, "List the published models, get one, switch to it, remove it."))
     download = command("download", _download, "Download a GGUF model and its projector from Hugging Face.")
     download.add_argument("repo", metavar="REPO", help="such as Qwen/Qwen3-VL-2B-Instruct-GGUF")
     download.add_argument("--quant", metavar="Q", default="", help="quantisation of the model (default Q4_K_M)")
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument(
         "--dir", metavar="DIR", type=Path, help="put the files into DIR/REPO, not into the Hugging Face cache"
     )
-    download.add_argument("--revision", metavar="REV", default="main", help="branch, tag or commit")
+    download.add_argument("--revision", metavar="REV", default="", help="branch, tag or commit (default: the newest)")
 
     for name, text in (
         ("node", "Run the node vlm; arguments go to ROS: --ros-args -p llama.model:=FILE -r image:=/camera/image_raw"),
@@ -249,7 +250,8 @@ def _demo(parsed: argparse.Namespace) -> int:
 
 
 def _download(parsed: argparse.Namespace) -> int:
-    from qwen3vl_ros.cli.download import DownloadError, download
+    from qwen3vl_ros.cli.download import download
+    from qwen3vl_ros.cli.hubs import DownloadError
 
     try:
         files = download(

@@ -222,5 +222,5 @@ def test_a_model_that_is_not_there_is_a_sentence_at_once(demo: Demo) -> None:
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (1, "")
     assert "/nowhere/model.gguf" in err
-    assert "qwen3vl-ros download" in err
+    assert "qwen3vl-ros model use" in err
     assert "Traceback" not in err

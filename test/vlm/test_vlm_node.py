@@ -515,7 +515,7 @@ def test_a_hung_worker_is_restarted_although_nobody_asks(ros: RosClient, start_v
 def test_a_missing_model_leaves_the_node_up_unconfigured_and_names_the_file(ros: RosClient, start_vlm: object) -> None:
     node = start_vlm(llama__model="/nowhere/model.gguf")
     status = node.wait_status(lambda s: s.state == VlmStatus.UNCONFIGURED and "model.gguf" in s.message)
-    assert "qwen3vl-ros download" in status.message
+    assert "qwen3vl-ros model use" in status.message
     assert ros.lifecycle_state() == "unconfigured"
     assert not ros.ask(images=[noise_image()]).accepted
     assert ros.set_parameter("llama.model", "").successful
@@ -528,7 +528,7 @@ def test_a_broken_model_leaves_the_node_up_unconfigured(ros: RosClient, start_vl
     broken.write_bytes(b"GGUF and then nonsense")
     node = start_vlm(llama__model=str(broken))
     status = node.wait_status(lambda s: s.state == VlmStatus.UNCONFIGURED and "broken.gguf" in s.message)
-    assert "qwen3vl-ros download" in status.message
+    assert "qwen3vl-ros model use" in status.message
     assert not ros.ask(images=[noise_image()]).accepted
 
 

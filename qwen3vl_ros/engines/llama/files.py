@@ -9,7 +9,7 @@ from llama_cpp._ggml import libggml
 
 from qwen3vl_ros.engines.base import ModelNotFound
 
-DOWNLOAD_COMMAND = "qwen3vl-ros download Qwen/Qwen3-VL-2B-Instruct-GGUF"
+DOWNLOAD_COMMAND = "qwen3vl-ros model use 2b"
 
 
 def find_model(model: str, mmproj: str = "") -> tuple[Path, Path | None]:

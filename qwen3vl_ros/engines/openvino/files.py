@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openvino
-
 from qwen3vl_ros.engines.base import ModelNotFound
 
 EXPORT_COMMAND = "optimum-cli export openvino --model Qwen/Qwen3-VL-2B-Instruct --weight-format int4 DIRECTORY"
@@ -64,6 +62,8 @@ def check_device(device: str) -> str:
     Raises:
         ModelNotFound: OpenVINO lacks the device or a part of it.
     """
+    import openvino  # not above: what a model consists of is also asked where OpenVINO is not installed
+
     mode, _, listed = device.partition(":")
     virtual = mode in ("AUTO", "HETERO", "MULTI", "BATCH")
     asked = [part for part in (listed if virtual else device).split(",") if part]
