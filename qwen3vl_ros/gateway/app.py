@@ -16,6 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from qwen3vl_ros.client.tasks import Task
+from qwen3vl_ros.engines import speed
+from qwen3vl_ros.engines.fitted_catalogue import FittedCatalogue, fitted_catalogue
+from qwen3vl_ros.engines.machine import this_machine
 from qwen3vl_ros.gateway import logs, models
 from qwen3vl_ros.gateway.auth import Authentication
 from qwen3vl_ros.gateway.backend import Backend, Unavailable, UnknownCamera, why_not
@@ -150,6 +153,12 @@ def _serve_page(app: FastAPI, backend: Backend, *, token_required: bool) -> None
             return await anyio.to_thread.run_sync(backend.tasks, limiter=blocking)
         except Unavailable as error:
             raise ApiError(503, "node_not_ready", str(error), retry_after=5) from None
+
+    @app.get("/api/catalogue", responses=errors())
+    async def catalogue() -> FittedCatalogue:
+        """The published models: what fits the gateway's machine, and how fast each would be, if that was measured."""
+        machine = await anyio.to_thread.run_sync(this_machine, limiter=blocking)
+        return fitted_catalogue(machine, await anyio.to_thread.run_sync(speed.load, machine, limiter=blocking))
 
     @app.get(
         "/api/cameras/{name}/frame.jpg",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,9 @@ from std_msgs.msg import Header
 from gateway_server import Server, data_url, events, image_file, question, serving, stays_open
 from qwen3vl_ros.client.answer import Box, Position, Region
 from qwen3vl_ros.client.answer_future import AnswerFuture
+from qwen3vl_ros.engines import speed
+from qwen3vl_ros.engines.catalogue import catalogue
+from qwen3vl_ros.engines.machine import this_machine
 from qwen3vl_ros.gateway.backend import NodeStatus
 from qwen3vl_ros.gateway.chat_response import STAGES
 
@@ -436,6 +440,21 @@ def test_the_page_is_told_of_node_cameras_and_tasks(http: httpx.Client) -> None:
     }  # fmt: skip
     (task,) = http.get("/api/tasks").json()
     assert (task["name"], task["main"], task["slots"], task["min_images"]) == ("locate", "what", [], 1)
+
+
+def test_the_page_is_told_of_the_published_models_with_the_figures_that_are_kept(
+    http: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = http.get("/api/catalogue").json()
+    assert found["measured"] is False and len(found["models"]) == len(catalogue())
+    assert not list(tmp_path.iterdir())  # the server measures nothing
+    speed.save(this_machine(), speed.Measurement(*[speed.Cost(0.001, 0.001)] * 3))
+    found = http.get("/api/catalogue").json()
+    assert found["measured"] is True
+    (model,) = (model for model in found["models"] if (model["name"], model["quant"]) == ("2b", "Q4_K_M"))
+    assert model["repo"] == "Qwen/Qwen3-VL-2B-Instruct-GGUF"
+    assert {"fits_memory", "fits_disk", "first_token", "tokens_per_second", "recommended"} <= set(model)
 
 
 def test_a_frame_is_a_jpeg_that_says_when_it_was_taken(http: httpx.Client) -> None:

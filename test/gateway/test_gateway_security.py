@@ -42,8 +42,8 @@ def local() -> Iterator[Server]:
         yield server
 
 
-PATHS = ["/v1/models", "/api/status", "/api/tasks", "/api/cameras/front/frame.jpg", "/health", "/ready", "/metrics",
-         "/openapi.json", "/nothing"]  # fmt: skip
+PATHS = ["/v1/models", "/api/status", "/api/catalogue", "/api/tasks", "/api/cameras/front/frame.jpg", "/health",
+         "/ready", "/metrics", "/openapi.json", "/nothing"]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PATHS)
