@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import cv2
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -18,17 +17,16 @@ from qwen3vl_ros.client import VlmClient
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import NotSpinning, ServerUnavailable
 from qwen3vl_ros.client.tasks import Task
-from qwen3vl_ros.engines.base import BadImage, ModelCard
+from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.gateway.backend import (
     CameraStatus,
     NodeStatus,
     Snapshot,
-    State,
     Unavailable,
     UnknownCamera,
 )
 from qwen3vl_ros.gateway.logs import MODEL
-from qwen3vl_ros.msg import ModelCard as ModelCardMessage
+from qwen3vl_ros.gateway.node_status import cameras_of, parts_of, status_of
 from qwen3vl_ros.msg import VlmStatus
 from qwen3vl_ros.vision.compressed import pixels_of
 from qwen3vl_ros.vlm.frame_source import FrameSource, NoFrame
@@ -40,15 +38,6 @@ if TYPE_CHECKING:
 
 NAMELESS: Final = "default"
 """Name over HTTP of the camera without a name, since a path needs one."""
-
-_STATES: Final[dict[int, State]] = {
-    VlmStatus.UNCONFIGURED: "unconfigured",
-    VlmStatus.LOADING: "loading",
-    VlmStatus.INACTIVE: "inactive",
-    VlmStatus.READY: "ready",
-    VlmStatus.BUSY: "busy",
-    VlmStatus.FAILED: "failed",
-}
 
 _LATCHED: Final = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -95,17 +84,7 @@ class RosBackend:
         status = self._status
         if status is None or not self._node.count_publishers(f"{self.vlm}/status"):
             return NodeStatus("absent", f"nothing was heard of {self.vlm}")
-        return NodeStatus(
-            state=_STATES[status.state],
-            message=status.message,
-            engine=status.engine,
-            model=status.model,
-            queue_length=status.queue_length,
-            queue_capacity=status.queue_capacity,
-            tasks=tuple(status.tasks),
-            context_length=status.context_length,
-            model_card=_card(status.model_card),
-        )
+        return status_of(status)
 
     def cameras(self) -> Sequence[CameraStatus]:
         """Return the cameras in the node's latest diagnostics; none while the node is absent."""
@@ -146,9 +125,8 @@ class RosBackend:
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         """Replace the cameras: the node's diagnostics of all parts are in one message."""
-        ours = [status for status in array.status if _values(status).get("node") == self.vlm]
-        if ours:
-            self._cameras = tuple(_camera(status) for status in ours if _part(status).startswith("camera"))
+        if parts := parts_of(array, self.vlm):
+            self._cameras = cameras_of(parts, NAMELESS)
 
     def _view(self, topic: str) -> _View:
         with self._views_lock:
@@ -199,37 +177,5 @@ class _View:
 
 def _shown(status: VlmStatus) -> tuple[str, str, str, str]:
     """Return the parts of a status for model.log, with "ready" for "busy"."""
-    state = "ready" if status.state == VlmStatus.BUSY else _STATES[status.state]
-    return state, status.engine, status.model, status.message
-
-
-def _card(card: ModelCardMessage) -> ModelCard:
-    given: dict[str, Any] = {field.name: getattr(card, field.name) for field in fields(ModelCard)}
-    given.update(tasks=tuple(card.tasks), languages=tuple(card.languages))
-    return ModelCard(**given)
-
-
-def _values(status: DiagnosticStatus) -> dict[str, str]:
-    return {pair.key: pair.value for pair in status.values}
-
-
-def _part(status: DiagnosticStatus) -> str:
-    return str(status.name.partition(": ")[2])
-
-
-def _camera(status: DiagnosticStatus) -> CameraStatus:
-    values = _values(status)
-    return CameraStatus(
-        name=_part(status).removeprefix("camera").strip() or NAMELESS,
-        topic=values["topic"],
-        rate=_number(values["rate (Hz)"]),
-        age=_number(values["age of the newest frame (s)"]),
-        problem="" if status.level == DiagnosticStatus.OK else status.message,
-    )
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None  # "unknown", "none"
+    shown = status_of(status)
+    return "ready" if shown.state == "busy" else shown.state, shown.engine, shown.model, shown.message
