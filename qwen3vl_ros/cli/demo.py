@@ -25,7 +25,7 @@ from rich.markup import escape
 from qwen3vl_ros.cli.terminal import ask_on_terminal
 from qwen3vl_ros.client import Answer, ServerUnavailable, VlmClient
 from qwen3vl_ros.client.answer import Region
-from qwen3vl_ros.client.background_node import BackgroundNode
+from qwen3vl_ros.ros.background_node import BackgroundNode
 from qwen3vl_ros.ros.child_process import Child
 from qwen3vl_ros.ros.fast_dds import package_profile
 from qwen3vl_ros.sim.sources import SourceError, check_source, without_password

@@ -47,11 +47,14 @@ if TYPE_CHECKING:
 _CHECK_PERIOD = 0.1
 """Seconds between checks while a reply is pending: rclpy has no event for servers that appear or disappear."""
 
+_SEARCH_PERIOD = 0.02
+"""Seconds between checks while a goal or a caller waits for a node that is not found yet: it is asked sooner."""
+
 _SETTLED_CHECK_PERIOD = 0.5
 """Seconds between checks while every goal is settled and the server is present."""
 
-_MAX_ABSENT_CHECKS = 3
-"""Checks in a row without a server until it counts as gone: its last result may still be in transit."""
+_MAX_ABSENCE = 0.25
+"""Seconds for which every check finds no server until it counts as gone: its last result may still be in transit."""
 
 _RESULT_DELAY = 1.0
 """Seconds from the status that a goal has ended to a repeated request for its result."""
@@ -107,7 +110,7 @@ class GoalTracker:
         self._server_waiters: list[threading.Event] = []
         self._closed = False
         self._check_due = math.inf
-        self._absent_checks = 0
+        self._absent_since = math.inf
         self._roll_call: RollCall | None = None
         self._executor_ran_at = 0.0
         group = MutuallyExclusiveCallbackGroup()
@@ -195,7 +198,8 @@ class GoalTracker:
                 None,
                 ServerInactive(
                     f"The node that serves {self.action} does not take questions: it is not active. Activate it "
-                    f"(`ros2 lifecycle set {self._node_name} activate`), or look at its log for why it is not."
+                    f"(`qwen3vl-ros lifecycle activate --node {self._node_name}`), or look at its log for why it is "
+                    "not."
                 ),
             )
             return
@@ -278,7 +282,7 @@ class GoalTracker:
             open_goals, waiters = list(self._open_goals.items()), list(self._server_waiters)
         wanted = bool(waiters) or any(open_goal.goal is not None for _, open_goal in open_goals)
         ready = self._action_client.server_is_ready() if wanted else self._action_client.server_is_there()
-        self._absent_checks = 0 if ready else self._absent_checks + 1
+        self._absent_since = math.inf if ready else min(self._absent_since, time.monotonic())
         for waiter in waiters if ready else ():
             waiter.set()
         self._apply_statuses()
@@ -294,7 +298,7 @@ class GoalTracker:
             )
             if not settled:
                 self._executor_probe.trigger()  # runs _note_executor_ran, if there is an executor
-                self._check_due = time.monotonic() + _CHECK_PERIOD
+                self._check_due = time.monotonic() + (_SEARCH_PERIOD if wanted and not ready else _CHECK_PERIOD)
             else:
                 self._check_due = time.monotonic() + _SETTLED_CHECK_PERIOD if self._open_goals else math.inf
 
@@ -324,7 +328,7 @@ class GoalTracker:
 
     def _check_goal(self, key: bytes, open_goal: _OpenGoal, *, ready: bool) -> None:
         future, now = open_goal.future, time.monotonic()
-        gone = self._absent_checks >= _MAX_ABSENT_CHECKS
+        gone = now - self._absent_since >= _MAX_ABSENCE
         if future.done():
             # Keep a goal that is not accepted yet, to cancel it if the node still accepts it.
             open_goal.forget_at = min(open_goal.forget_at, now + _LATE_ACCEPTANCE)

@@ -13,10 +13,10 @@ from rclpy.exceptions import InvalidHandle
 
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
-from qwen3vl_ros.client.background_node import BackgroundNode
 from qwen3vl_ros.client.goal import DEFAULT_TIMEOUT, build_goal
 from qwen3vl_ros.client.goal_tracker import GoalTracker
 from qwen3vl_ros.client.tasks import Task, TaskList
+from qwen3vl_ros.ros.background_node import BackgroundNode
 from qwen3vl_ros.ros.polling_subscription import RclError
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import TracebackType
+
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
@@ -10,7 +12,10 @@ from qwen3vl_ros.ros.spinning import SpinThread
 
 
 class BackgroundNode:
-    """Spins ``node`` between :meth:`start` and :meth:`stop`. Leaves signals to the process."""
+    """Spins ``node`` between :meth:`start` and :meth:`stop`, or in a ``with`` block. Leaves signals to the process.
+
+    The middleware looks for other nodes from the construction on, on threads of its own.
+    """
 
     def __init__(self, name: str, namespace: str = "") -> None:
         self._context = rclpy.Context()
@@ -36,3 +41,12 @@ class BackgroundNode:
             self._spinning.stop()
             self.node.destroy_node()
             self._context.shutdown()
+
+    def __enter__(self) -> BackgroundNode:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

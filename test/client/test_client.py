@@ -475,7 +475,7 @@ def test_a_result_that_the_node_has_forgotten_is_an_error_and_no_empty_answer(lo
 
 def test_a_node_that_is_not_active_says_how_to_activate_it(vlm: ScriptedVlm, client: VlmClient) -> None:
     vlm.accept = lambda request: False
-    with pytest.raises(ServerInactive, match="ros2 lifecycle set /vlm activate"):
+    with pytest.raises(ServerInactive, match="qwen3vl-ros lifecycle activate --node /vlm"):
         client.ask("What?")
 
 
