@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
-import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from qwen3vl_ros.cli import camera, model
+from qwen3vl_ros.cli import arguments, camera, model, node_commands
 
 _EXIT = """exit status:
   0 answered            4 no frame of the camera       7 the engine failed
@@ -26,20 +25,38 @@ _PASS_ON = ("node", "camera", "web", "engines")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command; return its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in _PASS_ON and not {"-h", "--help"} & set(arguments):
-        return _engines(arguments[1:]) if arguments[0] == "engines" else _node(arguments[0], arguments[1:])
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in _PASS_ON and not {"-h", "--help"} & set(words):
+        return _engines(words[1:]) if words[0] == "engines" else _node(words[0], words[1:])
     parser = _parser()
-    parsed = parser.parse_args(arguments)
-    if arguments[:1] == ["demo"] and parsed.port and not parsed.keep:
+    if "_ARGCOMPLETE" in os.environ:  # the shell wants the words that may come next
+        with contextlib.suppress(ImportError):  # not installed: the shell completes nothing
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
+    parsed = parser.parse_args(words)
+    if words[:1] == ["demo"] and parsed.port and not parsed.keep:
         parser.error("--port is for demo --keep, which has a page")
-    if arguments[:1] == ["ask"] and not parsed.prompt and not parsed.task:
+    if words[:1] == ["ask"] and not parsed.prompt and not parsed.task:
         parser.error("ask needs a PROMPT, or --task NAME for a task that needs none")
     if "run" not in parsed:
         parser.print_help()
         return 2
-    status: int = parsed.run(parsed)
+    try:
+        status: int = parsed.run(parsed)
+    except KeyboardInterrupt:
+        return 130
     return status
+
+
+class _Version(argparse.Action):
+    """Prints the version, which takes some milliseconds to find."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import qwen3vl_ros
+
+        print(f"qwen3vl-ros {qwen3vl_ros.__version__}")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(name: str, run: Any, text: str, **more: Any) -> argparse.ArgumentParser:
@@ -71,7 +89,10 @@ def _parser() -> argparse.ArgumentParser:
         help="a ready-made task: locate, count, ocr, ...; `qwen3vl-ros tasks` has all",
     )
     ask.add_argument(
-        "--slots", metavar="JSON", type=_slots, help='other slots of the task: \'{"labels": ["open", "shut"]}\''
+        "--slots",
+        metavar="JSON",
+        type=arguments.slots,
+        help='other slots of the task: \'{"labels": ["open", "shut"]}\'',
     )
     ask.add_argument(
         "--image", metavar="FILE", action="append", default=[], help="ask about this image (repeatable), not a camera"
@@ -80,27 +101,28 @@ def _parser() -> argparse.ArgumentParser:
         "--camera", metavar="NAME", action="append", default=[], help="look through this camera (repeatable)"
     )
     ask.add_argument("--text-only", action="store_true", help="ask without any image")
-    ask.add_argument("--json", metavar="SCHEMA", type=_schema, help="JSON Schema, a file or the text: answer as JSON")
+    ask.add_argument(
+        "--json", metavar="SCHEMA", type=arguments.schema, help="JSON Schema, a file or the text: answer as JSON"
+    )
     ask.add_argument("--system", metavar="TEXT", default="", help="instruction that precedes the question")
     ask.add_argument(
-        "--timeout", metavar="S", type=_seconds, default=120.0, help="seconds for the answer (default 120)"
+        "--timeout", metavar="S", type=arguments.seconds, default=120.0, help="seconds for the answer (default 120)"
     )
-    ask.add_argument("--wait", metavar="S", type=_seconds, default=5.0, help="seconds to look for the node (default 5)")
-    ask.add_argument("--max-frame-age", metavar="S", type=_seconds, help="use no frame older than this many seconds")
+    ask.add_argument(
+        "--max-frame-age", metavar="S", type=arguments.seconds, help="use no frame older than this many seconds"
+    )
     ask.add_argument("--max-tokens", metavar="N", type=int, help="tokens to generate at most")
     ask.add_argument("--temperature", metavar="T", type=float, help="0 = always the likeliest token")
     ask.add_argument("--seed", metavar="N", type=int, help="same seed, question and image: same answer")
     ask.add_argument("--priority", metavar="N", type=int, default=0, help="0 to 255; higher is served first")
-    ask.add_argument("--node", metavar="NAME", default="/vlm", help="name of the node to ask (default /vlm)")
+    arguments.add_node(ask)
 
     tasks = command("tasks", _tasks, "List the ready-made tasks that the running node knows, with what each takes.")
     tasks.add_argument(
         "names", metavar="NAME", nargs="*", help="only these (default: all, those of the node's task_files among them)"
     )
-    tasks.add_argument(
-        "--wait", metavar="S", type=_seconds, default=5.0, help="seconds to look for the node (default 5)"
-    )
-    tasks.add_argument("--node", metavar="NAME", default="/vlm", help="name of the node to ask (default /vlm)")
+    arguments.add_node(tasks)
+    node_commands.add(command)
 
     demo = command("demo", _demo, "Start node and simulated camera, ask about what it sees, leave demo.png.")
     demo.add_argument("--keep", action="store_true", help="leave node and camera running until Ctrl-C")
@@ -111,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a webcam's number, a video file, a stream's address or a folder of images, not the simulated camera",
     )
     demo.add_argument(
-        "--port", metavar="N", type=_port, help="TCP port of the page, with --keep (default 8080, or a free one)"
+        "--port", metavar="N", type=arguments.port, help="TCP port of the page, with --keep (default 8080, or a free one)"
     )
     demo.add_argument(
         "--model", metavar="GGUF", default="", help="use this model, not the one that ships with the package"
@@ -145,71 +167,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _schema(text: str) -> Mapping[str, Any]:
-    try:
-        schema = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"this is not JSON: {error}") from error
-    if not isinstance(schema, dict):
-        raise argparse.ArgumentTypeError('a JSON Schema is an object, such as {"type": "object"}')
-    return schema
-
-
-def _slots(text: str) -> Mapping[str, Any]:
-    try:
-        slots = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"this is not JSON: {error}") from error
-    if not isinstance(slots, dict):
-        raise argparse.ArgumentTypeError('slots are a JSON object, such as {"what": "red cup"}')
-    return slots
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("a number of seconds greater than zero is needed")
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 < value < 65536:
-        raise argparse.ArgumentTypeError("a TCP port is a number from 1 to 65535")
-    return value
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _interrupt_on_signals() -> None:
-    """Have SIGTERM end the command as Ctrl-C does, and SIGHUP, too, unless it is ignored, as by ``nohup``."""
-    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
-
-    def hang_up(*_: object) -> NoReturn:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # kernel and shell may both send one
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in terminals:  # gone: writing there would raise
-            os.dup2(nowhere, descriptor)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, hang_up)
-
-
 def _ask(parsed: argparse.Namespace) -> int:
-    from qwen3vl_ros.cli.terminal import ask_on_terminal
-    from qwen3vl_ros.client import VlmClient
+    from qwen3vl_ros.cli.connection import Connection, StatusReader
 
-    _interrupt_on_signals()
-    prompt = sys.stdin.read() if parsed.prompt == "-" else parsed.prompt
-    with VlmClient(node_name=parsed.node, server_timeout=parsed.wait) as client:
-        return ask_on_terminal(
-            client,
+    arguments.interrupt_on_signals()
+    with Connection(parsed.node, parsed.wait) as connection:  # discovery begins; meanwhile the rest is imported
+        from qwen3vl_ros.cli.terminal import ask_on_terminal, print_demonstration
+
+        reader = StatusReader(connection) if sys.stderr.isatty() else None
+        prompt = sys.stdin.read() if parsed.prompt == "-" else parsed.prompt
+        _, status = ask_on_terminal(
+            connection.vlm_client(),
             prompt,
             images=parsed.image or None,
             cameras=parsed.camera,
@@ -224,21 +192,25 @@ def _ask(parsed: argparse.Namespace) -> int:
             temperature=parsed.temperature,
             seed=parsed.seed,
             priority=parsed.priority,
-        )[1]
+        )
+        if reader is not None:
+            print_demonstration(reader.status)
+        return status
 
 
 def _tasks(parsed: argparse.Namespace) -> int:
-    from qwen3vl_ros.cli.terminal import tasks_on_terminal
-    from qwen3vl_ros.client import VlmClient
+    from qwen3vl_ros.cli.connection import Connection
 
-    with VlmClient(node_name=parsed.node, server_timeout=parsed.wait) as client:
-        return tasks_on_terminal(client, parsed.names)
+    with Connection(parsed.node, parsed.wait) as connection:
+        from qwen3vl_ros.cli.terminal import tasks_on_terminal
+
+        return tasks_on_terminal(connection.vlm_client(), parsed.names)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli.demo import run_demo
 
-    _interrupt_on_signals()
+    arguments.interrupt_on_signals()
     return run_demo(
         parsed.output,
         keep=parsed.keep,
@@ -283,7 +255,7 @@ def _download(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _engines(arguments: list[str]) -> int:
+def _engines(words: list[str]) -> int:
     import rclpy
     from rclpy.node import Node
 
@@ -292,7 +264,7 @@ def _engines(arguments: list[str]) -> int:
     from qwen3vl_ros.ros.parameters import ParameterError
     from qwen3vl_ros.vlm import parameters
 
-    rclpy.init(args=["vlm", *arguments])
+    rclpy.init(args=["vlm", *words])
     node = Node("vlm", start_parameter_services=False)
     try:
         settings = parameters.declare(node)
@@ -320,23 +292,23 @@ def _doctor(_: argparse.Namespace) -> int:
     return doctor.main()
 
 
-def _node(name: str, arguments: list[str]) -> int:
+def _node(name: str, words: list[str]) -> int:
     from qwen3vl_ros.ros.fast_dds import package_profile
 
     if name == "camera":
-        arguments = camera.ros_arguments(arguments)
+        words = camera.ros_arguments(words)
     os.environ.update(package_profile())
     if name == "node":
         from qwen3vl_ros.vlm import node as vlm
 
-        return vlm.main(["vlm", *arguments])
+        return vlm.main(["vlm", *words])
     if name == "web":
         from qwen3vl_ros.gateway import node as web
 
-        return web.main(["web", *arguments])
+        return web.main(["web", *words])
     from qwen3vl_ros.sim import camera_node
 
-    return camera_node.main(["camera", *arguments])
+    return camera_node.main(["camera", *words])
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qwen3vl_ros.client.exceptions import (
-    VlmError,
-)
+from qwen3vl_ros.client.exceptions import VlmError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -31,7 +29,7 @@ def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Argument
     """Ask, stream the answer, then print its usage.
 
     With a response schema, the checked JSON is printed once, indented. KeyboardInterrupt cancels the question and
-    prints the text so far; a second one stops waiting for that.
+    prints the text so far; a second one stops waiting for that and is passed on.
 
     Returns:
         The answer, if there is one, and the exit status.
@@ -59,10 +57,8 @@ def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Argument
             print(error.text, file=sys.stderr)
         print(f"{error.name}: {error}", file=sys.stderr)
         return None, error.exit_status
-    except KeyboardInterrupt:
-        return None, 130
     except BrokenPipeError:
-        return None, _nobody_reads()
+        return None, nobody_reads()
     for note in answer.notes:
         print(note, file=sys.stderr)
     print(usage_line(answer), file=sys.stderr)
@@ -85,7 +81,7 @@ def tasks_on_terminal(client: VlmClient, names: Sequence[str] = ()) -> int:
     try:
         _show("\n".join(line for name in names or tasks for line in _lines(tasks[name])) + "\n")
     except BrokenPipeError:
-        return _nobody_reads()
+        return nobody_reads()
     return 0
 
 
@@ -128,7 +124,24 @@ def usage_line(answer: Answer) -> str:
     return f"[{answer.engine} {os.path.basename(answer.model)}: {', '.join(parts)}]"  # noqa: PTH119 it may be a served name
 
 
-def _nobody_reads() -> int:
+def print_demonstration(status: Any) -> None:
+    """Say on stderr, a terminal, that the node's model is a demonstration model.
+
+    Args:
+        status: The node's VlmStatus, None = unknown.
+    """
+    if status is not None and status.model_card.demonstration:
+        print_dim(f"demonstration model: {status.model_card.domain} Get a real one: qwen3vl-ros model use 2b")
+
+
+def print_dim(sentence: str) -> None:
+    """Print a remark to stderr, dim where that is a terminal."""
+    import rich.console
+
+    rich.console.Console(stderr=True, highlight=False).print(sentence, style="dim", markup=False, soft_wrap=True)
+
+
+def nobody_reads() -> int:
     """Replace a closed stdout, into which the interpreter must not flush again; return the exit status."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return _BROKEN_PIPE

@@ -160,17 +160,7 @@ def read_world(path: str | Path) -> World:
             is not supported here; the sentence names the file.
     """
     path = Path(path)
-    try:
-        root = ElementTree.parse(path).getroot()
-    except OSError as error:
-        raise WorldError(
-            f"The world file {path} cannot be read ({error.strerror or error}): check the path."
-        ) from error
-    except ElementTree.ParseError as error:
-        raise WorldError(f"The world file {path} is not well-formed XML ({error}): correct that line.") from error
-    world = root.find("world")
-    if root.tag != "sdf" or world is None:
-        raise WorldError(f"The world file {path} has no <world> inside <sdf>: is it a model file?")
+    root, world = _parse(path)
     try:
         return World(
             path=path,
@@ -183,6 +173,39 @@ def read_world(path: str | Path) -> World:
         )
     except ValueError as error:
         raise WorldError(f"In the world file {path}: {error}") from error
+
+
+def model_pose(path: str | Path, name: str) -> Pose:
+    """Return the pose in the world frame that the world file at `path` gives to the model `name`.
+
+    Raises:
+        WorldError: The file cannot be read, or has no such model; the sentence lists the models.
+    """
+    path = Path(path)
+    _, world = _parse(path)
+    models = {model.get("name", ""): model for model in world.findall("model")}
+    if name not in models:
+        raise WorldError(f"The world file {path} has no model '{name}'; it has: {', '.join(models) or 'none'}.")
+    try:
+        return _pose(models[name])
+    except ValueError as error:
+        raise WorldError(f"In the world file {path}: {error}") from error
+
+
+def _parse(path: Path) -> tuple[ElementTree.Element, ElementTree.Element]:
+    """Return the file's root and its world."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except OSError as error:
+        raise WorldError(
+            f"The world file {path} cannot be read ({error.strerror or error}): check the path."
+        ) from error
+    except ElementTree.ParseError as error:
+        raise WorldError(f"The world file {path} is not well-formed XML ({error}): correct that line.") from error
+    world = root.find("world")
+    if root.tag != "sdf" or world is None:
+        raise WorldError(f"The world file {path} has no <world> inside <sdf>: is it a model file?")
+    return root, world
 
 
 def _cameras(world: ElementTree.Element) -> list[Camera]:

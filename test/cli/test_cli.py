@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -257,10 +259,35 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_every_command_has_help() -> None:
-    for command in ("node", "camera", "demo", "ask", "download", "engines", "doctor"):
-        done = run(command, "--help")
+    commands = ("node", "camera", "demo", "ask", "download", "engines", "doctor", "chat", "status", "engine", "move")
+    for command in (*commands, "lifecycle", "param", "param set"):
+        done = run(*command.split(), "--help")
         assert done.returncode == 0
         assert done.stdout.startswith("usage: qwen3vl-ros")
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"qwen3vl-ros {importlib.metadata.version('qwen3vl_ros')}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("qwen3vl-ros life", {"lifecycle"}),
+        ("qwen3vl-ros lifecycle de", {"deactivate"}),
+        ("qwen3vl-ros engine ll", {"llama"}),
+        ("qwen3vl-ros param get llama.mm", {"llama.mmproj"}),
+        ("qwen3vl-ros ask --max-", {"--max-frame-age", "--max-tokens"}),
+    ],
+)
+def test_the_shell_completes_what_a_command_takes(line: str, words: set[str], tmp_path: Path) -> None:
+    """As a shell does that has run `eval "$(register-python-argcomplete qwen3vl-ros)"`."""
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"), "_ARGCOMPLETE_IFS": "\n"}
+    program = "import sys; from qwen3vl_ros.cli.main import main; sys.argv[0] = 'qwen3vl-ros'; sys.exit(main([]))"
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, **asked}, check=True, timeout=60)
+    assert {word.strip() for word in (tmp_path / "words").read_text().split("\n")} == words
 
 
 @pytest.mark.ros
