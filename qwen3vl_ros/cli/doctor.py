@@ -233,13 +233,14 @@ def _shared_memory() -> Iterator[Finding]:
 
 
 def _print(findings: list[Finding]) -> None:
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
+    # Into a file or a pipe nothing is wrapped, so that paths can be copied.
+    if not sys.stdout.isatty() or importlib.util.find_spec("rich") is None:
         for finding in findings:
             print(f"{finding.state.value:8}{finding.name:20}{finding.text}")
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table.grid(padding=(0, 2))
     for overflow in ("ignore", "ignore", "fold"):
         table.add_column(overflow=overflow)

@@ -68,11 +68,11 @@ class Snapshot:
 def why_not(status: NodeStatus) -> str:
     """Return the reason why the node takes no questions."""
     reasons: dict[State, str] = {
-        "absent": "no node vlm is there: start it with `qwen3vl-ros node`, or wait until it is found",
-        "unconfigured": "the node vlm has no model",
-        "loading": "the node vlm is loading its model",
-        "inactive": "the node vlm is not active",
-        "failed": "the engine of the node vlm cannot answer",
+        "absent": "no node is there: start it with `qwen3vl-ros node`, or wait until it is found",
+        "unconfigured": "the node has no model",
+        "loading": "the node is loading its model",
+        "inactive": "the node is not active: `qwen3vl-ros lifecycle activate` changes that",
+        "failed": "the engine of the node cannot answer",
     }
     return f"{reasons.get(status.state, status.state)}{': ' * bool(status.message)}{status.message}"
 

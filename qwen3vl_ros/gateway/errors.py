@@ -21,7 +21,7 @@ class ApiError(Exception):
     def __init__(
         self, status: int, code: str, message: str, *, param: str | None = None, retry_after: int | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(_sentence(message))
         self.status = status
         self.code = code
         self.param = param
@@ -43,6 +43,11 @@ def of_vlm(error: VlmError) -> ApiError:
     """Return the HTTP error of a question that failed."""
     code = "context_length_exceeded" if isinstance(error, PromptTooLong) else error.name.lower()
     return ApiError(error.http_status, code, str(error), retry_after=error.retry_after)
+
+
+def _sentence(message: str) -> str:
+    """Return the message with a full stop, which many reasons lack: other sentences follow it on the page."""
+    return message if message.rstrip().endswith((".", "!", "?", "。")) else f"{message.rstrip()}."
 
 
 def _type(status: int) -> str:

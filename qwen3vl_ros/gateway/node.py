@@ -97,7 +97,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(_BACKLOG)  # now, so that clients can connect once the address is printed
     except OSError as error:
         raise SettingsError(
-            f"nothing can listen on {host} port {port}: {error.strerror}; set the parameters host and port"
+            f"nothing can listen on {host} port {port}: {error.strerror}. Take another port, such as "
+            f"`qwen3vl-ros web --ros-args -p port:={port % 65535 + 1}`, or another address with -p host:=ADDRESS."
         ) from error
     return listening
 

@@ -266,6 +266,14 @@ def test_every_command_has_help() -> None:
         assert done.stdout.startswith("usage: qwen3vl-ros")
 
 
+def test_what_doctor_finds_is_not_wrapped_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = run("doctor").stdout.splitlines()
+    (python,) = (line for line in lines if line.split()[1] == "Python")
+    assert python.endswith(f" at {sys.executable}")
+    assert {line.split()[0] for line in lines[:-1]} <= {"ok", "note", "missing"}
+
+
 def test_the_version_is_that_of_the_package() -> None:
     done = run("--version")
     assert (done.returncode, done.stdout) == (0, f"qwen3vl-ros {importlib.metadata.version('qwen3vl_ros')}\n")

@@ -301,7 +301,7 @@ def test_every_ending_of_a_question_has_its_status(
 ) -> None:
     server.backend.script = lambda asked: asked.fail(kind("the reason"))
     response = http.post(CHAT, json=question(stream=stream))
-    assert error_of(response, status)["message"] == "the reason"
+    assert error_of(response, status)["message"] == "the reason."
     assert ("retry-after" in response.headers) == (status == 503)
 
 
@@ -320,7 +320,7 @@ def test_a_stream_that_fails_on_the_way_says_so_in_an_event(server: Server, http
         *_, failure, done = coming
     assert response.status_code == 200
     assert failure["error"]["code"] == "engine_crashed"
-    assert failure["error"]["message"] == "the process died"
+    assert failure["error"]["message"] == "the process died."
     assert done == "[DONE]"
 
 

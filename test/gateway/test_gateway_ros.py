@@ -470,3 +470,4 @@ def test_a_port_that_is_taken_is_a_sentence(web: WebProcess, start_web: Start) -
     second = start_web(port=port)
     assert second.wait_end() == 1
     assert f"nothing can listen on 127.0.0.1 port {port}" in second.output
+    assert f"`qwen3vl-ros web --ros-args -p port:={port + 1}`" in second.output

@@ -93,7 +93,7 @@ def test_a_token_is_asked_for_once_and_a_missing_node_is_told(ros: RosClient, ta
         page.get_by_label("Access token").fill(token)
         page.get_by_role("button", name="Use it").click()
         expect(page.locator("#health-node")).to_have_text(re.compile("missing"))
-        expect(page.locator("#problems")).to_contain_text("ros2 launch qwen3vl_ros vlm.launch.py")
+        expect(page.locator("#problems")).to_contain_text("Start it: qwen3vl-ros node")
         expect(page.locator("#no-image")).to_contain_text("No camera is known")
         page.reload()
         expect(page.locator("#health-node")).to_have_text(re.compile("missing"))

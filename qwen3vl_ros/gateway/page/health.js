@@ -67,7 +67,7 @@ export class Health {
     byId("remark").querySelector("p").textContent = message;
 
     const sentences = [];
-    if (!node) sentences.push(`The node is missing: ${message}. Start it: ros2 launch qwen3vl_ros vlm.launch.py`);
+    if (!node) sentences.push(`The node is missing: ${message}. Start it: qwen3vl-ros node`);
     else if (!ready) sentences.push(stateInWords(state, message));
     sentences.push(...broken.map(({ name, problem }) => `Camera ${name}: ${problem}`));
     this.#say([...sentences, ...[...this.#extra.values()].filter(Boolean)]);
@@ -97,6 +97,6 @@ function stateInWords(state, message) {
   const why = message ? ` ${message}` : "";
   if (state === "loading") return `The engine is loading its model; questions wait for it.${why}`;
   if (state === "failed") return `The engine cannot answer; it is tried again.${why}`;
-  if (state === "inactive") return `The node vlm is loaded but inactive: activate it to ask.${why}`;
+  if (state === "inactive") return `The node is loaded but inactive. Activate it to ask: qwen3vl-ros lifecycle activate.${why}`;
   return `No engine is loaded.${why}`;
 }
