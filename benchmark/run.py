@@ -19,6 +19,7 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from rich.console import Console
 
+from ask_command import ask_command
 from bench import Bench
 from camera_cpu import camera_cpu
 from cancel import cancel
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "same_frame": same_frame,
     "camera_cpu": camera_cpu,
     "start_up": start_up,
+    "ask_command": ask_command,
     "memory": memory,
     "gateway_load": gateway_load,
     "spinning": spinning,

@@ -73,7 +73,8 @@ parameter files: copy what you want to change, and name your file in `params_fil
 `--ros-args --params-file FILE`. One file may have the parameters of several nodes.
 
 A node does not start with a value of another type or out of range, and says which one. What is set but is no parameter
-is logged as a warning, with the name that may be meant. `ros2 param describe` shows the descriptions, too.
+is logged as a warning, with the name that may be meant. `qwen3vl-ros param list` and `ros2 param describe` show the
+descriptions, too.
 """
 
 

@@ -94,6 +94,16 @@ def test_a_launch_file_takes_the_arguments(words: list[str]) -> None:
         assert separator and name in taken, f"{file} takes no {argument}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_needs_ros2_is_said_without_it_too(page: Path) -> None:
+    """In the same code block or in the one before: the wheels from PyPI have no ros2."""
+    before = ""
+    for _, text in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        if re.search(r"^(\$ )?ros2 (action|service|param|lifecycle|topic|run) ", text, re.MULTILINE):
+            assert "qwen3vl-ros " in before + text, text
+        before = text
+
+
 @pytest.mark.parametrize("words", commands("make"))
 def test_a_target_of_make_exists(words: list[str]) -> None:
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
