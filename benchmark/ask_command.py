@@ -12,7 +12,7 @@ from figures import Figure
 from processes import PATIENCE
 from vlm import vlm
 
-_PLAIN = "import rclpy; rclpy.init(); rclpy.create_node('plain'); print('made', flush=True)"
+_PLAIN = "import rclpy; rclpy.init(); node = rclpy.create_node('plain'); print('made', flush=True)"
 
 
 def ask_command(bench: Bench) -> list[Figure]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,12 +55,21 @@ def port(text: str) -> int:
     return value
 
 
+def node_name(text: str) -> str:
+    """Return the name of a node, such as /robot1/vlm."""
+    if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a node's name, which looks like /robot1/vlm")
+    return text
+
+
 def add_node(parser: argparse.ArgumentParser, name: str = "/vlm") -> None:
     """Add the options --wait and --node, by which a command finds the node that it talks to."""
     parser.add_argument(
         "--wait", metavar="S", type=seconds, default=5.0, help="seconds to look for the node (default 5)"
     )
-    parser.add_argument("--node", metavar="NAME", default=name, help=f"name of the node to ask (default {name})")
+    parser.add_argument(
+        "--node", metavar="NAME", type=node_name, default=name, help=f"name of the node to ask (default {name})"
+    )
 
 
 def interrupt_on_signals() -> None:

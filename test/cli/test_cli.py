@@ -236,6 +236,9 @@ def test_a_reader_that_has_seen_enough_ends_the_question(scripted: ScriptedVlm) 
         (["ask", "x", "--json", "{no json"], "not JSON"),
         (["ask", "x", "--json", "/nowhere.json"], "cannot be read"),
         (["ask", "x", "--image", "/nowhere.png"], "/nowhere.png cannot be read"),
+        (["ask", "x", "--node", "no name"], "cannot be a node's name"),
+        (["move", "red_box", "near", "0"], "invalid float"),
+        (["param"], "ACTION"),
         (["sing"], "invalid choice"),
     ],
 )
