@@ -103,9 +103,9 @@ class StatusReader:
     def first(self) -> Any:
         """Wait for the first status and return it. Raises ServerUnavailable after the connection's ``wait``."""
         if not self._arrived.wait(self._connection.wait):
-            from qwen3vl_ros.client.exceptions import ServerUnavailable
+            from qwen3vl_ros.client.service_call import unavailable
 
-            raise ServerUnavailable(
+            raise unavailable(
                 f"No node publishes {self.topic}; waited {self._connection.wait:g} s. Start one with `qwen3vl-ros "
                 "node`; if one runs, give both sides the same ROS_DOMAIN_ID."
             )

@@ -38,7 +38,7 @@ from qwen3vl_ros.client.exceptions import (
     error_of_code,
 )
 from qwen3vl_ros.client.roll_call import RollCall
-from qwen3vl_ros.ros.fast_dds import about_other_users
+from qwen3vl_ros.client.service_call import unavailable
 from qwen3vl_ros.ros.spinning import is_spun_here
 
 if TYPE_CHECKING:
@@ -436,7 +436,7 @@ class GoalTracker:
             )
         since = time.monotonic() - self._server_timeout
         if phase is Phase.SENT and self._executor_ran_at >= since:
-            return _unavailable(
+            return unavailable(
                 f"A node serves {self.action}, but did not say within {self._server_timeout:g} s whether it takes the "
                 "question. It hangs or the network loses its replies; look at its log."
             )
@@ -453,7 +453,7 @@ class GoalTracker:
             f"{name}={os.environ.get(name, fallback)}"
             for name, fallback in (("ROS_DOMAIN_ID", "0"), ("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET"))
         )
-        return _unavailable(
+        return unavailable(
             f"No node serves the action {self.action}; waited {waited:g} s ({settings}). Start one with `qwen3vl-ros "
             "node` or `ros2 launch qwen3vl_ros vlm.launch.py`; if one runs, give both sides the same settings."
         )
@@ -503,11 +503,6 @@ class GoalTracker:
 
     def _note_executor_ran(self) -> None:
         self._executor_ran_at = time.monotonic()
-
-
-def _unavailable(sentence: str) -> ServerUnavailable:
-    """Return the error with ``sentence``, and one about other users where they run nodes."""
-    return ServerUnavailable(" ".join(filter(None, (sentence, about_other_users()))))
 
 
 def _outcome(result: AskImage.Result) -> tuple[Answer | None, VlmError | None]:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from qwen3vl_ros.client.exceptions import NotSpinning, ServerUnavailable
+from qwen3vl_ros.ros.fast_dds import about_other_users
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -50,7 +51,7 @@ class ServiceCaller:
         deadline = time.monotonic() + timeout
         while not self._client.service_is_ready():
             if time.monotonic() >= deadline:
-                raise ServerUnavailable(
+                raise unavailable(
                     f"No node serves {self.name}; waited {timeout:g} s. Start one with `{self._start}`; if one runs, "
                     "give both sides the same ROS_DOMAIN_ID."
                 )
@@ -66,10 +67,21 @@ class ServiceCaller:
                 return future.result()
             self._client.remove_pending_request(future)
         raise NotSpinning(
-            f"A node serves {self.name}, but no reply came within {time.monotonic() - since:.1f} s: nobody spins node "
-            f"{self._node.get_name()}, or the other one hangs."
+            _and_other_users(
+                f"A node serves {self.name}, but no reply came within {time.monotonic() - since:.1f} s: nobody spins "
+                f"node {self._node.get_name()}, or the other one hangs."
+            )
         )
 
     def close(self) -> None:
         """Remove the client from the node."""
         self._node.destroy_client(self._client)
+
+
+def unavailable(sentence: str) -> ServerUnavailable:
+    """Return the error with ``sentence``, and one about other users where they run nodes."""
+    return ServerUnavailable(_and_other_users(sentence))
+
+
+def _and_other_users(sentence: str) -> str:
+    return " ".join(filter(None, (sentence, about_other_users())))

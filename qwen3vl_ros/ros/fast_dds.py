@@ -6,7 +6,6 @@ import os
 import pwd
 import re
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 _TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
@@ -25,6 +24,8 @@ def profile_assignment() -> str:
 
 
 def _profile() -> dict[str, str]:
+    from importlib.metadata import version  # imported here, because clients start faster without
+
     from ament_index_python.packages import get_package_share_directory
 
     # Jazzy reads the old name only. Never set both: Kilted would read the file twice and complain.
