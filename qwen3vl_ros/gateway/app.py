@@ -38,6 +38,7 @@ from qwen3vl_ros.gateway.openapi import (
     status_report,
 )
 from qwen3vl_ros.gateway.proxies import TrustedProxies
+from qwen3vl_ros.gateway.render import RENDER_BODY, RenderedText, Renderer
 from qwen3vl_ros.gateway.request_errors import sentence
 from qwen3vl_ros.gateway.settings import Access, Settings
 
@@ -67,7 +68,7 @@ def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:
     _handle_errors(app, metrics)
     _serve_questions(app, Chat(backend, settings, metrics), backend)
     _serve_health(app, backend, metrics)
-    _serve_page(app, backend, token_required=bool(access.token))
+    _serve_page(app, backend, Renderer(settings), token_required=bool(access.token))
     describe(app, token_required=bool(access.token))
     return app
 
@@ -138,7 +139,7 @@ def _serve_health(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def _serve_page(app: FastAPI, backend: Backend, *, token_required: bool) -> None:
+def _serve_page(app: FastAPI, backend: Backend, renderer: Renderer, *, token_required: bool) -> None:
     blocking = anyio.CapacityLimiter(_BLOCKING_THREADS)
 
     @app.get("/api/status", responses=errors())
@@ -181,6 +182,11 @@ def _serve_page(app: FastAPI, backend: Backend, *, token_required: bool) -> None
             "Cache-Control": "no-store",
         }
         return Response(snapshot.jpeg, headers=headers, media_type="image/jpeg")
+
+    @app.post("/api/render", openapi_extra={"requestBody": RENDER_BODY}, responses=errors(400, 408, 415, 499, 503))
+    async def render(request: Request) -> RenderedText:
+        """An answer's Markdown as HTML in which nothing can run."""
+        return await renderer.render(request)
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:

@@ -177,14 +177,27 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
 
 async def read_json(request: Request) -> ChatRequest:
     """Return the request in a JSON body. Raises :class:`ApiError` 400 that names the field, and 415."""
+    check_json(request, ", or a multipart/form-data form")
+    return await anyio.to_thread.run_sync(_parse, await request.body())  # in a thread, since images make it large
+
+
+def check_json(request: Request, alternative: str = "") -> None:
+    """Check that the body is of JSON's type, before it is read as such.
+
+    Args:
+        request: With the header.
+        alternative: What the error's sentence offers beside JSON.
+
+    Raises:
+        ApiError: 415 for another type.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise ApiError(
             415,
             "unsupported_media_type",
-            f"the body is {content_type[:60] or 'of no type'}: send application/json, or a multipart/form-data form",
+            f"the body is {content_type[:60] or 'of no type'}: send application/json{alternative}",
         )
-    return await anyio.to_thread.run_sync(_parse, await request.body())  # in a thread, since images make it large
 
 
 def _parse(body: bytes) -> ChatRequest:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from qwen3vl_ros.engines.base import ModelCard
 from qwen3vl_ros.gateway.backend import CameraStatus, NodeStatus
 from qwen3vl_ros.gateway.chat_request import ChatRequest
+from qwen3vl_ros.gateway.render import MarkdownText
 
 
 class ErrorDetail(BaseModel):
@@ -189,9 +190,9 @@ def describe(app: FastAPI, *, token_required: bool) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            for model in (ChatRequest, ErrorBody):
+            for model in (ChatRequest, ErrorBody, MarkdownText):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                document["components"]["schemas"] |= {**schema.pop("$defs"), model.__name__: schema}
+                document["components"]["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
             if token_required:
                 document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
                 document["security"] = [{"token": []}]

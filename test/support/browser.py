@@ -78,6 +78,10 @@ class Tabs:
         assert not wrong, wrong
         assert self._hosts <= {"127.0.0.1"}, "the page talks to others"
 
+    def forget_complaints(self) -> None:
+        """Of what went wrong so far nothing counts: a test has provoked it."""
+        self._complaints.clear()
+
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self._complaints.append(message.text)

@@ -86,9 +86,14 @@ function reopen(earlier) {
 /** Put a conversation, or with null none, on the screen. */
 function show(other) {
   conversation = other;
-  byId("turns").replaceChildren(...(other?.turns ?? []).map((turn) => new TurnView(turn, showTurn).root));
+  byId("turns").replaceChildren(...(other?.turns ?? []).map((turn) => viewOf(turn).root));
   say("");
   update();
+}
+
+function viewOf(turn) {
+  const toHtml = (text) => server.html(text);
+  return new TurnView(turn, { onShow: showTurn, toHtml, change: (action) => keepingEnd(byId("turns"), action) });
 }
 
 /** Show what depends on the conversation and on whether an answer is being written. */
@@ -165,7 +170,7 @@ function begin(question) {
 async function answer(turn, request) {
   conversation.turns.push(turn);
   update();
-  const view = new TurnView(turn, showTurn);
+  const view = viewOf(turn);
   byId("turns").append(view.root);
   view.root.scrollIntoView({ block: "nearest" });
   try {

@@ -52,12 +52,7 @@ export class Server {
    */
   async *ask(question, signal) {
     const body = { model: "", stream: true, stream_options: { include_usage: true }, ...question };
-    const response = await this.#request("v1/chat/completions", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-      signal,
-    });
+    const response = await this.#request("v1/chat/completions", { ...posted(body), signal });
     const answer = { finishReason: "", usage: null, extra: {} };
     for await (const data of eventData(response.body)) {
       if (data === "[DONE]") return answer;
@@ -74,8 +69,13 @@ export class Server {
     throw new Problem("The connection to the gateway ended before the answer did: ask again.");
   }
 
-  async #json(path) {
-    return (await this.#request(path)).json();
+  /** An answer's Markdown as HTML in which nothing can run. */
+  async html(text) {
+    return (await this.#json("api/render", posted({ text }))).html;
+  }
+
+  async #json(path, options) {
+    return (await this.#request(path, options)).json();
   }
 
   /** A successful response, asking for a token as often as it takes. Throws Problem. */
@@ -103,6 +103,12 @@ export class Server {
     await Promise.race([this.#tokenWanted, aborted(signal)]);
   }
 }
+
+const posted = (body) => ({
+  method: "POST",
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify(body),
+});
 
 async function sentenceOf(response) {
   const after = Number(response.headers.get("Retry-After"));

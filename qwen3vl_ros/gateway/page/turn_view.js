@@ -1,6 +1,8 @@
 // One question and its answer on the screen. asking.js says what a turn is.
 
+import { copyButton } from "./copy.js";
 import { element } from "./elements.js";
+import { RenderedText } from "./rendered_text.js";
 
 const STAGES = {
   queued: (position) => (position ? `In the queue, ${position} before this one…` : "In the queue…"),
@@ -17,15 +19,18 @@ export class TurnView {
   #reasoning = folded("Reasoning", "");
   #state = element("p", { className: "state" });
   #tools = element("div", { className: "tools" });
+  #text;
 
-  /** `onShow(turn)`: the user wants to see this turn's image. */
-  constructor(turn, onShow) {
+  /**
+   * `onShow(turn)`: the user wants to see this turn's image; `toHtml` and `change` are those of RenderedText.
+   */
+  constructor(turn, { onShow, toHtml, change }) {
     this.#turn = turn;
+    this.#text = new RenderedText(this.#answer, toHtml, change);
     const question = element("p", { className: "question" });
     if (turn.task) question.append(element("span", { className: "tag" }, turn.task), " ");
     question.append(turn.text);
-    const copy = element("button", { type: "button", className: "copy" }, "Copy");
-    copy.addEventListener("click", () => this.#copy(copy));
+    const copy = copyButton("Copy", () => this.#copied(), this.#answer);
     const show = element("button", { type: "button", className: "show" }, "Show in image");
     show.addEventListener("click", () => onShow(turn));
     this.#tools.append(copy, show);
@@ -35,12 +40,13 @@ export class TurnView {
 
   /** The turn has changed. */
   update() {
-    const { answer, image, stage, problem, stopped } = this.#turn;
+    const { answer, image, parser, stage, problem, stopped } = this.#turn;
     const running = stage !== null;
     this.#reasoning.hidden = !answer.reasoning;
     this.#reasoning.lastChild.textContent = answer.reasoning;
-    this.#answer.replaceChildren(...(running ? [answer.text] : this.#parts()));
-    this.#answer.classList.toggle("raw", running && this.#turn.parser !== "text");
+    if (parser === "text") this.#text.show(answer.text, !running);
+    else this.#answer.replaceChildren(...(running || problem || stopped ? [answer.text] : this.#parts()));
+    this.#answer.classList.toggle("raw", running && parser !== "text");
     this.root.classList.toggle("running", running);
     this.root.classList.toggle("failed", Boolean(problem));
     const words = running ? (STAGES[stage.stage]?.(stage.queue_position) ?? "Asking…") : problem || answer.facts;
@@ -65,7 +71,6 @@ export class TurnView {
 
   #parts() {
     const { answer, parser } = this.#turn;
-    if (this.#isPlain) return [answer.text];
     if (parser === "json") return [element("pre", {}, pretty(answer.json))];
     return [foundInWords(answer.regions), folded("As the model wrote it", answer.text)];
   }
@@ -75,17 +80,6 @@ export class TurnView {
     const { answer, parser } = this.#turn;
     if (this.#isPlain) return answer.text;
     return pretty(parser === "json" ? answer.json : answer.regions);
-  }
-
-  async #copy(button) {
-    try {
-      await navigator.clipboard.writeText(this.#copied()); // only there with https or on this very machine
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(this.#answer);
-      button.textContent = "Selected: press Ctrl+C";
-    }
-    setTimeout(() => (button.textContent = "Copy"), 3000);
   }
 }
 

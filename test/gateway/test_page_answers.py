@@ -1,0 +1,116 @@
+"""Answers on the page: Markdown, code, tables; and that nothing in them can run. Over real DDS."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from browser import Tabs
+from page_robot import Robot
+from page_user import DESK, ask, check_accessibility, wait_answer, wait_live
+
+pytestmark = pytest.mark.ros
+pytest_plugins = ["page_fixtures"]
+
+# --- Markdown --------------------------------------------------------------------------------------------------------
+
+REPORT = """## What I see
+
+There is a **green box**:
+
+| thing | colour |
+|---|---|
+| box | green |
+
+1. First
+2. See [here](https://example.org/a)
+
+```python
+def ask():  # a comment
+    return "yes"
+```
+
+Done."""
+
+
+def test_markdown_is_shown_as_headings_tables_lists_links_and_code(robot: Robot, page: Page) -> None:
+    robot.story.tell({"": REPORT})
+    answer = wait_answer(ask(page, "What do you see?"))
+    expect(answer.locator("pre")).to_have_text('def ask():  # a comment\n    return "yes"\n')
+    expect(answer.get_by_role("heading", name="What I see")).to_be_visible()
+    expect(answer.get_by_role("cell")).to_have_text(["box", "green"])
+    expect(answer.get_by_role("listitem")).to_have_count(2)
+    expect(answer.get_by_role("link")).to_have_attribute("href", "https://example.org/a")
+    plain, keyword = (
+        answer.locator(place).evaluate("e => getComputedStyle(e).color") for place in ("pre", "pre .k >> nth=0")
+    )
+    assert plain != keyword
+
+
+def test_code_has_a_button_that_copies_it(robot: Robot, page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    robot.story.tell({"": REPORT})
+    answer = wait_answer(ask(page, "What do you see?"))
+    answer.get_by_role("button", name="Copy code").click()
+    expect(answer.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == 'def ask():  # a comment\n    return "yes"\n'
+
+
+def test_lines_are_rendered_while_the_next_ones_come(robot: Robot, page: Page) -> None:
+    robot.story.tell({"": "## Title\n\n- **one**\n- two and ..."})
+    turn = ask(page, "What do you see?")
+    expect(turn.locator(".answer strong")).to_have_text("one")
+    expect(turn.locator(".line")).to_contain_text("two and ...")
+    heights = turn.locator(".answer").evaluate("answer => answer.offsetHeight")
+    page.get_by_role("button", name="Stop").click()
+    expect(turn.get_by_role("listitem")).to_have_text(["one", "two and ..."])
+    line = turn.get_by_role("listitem").first.evaluate("item => item.offsetHeight")
+    assert abs(turn.locator(".answer").evaluate("answer => answer.offsetHeight") - heights) <= line  # nothing jumps
+
+
+def test_nothing_that_an_answer_contains_runs_or_leads_anywhere_else(robot: Robot, page: Page) -> None:
+    page.evaluate("() => { window.ran = []; window.alert = (what) => window.ran.push(what); }")
+    hostile = [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(2)>",
+        "[one](javascript:alert(3)) [two](data:text/html,<script>alert(4)</script>)",
+        "![pixel](https://elsewhere.example/pixel.png)",
+        "<svg onload=alert(5)></svg>",
+        "<a href='javascript:alert(6)'>three</a>",
+        '<p style="position:fixed;inset:0">four</p>',
+        "> " * 300 + "deep",
+        "[" * 500,
+        "last words",
+    ]
+    robot.story.tell({"": "\n\n".join(hostile)})
+    answer = wait_answer(ask(page, "What is it?"))
+    expect(answer.get_by_text("last words")).to_be_visible()
+    expect(answer.locator("p").first).to_have_text("<script>alert(1)</script>")
+    assert answer.locator("script, img, svg, a, style, [style], [onerror], [onload]").count() == 0
+    assert page.evaluate("window.ran") == []  # and Tabs sees that nobody else was talked to
+
+
+def test_the_browser_itself_refuses_html_from_anywhere_else(page: Page, tabs: Tabs) -> None:
+    script = """html => {
+        try { document.querySelector("#subject").innerHTML = html; return "was put in"; }
+        catch (error) { return error.name; }
+    }"""
+    assert page.evaluate(script, "<b>x</b>") == "TypeError"
+    tabs.forget_complaints()
+
+
+def test_an_answer_stays_readable_when_it_cannot_be_rendered(robot: Robot, page: Page, tabs: Tabs) -> None:
+    tabs.refusals = True
+    page.route("**/api/render", lambda route: route.fulfill(status=503, json={"error": {"message": "busy"}}))
+    robot.story.tell({"": "**A** cube.\nAnd a ball."})
+    turn = ask(page, "What is it?")
+    assert wait_answer(turn).inner_text() == "**A** cube.\nAnd a ball."
+
+
+def test_a_rendered_answer_is_accessible(robot: Robot, tabs: Tabs) -> None:
+    robot.story.tell({"": REPORT})
+    for scheme in ("light", "dark"):
+        page = tabs.open(robot.url, color_scheme=scheme, **DESK)
+        wait_live(page)
+        expect(wait_answer(ask(page, "What do you see?")).get_by_role("button", name="Copy code")).to_be_visible()
+        check_accessibility(page)
