@@ -25,7 +25,8 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() not in (ROOT
 TORCH = ("engines/llama/test_llama_engine.py", "training/test_model_card.py", "training/test_training.py")
 OPENVINO = ("engines/openvino/test_openvino_engine.py", "engines/openvino/test_openvino_conformance.py")
 BROWSER = tuple(
-    f"gateway/{name}.py" for name in ("test_page", "test_page_answers", "test_page_live", "test_page_states")
+    f"gateway/{name}.py"
+    for name in ("test_page", "test_page_answers", "test_page_live", "test_page_model", "test_page_states")
 )
 NEEDS = {
     **dict.fromkeys(TORCH, ("torch", "model")),

@@ -231,7 +231,7 @@ def test_a_task_of_two_images_takes_a_frame_that_was_kept_and_a_frozen_one(robot
     robot.story.tell({"": '{"same": true, "differences": []}'})
     page.get_by_label("Task").select_option("compare")
     page.get_by_role("button", name="Ask").click()
-    expect(page.get_by_role("alert")).to_have_text(re.compile("^compare needs 2 images: keep a frame"))
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^Compare two images needs 2 images: keep a frame"))
     page.get_by_role("button", name="Keep frame").click()
     expect(page.locator("#tray li")).to_have_count(1)
     page.get_by_role("button", name="Ask").click()

@@ -15,6 +15,7 @@ from qwen3vl_ros.srv import SetEngine
 from browser import Tabs, drop
 from page_robot import FOUND, Robot
 from page_user import (
+    CARD,
     DESK,
     PHONE,
     ask,
@@ -63,7 +64,7 @@ def test_a_node_that_takes_no_questions_is_told(robot: Robot, ros: RosClient, pa
 
 def test_what_a_node_remarks_that_answers_is_no_problem(page: Page) -> None:
     chosen = {"node": True, "state": "ready", "message": "openai is not used: no server", "engine": "llama"}
-    rest = {"model": "Tabletop", "queue_length": 0, "cameras": []}
+    rest = {"model": "Tabletop", "model_card": CARD, "queue_length": 0, "cameras": []}
     page.route("**/api/status", lambda route: route.fulfill(json=chosen | rest))
     page.get_by_text("A remark of the node").click()
     expect(page.get_by_text("openai is not used: no server")).to_be_visible()
@@ -74,7 +75,7 @@ def test_what_a_node_remarks_that_answers_is_no_problem(page: Page) -> None:
 
 
 def test_the_live_view_goes_on_when_the_node_comes_back(page: Page) -> None:
-    gone = {"node": False, "state": "absent", "message": "nothing was heard of /vlm", "cameras": []}
+    gone = {"node": False, "state": "absent", "message": "nothing was heard of /vlm", "model_card": CARD, "cameras": []}
     page.route("**/api/status", lambda route: route.fulfill(json=gone))
     expect(page.locator("#no-image")).to_contain_text("No camera is known")
     page.unroute("**/api/status")

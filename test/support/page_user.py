@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import PIL.ImageDraw
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from browser import PATIENCE
 
@@ -26,7 +28,7 @@ def by(width: int, height: int) -> str:
 
 def wait_live(page: Page) -> None:
     expect(page.locator("#caption")).to_contain_text(f"live · {by(640, 480)}")
-    expect(page.locator("#task")).to_contain_text("locate")
+    expect(page.locator("#task option[value=locate]")).to_be_attached()
 
 
 def ask(page: Page, text: str) -> Locator:
@@ -72,6 +74,28 @@ def drawing(size: tuple[int, int] = (400, 600), box: tuple[int, int, int, int] =
     image = PIL.Image.new("RGB", size, (90, 90, 90))
     PIL.ImageDraw.Draw(image).rectangle(box, fill=(255, 0, 255))
     return png(image)
+
+
+CARD = {
+    "domain": "",
+    "demonstration": False,
+    "tasks": [],
+    "conversation": True,
+    "languages": [],
+    "license": "",
+    "grounding_image_tokens": 0,
+}
+"""The model card of a model without limits, as /api/status has it."""
+
+
+def with_status(page: Page, card: Mapping[str, Any] | None = None, **fields: Any) -> None:
+    """Let the page see the gateway's own status with other fields; ``card``: other fields of its model card."""
+
+    def serve(route: Route) -> None:
+        status = route.fetch().json()
+        route.fulfill(json=status | fields | {"model_card": status["model_card"] | (card or {})})
+
+    page.route("**/api/status", serve)
 
 
 def check_accessibility(page: Page) -> None:

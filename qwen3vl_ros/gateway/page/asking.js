@@ -16,10 +16,10 @@ export function newTurn({ title, text, task, parser }) {
 
 /**
  * The request of a turn: what was said before, the images, or the camera that the node is to look through.
- * A task is asked afresh: its wording is made to stand alone.
+ * A task is asked afresh: its wording is made to stand alone. So is everything where the model does not `remember`.
  */
-export function requestOf({ camera, images, turns }, turn, { task, slots }) {
-  const answered = task ? [] : turns.filter(({ answer }) => answer.text);
+export function requestOf({ camera, images, turns }, turn, { task, slots }, remembers) {
+  const answered = task || !remembers ? [] : turns.filter(({ answer }) => answer.text);
   const messages = answered.flatMap(({ title, answer }) => [
     { role: "user", content: [{ type: "text", text: title }] },
     { role: "assistant", content: answer.text },

@@ -51,7 +51,8 @@ export class Health {
     const { node, state, message, engine, model, queue_length: queue, cameras } = status;
     const ready = node && ["ready", "busy"].includes(state);
     show("node", node ? "good" : "bad", node ? "there" : "missing");
-    show("engine", ready ? "good" : node ? "wait" : "unknown", [engine, state].filter(Boolean).join(" · ") || "none");
+    const level = ready ? "good" : state === "failed" ? "bad" : node ? "wait" : "unknown";
+    show("engine", level, [engine, state].filter(Boolean).join(" · ") || "none");
     show("model", ready ? "good" : "unknown", model || "none");
     show("queue", "good", queue ? `${queue} waiting` : "empty");
     const broken = cameras.filter(({ problem }) => problem);
@@ -65,6 +66,9 @@ export class Health {
     // What a node that answers says, such as why it took this engine and no other, is no problem.
     byId("remark").hidden = !(ready && message);
     byId("remark").querySelector("p").textContent = message;
+
+    byId("demonstration").hidden = !status.model_card.demonstration;
+    byId("demonstration").querySelector("span").textContent = status.model_card.domain;
 
     const sentences = [];
     if (!node) sentences.push(`The node is missing: ${message}. Start it: qwen3vl-ros node`);

@@ -9,6 +9,7 @@ import { imageFiles } from "./image.js";
 import { ImagePanel } from "./image_panel.js";
 import { QuestionForm } from "./question_form.js";
 import { Problem, Server } from "./server.js";
+import { taskInWords } from "./tasks.js";
 import { TurnView } from "./turn_view.js";
 
 const announcer = new Announcer(byId("announcer"));
@@ -18,13 +19,16 @@ const form = new QuestionForm(ask, () => running?.abort());
 const history = new History(reopen);
 const health = new Health(server, announcer, (status) => {
   panel.setCameras(status.cameras.map(({ name }) => name));
+  form.setCard(status.model_card);
+  remembers = status.model_card.conversation;
   saySubject();
-  offerTasks(["ready", "busy", "inactive"].includes(status.state));
+  offerTasks(["ready", "busy", "inactive", "failed"].includes(status.state));
 });
 
 let conversation = null; // asking.js says what is in it
 let running = null; // AbortController of the question that is being answered
 let tasksOffered = false;
+let remembers = true; // whether the model understands a question that refers to earlier ones
 
 /** Resolves to the token that the user types. */
 function askForToken(wrong) {
@@ -70,8 +74,13 @@ function askedCamera() {
 function saySubject() {
   const looks = `Each question looks through the camera ${askedCamera()} anew. Freeze to ask on about one image.`;
   const sends = panel.images.length > 1 ? "Questions are about these images." : "Questions are about this image.";
-  const words = askedCamera() ? looks : panel.isLive ? "Open, drop or paste an image to ask about it." : sends;
+  const about = askedCamera() ? looks : panel.isLive ? "Open, drop or paste an image to ask about it." : sends;
+  const words = remembers ? about : `${about} This model answers each question by itself, without the earlier ones.`;
   if (byId("subject").textContent !== words) byId("subject").textContent = words;
+  const follows = conversation !== null && remembers && !form.task;
+  byId("ask").textContent = follows ? "Follow up" : "Ask";
+  const begun = conversation !== null || running !== null || !(askedCamera() || panel.images.length);
+  if (byId("examples").hidden !== begun) byId("examples").hidden = begun;
 }
 
 function startOver() {
@@ -100,7 +109,6 @@ function viewOf(turn) {
 function update() {
   const begun = conversation !== null;
   byId("new").hidden = !begun || running !== null;
-  byId("ask").textContent = begun ? "Follow up" : "Ask";
   byId("past").inert = running !== null;
   panel.locked = running !== null;
   form.busy = running !== null;
@@ -144,7 +152,7 @@ async function ask() {
     const turn = await saying(async () => begin(question));
     if (!turn) return;
     form.clear();
-    await answer(turn, requestOf(conversation, turn, question));
+    await answer(turn, requestOf(conversation, turn, question, remembers));
   } finally {
     running = null;
     update();
@@ -160,7 +168,7 @@ function begin(question) {
   }
   if ((camera ? 1 : panel.images.length) < images) {
     const way = "keep a frame and freeze the live view, or open several files";
-    throw new Problem(images === 1 ? panel.reason : `${task} needs ${images} images: ${way}.`);
+    throw new Problem(images === 1 ? panel.reason : `${taskInWords(task)} needs ${images} images: ${way}.`);
   }
   conversation ??= { id: Date.now(), camera, images: camera ? [] : panel.images, turns: [] };
   if (camera) panel.look(camera);
@@ -181,6 +189,8 @@ async function answer(turn, request) {
     });
     if (conversation.camera) await addImage(turn, headers[0].stamp);
     if (conversation.camera || turn.answer.regions.length) showTurn(turn);
+    const labels = turn.answer.regions.map(({ label }) => label).filter(Boolean);
+    if (labels.length) form.labels = [...new Set(labels)];
   } catch (problem) {
     if (running.signal.aborted) turn.stopped = true;
     else if (problem instanceof Problem) turn.problem = problem.message;
@@ -212,9 +222,13 @@ async function addImage(turn, stamp) {
 
 async function open(files) {
   if (running) say("An answer is being written: stop it first (Esc).");
-  else if (files.length) await saying(() => panel.open(files));
+  else if (files.length) {
+    form.labels = [];
+    await saying(() => panel.open(files));
+  }
 }
 
+byId("task").addEventListener("change", saySubject);
 byId("new").addEventListener("click", () => (conversation.camera ? panel.goLive() : startOver()));
 byId("open").addEventListener("click", () => byId("files").click());
 byId("files").addEventListener("change", async () => {

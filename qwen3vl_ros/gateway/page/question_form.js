@@ -1,15 +1,19 @@
 // The question: a task, its slots, and the text that is asked.
 
 import { byId, element } from "./elements.js";
+import { examples, inGroups, knows, taskInWords } from "./tasks.js";
 
-const GROUPS = { text: "Text", json: "Values", regions: "Places in the image", regions_3d: "Places in space" };
 const SEPARATORS = /[,;\n，；、]/;
 
 export class QuestionForm {
   #tasks = new Map();
+  #card = null;
+  #labels = [];
+  #onAsk;
 
   /** `onAsk()` and `onStop()`: the user wants that. */
   constructor(onAsk, onStop) {
+    this.#onAsk = onAsk;
     byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       onAsk();
@@ -27,14 +31,55 @@ export class QuestionForm {
   /** Offer these tasks of Server.tasks. */
   setTasks(tasks) {
     this.#tasks = new Map(tasks.map((task) => [task.name, task]));
-    const groups = Object.entries(GROUPS).map(([parser, label]) => {
-      const options = tasks.filter((task) => task.parser === parser).map(({ name }) => new Option(name, name));
-      return element("optgroup", { label }, ...options);
+    this.#offer();
+  }
+
+  /** Offer what a model with this card (of Server.status) can do. */
+  setCard(card) {
+    if (JSON.stringify(card) === JSON.stringify(this.#card)) return;
+    this.#card = card;
+    this.#offer();
+  }
+
+  /** Names of things that were found where the next question looks, for questions to begin with. */
+  set labels(labels) {
+    if (labels.join() === this.#labels.join()) return;
+    this.#labels = labels;
+    this.#showExamples();
+  }
+
+  #showExamples() {
+    const offered = this.#card ? examples(this.#card, [...this.#tasks.values()], this.#labels) : [];
+    const buttons = offered.map(({ task, text, words }) => {
+      const button = element("button", { type: "button" }, words ?? text);
+      button.addEventListener("click", () => {
+        byId("task").value = task;
+        this.#showTask();
+        byId("prompt").value = text;
+        this.#onAsk();
+      });
+      return button;
     });
+    byId("examples").replaceChildren(...buttons);
+  }
+
+  #offer() {
     const chosen = byId("task").value;
-    byId("task").replaceChildren(new Option("Any question", ""), ...groups.filter((group) => group.childElementCount));
-    byId("task").value = this.#tasks.has(chosen) ? chosen : "";
+    const groups = inGroups([...this.#tasks.values()]).map(([label, tasks]) =>
+      element("optgroup", { label }, ...tasks.map(({ name }) => this.#option(name))),
+    );
+    byId("task").replaceChildren(new Option("Any question", ""), ...groups);
+    const option = [...byId("task").options].find(({ value }) => value === chosen);
+    byId("task").value = option && !option.disabled ? chosen : "";
     this.#showTask();
+    this.#showExamples();
+  }
+
+  #option(name) {
+    const known = !this.#card || knows(this.#card, name);
+    const option = new Option(taskInWords(name) + (known ? "" : " – not with this model"), name);
+    option.disabled = !known;
+    return option;
   }
 
   /** What is asked now: {text, title, task, parser, slots, images}; `images`: how many it needs. */
@@ -45,12 +90,17 @@ export class QuestionForm {
     const { name, parser, min_images: images } = task; // the gateway's name for their number
     return {
       text,
-      title: text ? `${name}: ${text}` : name,
+      title: [taskInWords(name), text].filter(Boolean).join(": "),
       task: name,
       parser,
       slots: this.#slots(task),
       images,
     };
+  }
+
+  /** Name of the task that is chosen; "" for any question. */
+  get task() {
+    return byId("task").value;
   }
 
   /** Make room for the next question. */

@@ -3,6 +3,7 @@
 import { copyButton } from "./copy.js";
 import { element } from "./elements.js";
 import { RenderedText } from "./rendered_text.js";
+import { taskInWords } from "./tasks.js";
 
 const STAGES = {
   queued: (position) => (position ? `In the queue, ${position} before this one…` : "In the queue…"),
@@ -28,7 +29,7 @@ export class TurnView {
     this.#turn = turn;
     this.#text = new RenderedText(this.#answer, toHtml, change);
     const question = element("p", { className: "question" });
-    if (turn.task) question.append(element("span", { className: "tag" }, turn.task), " ");
+    if (turn.task) question.append(element("span", { className: "tag" }, taskInWords(turn.task)), " ");
     question.append(turn.text);
     const copy = copyButton("Copy", () => this.#copied(), this.#answer);
     const show = element("button", { type: "button", className: "show" }, "Show in image");
