@@ -24,10 +24,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() not in (ROOT
 
 TORCH = ("engines/llama/test_llama_engine.py", "training/test_model_card.py", "training/test_training.py")
 OPENVINO = ("engines/openvino/test_openvino_engine.py", "engines/openvino/test_openvino_conformance.py")
-BROWSER = tuple(
-    f"gateway/{name}.py"
-    for name in ("test_page", "test_page_answers", "test_page_live", "test_page_model", "test_page_states")
-)
+BROWSER = tuple(f"gateway/test_page{part}.py" for part in ("", "_answers", "_history", "_live", "_model", "_states"))
 NEEDS = {
     **dict.fromkeys(TORCH, ("torch", "model")),
     **dict.fromkeys(OPENVINO, ("openvino_genai", "model")),  # not in Jazzy's environment: only ROS is tested there

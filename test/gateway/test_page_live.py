@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import PIL.Image
 import pytest
 from playwright.sync_api import Page, Request, Route, expect
 from qwen3vl_ros.msg import Answer
@@ -165,23 +163,6 @@ def test_why_nothing_was_measured_is_said_once(robot: Robot, page: Page) -> None
     wait_answer(turn)
     expect(page.locator("button.region")).to_have_text([f"ball{by(3, 4)} px at 1, 2"] * 2)
     expect(turn.locator(".state")).to_have_text(re.compile(r" s\nNO_DEPTH: nobody publishes /depth$"))
-
-
-def test_a_long_conversation_about_a_camera_loses_its_oldest_images_and_not_itself(robot: Robot, page: Page) -> None:
-    noise = io.BytesIO()
-    PIL.Image.effect_noise((2000, 1000), 100).save(noise, "JPEG", quality=90)
-    with_age(page, 0.0, noise.getvalue())
-    fulfil_questions(page, stamp=12)
-    page.get_by_role("button", name="Live").click()
-    for number in range(4):
-        wait_answer(ask(page, f"Question {number}"))
-        expect(page.locator("#caption")).to_contain_text("the frame asked about")
-    page.reload()
-    page.get_by_role("button", name="Question 0 Green.").click()
-    expect(page.locator(".turn")).to_have_count(4)
-    expect(page.locator("#caption")).to_contain_text("the frame asked about")
-    shows = page.get_by_role("button", name="Show in image")
-    assert 1 <= shows.count() < 4
 
 
 def fulfil_questions(page: Page, stamp: int, regions: Sequence[dict[str, Any]] = ()) -> None:

@@ -1,17 +1,19 @@
 // A turn: one question of a conversation, its request to the gateway, and what its answer brings.
 //
 // A conversation is {id, camera, images, turns}: each question sends its `images`, or, where it has a `camera`, has
-// the node look through that one anew. A turn is {title, task, text, parser, image, answer, stage, problem, stopped}:
-// `image` is the frame that is shown beside the answer about a camera, null for none, `stage` null once it is over.
+// the node look through that one anew. A turn is {question, title, task, text, parser, image, answer, stage, problem,
+// stopped}: `question` is what QuestionForm.question gave, to ask it again, `image` is the frame that is shown beside the
+// answer about a camera, null for none, `stage` null once it is over.
 // Its answer is {text, reasoning, regions, json, facts}; `regions` are those of the gateway's answer in pixels of the
 // original image.
 
 const WAITING = ["queued", "frame"]; // the stages before the node has its frame
 
 /** The turn that begins with what QuestionForm.question gives. */
-export function newTurn({ title, text, task, parser }) {
+export function newTurn(question) {
+  const { title, text, task, parser } = question;
   const answer = { text: "", reasoning: "", regions: [], json: null, facts: "" };
-  return { title, text, task, parser, image: null, answer, stage: {}, problem: "", stopped: false };
+  return { question, title, text, task, parser, image: null, answer, stage: {}, problem: "", stopped: false };
 }
 
 /**

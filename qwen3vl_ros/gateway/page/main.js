@@ -102,14 +102,15 @@ function show(other) {
 
 function viewOf(turn) {
   const toHtml = (text) => server.html(text);
-  return new TurnView(turn, { onShow: showTurn, toHtml, change: (action) => keepingEnd(byId("turns"), action) });
+  const change = (action) => keepingEnd(byId("turns"), action);
+  return new TurnView(turn, { onShow: showTurn, onRetry: retry, toHtml, change });
 }
 
 /** Show what depends on the conversation and on whether an answer is being written. */
 function update() {
   const begun = conversation !== null;
   byId("new").hidden = !begun || running !== null;
-  byId("past").inert = running !== null;
+  byId("history").disabled = running !== null;
   panel.locked = running !== null;
   form.busy = running !== null;
   history.setCurrent(conversation);
@@ -144,15 +145,36 @@ async function saying(action) {
   }
 }
 
+/** Ask what is in the form. */
 async function ask() {
-  if (running) return;
   const question = form.question();
+  const turn = await put(question, () => form.clear());
+  if (turn?.problem) form.restore(question); // to be edited, unless the next one is there already
+}
+
+/** Ask the question of a turn that failed or was stopped again, in place of it. */
+async function retry(turn) {
+  if (running) return;
+  const index = conversation.turns.indexOf(turn);
+  const forget = () => {
+    conversation.turns.splice(index, 1);
+    byId("turns").children[index].remove();
+    form.clearIf(turn.question);
+  };
+  const next = await put(turn.question, forget);
+  if (next?.problem) form.restore(turn.question);
+}
+
+/** Ask a question, `onBegun()` when it is sure to be. Resolves to its turn; to null where nothing can be asked about. */
+async function put(question, onBegun) {
+  if (running) return null;
   running = new AbortController();
   try {
     const turn = await saying(async () => begin(question));
-    if (!turn) return;
-    form.clear();
+    if (!turn) return null;
+    onBegun();
     await answer(turn, requestOf(conversation, turn, question, remembers));
+    return turn;
   } finally {
     running = null;
     update();
@@ -177,6 +199,7 @@ function begin(question) {
 
 async function answer(turn, request) {
   conversation.turns.push(turn);
+  history.begin(conversation);
   update();
   const view = viewOf(turn);
   byId("turns").append(view.root);
@@ -186,6 +209,7 @@ async function answer(turn, request) {
       if (!waiting) panel.pauseAtNextFrame(); // the node has its frame, and the processor is the model's now
       if (turn.parser === "text") announcer.add(delta);
       keepingEnd(byId("turns"), () => view.update());
+      history.progress(conversation);
     });
     if (conversation.camera) await addImage(turn, headers[0].stamp);
     if (conversation.camera || turn.answer.regions.length) showTurn(turn);
@@ -199,7 +223,7 @@ async function answer(turn, request) {
     turn.stage = null;
     view.update();
     announcer.finish(view.inWords);
-    history.add(conversation);
+    history.end(conversation);
   }
 }
 
@@ -247,5 +271,12 @@ document.addEventListener("drop", (event) => {
   open(imageFiles(event.dataTransfer));
 });
 
+const interrupted = await history.load();
 await health.start();
 performance.mark("status shown");
+if (interrupted) {
+  const turn = interrupted.turns.at(-1);
+  show(interrupted);
+  if (turn.image || interrupted.images.length) showTurn(turn);
+  form.restore(turn.question);
+}

@@ -9,6 +9,8 @@ export class QuestionForm {
   #tasks = new Map();
   #card = null;
   #labels = [];
+  #asked = []; // {task, text}, the newest last
+  #back = 0; // how many questions ago the one that was recalled was asked
   #onAsk;
 
   /** `onAsk()` and `onStop()`: the user wants that. */
@@ -19,6 +21,8 @@ export class QuestionForm {
       onAsk();
     });
     byId("prompt").addEventListener("keydown", (event) => {
+      if (event.key === "ArrowUp") this.#recall(event, 1);
+      if (event.key === "ArrowDown") this.#recall(event, -1);
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
       byId("composer").requestSubmit();
@@ -53,9 +57,7 @@ export class QuestionForm {
     const buttons = offered.map(({ task, text, words }) => {
       const button = element("button", { type: "button" }, words ?? text);
       button.addEventListener("click", () => {
-        byId("task").value = task;
-        this.#showTask();
-        byId("prompt").value = text;
+        this.#fill(task, text);
         this.#onAsk();
       });
       return button;
@@ -103,9 +105,48 @@ export class QuestionForm {
     return byId("task").value;
   }
 
-  /** Make room for the next question. */
+  /** Make room for the next question, and remember this one. */
   clear() {
+    const { task, text } = this.question();
+    if (text) this.#asked.push({ task, text });
+    this.#back = 0;
     byId("prompt").value = "";
+  }
+
+  /** Put a question that was not answered back, unless another one is being written. */
+  restore({ task, text, slots }) {
+    if (byId("prompt").value) return;
+    this.#fill(task, text);
+    for (const [name, value] of Object.entries(slots)) {
+      const field = byId("slots").querySelector(`[name="${name}"]`);
+      if (field) field.value = value;
+    }
+  }
+
+  /** Make room where this very question stands. */
+  clearIf({ task, text }) {
+    if (this.task === task && byId("prompt").value.trim() === text) byId("prompt").value = "";
+  }
+
+  #fill(task, text) {
+    if (this.task !== task) {
+      byId("task").value = task;
+      byId("task").dispatchEvent(new Event("change"));
+    }
+    byId("prompt").value = text;
+  }
+
+  /** Show the question asked `step` further back, as a shell does: -1 is the next one. */
+  #recall(event, step) {
+    const field = byId("prompt");
+    const { value } = field;
+    const shown = this.#asked.at(-this.#back)?.text ?? "";
+    if (value !== (this.#back ? shown : "") || this.#back + step > this.#asked.length || this.#back + step < 0) return;
+    event.preventDefault();
+    this.#back += step;
+    const { task, text } = this.#back ? this.#asked.at(-this.#back) : { task: this.task, text: "" };
+    this.#fill(task, text);
+    field.setSelectionRange(text.length, text.length);
   }
 
   /** Whether an answer is being written. */

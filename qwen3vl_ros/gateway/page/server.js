@@ -115,7 +115,7 @@ async function sentenceOf(response) {
   const again = after ? ` Try again in ${after} s.` : "";
   const body = await response.json().catch(() => null); // a proxy's error page is no JSON
   const reason = body?.error?.message ?? `The gateway answered ${response.status} ${response.statusText}.`;
-  return reason + again;
+  return reason + (again && !/[.!?]$/.test(reason) ? "." : "") + again;
 }
 
 function aborted(signal) {

@@ -23,9 +23,10 @@ export class TurnView {
   #text;
 
   /**
-   * `onShow(turn)`: the user wants to see this turn's image; `toHtml` and `change` are those of RenderedText.
+   * `onShow(turn)`: the user wants to see this turn's image; `onRetry(turn)`: to have it asked again, in place of this
+   * one; `toHtml` and `change` are those of RenderedText.
    */
-  constructor(turn, { onShow, toHtml, change }) {
+  constructor(turn, { onShow, onRetry, toHtml, change }) {
     this.#turn = turn;
     this.#text = new RenderedText(this.#answer, toHtml, change);
     const question = element("p", { className: "question" });
@@ -34,7 +35,9 @@ export class TurnView {
     const copy = copyButton("Copy", () => this.#copied(), this.#answer);
     const show = element("button", { type: "button", className: "show" }, "Show in image");
     show.addEventListener("click", () => onShow(turn));
-    this.#tools.append(copy, show);
+    const retry = element("button", { type: "button", className: "retry" }, "Retry");
+    retry.addEventListener("click", () => onRetry(turn));
+    this.#tools.append(copy, show, retry);
     this.root.append(question, this.#reasoning, this.#answer, this.#state, this.#tools);
     this.update();
   }
@@ -52,8 +55,10 @@ export class TurnView {
     this.root.classList.toggle("failed", Boolean(problem));
     const words = running ? (STAGES[stage.stage]?.(stage.queue_position) ?? "Asking…") : problem || answer.facts;
     this.#state.textContent = stopped ? "Stopped." : words;
-    this.#tools.hidden = running || !answer.text;
+    this.#tools.hidden = running;
+    this.#tools.querySelector(".copy").hidden = !answer.text;
     this.#tools.querySelector(".show").hidden = !answer.regions.length && !image;
+    this.#tools.querySelector(".retry").hidden = !problem && !stopped;
   }
 
   /** The finished answer, or why there is none, to be read out; "" where it was read out while it came. */
