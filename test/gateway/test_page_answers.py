@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
 from browser import Tabs
-from page_robot import Robot
-from page_user import DESK, ask, check_accessibility, wait_answer, wait_live
+from page_robot import FOUND, Robot
+from page_user import DESK, ask, check_accessibility, locate, wait_answer, wait_live
 
 pytestmark = pytest.mark.ros
 pytest_plugins = ["page_fixtures"]
@@ -114,3 +117,63 @@ def test_a_rendered_answer_is_accessible(robot: Robot, tabs: Tabs) -> None:
         wait_live(page)
         expect(wait_answer(ask(page, "What do you see?")).get_by_role("button", name="Copy code")).to_be_visible()
         check_accessibility(page)
+
+
+# --- values and places -----------------------------------------------------------------------------------------------
+
+
+def test_values_are_shown_as_people_read_them_and_the_json_is_at_hand(robot: Robot, page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    value = {"same": False, "unit": None, "differences": ["a cup", "a lid"], "in_parts": [{"name": "cup", "count": 2}]}
+    robot.story.tell({"": json.dumps(value)})
+    answer = wait_answer(ask(page, "What has changed? Answer in JSON."))
+    expect(answer.get_by_role("term")).to_have_text(["same", "unit", "differences", "in parts"])
+    expect(answer.get_by_role("definition").first).to_have_text("no")
+    expect(answer.get_by_role("listitem")).to_have_text(["a cup", "a lid"])
+    expect(answer.get_by_role("columnheader")).to_have_text(["name", "count"])
+    expect(answer.get_by_role("cell")).to_have_text(["cup", "2"])
+    expect(answer.locator("pre")).to_be_hidden()
+    answer.get_by_text("JSON", exact=True).click()
+    answer.get_by_role("button", name="Copy JSON").click()
+    expect(answer.get_by_role("button", name="Copied")).to_be_visible()
+    assert json.loads(page.evaluate("navigator.clipboard.readText()")) == value
+    check_accessibility(page)
+
+
+def test_a_count_is_a_number(robot: Robot, page: Page) -> None:
+    robot.story.tell({"": '{"count": 3}'})
+    page.get_by_label("Task").select_option("count")
+    page.get_by_label("What to count").fill("balls")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    answer = wait_answer(page.locator(".turn"))
+    expect(answer.get_by_role("term")).to_have_text("count")
+    expect(answer.get_by_role("definition")).to_have_text("3")
+    page.get_by_role("button", name="History").click()
+    expect(page.locator("#past .answer")).to_have_text("count: 3")
+
+
+def test_boxes_in_the_answer_to_a_free_question_are_names_and_not_json(robot: Robot, page: Page) -> None:
+    robot.story.tell({"": json.dumps(FOUND)})
+    answer = wait_answer(ask(page, "Where is everything?"))
+    expect(answer.locator("p")).to_have_text("Found: orange ball, green box, blue ball.")
+    expect(answer.locator("pre").first).to_be_hidden()
+    expect(page.locator("button.region")).to_have_count(3)
+
+
+def test_metres_have_directions_and_a_frame(robot: Robot, page: Page) -> None:
+    robot.story.tell({"": json.dumps(FOUND[1:2])})
+    wait_answer(locate(page, "green box"))
+    expect(page.locator("button.region .place")).to_have_text(
+        re.compile(r"^1\.50 m ahead, 0\.3\d m left, 0\.2\d m down in lens · 64 . 78 px at 160, 305$")
+    )
+
+
+def test_metres_in_another_frame_than_the_cameras_have_its_axes(page: Page) -> None:
+    region = {"label": "cup", "image": 0, "box": [1, 2, 3, 4], "point": None, "polygon": [], "problem": ""}
+    region |= {"position": [1.119, -0.27, 0.841], "frame_id": "map"}
+    header = {"stamp": {"sec": 0, "nanosec": 0}, "frame_id": "lens"}
+    end = {"choices": [], "qwen3vl_ros": {"image_headers": [header], "regions": [region]}}
+    stream = f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=stream, content_type="text/event-stream"))
+    wait_answer(locate(page, "cup"))
+    expect(page.locator("button.region .place")).to_contain_text("x 1.12, y -0.27, z 0.84 m in map")

@@ -5,7 +5,7 @@
 // stopped}: `question` is what QuestionForm.question gave, to ask it again, `image` is the frame that is shown beside the
 // answer about a camera, null for none, `stage` null once it is over.
 // Its answer is {text, reasoning, regions, json, facts}; `regions` are those of the gateway's answer in pixels of the
-// original image.
+// original image, `optical` where their metres are in the frame of the image itself.
 
 const WAITING = ["queued", "frame"]; // the stages before the node has its frame
 
@@ -48,7 +48,10 @@ export async function follow(steps, turn, { camera, images }, onStep) {
   const { extra, usage, finishReason } = step.value;
   turn.answer.facts = facts(turn.task, extra, usage, finishReason, (performance.now() - begun) / 1000);
   turn.answer.json = extra.json ?? null;
-  const regions = extra.regions ?? [];
+  const regions = (extra.regions ?? []).map((region) => ({
+    ...region,
+    optical: region.frame_id === extra.image_headers?.[region.image]?.frame_id,
+  }));
   if (!camera) turn.answer.regions = regions.map((region) => inOriginal(region, images[region.image]));
   else if (regions.some(({ position }) => position)) turn.answer.regions = regions;
   else {

@@ -1,6 +1,7 @@
 // Earlier conversations, the newest first: kept by store.js, found again by their words. asking.js says what is in one.
 
 import { byId, element } from "./elements.js";
+import { resultInWords } from "./result.js";
 import { Store } from "./store.js";
 
 const MOST = 200; // conversations
@@ -136,7 +137,7 @@ export class History {
       { type: "button", className: "open" },
       element("img", image ? { src: image.url, alt: "" } : { alt: "" }),
       element("span", { className: "question" }, turns[0].title),
-      element("span", { className: "answer" }, last.answer.text || last.problem || "Stopped."),
+      element("span", { className: "answer" }, resultInWords(last) || last.problem || "Stopped."),
     );
     if (conversation === this.#current) open.setAttribute("aria-current", "true");
     open.addEventListener("click", () => {

@@ -207,7 +207,7 @@ async function answer(turn, request) {
   try {
     const headers = await follow(server.ask(request, running.signal), turn, conversation, (delta, waiting) => {
       if (!waiting) panel.pauseAtNextFrame(); // the node has its frame, and the processor is the model's now
-      if (turn.parser === "text") announcer.add(delta);
+      if (turn.parser === "text" && !/^\s*[[{`]/.test(turn.answer.text)) announcer.add(delta);
       keepingEnd(byId("turns"), () => view.update());
       history.progress(conversation);
     });

@@ -1,6 +1,7 @@
 // Boxes and points over an image, and the list that says the same in words. Either lights the other up.
 
 import { element, svg } from "./elements.js";
+import { metresInWords, pixelsInWords } from "./places.js";
 
 const HUES = ["#ffd166", "#4cc9f0", "#95e06c", "#ff9f6b", "#d0a6ff", "#ff8fb8", "#7ff0dc", "#f2f2f2"];
 const LABEL_SIZE = 13; // px on the screen, whatever the image's size
@@ -121,13 +122,7 @@ export class Overlay {
   }
 }
 
-function whereInWords({ box, point, position }) {
-  const parts = [];
-  if (position) parts.push(`${position.map((metres) => metres.toFixed(2)).join(", ")} m`);
-  if (box) {
-    const [x, y, width, height] = box.map(Math.round);
-    parts.push(`${width} × ${height} px at ${x}, ${y}`);
-  }
-  if (point) parts.push(`point ${point.map(Math.round).join(", ")} px`);
-  return parts.join(" · ");
+function whereInWords(region) {
+  const metres = region.position ? metresInWords(region) : "";
+  return [metres, pixelsInWords(region)].filter(Boolean).join(" · ");
 }

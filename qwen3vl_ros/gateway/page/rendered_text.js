@@ -76,6 +76,7 @@ export class RenderedText {
   }
 
   #put(text, html) {
+    if (!this.#place.contains(this.#line)) return; // something else is shown there now
     this.#rendered = text;
     setCleanHtml(this.#place, html);
     this.#showLine();

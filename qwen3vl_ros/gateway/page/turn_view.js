@@ -2,7 +2,10 @@
 
 import { copyButton } from "./copy.js";
 import { element } from "./elements.js";
+import { jsonView } from "./json_view.js";
+import { foundInWords } from "./places.js";
 import { RenderedText } from "./rendered_text.js";
+import { copiedOf, pretty, resultInWords, resultOf } from "./result.js";
 import { taskInWords } from "./tasks.js";
 
 const STAGES = {
@@ -32,7 +35,7 @@ export class TurnView {
     const question = element("p", { className: "question" });
     if (turn.task) question.append(element("span", { className: "tag" }, taskInWords(turn.task)), " ");
     question.append(turn.text);
-    const copy = copyButton("Copy", () => this.#copied(), this.#answer);
+    const copy = copyButton("Copy", () => copiedOf(this.#turn), this.#answer);
     const show = element("button", { type: "button", className: "show" }, "Show in image");
     show.addEventListener("click", () => onShow(turn));
     const retry = element("button", { type: "button", className: "retry" }, "Retry");
@@ -48,9 +51,10 @@ export class TurnView {
     const running = stage !== null;
     this.#reasoning.hidden = !answer.reasoning;
     this.#reasoning.lastChild.textContent = answer.reasoning;
-    if (parser === "text") this.#text.show(answer.text, !running);
-    else this.#answer.replaceChildren(...(running || problem || stopped ? [answer.text] : this.#parts()));
-    this.#answer.classList.toggle("raw", running && parser !== "text");
+    const result = running ? null : resultOf(this.#turn);
+    if (running && (parser !== "text" || /^\s*(```json\s*)?[[{]/.test(answer.text))) this.#text.show("", false);
+    else if (running || result.kind === "text") this.#text.show(answer.text, !running);
+    else this.#answer.replaceChildren(...this.#parts(result));
     this.root.classList.toggle("running", running);
     this.root.classList.toggle("failed", Boolean(problem));
     const words = running ? (STAGES[stage.stage]?.(stage.queue_position) ?? "Asking…") : problem || answer.facts;
@@ -63,40 +67,19 @@ export class TurnView {
 
   /** The finished answer, or why there is none, to be read out; "" where it was read out while it came. */
   get inWords() {
-    const { parser, problem, stopped } = this.#turn;
+    const { problem, stopped } = this.#turn;
     if (problem || stopped) return this.#state.textContent;
-    if (parser === "json") return this.#answer.textContent;
-    return parser === "text" ? "" : foundInWords(this.#turn.answer.regions);
+    return resultOf(this.#turn).kind === "text" ? "" : resultInWords(this.#turn);
   }
 
-  /** Whether there is the text and nothing more: nothing was made of an answer that is incomplete. */
-  get #isPlain() {
-    const { parser, problem, stopped } = this.#turn;
-    return parser === "text" || Boolean(problem) || stopped;
-  }
-
-  #parts() {
-    const { answer, parser } = this.#turn;
-    if (parser === "json") return [element("pre", {}, pretty(answer.json))];
-    return [foundInWords(answer.regions), folded("As the model wrote it", answer.text)];
-  }
-
-  /** What is worth copying: the text, or the values that a task's answer was turned into. */
-  #copied() {
-    const { answer, parser } = this.#turn;
-    if (this.#isPlain) return answer.text;
-    return pretty(parser === "json" ? answer.json : answer.regions);
+  /** The parts of an answer that is more than a text. */
+  #parts({ kind, json }) {
+    const { answer } = this.#turn;
+    const shown = kind === "values" ? jsonView(json) : element("p", {}, foundInWords(answer.regions));
+    const raw = folded("JSON", pretty(json));
+    raw.append(copyButton("Copy JSON", () => pretty(json), raw.lastChild));
+    return kind === "values" ? [shown, raw] : [shown, raw, folded("As the model wrote it", answer.text)];
   }
 }
 
 const folded = (title, text) => element("details", {}, element("summary", {}, title), element("pre", {}, text));
-
-const pretty = (value) => JSON.stringify(value, null, 2);
-
-function foundInWords(regions) {
-  if (!regions.length) return "Nothing found.";
-  const counts = new Map();
-  for (const { label } of regions) counts.set(label || "unnamed", (counts.get(label || "unnamed") ?? 0) + 1);
-  const parts = [...counts].map(([label, count]) => (count > 1 ? `${count} × ${label}` : label));
-  return `Found: ${parts.join(", ")}.`;
-}
