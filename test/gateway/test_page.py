@@ -39,7 +39,7 @@ def test_a_question_about_the_live_camera_is_answered_word_by_word(robot: Robot,
     robot.story.tell({"table": "A box, and then ..."})
     turn = ask(page, "What is on the table?")
     expect(turn.locator(".answer")).to_have_text("A box, and then ...")
-    expect(turn.locator(".state")).to_have_text("Answering…")
+    expect(turn.locator(".waiting")).to_contain_text("Answering…")
     expect(page.locator("#caption")).to_contain_text("the live view pauses for the answer")
     assert robot.story.heard == [[["user", ["<image>", "What is on the table?"]]]]
 
@@ -148,9 +148,9 @@ def test_a_second_question_stands_in_the_queue_and_says_so(robot: Robot, page: P
     other = tabs.open(robot.url, **DESK)
     wait_live(other)
     first = ask(page, "What is it?")
-    expect(first.locator(".state")).to_have_text("Answering…")
+    expect(first.locator(".waiting")).to_contain_text("Answering…")
     second = ask(other, "And for me?")
-    expect(second.locator(".state")).to_contain_text("In the queue")
+    expect(second.locator(".waiting")).to_contain_text("In the queue, 1 before this one")
     expect(page.locator("#health-queue")).to_contain_text("1 waiting")
     page.get_by_role("button", name="Stop").click()
     expect(second.locator(".answer")).to_have_text("It is a ...")

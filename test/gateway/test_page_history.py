@@ -124,6 +124,25 @@ def test_a_reload_while_an_answer_comes_keeps_the_question_and_what_came(robot: 
     assert wait_answer(page.locator(".turn")).inner_text() == "A cube."
 
 
+# --- waiting ---------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_moves_and_tells_seconds_and_what_is_usual(robot: Robot, page: Page) -> None:
+    robot.story.tell({"long": "It is a ...", "": "Green. " * 20})
+    turn = ask(page, "A long one?")
+    expect(turn.locator(".waiting")).to_contain_text(re.compile(r"Answering… · [1-9]\d* s$"))
+    expect(turn.get_by_role("progressbar")).not_to_have_attribute("value", re.compile(""))  # nothing is known yet
+    page.get_by_role("button", name="Stop").click()
+    expect(turn.get_by_role("progressbar")).to_be_hidden()
+    wait_answer(ask(page, "What colour is the box?"))
+    page.reload()  # what is usual is kept
+    wait_live(page)
+    turn = ask(page, "Another long one?")
+    expect(turn.locator(".waiting")).to_contain_text(re.compile(r"Answering… · \d+ s · usually (less than 1|\d+) s$"))
+    expect(turn.get_by_role("progressbar")).to_have_attribute("value", re.compile(r"0\.\d"))
+    check_accessibility(page)
+
+
 # --- the history -----------------------------------------------------------------------------------------------------
 
 

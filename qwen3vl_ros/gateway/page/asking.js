@@ -3,7 +3,8 @@
 // A conversation is {id, camera, images, turns}: each question sends its `images`, or, where it has a `camera`, has
 // the node look through that one anew. A turn is {question, title, task, text, parser, image, answer, stage, problem,
 // stopped}: `question` is what QuestionForm.question gave, to ask it again, `image` is the frame that is shown beside the
-// answer about a camera, null for none, `stage` null once it is over.
+// answer about a camera, null for none, `stage` null once it is over; `begun` is when it was asked, `started` when it
+// left the queue, 0 before (performance.now()).
 // Its answer is {text, reasoning, regions, json, facts}; `regions` are those of the gateway's answer in pixels of the
 // original image, `optical` where their metres are in the frame of the image itself.
 
@@ -13,7 +14,11 @@ const WAITING = ["queued", "frame"]; // the stages before the node has its frame
 export function newTurn(question) {
   const { title, text, task, parser } = question;
   const answer = { text: "", reasoning: "", regions: [], json: null, facts: "" };
-  return { question, title, text, task, parser, image: null, answer, stage: {}, problem: "", stopped: false };
+  const begun = performance.now();
+  return {
+    ...{ question, title, text, task, parser, answer, begun },
+    ...{ started: 0, image: null, stage: {}, problem: "", stopped: false },
+  };
 }
 
 /**
@@ -33,20 +38,23 @@ export function requestOf({ camera, images, turns }, turn, { task, slots }, reme
 
 /**
  * Take in the steps of Server.ask until the answer is complete, with `onStep(delta, waiting)` after each; `waiting`:
- * the node has no frame yet. Returns the headers of the answer's frames. Throws what they throw.
+ * the node has no frame yet. Returns the headers of the answer's frames, and the times of AnswerTimes.add, null where
+ * there were no words. Throws what they throw.
  */
 export async function follow(steps, turn, { camera, images }, onStep) {
-  const begun = performance.now();
+  let firstWord = 0;
   let step = await steps.next();
   for (; !step.done; step = await steps.next()) {
     const { stage, delta = "", reasoning = "" } = step.value;
     if (stage) turn.stage = step.value;
+    if (stage !== "queued") turn.started ||= performance.now();
+    if (delta) firstWord ||= performance.now();
     turn.answer.text += delta;
     turn.answer.reasoning += reasoning;
     onStep(delta, WAITING.includes(stage));
   }
   const { extra, usage, finishReason } = step.value;
-  turn.answer.facts = facts(turn.task, extra, usage, finishReason, (performance.now() - begun) / 1000);
+  turn.answer.facts = facts(turn.task, extra, usage, finishReason, (performance.now() - turn.begun) / 1000);
   turn.answer.json = extra.json ?? null;
   const regions = (extra.regions ?? []).map((region) => ({
     ...region,
@@ -60,7 +68,8 @@ export async function follow(steps, turn, { camera, images }, onStep) {
     const problems = new Set(regions.map(({ problem }) => problem).filter(Boolean));
     turn.answer.facts = [turn.answer.facts, ...problems].join("\n");
   }
-  return extra.image_headers;
+  const since = (time) => (time - turn.started) / 1000;
+  return { headers: extra.image_headers, times: firstWord ? [since(firstWord), since(performance.now())] : null };
 }
 
 /** A region in pixels of the original image, not of what was sent. */

@@ -1,5 +1,6 @@
 // The page: joins its parts, and asks.
 
+import { AnswerTimes } from "./answer_times.js";
 import { Announcer } from "./announcer.js";
 import { follow, newTurn, requestOf } from "./asking.js";
 import { byId } from "./elements.js";
@@ -12,6 +13,7 @@ import { Problem, Server } from "./server.js";
 import { taskInWords } from "./tasks.js";
 import { TurnView } from "./turn_view.js";
 
+const answerTimes = new AnswerTimes();
 const announcer = new Announcer(byId("announcer"));
 const server = new Server(askForToken);
 const panel = new ImagePanel(server, () => startOver());
@@ -21,6 +23,7 @@ const health = new Health(server, announcer, (status) => {
   panel.setCameras(status.cameras.map(({ name }) => name));
   form.setCard(status.model_card);
   remembers = status.model_card.conversation;
+  model = status.model;
   saySubject();
   offerTasks(["ready", "busy", "inactive", "failed"].includes(status.state));
 });
@@ -28,6 +31,7 @@ const health = new Health(server, announcer, (status) => {
 let conversation = null; // asking.js says what is in it
 let running = null; // AbortController of the question that is being answered
 let tasksOffered = false;
+let model = ""; // the one that answers
 let remembers = true; // whether the model understands a question that refers to earlier ones
 
 /** Resolves to the token that the user types. */
@@ -103,7 +107,7 @@ function show(other) {
 function viewOf(turn) {
   const toHtml = (text) => server.html(text);
   const change = (action) => keepingEnd(byId("turns"), action);
-  return new TurnView(turn, { onShow: showTurn, onRetry: retry, toHtml, change });
+  return new TurnView(turn, { onShow: showTurn, onRetry: retry, usual: answerTimes.usual(model), toHtml, change });
 }
 
 /** Show what depends on the conversation and on whether an answer is being written. */
@@ -205,12 +209,13 @@ async function answer(turn, request) {
   byId("turns").append(view.root);
   view.root.scrollIntoView({ block: "nearest" });
   try {
-    const headers = await follow(server.ask(request, running.signal), turn, conversation, (delta, waiting) => {
+    const { headers, times } = await follow(server.ask(request, running.signal), turn, conversation, (delta, waiting) => {
       if (!waiting) panel.pauseAtNextFrame(); // the node has its frame, and the processor is the model's now
       if (turn.parser === "text" && !/^\s*[[{`]/.test(turn.answer.text)) announcer.add(delta);
       keepingEnd(byId("turns"), () => view.update());
       history.progress(conversation);
     });
+    if (times) answerTimes.add(model, ...times);
     if (conversation.camera) await addImage(turn, headers[0].stamp);
     if (conversation.camera || turn.answer.regions.length) showTurn(turn);
     const labels = turn.answer.regions.map(({ label }) => label).filter(Boolean);

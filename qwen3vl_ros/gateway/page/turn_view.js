@@ -7,14 +7,7 @@ import { foundInWords } from "./places.js";
 import { RenderedText } from "./rendered_text.js";
 import { copiedOf, pretty, resultInWords, resultOf } from "./result.js";
 import { taskInWords } from "./tasks.js";
-
-const STAGES = {
-  queued: (position) => (position ? `In the queue, ${position} before this one…` : "In the queue…"),
-  frame: () => "Waiting for a frame…",
-  encode: () => "Looking at the image…",
-  prefill: () => "Reading the question…",
-  decode: () => "Answering…",
-};
+import { Waiting } from "./waiting.js";
 
 export class TurnView {
   root = element("li", { className: "turn" });
@@ -24,14 +17,16 @@ export class TurnView {
   #state = element("p", { className: "state" });
   #tools = element("div", { className: "tools" });
   #text;
+  #waiting;
 
   /**
    * `onShow(turn)`: the user wants to see this turn's image; `onRetry(turn)`: to have it asked again, in place of this
-   * one; `toHtml` and `change` are those of RenderedText.
+   * one; `usual` is that of Waiting, `toHtml` and `change` are those of RenderedText.
    */
-  constructor(turn, { onShow, onRetry, toHtml, change }) {
+  constructor(turn, { onShow, onRetry, usual, toHtml, change }) {
     this.#turn = turn;
     this.#text = new RenderedText(this.#answer, toHtml, change);
+    this.#waiting = new Waiting(turn, usual);
     const question = element("p", { className: "question" });
     if (turn.task) question.append(element("span", { className: "tag" }, taskInWords(turn.task)), " ");
     question.append(turn.text);
@@ -41,7 +36,7 @@ export class TurnView {
     const retry = element("button", { type: "button", className: "retry" }, "Retry");
     retry.addEventListener("click", () => onRetry(turn));
     this.#tools.append(copy, show, retry);
-    this.root.append(question, this.#reasoning, this.#answer, this.#state, this.#tools);
+    this.root.append(question, this.#reasoning, this.#answer, this.#waiting.root, this.#state, this.#tools);
     this.update();
   }
 
@@ -57,8 +52,9 @@ export class TurnView {
     else this.#answer.replaceChildren(...this.#parts(result));
     this.root.classList.toggle("running", running);
     this.root.classList.toggle("failed", Boolean(problem));
-    const words = running ? (STAGES[stage.stage]?.(stage.queue_position) ?? "Asking…") : problem || answer.facts;
-    this.#state.textContent = stopped ? "Stopped." : words;
+    this.#waiting.update();
+    this.#state.hidden = running;
+    this.#state.textContent = stopped ? "Stopped." : problem || answer.facts;
     this.#tools.hidden = running;
     this.#tools.querySelector(".copy").hidden = !answer.text;
     this.#tools.querySelector(".show").hidden = !answer.regions.length && !image;
