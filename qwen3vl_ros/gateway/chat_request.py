@@ -117,7 +117,7 @@ class JsonSchemaFormat(_Object):
 
 
 class ChatRequest(_Object):
-    """OpenAI's request, and ``camera``, ``task`` and ``slots`` as in AskImage.action."""
+    """OpenAI's request, and ``camera``, ``task``, ``slots`` and the like as in AskImage.action."""
 
     model: str = Field("", description="Any name: one model answers, and the reply has its name.")
     messages: list[ChatTurn] = Field(min_length=1)
@@ -143,6 +143,10 @@ class ChatRequest(_Object):
     )
     task: str = Field("", description="Name of a ready-made task, which the question fills.")
     slots: dict[str, Any] | None = Field(None, description="Other slots of the task.")
+    thinking: bool | None = Field(None, description="Whether a model that can do either thinks before it answers.")
+    max_image_tokens: int | None = Field(
+        None, ge=1, lt=2**32, description="Tokens that an image may take at most: fewer are faster and see less."
+    )
     _notes: tuple[str, ...] = PrivateAttr(())
 
     @property

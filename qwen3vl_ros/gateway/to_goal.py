@@ -70,6 +70,8 @@ def to_goal(request: ChatRequest, images: Sequence[bytes], timeout: float) -> tu
         "slots": request.slots,
         "response_schema": request.response_schema,
         "timeout": timeout,
+        "thinking": request.thinking,
+        "max_image_tokens": request.max_image_tokens or 0,
     }
     arguments.update(options_of(request))  # type: ignore[typeddict-item]
     return prompt, arguments, notes

@@ -307,6 +307,14 @@ def test_options_reach_the_backend(asking: Any) -> None:
     assert (goal.options.max_tokens, goal.options.stop) == (9, ["END"])
 
 
+def test_thinking_and_the_detail_of_images_reach_the_backend(asking: Any) -> None:
+    goal = asking(question(thinking=False, max_image_tokens=64)).goal
+    assert (goal.thinking, goal.max_image_tokens) == (goal.THINKING_OFF, 64)
+    assert asking(question(thinking=True)).goal.thinking == goal.THINKING_ON
+    goal = asking(question()).goal
+    assert (goal.thinking, goal.max_image_tokens) == (goal.THINKING_UNSET, 0)
+
+
 def test_hyphenated_parameters_are_understood(asking: Any) -> None:
     goal = asking(question(**{"top-p": 0.25, "top-k": 7})).goal
     assert (goal.options.top_p, goal.options.top_k) == (0.25, 7)

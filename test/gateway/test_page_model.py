@@ -56,6 +56,36 @@ def test_a_model_that_cannot_answer_is_told(page: Page) -> None:
     expect(page.locator("#health-engine")).to_have_attribute("data-level", "bad")
 
 
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_sent_with_every_question_kept_and_reset(robot: Robot, page: Page) -> None:
+    robot.story.tell({"": "A cube."})
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Temperature").fill("0.2")
+    page.get_by_label("System prompt").fill("Answer like a pirate.")
+    page.get_by_label("Image detail").select_option("low")
+    page.get_by_label("Think before answering").select_option("off")
+    check_accessibility(page)
+    page.get_by_role("button", name="Done").click()
+    expect(page.get_by_role("button", name="Settings (4)")).to_be_visible()
+    page.reload()
+    wait_live(page)
+    with page.expect_request("**/v1/chat/completions") as asked:
+        wait_answer(ask(page, "What is it?"))
+    sent = asked.value.post_data_json
+    assert (sent["temperature"], sent["max_image_tokens"], sent["thinking"]) == (0.2, 64, False)
+    assert robot.story.heard[0][0] == ["system", ["Answer like a pirate."]]
+    page.get_by_role("button", name="Settings (4)").click()
+    page.get_by_label("Temperature").fill("7")  # out of its range: not sent
+    page.get_by_role("button", name="Reset").click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Settings", exact=True)).to_be_visible()
+    with page.expect_request("**/v1/chat/completions") as asked:
+        wait_answer(ask(page, "What is it?"))
+    assert not {"temperature", "max_image_tokens", "thinking"} & set(asked.value.post_data_json)
+
+
 # --- tasks -----------------------------------------------------------------------------------------------------------
 
 

@@ -22,10 +22,11 @@ export function newTurn(question) {
 }
 
 /**
- * The request of a turn: what was said before, the images, or the camera that the node is to look through.
+ * The request of a turn: what was said before, the images, or the camera that the node is to look through, and the
+ * user's Settings.
  * A task is asked afresh: its wording is made to stand alone. So is everything where the model does not `remember`.
  */
-export function requestOf({ camera, images, turns }, turn, { task, slots }, remembers) {
+export function requestOf({ camera, images, turns }, turn, { task, slots }, remembers, settings) {
   const answered = task || !remembers ? [] : turns.filter(({ answer }) => answer.text);
   const messages = answered.flatMap(({ title, answer }) => [
     { role: "user", content: [{ type: "text", text: title }] },
@@ -33,7 +34,8 @@ export function requestOf({ camera, images, turns }, turn, { task, slots }, reme
   ]);
   messages.push({ role: "user", content: [{ type: "text", text: turn.text }] });
   messages[0].content.unshift(...images.map(({ url }) => ({ type: "image_url", image_url: { url } })));
-  return { messages, ...(camera && { camera }), ...(task && { task, slots }) };
+  if (settings.systemPrompt) messages.unshift({ role: "system", content: settings.systemPrompt });
+  return { messages, ...settings.fields, ...(camera && { camera }), ...(task && { task, slots }) };
 }
 
 /**

@@ -10,9 +10,11 @@ import { imageFiles } from "./image.js";
 import { ImagePanel } from "./image_panel.js";
 import { QuestionForm } from "./question_form.js";
 import { Problem, Server } from "./server.js";
+import { Settings } from "./settings.js";
 import { taskInWords } from "./tasks.js";
 import { TurnView } from "./turn_view.js";
 
+const settings = new Settings();
 const answerTimes = new AnswerTimes();
 const announcer = new Announcer(byId("announcer"));
 const server = new Server(askForToken);
@@ -22,6 +24,7 @@ const history = new History(reopen);
 const health = new Health(server, announcer, (status) => {
   panel.setCameras(status.cameras.map(({ name }) => name));
   form.setCard(status.model_card);
+  settings.setCard(status.model_card);
   remembers = status.model_card.conversation;
   model = status.model;
   saySubject();
@@ -177,7 +180,7 @@ async function put(question, onBegun) {
     const turn = await saying(async () => begin(question));
     if (!turn) return null;
     onBegun();
-    await answer(turn, requestOf(conversation, turn, question, remembers));
+    await answer(turn, requestOf(conversation, turn, question, remembers, settings));
     return turn;
   } finally {
     running = null;
