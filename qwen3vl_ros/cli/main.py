@@ -133,7 +133,10 @@ def _parser() -> argparse.ArgumentParser:
         help="a webcam's number, a video file, a stream's address or a folder of images, not the simulated camera",
     )
     demo.add_argument(
-        "--port", metavar="N", type=arguments.port, help="TCP port of the page, with --keep (default 8080, or a free one)"
+        "--port",
+        metavar="N",
+        type=arguments.port,
+        help="port of the page, with --keep (default 8080, or a free one)",
     )
     demo.add_argument(
         "--model", metavar="GGUF", default="", help="use this model, not the one that ships with the package"
