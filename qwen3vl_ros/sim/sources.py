@@ -167,6 +167,6 @@ def without_password(source: str) -> str:
 
 def _has_host(address: str) -> bool:
     try:
-        return bool(urllib.parse.urlsplit(address).hostname)
+        return bool(urllib.parse.urlsplit(address).netloc)
     except ValueError:
         return False

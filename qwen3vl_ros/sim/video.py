@@ -33,6 +33,9 @@ undecoded, until one that needs no other."""
 _WITHOUT_TIMES = ("mpjpeg", "mjpeg")
 """FFmpeg's formats of streams without time stamps, for which it makes some up."""
 
+_RECORDED = ("hls", "mov,mp4", "matroska", "avi")
+"""How FFmpeg's names of formats begin that a server sends as fast as it can, in pieces or whole."""
+
 
 class ArrivalClock:
     """When the frames of a live stream were taken, by their time stamps and by when they arrived.
@@ -85,7 +88,7 @@ class _Newest:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._frame: SourceFrame | None = None
-        self._error: SourceError | None = None
+        self._error: Exception | None = None
         self.ended = False
 
     def put(self, frame: SourceFrame) -> None:
@@ -94,7 +97,7 @@ class _Newest:
             self._frame = frame
             self._changed.notify()
 
-    def end(self, error: SourceError | None = None) -> None:
+    def end(self, error: Exception | None = None) -> None:
         """End :meth:`take`. Only the first end counts."""
         with self._changed:
             if not self.ended:
@@ -111,6 +114,22 @@ class _Newest:
             return frame
 
 
+class _Pace:
+    """Holds frames of a recording back until they are due. Whoever takes them too slowly delays all that follow."""
+
+    def __init__(self, closed: threading.Event) -> None:
+        self._closed = closed
+        self._begin: float | None = None  # when the recording's time 0 was
+
+    def wait(self, moment: float) -> bool:
+        """Wait until the recording has come to ``moment``, in seconds; False once it is closed."""
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now - moment
+        self._begin += max(0.0, now - (self._begin + moment) - _BEHIND)
+        return not self._closed.wait(max(0.0, self._begin + moment - now))
+
+
 class VideoFile(Source):
     """A video file, played at its own rate. A frame counts as taken when it is due."""
 
@@ -122,25 +141,21 @@ class VideoFile(Source):
 
     def frames(self, warn: Callable[[str], None]) -> Iterator[SourceFrame]:
         """Yield the frames when they are due; a damaged one goes to ``warn``. Raises SourceError."""
-        begin: float | None = None  # when the file's time 0 was, or would have been
+        pace = _Pace(self._closed)
+        played = 0.0  # seconds
         while not self._closed.is_set():
-            count, length = 0, 0.0
+            length = 0.0
             check_source(self._path, Kind.VIDEO)
-            for frame, time_of_file, time_of_next in self._play(warn):
-                now, length = time.monotonic(), time_of_next
-                if begin is None:
-                    begin = now - time_of_file
-                begin += max(0.0, now - (begin + time_of_file) - _BEHIND)
-                if self._closed.wait(max(0.0, begin + time_of_file - now)):
+            for frame, begins, ends in self._play(warn):
+                if not pace.wait(played + begins):
                     return
-                count += 1
+                length = ends
                 yield _source_frame(frame, time.monotonic())
-            if not count:
+            if not length:
                 raise SourceError(f"The file {self.name} has no images that can be read.")
             if not self._loop:
                 return
-            assert begin is not None
-            begin += length
+            played += length
 
     def _play(self, warn: Callable[[str], None]) -> Iterator[tuple[Any, float, float]]:
         """Yield every frame with the seconds at which it begins and ends, the first at 0."""
@@ -199,11 +214,14 @@ class _Live(Source):
             newest.end(SourceError(f"{self.name} has ended."))
         except (av.FFmpegError, OSError) as error:
             newest.end(SourceError(f"{self.name} cannot be read: {_reason(error)}."))
-        except SourceError as error:
+        except Exception as error:  # noqa: BLE001 a thread that died silently would be waited for; take() raises it
             newest.end(error)
 
     def _read_packets(self, container: Any, newest: _Newest, warn: Callable[[str], None]) -> None:
         stream = _video_of(container, self.name)
+        if container.format.name.startswith(_RECORDED):
+            self._read_recording(container, stream, newest, warn)
+            return
         stream.thread_type = "SLICE"  # threads with a frame each would hold frames back
         is_jpeg = stream.codec_context.name == "mjpeg"
         captured_at = self._clock(container)
@@ -229,9 +247,20 @@ class _Live(Source):
                 if taken is not None and captured is not None:
                     newest.put(_source_frame(frame, taken))
 
+    def _read_recording(self, container: Any, stream: Any, newest: _Newest, warn: Callable[[str], None]) -> None:
+        pace = _Pace(self._closed)
+        for packet in container.demux(stream):
+            for frame in _decoded(packet, warn):
+                if newest.ended or not pace.wait(frame.time or 0.0):
+                    return
+                newest.put(_source_frame(frame, time.monotonic()))
+
 
 class Stream(_Live):
-    """A network stream: RTSP, HTTP with JPEG, or whatever else FFmpeg reads. See ArrivalClock for a frame's time."""
+    """A network stream: RTSP, HTTP with JPEG, or whatever else FFmpeg reads. See ArrivalClock for a frame's time.
+
+    A recording, HLS or a video file on a server, is played at its rate; a frame of it counts as taken when it is due.
+    """
 
     def __init__(self, address: str) -> None:
         super().__init__(without_password(address), Kind.STREAM)
@@ -304,5 +333,5 @@ def _jpeg_frame(data: bytes, captured: float, stream: Any) -> SourceFrame:
 def _reason(error: Exception) -> str:
     """Return what went wrong, without the address, in which a password may be."""
     if isinstance(error, av.error.ExitError):  # what FFmpeg calls it when PyAV interrupts it
-        return f"nothing came for {_READ_TIMEOUT:g} s"
+        return "nothing comes from it"
     return str(getattr(error, "strerror", "") or error).rstrip(".")

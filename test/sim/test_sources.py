@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import http.server
 import io
 import itertools
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ pytest.importorskip("av", reason="PyAV, which reads videos, is not installed her
 import av
 
 import videos
+from qwen3vl_ros.sim import video
 from qwen3vl_ros.sim.sources import (
     Kind,
     Source,
@@ -106,6 +109,16 @@ def test_a_video_shows_every_image_in_order_and_no_faster_than_its_rate(tmp_path
     assert {frame.size for frame in frames} == {(64, 48)}
     since_first = np.array([frame.captured for frame in frames]) - frames[0].captured
     assert (since_first > np.arange(6) * 0.1 - 0.01).all()
+
+
+def test_who_is_slow_gets_every_image_of_a_file(tmp_path: Path) -> None:
+    levels = [20, 60, 100, 140, 180, 220]
+    path = videos.write_with_opencv(tmp_path / "clip.mp4", map(videos.grey, levels), 50.0, "mp4v")
+    seen = []
+    for frame in open_source(str(path)).frames(no_warning):
+        time.sleep(0.2)  # the slow one
+        seen.append(videos.level_of(frame.decode()))
+    assert seen == pytest.approx(levels, abs=4)
 
 
 def test_a_looped_video_starts_again(tmp_path: Path) -> None:
@@ -223,6 +236,27 @@ def test_h264_is_decoded(server: RtspServer) -> None:
     assert np.diff([frame.captured for frame in frames]).min() > 0
 
 
+def test_who_decodes_too_slowly_goes_on_at_an_image_that_needs_no_other(
+    server: RtspServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, decoded = video._decoded, []
+
+    def slow(packet: av.Packet, warn: Callable[[str], None]) -> list[av.VideoFrame]:
+        time.sleep(0.25)  # of which the stream has ten a second
+        if packet.pts is not None:
+            decoded.append((packet.pts * packet.time_base, packet.is_keyframe))
+        return decode(packet, warn)
+
+    monkeypatch.setattr(video, "_decoded", slow)
+    source = open_source(server.address("video"))
+    frames = source.frames(no_warning)
+    behind = [time.monotonic() - next(frames).captured for _ in range(10)]
+    source.close()
+    after_gaps = [is_key for (before, _), (at, is_key) in itertools.pairwise(decoded) if at - before > 0.11]
+    assert after_gaps and all(after_gaps)
+    assert max(behind) < 3.0, "it would be 8 s or more"
+
+
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [("nothing", r"/nothing cannot be read: Server returned 404 Not Found\."), ("", r"404 Not Found")],
@@ -251,39 +285,56 @@ def test_frames_end_when_the_source_is_closed_though_nothing_comes(server: RtspS
     closing.join()
 
 
-class JpegOverHttp(http.server.BaseHTTPRequestHandler):
-    """What IP cameras and ESP32-CAM send: JPEG after JPEG, without time stamps."""
+class Camera(http.server.SimpleHTTPRequestHandler):
+    """/camera is what IP cameras and ESP32-CAM send: JPEG after JPEG, without time stamps. All else is a file."""
 
     def do_GET(self) -> None:
+        if self.path != "/camera":
+            super().do_GET()
+            return
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
         data = jpeg(123)
-        try:
+        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+        with contextlib.suppress(ConnectionError):
             while True:
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                 self.wfile.write(head.encode() + data + b"\r\n")
                 time.sleep(0.1)
-        except ConnectionError:
-            pass
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 
-def test_jpeg_over_http_comes_as_the_camera_sent_it() -> None:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), JpegOverHttp)
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The address of a web server with the files of ``tmp_path``."""
+    handler = functools.partial(Camera, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        before = time.monotonic()
-        frames = first(open_source(f"http://127.0.0.1:{server.server_port}/"), 5)
-        after = time.monotonic()
-    finally:
-        server.shutdown()
-        server.server_close()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_jpeg_over_http_comes_as_the_camera_sent_it(web: str) -> None:
+    before = time.monotonic()
+    frames = first(open_source(f"{web}/camera"), 5)
+    after = time.monotonic()
     assert {frame.file for frame in frames} == {jpeg(123)}
     assert all(before < frame.captured < after for frame in frames)
+
+
+def test_a_video_file_on_a_server_is_played_at_its_rate_and_then_has_ended(web: str, tmp_path: Path) -> None:
+    videos.write_h264(tmp_path / "clip.mp4", map(videos.grey, (40, 80, 120, 160, 200)), 5)
+    frames = open_source(f"{web}/clip.mp4").frames(no_warning)
+    seen = [next(frames)]
+    with pytest.raises(SourceError, match=r"/clip.mp4 has ended\."):
+        seen += frames
+    assert videos.level_of(seen[0].decode()) < 60
+    assert videos.level_of(seen[-1].decode()) > 180
+    assert seen[-1].captured - seen[0].captured > 0.79
 
 
 # --- the clock of a stream --------------------------------------------------------------------------------------------

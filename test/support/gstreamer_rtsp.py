@@ -33,11 +33,12 @@ class ClockFactory(GstRtspServer.RTSPMediaFactory):
         source = media.get_element().get_by_name("clock")
 
         def push() -> bool:
-            frame = draw_time(time.monotonic())
-            return source.emit("push-buffer", Gst.Buffer.new_wrapped(frame)) == Gst.FlowReturn.OK
+            # Refused until the pipeline has started, which takes as long as it takes.
+            source.emit("push-buffer", Gst.Buffer.new_wrapped(draw_time(time.monotonic())))
+            return GLib.SOURCE_CONTINUE
 
-        push()
-        GLib.timeout_add(PERIOD, push)
+        timer = GLib.timeout_add(PERIOD, push)
+        media.connect("unprepared", lambda _: GLib.source_remove(timer))
 
 
 def main() -> None:
