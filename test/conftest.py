@@ -22,7 +22,12 @@ SUPPORT = HERE / "support"
 # which `import training` needs, comes last, also if pytest was started there.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() not in (ROOT, HERE)] + [str(ROOT)]
 
-TORCH = ("engines/llama/test_llama_engine.py", "training/test_model_card.py", "training/test_training.py")
+TORCH = (
+    "engines/llama/test_llama_engine.py",
+    "engines/llama/test_qwen3_5.py",
+    "training/test_model_card.py",
+    "training/test_training.py",
+)
 OPENVINO = ("engines/openvino/test_openvino_engine.py", "engines/openvino/test_openvino_conformance.py")
 BROWSER = tuple(f"gateway/test_page{part}.py" for part in ("", "_answers", "_history", "_live", "_model", "_states"))
 NEEDS = {

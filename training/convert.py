@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 LLAMA_CPP_PYTHON = "0.3.36"
@@ -24,12 +25,13 @@ def convert(
     outtype: str = "f16",
     *,
     name: str = "model",
+    options: Sequence[str] = (),
     cache_dir: Path = DEFAULT_CACHE,
 ) -> tuple[Path, Path]:
     """Write `NAME-OUTTYPE.gguf` and `mmproj-NAME-OUTTYPE.gguf` into `out_dir`; return both paths.
 
-    `outtype` is one of the converter's: f32, f16, bf16, q8_0. Raises RuntimeError with the
-    converter's last words where it fails.
+    `outtype` is one of the converter's: f32, f16, bf16, q8_0; `options` are others of its options, for
+    the language model. Raises RuntimeError with the converter's last words where it fails.
     """
     llama_cpp = fetch_converter(cache_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -39,7 +41,7 @@ def convert(
     with tempfile.TemporaryDirectory() as scratch:
         named = Path(scratch) / name
         named.symlink_to(hf_dir.resolve(), target_is_directory=True)
-        for target, extra in ((model, []), (mmproj, ["--mmproj"])):
+        for target, extra in ((model, options), (mmproj, ["--mmproj"])):
             _run(
                 [
                     sys.executable,

@@ -141,6 +141,7 @@ def _print_list(found: FittedCatalogue, *, everything: bool) -> None:
         lines.append(
             "NAME-thinking: the same size and speed per token, but it thinks first. --all: every quantisation."
         )
+    lines.append("Should work, not tried: Qwen3.5 (dense) as GGUF, `qwen3vl-ros download OWNER/NAME`.")
     lines.append("Get one: `qwen3vl-ros model use NAME`.")
     console.print("\n".join(lines), highlight=False)
 

@@ -14,7 +14,7 @@ import gguf
 import torch
 from gguf.scripts.gguf_new_metadata import MetadataDetails, copy_with_new_metadata
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from training.convert import convert
 from training.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SPLIT
@@ -44,10 +44,15 @@ class TinyModel:
 
 def make(folder: Path, *, max_pixels: int = 300 * 32 * 32) -> TinyModel:
     """Make one in ``folder``. ``max_pixels`` is the image size that its metadata allows."""
-    tokenizer = _tokenizer()
-    hf_dir = folder / "hf"
+    tokenizer = tiny_tokenizer()
+    hf_dir = save_random(Qwen3VLForConditionalGeneration(_config(tokenizer)), tokenizer, folder / "hf", max_pixels)
+    return TinyModel(hf_dir, *convert(hf_dir, folder / "gguf", "f32", name="tiny"))
+
+
+def save_random(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, hf_dir: Path, max_pixels: int) -> Path:
+    """Give a model random weights and save it with all that the converter wants; returns ``hf_dir``."""
     tokenizer.save_pretrained(hf_dir)
-    model = Qwen3VLForConditionalGeneration(_config(tokenizer)).float().eval()
+    model = model.float().eval()
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -64,7 +69,7 @@ def make(folder: Path, *, max_pixels: int = 300 * 32 * 32) -> TinyModel:
         "size": {"shortest_edge": 32 * 32, "longest_edge": max_pixels},
     }
     (hf_dir / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-    return TinyModel(hf_dir, *convert(hf_dir, folder / "gguf", "f32", name="tiny"))
+    return hf_dir
 
 
 def with_metadata(source: Path, target: Path, values: dict[str, str | int | float]) -> Path:
@@ -121,7 +126,8 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     )
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer of some hundred tokens with Qwen3-VL's control tokens and chat template."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

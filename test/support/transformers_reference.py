@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, AutoTokenizer, Qwen3VLForConditionalGeneration
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
 from qwen3vl_ros.engines.base import Message
 
@@ -15,7 +15,7 @@ class Reference:
     """The same model in transformers."""
 
     def __init__(self, folder: Path) -> None:
-        self.model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.images = AutoImageProcessor.from_pretrained(folder)
         self.first: Any = None

@@ -207,13 +207,18 @@ class LlamaContext:
         limit = min(len(prompt) - 1, len(self.pieces))
         return next((i for i in range(limit) if prompt[i] != self.pieces[i]), limit)
 
-    def keep_prefix(self, n: int) -> None:
-        """Remove everything after the first ``n`` pieces, including the leftovers of an unfinished call."""
+    def keep_prefix(self, n: int) -> int:
+        """Remove everything after the first ``n`` pieces, including the leftovers of an unfinished call.
+
+        Returns:
+            How many pieces are left: ``n``, or 0 where llama.cpp cannot remove a part, as of a recurrent state.
+        """
         del self.pieces[n:]
         self._cells = n_cells(self.pieces)
         self._pos = sum(1 if isinstance(p, int) else p.n_pos for p in self.pieces)
         if not lib.llama_memory_seq_rm(self._memory, 0, self._pos, -1):
             self.clear()
+        return len(self.pieces)
 
     def clear(self) -> None:
         """Empty the KV cache."""

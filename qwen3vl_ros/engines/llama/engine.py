@@ -280,9 +280,8 @@ class _Answer:
     def _read_prompt(self) -> Iterator[Chunk]:
         """Encode the images that are not cached, then prefill the part of the prompt that is not in the KV cache."""
         context, pieces = self._context, self._prompt.pieces
-        known = context.shared_prefix(pieces)
+        known = context.keep_prefix(context.shared_prefix(pieces))
         self._cached_tokens = n_cells(pieces[:known])
-        context.keep_prefix(known)
         if self._prompt.images:
             self._encode_time = 0.0
         embeddings: dict[ImageSpan, Embedding] = {}
