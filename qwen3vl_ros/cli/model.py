@@ -91,6 +91,12 @@ def _list(parsed: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nStopped. `qwen3vl-ros model list --no-benchmark` lists without measuring.", file=sys.stderr)
         return 130
+    if measured and measured.busy:
+        print(
+            "Other programs used this machine while it was measured: it is faster than the figures say. Measure anew "
+            "when it is idle: `qwen3vl-ros model list --again`.",
+            file=sys.stderr,
+        )
     found = fitted_catalogue(machine, measured)
     if parsed.json:
         print(json.dumps(asdict(found), indent=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -27,12 +28,7 @@ def measure(machine: Machine) -> speed.Measurement | None:
                 file=sys.stderr,
             )
             return None
-    if os.getloadavg()[0] > machine.cores / 2:
-        print(
-            f"Other programs use this machine (load {os.getloadavg()[0]:.1f}, {machine.cores} cores): it will look "
-            "slower than it is. Measure anew when it is idle: `qwen3vl-ros model list --again`.",
-            file=sys.stderr,
-        )
+    busy = os.getloadavg()[0] > machine.cores / 2
     console = Console(stderr=True)
     columns = TextColumn("Measuring this machine, once"), BarColumn(), TimeElapsedColumn()
     # llama.cpp would start a debugger when it ends itself.
@@ -59,7 +55,7 @@ def measure(machine: Machine) -> speed.Measurement | None:
     if found is None:
         print(f"Not measured: {errors or 'the measurement ended early'}.", file=sys.stderr)
         return None
-    measured = speed.from_json(found)
+    measured = dataclasses.replace(speed.from_json(found), busy=busy)
     try:
         speed.save(machine, measured)
     except OSError as error:

@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from qwen3vl_ros.engines.catalogue import Entry
 from qwen3vl_ros.engines.machine import Machine
@@ -44,11 +45,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one image takes to be encoded, the prompt with it to be read, and a token to be made."""
+    """What one image takes to be encoded, the prompt with it to be read, and a token to be made.
+
+    ``busy``: other programs used the machine meanwhile, so that it is faster than this.
+    """
 
     encode: Cost
     prefill: Cost
     token: Cost
+    busy: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,13 +112,14 @@ def load(machine: Machine) -> Measurement | None:
     try:
         kept = json.loads(cache_file().read_text(encoding="utf-8"))[machine.key]
         return from_json(kept)
-    except (OSError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
 
 
-def from_json(kept: dict[str, dict[str, float]]) -> Measurement:
+def from_json(kept: dict[str, Any]) -> Measurement:
     """Return the measurement that :func:`dataclasses.asdict` made this of; raises LookupError or TypeError."""
-    return Measurement(**{name: Cost(**kept[name]) for name in ("encode", "prefill", "token")})
+    encode, prefill, token = (Cost(**kept[name]) for name in ("encode", "prefill", "token"))
+    return Measurement(encode, prefill, token, busy=bool(kept.get("busy")))
 
 
 def save(machine: Machine, measured: Measurement) -> None:

@@ -59,6 +59,9 @@ def test_openvino_is_estimated_only_where_its_ratio_to_llama_is_known() -> None:
 def test_a_measurement_is_kept_for_this_machine_alone() -> None:
     other = dataclasses.replace(MACHINE, cpu="another processor")
     assert speed.load(MACHINE) is None
+    busy = dataclasses.replace(MEASURED, busy=True)
+    speed.save(MACHINE, busy)
+    assert speed.load(MACHINE) == busy
     speed.save(MACHINE, MEASURED)
     assert speed.load(MACHINE) == MEASURED
     assert speed.load(other) is None

@@ -68,7 +68,8 @@ def costs(times: dict[int, list[tuple[float, float, float]]]) -> Measurement:
     """Return what follows from the times of two models, by their numbers of layers; of each the least counts."""
     (few, few_times), (many, many_times) = times.items()
     columns = zip(zip(*few_times, strict=True), zip(*many_times, strict=True), strict=True)
-    return Measurement(*(Cost.from_two(few, min(of_few), many, min(of_many)) for of_few, of_many in columns))
+    encode, prefill, token = (Cost.from_two(few, min(of_few), many, min(of_many)) for of_few, of_many in columns)
+    return Measurement(encode, prefill, token)
 
 
 def ask(engine: LlamaEngine, number: int, clock: Callable[[], float] = time.monotonic) -> tuple[float, float, float]:
