@@ -27,6 +27,7 @@ TORCH = (
     "engines/llama/test_qwen3_5.py",
     "training/test_model_card.py",
     "training/test_training.py",
+    "training/test_training_data.py",
 )
 OPENVINO = ("engines/openvino/test_openvino_engine.py", "engines/openvino/test_openvino_conformance.py")
 BROWSER = tuple(f"gateway/test_page{part}.py" for part in ("", "_answers", "_history", "_live", "_model", "_states"))

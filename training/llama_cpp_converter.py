@@ -5,23 +5,18 @@ package and reads `sys.argv`:
 
     python llama_cpp_converter.py LLAMA_CPP_DIR <arguments of convert_hf_to_gguf.py>
 
-Four things are settled here, in memory, in llama.cpp's classes:
+Three things are settled here, in memory, in llama.cpp's classes:
 - The converter recognises a tokenizer by the hash of a test string, so it refuses one that it has
   never seen. Ours splits text as Qwen2's does: say so.
 - It looks for a SentencePiece vocabulary first, and needs that library to find that there is none.
 - It drops the image size limit of the preprocessor's configuration, which llama.cpp calls
   `clip.vision.image_max_pixels`. An engine that reads the file should learn it.
-- It knows nothing of what this package wants to know about a model: see `qwen3vl_ros/engines/model_card.py`.
 """
 
 import importlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
-
-CARD_FILE = "model_card.json"  # in the model's folder
-CARD_KEY = "qwen3vl_ros.model_card"
 
 
 def main() -> None:
@@ -35,20 +30,6 @@ def main() -> None:
 
     qwen3vl: Any = importlib.import_module("conversion.qwen3vl")
     qwen3vl.Qwen3VLTextModel.set_vocab = base.TextModel._set_vocab_gpt2
-
-    text = qwen3vl.Qwen3VLTextModel
-    write_text_parameters = text.set_gguf_parameters
-
-    def write_text_parameters_and_card(self: Any) -> None:
-        write_text_parameters(self)
-        path = self.dir_model / CARD_FILE
-        if path.is_file():
-            card = json.loads(path.read_text())
-            self.gguf_writer.add_string(CARD_KEY, json.dumps(card, ensure_ascii=False))
-            self.gguf_writer.add_license(card["license"])
-            self.gguf_writer.add_languages(card["languages"])
-
-    text.set_gguf_parameters = write_text_parameters_and_card
 
     vision = qwen3vl.Qwen3VLVisionModel
     write_parameters = vision.set_gguf_parameters

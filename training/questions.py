@@ -24,6 +24,7 @@ from training.wordings import (
     EVERYTHING,
     EVERYWHERE,
     LANGUAGES,
+    MORE_WORDINGS,
     NAMES,
     NUMBERS,
     OTHER_COLOURS,
@@ -100,10 +101,10 @@ class _Asker:
 
     def exist(self) -> Question | None:
         kind = self.rng.random()
-        if kind > 0.95 or not self.things:
+        if not self.things or (kind > 0.95 and self.split == "train"):
             empty = self.rng.random() < 0.5
             return self._yes_no("exist", self._word("empty" if empty else "anything"), empty == (not self.things))
-        if kind > 0.88:
+        if kind > 0.88 and self.split == "train":
             colour, shape = self._one_of(OTHER_COLOURS[self.language]), self._one_of(tuple(NAMES["en"]))
             name = f"{colour}{self._name(shape)}"
             return self._yes_no("exist", self._word("exist", t=name, a=ARTICLE[self.language](name)), False)
@@ -297,7 +298,7 @@ class _Asker:
             return Question(self._word("caption"), ABSENT[self.language]["nothing"], "caption")
         things = sorted(self.things, key=_middle)
         names = [ARTICLE[self.language](n) + n for n in map(self._full, things)]
-        number = NUMBERS[self.language][len(names)].replace("二", "两")
+        number = NUMBERS[self.language][len(names)]
         if self.language == "en":
             listed = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
             answer = f"{listed}." if len(names) == 1 else f"{number} objects: {listed}."
@@ -412,13 +413,14 @@ class _Asker:
 
     def _word(self, wording: str, **words: str) -> str:
         rng = self.rng
-        choices = WORDINGS[self.language][wording]
+        choices = WORDINGS[self.language].get(wording, ())
+        if self.split == "train":
+            choices += MORE_WORDINGS[self.language].get(wording, ())
         places = PLACES[self.language]
         text = choices[rng.integers(len(choices))]
-        if rng.random() < 0.08:
-            text = f"{self._one_of(EVERYWHERE[self.language][0])}{text}"
-        elif rng.random() < 0.08:
-            text = f"{text}{self._one_of(EVERYWHERE[self.language][1])}"
+        if self.split == "train" and rng.random() < 0.15:
+            before, after = EVERYWHERE[self.language]
+            text = f"{self._one_of(before)}{text}" if rng.random() < 0.5 else f"{text}{self._one_of(after)}"
         text = text.replace("{p}", places[rng.integers(len(places))])
         for name, word in words.items():
             text = text.replace(f"{{{name}}}", word)

@@ -99,14 +99,6 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "What colour does the {s} have?",
             "Colour of the {s}?",
             "The {s}: what colour is it?",
-            "What is the {s}'s colour?",
-            "Of what colour is the {s}?",
-            "Which colour does the {s} have?",
-            "Do you know the colour of the {s}?",
-            "Can you tell me the colour of the {s}?",
-            "Say the colour of the {s}.",
-            "What colour is that {s}?",
-            "What colour is this {s}{p}?",
         ),
         "shape": (
             "What shape is the {c}object?",
@@ -133,20 +125,8 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "Do you see {a}{t}{p}?",
             "Can you see {a}{t}?",
             "Can you find {a}{t}{p}?",
-            "Is there {a}{t} anywhere?",
-            "Is {a}{t} there?",
-            "Does the image show {a}{t}?",
-            "Does the picture show {a}{t}?",
-            "Have you seen {a}{t}?",
             "Is {a}{t} in the picture?",
             "Is {a}{t} visible?",
-        ),
-        "empty": ("Is the table empty?", "Is it empty?", "Is there nothing on the table?", "Is the floor empty?"),
-        "anything": (
-            "Is there anything on the table?",
-            "Is anything there?",
-            "Do you see anything?",
-            "Is any object there?",
         ),
         "is_colour": ("Is the {s} {c}?", "Is the {s}{p} {c}?", "Is {c} the colour of the {s}?"),
         "is_shape": ("Is the {c}object a {s}?", "Is the {c}thing a {s}?", "Is the {c}object{p} a {s}?"),
@@ -163,13 +143,6 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "Number of objects?",
             "What is the number of objects{p}?",
             "Tell me how many objects there are.",
-            "How many objects?",
-            "How many are there?",
-            "What is the number of things{p}?",
-            "How many objects are in the image?",
-            "How many things do you see?",
-            "Count all objects.",
-            "Count everything{p}.",
         ),
         "count": (
             "How many {w} are there?",
@@ -177,12 +150,6 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "How many {w} do you see?",
             "How many {w} can you see{p}?",
             "Count the {w}.",
-            "Count the {w}{p}.",
-            "How many {w}?",
-            "How many {w} are in the image?",
-            "How many {w} does the image show?",
-            "What is the number of {w}?",
-            "Tell me how many {w} there are.",
         ),
         "count_json": ('How many {w} are there in this image? Output JSON: {"count": number}.',),
         "locate": (
@@ -198,10 +165,6 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "Find the {w}{p}.",
             "Detect the {w}.",
             "Where is the {w}?",
-            "Where is the {w}{p}?",
-            "Where can I find the {w}?",
-            "Where do you see the {w}?",
-            "Show me where the {w} is.",
         ),
         "detect": (
             "Locate every instance that belongs to the following categories: '{w}'. "
@@ -278,14 +241,6 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "Describe the scene in one sentence.",
             "Describe this image in one sentence.",
             "What is this?",
-            "What is there?",
-            "What is shown here?",
-            "What does the image show?",
-            "What's in the image?",
-            "Tell me what you see.",
-            "What objects do you see?",
-            "List the objects.",
-            "Name the objects{p}.",
         ),
     },
     "zh": {
@@ -295,9 +250,6 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "{p}的{s}是什么颜色？",
             "{p}{s}的颜色是什么？",
             "这个{s}什么颜色？",
-            "{s}的颜色？",
-            "请告诉我{s}的颜色。",
-            "你知道{s}是什么颜色吗？",
         ),
         "shape": (
             "{c}物体是什么形状？",
@@ -306,8 +258,6 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "{c}东西是什么？",
         ),
         "exist": ("有{t}吗？", "{p}有{t}吗？", "{p}有没有{t}？", "你看到{t}了吗？", "{p}是否有{t}？"),
-        "empty": ("桌子是空的吗？", "桌子上是不是什么都没有？", "桌子上没有东西吗？"),
-        "anything": ("桌子上有东西吗？", "有物体吗？", "你看到什么东西了吗？"),
         "is_colour": ("{s}是{c}的吗？", "{s}是{c}吗？", "{p}的{s}是不是{c}的？"),
         "is_shape": ("{c}物体是{s}吗？", "{p}{c}物体是不是{s}？"),
         "count_all": (
@@ -315,21 +265,10 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "有几个物体？",
             "{p}有多少个物体？",
             "你看到几个物体？",
-            "一共有几个物体？",
-            "总共有多少个物体？",
-            "有几个东西？",
             "{p}物体的数量是多少？",
             "数一数{p}的物体。",
         ),
-        "count": (
-            "一共有几个{w}？",
-            "数一数{w}。",
-            "你看到几个{w}？",
-            "{p}有几个{w}？",
-            "有几个{w}？",
-            "{p}有多少个{w}？",
-            "{p}{w}的数量是多少？",
-        ),
+        "count": ("{p}有几个{w}？", "有几个{w}？", "{p}有多少个{w}？", "{p}{w}的数量是多少？"),
         "count_json": ('图中{w}的数量是多少？输出JSON：{"count": 数量}。',),
         "locate": (
             "定位图中所有的{w}，以JSON格式输出其bbox坐标。",
@@ -369,14 +308,111 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "用一句话描述这个场景。",
             "你看到了什么？",
             "图中有什么？",
-            "图中有哪些物体？",
-            "这是什么？",
-            "请描述图片。",
-            "告诉我你看到了什么。",
             "桌子上有什么？",
         ),
     },
 }
+
+MORE_WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
+    "en": {
+        "colour": (
+            "What is the {s}'s colour?",
+            "Of what colour is the {s}?",
+            "Which colour does the {s} have?",
+            "Do you know the colour of the {s}?",
+            "Can you tell me the colour of the {s}?",
+            "Say the colour of the {s}.",
+            "What colour is that {s}?",
+            "What colour is this {s}{p}?",
+        ),
+        "exist": (
+            "Is there {a}{t} anywhere?",
+            "Is {a}{t} there?",
+            "Does the image show {a}{t}?",
+            "Does the picture show {a}{t}?",
+            "Have you seen {a}{t}?",
+        ),
+        "empty": (
+            "Is the table empty?",
+            "Is it empty?",
+            "Is there nothing on the table?",
+            "Is the floor empty?",
+        ),
+        "anything": (
+            "Is there anything on the table?",
+            "Is anything there?",
+            "Do you see anything?",
+            "Is any object there?",
+        ),
+        "count_all": (
+            "How many objects?",
+            "How many are there?",
+            "What is the number of things{p}?",
+            "How many objects are in the image?",
+            "How many things do you see?",
+            "Count all objects.",
+            "Count everything{p}.",
+        ),
+        "count": (
+            "Count the {w}{p}.",
+            "How many {w}?",
+            "How many {w} are in the image?",
+            "How many {w} does the image show?",
+            "What is the number of {w}?",
+            "Tell me how many {w} there are.",
+        ),
+        "locate": (
+            "Where is the {w}{p}?",
+            "Where can I find the {w}?",
+            "Where do you see the {w}?",
+            "Show me where the {w} is.",
+        ),
+        "caption": (
+            "What is there?",
+            "What is shown here?",
+            "What does the image show?",
+            "What's in the image?",
+            "Tell me what you see.",
+            "What objects do you see?",
+            "List the objects.",
+            "Name the objects{p}.",
+        ),
+    },
+    "zh": {
+        "colour": (
+            "{s}的颜色？",
+            "请告诉我{s}的颜色。",
+            "你知道{s}是什么颜色吗？",
+        ),
+        "empty": (
+            "桌子是空的吗？",
+            "桌子上是不是什么都没有？",
+            "桌子上没有东西吗？",
+        ),
+        "anything": (
+            "桌子上有东西吗？",
+            "有物体吗？",
+            "你看到什么东西了吗？",
+        ),
+        "count_all": (
+            "一共有几个物体？",
+            "总共有多少个物体？",
+            "有几个东西？",
+        ),
+        "count": (
+            "一共有几个{w}？",
+            "数一数{w}。",
+            "你看到几个{w}？",
+        ),
+        "caption": (
+            "图中有哪些物体？",
+            "这是什么？",
+            "请描述图片。",
+            "告诉我你看到了什么。",
+        ),
+    },
+}
+"""To learn from only: held-out questions have the wordings above, so that what is measured stays the same."""
 
 
 def every_wording() -> list[str]:
@@ -388,7 +424,7 @@ def every_wording() -> list[str]:
         names = [name for names in NAMES[language].values() for name in names]
         for adjective, colour in zip(ADJECTIVES[language].values(), COLOUR_WORDS[language].values(), strict=True):
             for name in names:
-                for wordings in WORDINGS[language].values():
+                for wordings in (*WORDINGS[language].values(), *MORE_WORDINGS[language].values()):
                     for wording in wordings:
                         place = PLACES[language][len(texts) % len(PLACES[language])]
                         thing = f"{adjective}{name}"
