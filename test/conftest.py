@@ -30,7 +30,9 @@ TORCH = (
     "training/test_training_data.py",
 )
 OPENVINO = ("engines/openvino/test_openvino_engine.py", "engines/openvino/test_openvino_conformance.py")
-BROWSER = tuple(f"gateway/test_page{part}.py" for part in ("", "_answers", "_history", "_live", "_model", "_states"))
+BROWSER = tuple(
+    f"gateway/test_page{part}.py" for part in ("", "_answers", "_camera", "_history", "_live", "_model", "_states")
+)
 NEEDS = {
     **dict.fromkeys(TORCH, ("torch", "model")),
     **dict.fromkeys(OPENVINO, ("openvino_genai", "model")),  # not in Jazzy's environment: only ROS is tested there

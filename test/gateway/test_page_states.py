@@ -109,18 +109,60 @@ def test_a_token_is_asked_for_once_and_a_missing_node_is_told(ros: RosClient, ta
 # --- everybody -------------------------------------------------------------------------------------------------------
 
 
-def test_a_phone_shows_one_column_without_sideways_scrolling(robot: Robot, tabs: Tabs) -> None:
-    page = tabs.open(robot.url, **PHONE)
+SIZES = {
+    "phone": PHONE,
+    "small phone": {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True},
+    "landscape": {"viewport": {"width": 844, "height": 390}, "has_touch": True, "is_mobile": True},
+    "desk at 200 %": {"viewport": {"width": 640, "height": 400}},
+    "desk": DESK,
+    "large desk": {"viewport": {"width": 2560, "height": 1300}},
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_image_answer_and_question_are_on_the_screen_together(robot: Robot, tabs: Tabs, size: str) -> None:
+    page = tabs.open(robot.url, **SIZES[size])
     wait_live(page)
-    robot.story.tell({"": json.dumps(FOUND)})
-    wait_answer(locate(page, "everything"))
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
-    keep_for_the_documentation(page, "page-phone.png")
-    frame, prompt = page.locator("#frame").bounding_box(), page.locator("#prompt").bounding_box()
-    assert prompt["y"] > frame["y"] + frame["height"]
-    for button in page.get_by_role("button").all():
-        if button.is_visible():
-            assert button.bounding_box()["height"] >= 32, button.inner_text()
+    robot.story.tell({"many": "Three: a green box, an orange ball and a blue ball.", "": json.dumps(FOUND)})
+    wait_answer(ask(page, "How many objects are there, and which?"))
+    turn = locate(page, "everything")
+    wait_answer(turn)
+    expect(page.locator("button.region")).to_have_count(3)
+    width, height = SIZES[size]["viewport"]["width"], SIZES[size]["viewport"]["height"]
+    for part in (
+        page.locator("#frame"),
+        turn.locator(".answer p").first,
+        page.locator("#prompt"),
+        page.locator("#ask"),
+    ):
+        expect(part).to_be_in_viewport(ratio=1)
+    expect(turn.get_by_role("button", name="Copy", exact=True)).to_be_in_viewport(ratio=1)  # the end of the answer
+    assert page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]") == [
+        *(width, height)
+    ]
+    assert page.locator("#frame").bounding_box()["height"] >= min(0.2 * height, 400)
+    if size == "phone":
+        keep_for_the_documentation(page, "page-phone.png")
+        for button in page.get_by_role("button").all():
+            if button.is_visible():
+                assert button.bounding_box()["height"] >= 32, button.inner_text()
+
+
+def test_with_the_least_room_the_page_scrolls_and_begins_at_its_top(robot: Robot, tabs: Tabs) -> None:
+    page = tabs.open(robot.url, viewport={"width": 320, "height": 256})  # a desk at 400 %
+    wait_live(page)
+    assert page.evaluate("[scrollY, document.documentElement.scrollWidth]") == [0, 320]
+    expect(page.locator("#status")).to_be_in_viewport()
+
+
+def test_many_fields_of_a_task_leave_the_newest_answer_in_sight(robot: Robot, page: Page) -> None:
+    robot.story.tell({"": "line\n" * 60})
+    turn = ask(page, "What is it?")
+    wait_answer(turn)
+    expect(turn.get_by_role("button", name="Copy", exact=True)).to_be_in_viewport(ratio=1)
+    page.get_by_label("Task").select_option("read_gauge")
+    expect(page.get_by_label("Highest normal value")).to_be_in_viewport()
+    expect(turn.get_by_role("button", name="Copy", exact=True)).to_be_in_viewport(ratio=1)
 
 
 def test_the_first_useful_image_comes_fast(robot: Robot, tabs: Tabs) -> None:

@@ -24,6 +24,8 @@ _SWITCHES = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a camera that shows a green image with a moving clock
+    "--use-fake-ui-for-media-stream",  # and a user who allows its use
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 _REFUSED = "Failed to load resource"

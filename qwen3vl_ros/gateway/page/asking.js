@@ -1,12 +1,14 @@
 // A turn: one question of a conversation, its request to the gateway, and what its answer brings.
 //
-// A conversation is {id, camera, images, turns}: each question sends its `images`, or, where it has a `camera`, has
-// the node look through that one anew. A turn is {question, title, task, text, parser, image, answer, stage, problem,
-// stopped}: `question` is what QuestionForm.question gave, to ask it again, `image` is the frame that is shown beside the
-// answer about a camera, null for none, `stage` null once it is over; `begun` is when it was asked, `started` when it
-// left the queue, 0 before (performance.now()).
-// Its answer is {text, reasoning, regions, json, facts}; `regions` are those of the gateway's answer in pixels of the
-// original image, `optical` where their metres are in the frame of the image itself.
+// A conversation is {id, camera, own, images, turns}: each question sends its `images`, or, where it is about the
+// camera of this machine (`own`), a new image of that; or, where it has a `camera`, has the node look through it anew.
+//
+// A turn is {question, title, task, text, parser, image, answer, begun, started, stage, problem, stopped}: `question`
+// is what QuestionForm.question gave, to ask it again; `image` is the frame that is shown beside the answer about a
+// camera, and sent where it is this machine's, null for none; `begun` is when it was asked, `started` when it left the
+// queue, 0 before (performance.now()); `stage` is null once it is over. Its answer is {text, reasoning, regions, json, facts};
+// `regions` are those of the gateway's answer in pixels of the original image, `optical` where their metres are in the
+// frame of the image itself.
 
 const WAITING = ["queued", "frame"]; // the stages before the node has its frame
 
@@ -26,14 +28,16 @@ export function newTurn(question) {
  * user's Settings.
  * A task is asked afresh: its wording is made to stand alone. So is everything where the model does not `remember`.
  */
-export function requestOf({ camera, images, turns }, turn, { task, slots }, remembers, settings) {
+export function requestOf({ camera, own, images, turns }, turn, { task, slots }, remembers, settings) {
   const answered = task || !remembers ? [] : turns.filter(({ answer }) => answer.text);
   const messages = answered.flatMap(({ title, answer }) => [
     { role: "user", content: [{ type: "text", text: title }] },
     { role: "assistant", content: answer.text },
   ]);
   messages.push({ role: "user", content: [{ type: "text", text: turn.text }] });
-  messages[0].content.unshift(...images.map(({ url }) => ({ type: "image_url", image_url: { url } })));
+  const parts = (sent) => sent.map(({ url }) => ({ type: "image_url", image_url: { url } }));
+  if (own) messages.at(-1).content.unshift(...parts([turn.image]));
+  else messages[0].content.unshift(...parts(images));
   if (settings.systemPrompt) messages.unshift({ role: "system", content: settings.systemPrompt });
   return { messages, ...settings.fields, ...(camera && { camera }), ...(task && { task, slots }) };
 }
@@ -43,7 +47,7 @@ export function requestOf({ camera, images, turns }, turn, { task, slots }, reme
  * the node has no frame yet. Returns the headers of the answer's frames, and the times of AnswerTimes.add, null where
  * there were no words. Throws what they throw.
  */
-export async function follow(steps, turn, { camera, images }, onStep) {
+export async function follow(steps, turn, { camera, own, images }, onStep) {
   let firstWord = 0;
   let step = await steps.next();
   for (; !step.done; step = await steps.next()) {
@@ -62,7 +66,8 @@ export async function follow(steps, turn, { camera, images }, onStep) {
     ...region,
     optical: region.frame_id === extra.image_headers?.[region.image]?.frame_id,
   }));
-  if (!camera) turn.answer.regions = regions.map((region) => inOriginal(region, images[region.image]));
+  const sent = own ? [turn.image] : images;
+  if (!camera) turn.answer.regions = regions.map((region) => inOriginal(region, sent[region.image]));
   else if (regions.some(({ position }) => position)) turn.answer.regions = regions;
   else {
     // Nothing was measured, most likely since the camera has no depth: said once and not for every region.

@@ -4,7 +4,7 @@ import { element } from "./elements.js";
 
 const SHOWN = 3000; // ms
 
-/** A button named `name` that copies `text()`; where the browser forbids that, it selects `place` to be copied by key. */
+/** A button `name` that copies `text()`; where the browser forbids that, it selects `place`, to be copied by key. */
 export function copyButton(name, text, place) {
   const button = element("button", { type: "button", className: "copy" }, name);
   button.addEventListener("click", async () => {

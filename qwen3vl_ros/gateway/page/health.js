@@ -40,6 +40,7 @@ export class Health {
       status = await this.#server.status();
     } catch (problem) {
       for (const part of ["node", "engine", "model", "queue", "camera"]) show(part, "unknown", "?");
+      summarize("bad", "Not connected");
       this.#say([problem.message]);
       return;
     }
@@ -63,6 +64,9 @@ export class Health {
       cameras.map(cameraInWords).join(", ") || "none",
     );
 
+    const words = ready ? readyInWords(status) : `Not ready: ${state === "absent" ? "no node" : state}`;
+    summarize(ready && !broken.length ? "good" : level === "wait" ? "wait" : "bad", words);
+
     // What a node that answers says, such as why it took this engine and no other, is no problem.
     byId("remark").hidden = !(ready && message);
     byId("remark").querySelector("p").textContent = message;
@@ -83,6 +87,21 @@ export class Health {
     if (withoutNumbers !== this.#announced) this.#announcer.say(sentences.join("\n") || "All is well again.");
     this.#announced = withoutNumbers;
   }
+}
+
+/** The strip on one line. */
+function summarize(level, words) {
+  const summary = byId("status").querySelector("summary");
+  summary.dataset.level = level;
+  if (summary.textContent !== words) summary.textContent = words;
+}
+
+function readyInWords({ state, model, queue_length: queue, cameras }) {
+  const waiting = queue ? `, ${queue} more ${queue === 1 ? "waits" : "wait"}` : "";
+  const does = state === "busy" ? `${model} is answering${waiting}` : `Ready: ${model} answers`;
+  const still = cameras.filter(({ problem }) => problem).map(({ name }) => name);
+  if (still.length) return `${does}, but no image comes from camera ${still.join(", ")}`;
+  return `${does}, about ${cameras.length ? `camera ${cameras.map(cameraInWords).join(", ")}` : "images of yours"}`;
 }
 
 function show(part, level, text) {

@@ -28,7 +28,10 @@ export class History {
     byId("past-close").addEventListener("click", () => byId("past").close());
     byId("past").addEventListener("close", () => this.#doubt());
     byId("export").addEventListener("click", () => this.#export());
-    byId("forget").addEventListener("click", () => (this.#sure ? this.#forgetAll() : this.#doubt("Really forget all?")));
+    byId("forget").addEventListener("click", () => {
+      if (this.#sure) this.#forgetAll();
+      else this.#doubt("Really forget all?");
+    });
   }
 
   /**

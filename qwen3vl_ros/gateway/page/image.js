@@ -1,7 +1,7 @@
 // Images to ask about. An image is {url, width, height, sentWidth, sentHeight, name}: `url` is the JPEG that is
 // sent and shown, `width` and `height` are those of the original, in whose pixels boxes are drawn and written. A
-// camera's has its `stamp` (seconds) and a `note` where there is more to say about it; `ofAnswer` is true where it is
-// shown beside an answer and was not sent.
+// camera's has its `stamp` (seconds), when it was `taken` (ms, of Date.now()) and a `note` where there is more to say
+// about it; `ofAnswer` is true where it is shown beside an answer and was not sent.
 
 import { Problem } from "./server.js";
 
@@ -39,8 +39,9 @@ export async function imageOfFrame(frame, name) {
   const bitmap = await createImageBitmap(frame.jpeg);
   const [sentWidth, sentHeight] = [bitmap.width, bitmap.height];
   bitmap.close();
-  const { width, height, stamp } = frame;
-  return { url: await dataUrl(frame.jpeg), width, height, sentWidth, sentHeight, name, stamp };
+  const { width, height, stamp, age, received } = frame;
+  const taken = Date.now() - (performance.now() - received) - age * 1000;
+  return { url: await dataUrl(frame.jpeg), width, height, sentWidth, sentHeight, name, stamp, taken };
 }
 
 /** Image files in what was dropped or pasted. */

@@ -4,6 +4,7 @@ import { byId, element } from "./elements.js";
 import { FrameAge } from "./frame_age.js";
 import { LiveView } from "./live_view.js";
 import { Overlay } from "./overlay.js";
+import { OwnCamera } from "./own_camera.js";
 import { imageOfFile, imageOfFrame } from "./image.js";
 
 const WIDEST_FRAME = 1280; // px
@@ -15,6 +16,7 @@ export class ImagePanel {
   #view;
   #overlay = new Overlay(byId("overlay"), byId("regions"));
   #age = new FrameAge(byId("age"), byId("seeing"));
+  #own = new OwnCamera(byId("own-view"));
   #live = true;
   #pausing = false; // at the next frame
   #looking = ""; // through this camera
@@ -22,6 +24,7 @@ export class ImagePanel {
   #images = [];
   #shown = 0;
   #locked = false;
+  #several = false;
   #regions = [];
 
   /** `onOther()` is called when the user turns to another image: a conversation is about its own. */
@@ -48,6 +51,36 @@ export class ImagePanel {
     return this.#live;
   }
 
+  /** Whether the camera of this machine is looked through. */
+  get isOwn() {
+    return !byId("own-view").hidden;
+  }
+
+  /** Look through the camera of this machine, which the user has to allow. Throws Problem. */
+  async lookThroughOwn() {
+    await this.#own.start();
+    this.#stopLooking();
+    this.#images = [];
+    this.#showRegions([]);
+    this.#showTray();
+    byId("frame").hidden = true;
+    byId("no-image").hidden = true;
+    byId("own-view").hidden = false;
+    this.#caption("Camera of this machine, live · nothing is sent but one frame with each question");
+    this.#shownNow();
+    this.#onOther();
+  }
+
+  /** A frame of the camera of this machine. Throws Problem. */
+  imageOfOwn() {
+    return this.#own.image();
+  }
+
+  /** The camera of this machine is not needed any more. */
+  stopOwn() {
+    this.#own.stop();
+  }
+
   /** The images that were opened, frozen or kept. */
   get images() {
     return this.#images;
@@ -64,6 +97,12 @@ export class ImagePanel {
     }
     byId("live").disabled = this.#locked || !this.camera;
     if (this.#live) this.#look();
+  }
+
+  /** Whether a question about several images is being prepared, for which a frame may be put aside. */
+  set several(several) {
+    this.#several = several;
+    this.#offerKeeping();
   }
 
   /** Back to what the camera sees now. */
@@ -86,6 +125,7 @@ export class ImagePanel {
 
   /** Look at these files instead. Throws Problem. */
   async open(files) {
+    this.#own.stop();
     this.showImages(await Promise.all(files.map(imageOfFile)), [], 0);
     this.#onOther();
   }
@@ -120,13 +160,15 @@ export class ImagePanel {
   /** Whether the user may turn to other images; a live view that was paused goes on when they may. */
   set locked(locked) {
     this.#locked = locked;
-    for (const id of ["keep", "open", "camera"]) byId(id).disabled = locked;
+    for (const id of ["keep", "open", "own", "camera"]) byId(id).disabled = locked;
     this.#offerFreezing();
     byId("live").disabled = locked || !this.camera;
     if (!locked && this.#live && this.#pausing) this.#start();
   }
 
   #goLive() {
+    this.#own.stop();
+    byId("own-view").hidden = true;
     this.#images = [];
     this.#live = true;
     this.#looking = "";
@@ -206,6 +248,7 @@ export class ImagePanel {
   #reveal(alternative) {
     byId("frame").alt = alternative;
     byId("frame").hidden = false;
+    byId("own-view").hidden = true;
     byId("no-image").hidden = true;
     this.#shownNow();
   }
@@ -239,12 +282,14 @@ export class ImagePanel {
   async #freeze() {
     const kept = this.#live ? this.#images : [];
     const image = await this.#image("frozen: questions are about this image");
+    this.#own.stop();
     this.showImages([...kept, image], [], kept.length);
     this.#onOther();
   }
 
   /** The camera's frame on the screen as an image to ask about. */
   async #image(note) {
+    if (this.isOwn) return { ...(await this.#own.image()), note, ofAnswer: false };
     const image = this.#live
       ? await imageOfFrame(this.#frame, `Camera ${this.#looking}`)
       : this.#images[this.#shown];
@@ -258,17 +303,22 @@ export class ImagePanel {
   /** An image, or why there is none, has just appeared. */
   #shownNow() {
     byId("live").setAttribute("aria-pressed", String(this.#live));
-    byId("keep").hidden = !this.#live || !this.#frame;
+    byId("own").setAttribute("aria-pressed", String(this.isOwn));
     this.#offerFreezing();
+    this.#offerKeeping();
     if (!performance.getEntriesByName(FIRST_IMAGE).length) performance.mark(FIRST_IMAGE);
   }
 
   /** A camera's frame can be frozen once: the live one, or that of an answer. */
   #offerFreezing() {
-    const frame = this.#live ? this.#frame : this.#images[this.#shown].ofAnswer;
+    const frame = this.#live ? this.#frame : this.isOwn || this.#images[this.#shown].ofAnswer;
     const hadFocus = document.activeElement === byId("freeze");
     byId("freeze").disabled = this.#locked || !frame;
     if (hadFocus && byId("freeze").disabled) byId("live").focus(); // which undoes it
+  }
+
+  #offerKeeping() {
+    byId("keep").hidden = !this.#several || !this.#live || !this.#frame;
   }
 
   #showTray() {

@@ -9,6 +9,7 @@ import { History } from "./history.js";
 import { imageFiles } from "./image.js";
 import { ImagePanel } from "./image_panel.js";
 import { QuestionForm } from "./question_form.js";
+import { keepEnd } from "./keep_end.js";
 import { Problem, Server } from "./server.js";
 import { Settings } from "./settings.js";
 import { taskInWords } from "./tasks.js";
@@ -16,6 +17,9 @@ import { TurnView } from "./turn_view.js";
 
 const settings = new Settings();
 const answerTimes = new AnswerTimes();
+const OLD = 2; // s; the default of the node's max_frame_age, beyond which it would not take a frame itself
+
+keepEnd(byId("turns"));
 const announcer = new Announcer(byId("announcer"));
 const server = new Server(askForToken);
 const panel = new ImagePanel(server, () => startOver());
@@ -77,16 +81,36 @@ function askedCamera() {
   return conversation ? conversation.camera : panel.isLive ? panel.camera : "";
 }
 
+function ageInWords(seconds) {
+  if (seconds < 100) return `${Math.round(seconds)} s`;
+  return seconds < 6000 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+}
+
+/** Whether the next question sends a frame of the camera of this machine. */
+function asksOwn() {
+  return Boolean(conversation ? conversation.own : panel.isOwn);
+}
+
 /** Say what the next question is about. */
 function saySubject() {
-  const looks = `Each question looks through the camera ${askedCamera()} anew. Freeze to ask on about one image.`;
-  const sends = panel.images.length > 1 ? "Questions are about these images." : "Questions are about this image.";
-  const about = askedCamera() ? looks : panel.isLive ? "Open, drop or paste an image to ask about it." : sends;
+  const { taken } = panel.images.at(-1) ?? {}; // of an image from a camera
+  const seconds = taken ? (Date.now() - taken) / 1000 : 0;
+  const age = seconds > OLD ? `, ${ageInWords(seconds)} old` : "";
+  const looks = `Each question looks through the camera ${askedCamera()} anew.`;
+  const sends = panel.images.length > 1 ? "Questions are about these images." : `Questions are about this image${age}.`;
+  const old = !askedCamera() && !asksOwn() && seconds > OLD;
+  byId("subject").classList.toggle("warning", old);
+  const changed = old ? " What the camera sees may have changed: Live looks anew." : "";
+  const nothing = "Open, drop or paste an image to ask about it.";
+  const looksHere = "Each question sends one new frame of this machine's camera.";
+  const of = () => (panel.isLive ? nothing : sends + changed);
+  const about = askedCamera() ? looks : asksOwn() ? looksHere : of();
   const words = remembers ? about : `${about} This model answers each question by itself, without the earlier ones.`;
   if (byId("subject").textContent !== words) byId("subject").textContent = words;
+  panel.several = form.question().images > 1;
   const follows = conversation !== null && remembers && !form.task;
   byId("ask").textContent = follows ? "Follow up" : "Ask";
-  const begun = conversation !== null || running !== null || !(askedCamera() || panel.images.length);
+  const begun = conversation !== null || running !== null || !(askedCamera() || asksOwn() || panel.images.length);
   if (byId("examples").hidden !== begun) byId("examples").hidden = begun;
 }
 
@@ -95,6 +119,7 @@ function startOver() {
 }
 
 function reopen(earlier) {
+  if (!earlier.own) panel.stopOwn();
   show(earlier);
   showTurn(earlier.turns.at(-1));
 }
@@ -109,8 +134,7 @@ function show(other) {
 
 function viewOf(turn) {
   const toHtml = (text) => server.html(text);
-  const change = (action) => keepingEnd(byId("turns"), action);
-  return new TurnView(turn, { onShow: showTurn, onRetry: retry, usual: answerTimes.usual(model), toHtml, change });
+  return new TurnView(turn, { onShow: showTurn, onRetry: retry, usual: answerTimes.usual(model), toHtml });
 }
 
 /** Show what depends on the conversation and on whether an answer is being written. */
@@ -172,12 +196,12 @@ async function retry(turn) {
   if (next?.problem) form.restore(turn.question);
 }
 
-/** Ask a question, `onBegun()` when it is sure to be. Resolves to its turn; to null where nothing can be asked about. */
+/** Ask a question, `onBegun()` when it is sure to be. Resolves to its turn; null where nothing can be asked about. */
 async function put(question, onBegun) {
   if (running) return null;
   running = new AbortController();
   try {
-    const turn = await saying(async () => begin(question));
+    const turn = await saying(() => begin(question));
     if (!turn) return null;
     onBegun();
     await answer(turn, requestOf(conversation, turn, question, remembers, settings));
@@ -189,19 +213,22 @@ async function put(question, onBegun) {
 }
 
 /** The turn of a question, in the conversation or a new one. Throws Problem. */
-function begin(question) {
+async function begin(question) {
   const { task, images } = question;
   const camera = askedCamera();
   if (panel.isLive && panel.images.length) {
     throw new Problem("A frame is kept: freeze the live view to ask about both, or press Live to drop the kept one.");
   }
-  if ((camera ? 1 : panel.images.length) < images) {
+  const own = asksOwn();
+  if ((camera || own ? 1 : panel.images.length) < images) {
     const way = "keep a frame and freeze the live view, or open several files";
     throw new Problem(images === 1 ? panel.reason : `${taskInWords(task)} needs ${images} images: ${way}.`);
   }
-  conversation ??= { id: Date.now(), camera, images: camera ? [] : panel.images, turns: [] };
+  const turn = newTurn(question);
+  if (own) turn.image = { ...(await panel.imageOfOwn()), ofAnswer: true, note: "the frame asked about" };
+  conversation ??= { id: Date.now(), camera, own, images: camera ? [] : panel.images, turns: [] };
   if (camera) panel.look(camera);
-  return newTurn(question);
+  return turn;
 }
 
 async function answer(turn, request) {
@@ -211,16 +238,18 @@ async function answer(turn, request) {
   const view = viewOf(turn);
   byId("turns").append(view.root);
   view.root.scrollIntoView({ block: "nearest" });
+  if (turn.image) showTurn(turn);
   try {
-    const { headers, times } = await follow(server.ask(request, running.signal), turn, conversation, (delta, waiting) => {
+    const steps = server.ask(request, running.signal);
+    const { headers, times } = await follow(steps, turn, conversation, (delta, waiting) => {
       if (!waiting) panel.pauseAtNextFrame(); // the node has its frame, and the processor is the model's now
       if (turn.parser === "text" && !/^\s*[[{`]/.test(turn.answer.text)) announcer.add(delta);
-      keepingEnd(byId("turns"), () => view.update());
+      view.update();
       history.progress(conversation);
     });
     if (times) answerTimes.add(model, ...times);
     if (conversation.camera) await addImage(turn, headers[0].stamp);
-    if (conversation.camera || turn.answer.regions.length) showTurn(turn);
+    if (turn.image || turn.answer.regions.length) showTurn(turn);
     const labels = turn.answer.regions.map(({ label }) => label).filter(Boolean);
     if (labels.length) form.labels = [...new Set(labels)];
   } catch (problem) {
@@ -233,13 +262,6 @@ async function answer(turn, request) {
     announcer.finish(view.inWords);
     history.end(conversation);
   }
-}
-
-/** Change what is in a scrolled list; who reads its end goes on reading its end. */
-function keepingEnd(list, change) {
-  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
-  change();
-  if (atEnd) list.scrollTop = list.scrollHeight;
 }
 
 /** The image for an answer about a camera. */
@@ -261,7 +283,12 @@ async function open(files) {
 }
 
 byId("task").addEventListener("change", saySubject);
-byId("new").addEventListener("click", () => (conversation.camera ? panel.goLive() : startOver()));
+byId("new").addEventListener("click", () => {
+  if (conversation.camera) panel.goLive();
+  else if (conversation.own) saying(() => panel.lookThroughOwn());
+  else startOver();
+});
+byId("own").addEventListener("click", () => saying(() => panel.lookThroughOwn()));
 byId("open").addEventListener("click", () => byId("files").click());
 byId("files").addEventListener("change", async () => {
   await open([...byId("files").files]);
@@ -279,6 +306,7 @@ document.addEventListener("drop", (event) => {
   open(imageFiles(event.dataTransfer));
 });
 
+if (matchMedia("(hover: hover)").matches) byId("prompt").focus({ preventScroll: true }); // elsewhere a keyboard opens
 const interrupted = await history.load();
 await health.start();
 performance.mark("status shown");

@@ -1,9 +1,9 @@
-// Boxes and points over an image, and the list that says the same in words. Either lights the other up.
+// Boxes and points over an image, and the list that says the same in words. Either lights the other up. They have
+// numbers and one colour: a colour of their own would contradict those of the things. The name of a lit one is shown.
 
 import { element, svg } from "./elements.js";
 import { metresInWords, pixelsInWords } from "./places.js";
 
-const HUES = ["#ffd166", "#4cc9f0", "#95e06c", "#ff9f6b", "#d0a6ff", "#ff8fb8", "#7ff0dc", "#f2f2f2"];
 const LABEL_SIZE = 13; // px on the screen, whatever the image's size
 const GAP = 4;
 const POINT_RADIUS = 5;
@@ -36,12 +36,10 @@ export class Overlay {
   }
 
   #row(region, index) {
-    const swatch = svg("svg", { class: "swatch", viewBox: "0 0 1 1", "aria-hidden": "true" });
-    swatch.append(svg("rect", { width: 1, height: 1, fill: this.#hue(region) }));
     const button = element(
       "button",
       { type: "button", className: "region" },
-      swatch,
+      element("span", { className: "number" }, String(index + 1)),
       element("span", { className: "name" }, region.label || "unnamed"),
       element("span", { className: "place" }, whereInWords(region)),
     );
@@ -52,11 +50,6 @@ export class Overlay {
     for (const type of ["pointerenter", "focus"]) button.addEventListener(type, () => this.#light(index));
     for (const type of ["pointerleave", "blur"]) button.addEventListener(type, () => this.#light(this.#pinned));
     return element("li", {}, button);
-  }
-
-  #hue(region) {
-    const labels = [...new Set(this.#regions.map(({ label }) => label))];
-    return HUES[labels.indexOf(region.label) % HUES.length];
   }
 
   #draw() {
@@ -70,7 +63,7 @@ export class Overlay {
   }
 
   #shape(region, index, scale) {
-    const group = svg("g", { class: "region", color: this.#hue(region) });
+    const group = svg("g", { class: "region" });
     group.dataset.region = index;
     const { box, point, polygon, label } = region;
     const outlines = [];
@@ -81,22 +74,27 @@ export class Overlay {
     }
     if (point) group.append(svg("circle", { class: "point", cx: point[0], cy: point[1], r: POINT_RADIUS * scale }));
     const corner = box ?? point ?? polygon[0];
-    if (label && corner) this.#name(group, label, corner[0], corner[1], scale);
+    if (corner) {
+      this.#name(group, "number", String(index + 1), corner, scale);
+      if (label) this.#name(group, "name", `${index + 1} ${label}`, corner, scale);
+    }
     group.addEventListener("pointerenter", () => this.#light(index));
     group.addEventListener("pointerleave", () => this.#light(this.#pinned));
     group.addEventListener("click", () => this.#pin(index));
     return group;
   }
 
-  /** The label above the corner (x, y), or below it where the image ends. */
-  #name(group, label, x, y, scale) {
+  /** Words of this class above a corner, or below it where the image ends. */
+  #name(group, kind, words, [x, y], scale) {
     const size = LABEL_SIZE * scale;
     const gap = GAP * scale;
     const top = y - size - 2 * gap < 0 ? y : y - size - 2 * gap;
     const text = svg("text", { x: x + gap, y: top + size + gap / 2, "font-size": size });
-    text.textContent = label;
+    text.textContent = words;
     const back = svg("rect", { class: "label", x, y: top, height: size + 2 * gap, width: 0 });
-    group.append(back, text);
+    const label = svg("g", { class: kind });
+    label.append(back, text);
+    group.append(label);
     this.#drawing.append(group); // a text has a length once it is in the document
     const width = text.getComputedTextLength() + 2 * gap;
     const left = Math.max(0, Math.min(x, this.#size.width - width));

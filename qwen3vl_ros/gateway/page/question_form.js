@@ -165,6 +165,7 @@ export class QuestionForm {
     byId("task-description").textContent = task?.description ?? "";
     byId("main-slot").hidden = Boolean(task) && !main;
     byId("main-slot").querySelector("label").textContent = main ? labelOf(main) : "Question";
+    byId("prompt").placeholder = main ? labelOf(main) : "Question"; // where there is no room for the label
     byId("prompt").required = task ? Boolean(main?.required) : true;
     byId("slots").replaceChildren(...slots.filter((slot) => slot !== main).map(slotField));
   }

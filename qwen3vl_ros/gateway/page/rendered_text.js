@@ -12,21 +12,16 @@ const GOES_ON = ["P", "UL", "OL", "LI", "PRE", "BLOCKQUOTE"]; // blocks that the
 export class RenderedText {
   #place;
   #toHtml;
-  #change;
   #line = element("span", { className: "line" }); // what is not rendered yet
   #text = "";
   #rendered = ""; // as much of the text
   #finished = false;
   #busy = false;
 
-  /**
-   * `toHtml(text)` resolves to clean HTML; `change(action)` runs what changes the height of `place`, an element that
-   * is this one's alone.
-   */
-  constructor(place, toHtml, change) {
+  /** `toHtml(text)` resolves to clean HTML; `place`, an element, is this one's alone. */
+  constructor(place, toHtml) {
     this.#place = place;
     this.#toHtml = toHtml;
-    this.#change = change;
     place.append(this.#line);
   }
 
@@ -68,7 +63,7 @@ export class RenderedText {
         if (!(problem instanceof Problem)) throw problem;
         break; // the text stays as it is, and can be read
       }
-      this.#change(() => this.#put(due, html));
+      this.#put(due, html);
       const pause = Math.max(PERIOD, SHARE * (performance.now() - begun));
       if (!this.#finished) await new Promise((resolve) => setTimeout(resolve, pause));
     }

@@ -21,11 +21,11 @@ export class TurnView {
 
   /**
    * `onShow(turn)`: the user wants to see this turn's image; `onRetry(turn)`: to have it asked again, in place of this
-   * one; `usual` is that of Waiting, `toHtml` and `change` are those of RenderedText.
+   * one; `usual` is that of Waiting, `toHtml` that of RenderedText.
    */
-  constructor(turn, { onShow, onRetry, usual, toHtml, change }) {
+  constructor(turn, { onShow, onRetry, usual, toHtml }) {
     this.#turn = turn;
-    this.#text = new RenderedText(this.#answer, toHtml, change);
+    this.#text = new RenderedText(this.#answer, toHtml);
     this.#waiting = new Waiting(turn, usual);
     const question = element("p", { className: "question" });
     if (turn.task) question.append(element("span", { className: "tag" }, taskInWords(turn.task)), " ");
