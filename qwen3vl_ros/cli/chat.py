@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen3vl_ros.cli.connection import StatusReader
-from qwen3vl_ros.cli.terminal import ask_on_terminal, print_demonstration, print_dim, tasks_on_terminal
+from qwen3vl_ros.cli.terminal import ask_on_terminal, print_dim, tasks_on_terminal
 from qwen3vl_ros.client import ServerUnavailable
 from qwen3vl_ros.msg import ChatMessage
 
@@ -59,7 +59,7 @@ class Chat:
         self._help_text = help_text
         self._turns: list[ChatMessage] = []
         self._told_afresh = False
-        self._told_demonstration = False
+        self._told: set[str] = set()
 
     def run(self) -> int:
         """Ask until the input ends; return the exit status: that of the last question that failed, 0 if none did."""
@@ -126,11 +126,7 @@ class Chat:
 
     def _send(self, prompt: str, arguments: Arguments) -> tuple[Answer | None, int]:
         arguments |= {"system_prompt": self._system_prompt, "timeout": self._timeout}
-        answer, status = ask_on_terminal(self._client, prompt, **arguments)
-        if sys.stderr.isatty() and not self._told_demonstration and self._reader.status is not None:
-            self._told_demonstration = True
-            print_demonstration(self._reader.status)
-        return answer, status
+        return ask_on_terminal(self._client, prompt, told=self._told, **arguments)
 
     def _view(self, *, follow_up: bool = False) -> Arguments:
         """Return what a question is about. A file belongs to the first turn: a later one has no image of its own."""

@@ -41,11 +41,6 @@ LOCATED = "objects"
 
 QUESTIONS_OF_ANY_CAMERA = ("What do you see?", "What is nearest to the camera?", "Is there a person?")
 
-_DEMONSTRATION_MODEL = (
-    "The model that ships with the package is for demonstration: it knows coloured boxes, balls and cylinders on a "
-    "table and nothing else, whatever it says about your images. For those give a real one, with --model."
-)
-
 CAMERA_TOPIC = "/camera/image_raw"
 TOPICS = (f"image:={CAMERA_TOPIC}", "camera_info:=/camera/camera_info", "depth:=/camera/depth/image_raw")
 PAGE_PORT = 8080
@@ -241,8 +236,6 @@ def _robot(model: str, mmproj: str, source: str) -> Iterator[_Robot]:
             robot.wait_until(robot.ready, "The node did not become ready", START_TIMEOUT)
         name = Path(robot.status.model).name
         _console.print(f"node:   /vlm, engine {robot.status.engine}, model {name} ({time.monotonic() - began:.1f} s)")
-        if source and not model:
-            _console.print(_DEMONSTRATION_MODEL, style="yellow", soft_wrap=True)
         yield robot
     finally:
         # Ignore signals here: a second Ctrl-C would leave processes behind.
@@ -297,11 +290,12 @@ def _ask_about_a_frame(robot: _Robot, source: str, output: Path) -> int:
     dialogue: list[tuple[str, str]] = []
     found: Sequence[Region] = ()
     robot.keep_frames()
+    told: set[str] = set()
     for question in QUESTIONS_OF_ANY_CAMERA if source else QUESTIONS:
         _console.print(f"\n[bold]{question}[/bold]")
         images = None if frame is None else [frame]
         answer, status = ask_on_terminal(
-            robot.client, question, images=images, temperature=0.0, max_tokens=64, timeout=30.0
+            robot.client, question, told=told, images=images, temperature=0.0, max_tokens=64, timeout=30.0
         )
         if answer is None:
             return status
@@ -310,7 +304,7 @@ def _ask_about_a_frame(robot: _Robot, source: str, output: Path) -> int:
             frame = robot.frame_of(answer)
     if not source:
         _console.print(f"\n[bold]Locate the {LOCATED}.[/bold]")
-        answer, status = ask_on_terminal(robot.client, LOCATED, task="locate", images=[frame], timeout=30.0)
+        answer, status = ask_on_terminal(robot.client, LOCATED, told=told, task="locate", images=[frame], timeout=30.0)
         if answer is None:
             return status
         found = answer.regions

@@ -74,6 +74,9 @@ def change(connection: Connection, name: str, model: str, mmproj: str, grace: fl
 
 
 def _path(text: str) -> str:
-    """Return a file of this machine by its whole path, as the node runs in another folder; anything else as it is."""
+    """Return a file of this machine by its whole path, as the node runs in another folder; anything else as it is.
+
+    Links stay: in the Hugging Face cache a file has its name by one.
+    """
     path = Path(text).expanduser()
-    return str(path.resolve()) if text and path.exists() else text
+    return str(path.absolute()) if text and path.exists() else text

@@ -171,13 +171,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ask(parsed: argparse.Namespace) -> int:
-    from qwen3vl_ros.cli.connection import Connection, StatusReader
+    from qwen3vl_ros.cli.connection import Connection
 
     arguments.interrupt_on_signals()
     with Connection(parsed.node, parsed.wait) as connection:  # discovery begins; meanwhile the rest is imported
-        from qwen3vl_ros.cli.terminal import ask_on_terminal, print_demonstration
+        from qwen3vl_ros.cli.terminal import ask_on_terminal
 
-        reader = StatusReader(connection) if sys.stderr.isatty() else None
         prompt = sys.stdin.read() if parsed.prompt == "-" else parsed.prompt
         _, status = ask_on_terminal(
             connection.vlm_client(),
@@ -196,8 +195,6 @@ def _ask(parsed: argparse.Namespace) -> int:
             seed=parsed.seed,
             priority=parsed.priority,
         )
-        if reader is not None:
-            print_demonstration(reader.status)
         return status
 
 

@@ -238,24 +238,27 @@ def _about(entry: Entry, plan: Plan, machine: Machine, node: str) -> str:
 
 
 def _runs(name: str, wait: float) -> bool:
-    from qwen3vl_ros.cli.engine_switch import node_runs
+    from qwen3vl_ros.cli.connection import Connection
+    from qwen3vl_ros.srv import SetEngine
 
-    return node_runs(name, wait)
+    with Connection(name, wait) as connection:
+        return bool(connection.node.create_client(SetEngine, f"{connection.name}/set_engine").wait_for_service(wait))
 
 
-def _switch(node: str, engine: str, files: Downloaded, wait: float) -> int:
-    from rich.console import Console
+def _switch(node: str, name: str, files: Downloaded, wait: float) -> int:
+    from qwen3vl_ros.cli import engine
+    from qwen3vl_ros.cli.connection import Connection
+    from qwen3vl_ros.client.exceptions import VlmError
 
-    from qwen3vl_ros.cli.engine_switch import SwitchFailed, switch
-
-    with Console(stderr=True).status(f"{node} loads the model ..."):
+    with Connection(node, wait) as connection:
         try:
-            said = switch(node, engine, files.model.absolute(), files.mmproj and files.mmproj.absolute(), wait)
-        except SwitchFailed as error:
-            print(error, file=sys.stderr)
-            return 1
-    print(f"{node}: {said}")
-    return 0
+            return engine.change(connection, name, str(files.model), str(files.mmproj or ""), grace=0.0)
+        except VlmError as error:
+            print(
+                f"{error} The model is downloaded: `qwen3vl-ros model show` has commands that start a node with it.",
+                file=sys.stderr,
+            )
+            return error.exit_status
 
 
 def _print_commands(entry: Entry, files: Downloaded) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwen3vl_ros.client.exceptions import VlmError
 
@@ -25,8 +25,12 @@ _STAGES = ("in the queue", "waiting for a frame", "looking at the image", "readi
 _BROKEN_PIPE = 141
 
 
-def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Arguments]) -> tuple[Answer | None, int]:
-    """Ask, stream the answer, then print its usage.
+def ask_on_terminal(
+    client: VlmClient, prompt: str, *, told: set[str] | None = None, **arguments: Unpack[Arguments]
+) -> tuple[Answer | None, int]:
+    """Ask, stream the answer, then print its notes and usage.
+
+    ``told`` collects the notes of several questions, each of which is printed once.
 
     With a response schema, the checked JSON is printed once, indented. KeyboardInterrupt cancels the question and
     prints the text so far; a second one stops waiting for that and is passed on.
@@ -59,8 +63,11 @@ def ask_on_terminal(client: VlmClient, prompt: str, **arguments: Unpack[Argument
         return None, error.exit_status
     except BrokenPipeError:
         return None, nobody_reads()
+    told = set() if told is None else told
     for note in answer.notes:
-        print(note, file=sys.stderr)
+        if note not in told:
+            print(note, file=sys.stderr)
+    told.update(answer.notes)
     print(usage_line(answer), file=sys.stderr)
     return answer, 0
 
@@ -122,16 +129,6 @@ def usage_line(answer: Answer) -> str:
             when = f"{age:.2f} s old now" if 0 <= age < 86400 else f"stamped {stamp:.3f}"
             parts.append(f"frame of {header.frame_id or 'an unnamed camera'} {when}")
     return f"[{answer.engine} {os.path.basename(answer.model)}: {', '.join(parts)}]"  # noqa: PTH119 it may be a served name
-
-
-def print_demonstration(status: Any) -> None:
-    """Say on stderr, a terminal, that the node's model is a demonstration model.
-
-    Args:
-        status: The node's VlmStatus, None = unknown.
-    """
-    if status is not None and status.model_card.demonstration:
-        print_dim(f"demonstration model: {status.model_card.domain} Get a real one: qwen3vl-ros model use 2b")
 
 
 def print_dim(sentence: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import PIL.Image
 import pytest
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import ModelCard, VlmStatus
-from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 import child_process
@@ -34,13 +32,6 @@ class ToldVlm(ScriptedVlm):
 
     def tell(self, **card: object) -> None:
         self._status.publish(VlmStatus(state=VlmStatus.READY, model_card=ModelCard(**card)))
-
-    def wait_until_told(self) -> None:
-        """Wait until the status has arrived at somebody, and at all that subscribe to it."""
-        end = time.monotonic() + WAIT
-        while not self._status.get_subscription_count() and time.monotonic() < end:
-            time.sleep(0.01)
-        assert self._status.wait_for_all_acked(Duration(seconds=WAIT))
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +192,9 @@ def test_lines_that_were_typed_come_back_also_in_the_next_chat(vlm: ToldVlm, sta
     assert [goal.request.prompt for goal in vlm.goals] == ["What is it?"] * 3
 
 
-def test_a_demonstration_model_is_told_on_the_terminal_alone(vlm: ToldVlm, state: dict[str, str]) -> None:
-    vlm.tell(conversation=False, demonstration=True, domain="It knows boxes only.")
-    line = "demonstration model: It knows boxes only. Get a real one: qwen3vl-ros model use 2b"
+def test_a_note_on_every_answer_is_told_once_in_a_chat(vlm: ToldVlm, state: dict[str, str]) -> None:
+    line = "a demonstration model: It knows boxes only."
+    vlm.rewrite(lambda goal: goal.result(text=f"answer {len(vlm.goals)}", notes=[line]))
     with Terminal("chat", "--wait", str(WAIT), environment=state) as terminal:
         terminal.wait_for("> ")
         terminal.press("What is it?\n")
@@ -214,18 +205,3 @@ def test_a_demonstration_model_is_told_on_the_terminal_alone(vlm: ToldVlm, state
         terminal.press("/quit\n")
         terminal.end()
     assert terminal.text.count(line) == 1
-
-    def script(goal: Goal) -> AskImage.Result:
-        vlm.wait_until_told()
-        return goal.result(text="a box")
-
-    vlm.script = script
-    with Terminal("ask", "What is it?", "--wait", str(WAIT)) as terminal:
-        assert terminal.end() == 0
-        assert terminal.text.count(line) == 1
-    vlm.rewrite()
-    piped = subprocess.run(
-        child_process.command("qwen3vl_ros.cli.main", "ask", "What is it?", "--wait", str(WAIT)),
-        capture_output=True, text=True, check=True, timeout=2 * WAIT,
-    )  # fmt: skip
-    assert "demonstration" not in piped.stdout + piped.stderr

@@ -15,6 +15,7 @@ from qwen3vl_ros.srv import SetEngine
 import child_process
 from fake_hub import MMPROJ, MODEL, REPO, Hub, cached, serving
 from qwen3vl_ros.cli import hubs
+from qwen3vl_ros.client.exceptions import EngineFailure, ServerUnavailable
 from qwen3vl_ros.engines.catalogue import catalogue
 from qwen3vl_ros.engines.openvino.files import MODEL_FILES
 from scripted_vlm import WAIT
@@ -218,7 +219,7 @@ def test_a_running_node_is_switched_to_the_model_after_the_same_question(hub, ru
 
     def serve(request: SetEngine.Request, response: SetEngine.Response) -> SetEngine.Response:
         asked.append((request.engine, request.model, request.mmproj))
-        response.success, response.message = True, "engine llama is loaded"
+        response.success, response.engine, response.model = True, "llama", "Qwen3-VL 2B"
         return response
 
     service = ros.on_executor(lambda: ros.node.create_service(SetEngine, "/vlm/set_engine", serve))
@@ -226,7 +227,7 @@ def test_a_running_node_is_switched_to_the_model_after_the_same_question(hub, ru
         done = run("use", "2b", *LONG, answer="y\n")
         assert done.returncode == 0, done.stderr
         assert "Then the node /vlm loads it" in done.stderr
-        assert done.stdout == "/vlm: engine llama is loaded\n"
+        assert done.stdout == "llama  Qwen3-VL 2B\n"
         assert run("use", "2b", "--yes").stdout.startswith("qwen3vl-ros node")  # not told to: left alone
         assert run("use", "2b", "--yes", "--node", *LONG).returncode == 0
     finally:
@@ -246,15 +247,15 @@ def test_a_node_that_refuses_is_quoted(hub, run, ros) -> None:
         done = run("use", "2b", "--yes", "--node", "/robot/vlm", *LONG)
     finally:
         ros.on_executor(lambda: ros.node.destroy_service(service))
-    assert done.returncode == 1
-    assert "/robot/vlm did not switch: no memory" in done.stderr
+    assert done.returncode == EngineFailure.exit_status
+    assert "no memory" in done.stderr
 
 
 @pytest.mark.ros
 def test_a_node_that_is_not_there_leaves_the_model_and_says_what_to_do(hub, run, ros, tmp_path: Path) -> None:
     done = run("use", "2b", "--yes", "--node", "/nobody")
-    assert done.returncode == 1
-    assert "There is no node /nobody" in done.stderr and "qwen3vl-ros model show" in done.stderr
+    assert done.returncode == ServerUnavailable.exit_status
+    assert "/nobody" in done.stderr and "qwen3vl-ros model show" in done.stderr
     assert cached(tmp_path, MODEL).exists()
 
 

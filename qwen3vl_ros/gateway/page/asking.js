@@ -100,5 +100,6 @@ function facts(task, { engine, probability, notes }, usage, finishReason, second
   if (typeof probability === "number") parts.push(`probability of ${what} ${probability.toFixed(2)}`);
   if (engine) parts.push(engine);
   if (finishReason === "length") parts.push("cut short at the most tokens that an answer may have");
-  return [parts.join(" · "), ...(notes ?? [])].join("\n");
+  const others = (notes ?? []).filter((note) => !note.startsWith("a demonstration model: ")); // the banner says so
+  return [parts.join(" · "), ...others].join("\n");
 }
