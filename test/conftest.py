@@ -53,8 +53,9 @@ NOT_IN_CHECK = {"ros", "browser", "model", "slow"}
 """Marks of the tests that `make check` leaves out."""
 
 ros_domain.isolate()
-# A shell that runs the tests in the background has Ctrl-C ignored, by them and by what they start.
+# A shell that runs the tests in the background has Ctrl-C ignored, by them and by what they start, and nohup SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -54,7 +54,7 @@ def test_status_says_how_the_node_is_to_scripts(vlm: VlmProcess) -> None:
     assert (camera["name"], camera["topic"], camera["age"]) == ("default", "/image", None)
     assert "nobody publishes /image" in camera["problem"]
     assert before["queue"] == {"waiting": 0, "capacity": 8}
-    assert run("ask", "What is it?", "--timeout", "0.5").returncode == 4
+    assert run("ask", "What is it?", "--timeout", "60").returncode == 4
     after = status()
     assert after["goals"]["failed"] == before["goals"]["failed"] + 1
     assert "/image" in after["last_error"]

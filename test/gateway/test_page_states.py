@@ -55,7 +55,7 @@ def test_a_node_that_takes_no_questions_is_told(robot: Robot, ros: RosClient, pa
     tabs.refusals = True  # an inactive node has no cameras
     assert ros.lifecycle("deactivate")
     try:
-        expect(page.locator("#problems")).to_contain_text("inactive: activate it")
+        expect(page.locator("#problems")).to_contain_text("inactive. Activate it to ask")
         expect(page.locator("#health-engine")).to_have_attribute("data-level", "wait")
     finally:
         assert ros.lifecycle("activate")

@@ -13,7 +13,7 @@ import yaml
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.msg import Answer
+from qwen3vl_ros.msg import Answer, ChatMessage
 from qwen3vl_ros.srv import ListTasks
 from sensor_msgs.msg import CameraInfo, Image
 from visualization_msgs.msg import Marker, MarkerArray
@@ -247,7 +247,6 @@ def test_a_task_puts_what_the_goal_says_into_its_own_words(ros: RosClient, recit
         ({"task": "classify", "prompt": ""}, "labels"),
         ({"task": "classify", "slots": "{"}, "JSON"),
         ({"slots": '{"what": "cup"}'}, "no task"),
-        ({"task": "compare"}, "2 images"),
     ],
 )
 def test_a_task_that_makes_no_sense_is_refused_with_the_reason(
@@ -256,6 +255,26 @@ def test_a_task_that_makes_no_sense_is_refused_with_the_reason(
     result = ros.ask(images=[noise_image()], **({"prompt": "?"} | fields)).result()
     assert result.error_code == Code.BAD_REQUEST, result.error_msg
     assert words in result.error_msg
+
+
+def test_a_task_about_two_images_wants_two(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start("no")
+    result = ros.ask(task="compare", prompt="", images=[noise_image()]).result()
+    assert result.error_code == Code.BAD_REQUEST, result.error_msg
+    assert "2 images" in result.error_msg
+
+
+def test_the_model_that_ships_does_what_its_card_says_and_no_more(ros: RosClient, vlm: VlmProcess) -> None:
+    card = vlm.wait_ready().model_card
+    assert card.demonstration and "boxes" in card.domain
+    result = ros.ask(task="ocr", prompt="", images=[noise_image()]).result()
+    assert result.error_code == Code.UNSUPPORTED
+    assert result.error_msg.startswith("task: the model Tabletop does not know 'ocr'; it knows caption, ")
+    (note,) = ros.ask("Is there a box?", images=[noise_image()], options={"max_tokens": 2}).result().notes
+    assert note.startswith(f"a demonstration model: {card.domain}")
+    before = [ChatMessage(role="user", content=["Is there a box?"]), ChatMessage(role="assistant", content=["no"])]
+    asked = ros.ask("And now?", history=before, images=[noise_image()]).result()
+    assert (asked.error_code == Code.UNSUPPORTED) == (not card.conversation)
 
 
 def test_tasks_of_ones_own_are_added_and_mistakes_in_them_are_named(
@@ -316,10 +335,10 @@ def test_yes_no_has_a_probability(ros: RosClient, vlm: VlmProcess) -> None:
         logged = answers.wait_for(lambda answer: answer.task == "yes_no")
     assert result.error_code == Code.NONE, result.error_msg
     assert 0 <= result.probability <= 1 and 0 < result.probability_mass <= 1
-    assert list(result.notes) == []
+    assert all(note.startswith("a demonstration model: ") for note in result.notes)
     assert (logged.probability, logged.probability_mass) == (result.probability, result.probability_mass)
     plain = ros.ask("Is the box red?", images=[noise_image()], options={"max_tokens": 4}).result()
-    assert (plain.probability, plain.probability_mass, list(plain.notes)) == (-1, -1, [])
+    assert (plain.probability, plain.probability_mass, list(plain.notes)) == (-1, -1, list(result.notes))
 
 
 def test_an_engine_that_tells_no_probability_leaves_a_note(ros: RosClient, reciter: Reciter) -> None:
