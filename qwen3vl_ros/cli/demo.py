@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -14,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
+from qwen3vl_ros.cli import phone
 from qwen3vl_ros.cli.terminal import ask_on_terminal
 from qwen3vl_ros.client import Answer, ServerUnavailable, VlmClient
 from qwen3vl_ros.client.answer import Region
+from qwen3vl_ros.gateway.settings import TOKEN_VARIABLE
 from qwen3vl_ros.ros.background_node import BackgroundNode
 from qwen3vl_ros.ros.child_process import Child
 from qwen3vl_ros.ros.fast_dds import package_profile
@@ -64,8 +68,29 @@ class DemoError(Exception):
     """The demo cannot continue; the message says why and what to do."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Page:
+    """Where the page of `demo --keep` is, and the parameters of the node ``web`` that put it there."""
+
+    host: str
+    port: int
+    parameters: tuple[str, ...] = ()
+    token: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.token else 'http'}://{self.host}:{self.port}"
+
+
 def run_demo(
-    output: Path, *, keep: bool, model: str = "", mmproj: str = "", source: str = "", port: int | None = None
+    output: Path,
+    *,
+    keep: bool,
+    model: str = "",
+    mmproj: str = "",
+    source: str = "",
+    port: int | None = None,
+    phone_address: str | None = None,
 ) -> int:
     """Run the demo.
 
@@ -76,6 +101,8 @@ def run_demo(
         mmproj: Its vision part.
         source: Where images come from, as the camera's parameter ``source`` has it; empty: the simulated camera.
         port: TCP port of the page; None: the usual one, or any free one.
+        phone_address: With ``keep``: the IP address of this machine where a phone may open the page, with a token and
+            over https; empty: the one on the network; None: no phone may.
 
     Returns:
         The exit status.
@@ -88,11 +115,11 @@ def run_demo(
         return 2
     _set_up_dds()
     try:
-        page_port = _free_port(port) if keep else 0
-        with only_demo(), _robot(model, mmproj, source) as robot:
-            if keep:
-                return _keep(robot, source, page_port)
-            return _ask_about_a_frame(robot, source, output)
+        with ExitStack() as stack:
+            page = stack.enter_context(_place_for_page(port, phone_address)) if keep else None
+            stack.enter_context(only_demo())
+            robot = stack.enter_context(_robot(model, mmproj, source))
+            return _keep(robot, source, page) if page else _ask_about_a_frame(robot, source, output)
     except DemoError as error:
         _show(error)
         return 1
@@ -194,12 +221,12 @@ class _Robot:
         self.wait_until(lambda: find() is not None, "The frame of the answer did not arrive", 2.0)
         return find()
 
-    def wait_until_listening(self, port: int) -> None:
+    def wait_until_listening(self, host: str, port: int) -> None:
         """Poll until the page can be opened: a starting server sends no event."""
 
         def open_to_all() -> bool:
             with socket.socket() as visitor:
-                return visitor.connect_ex(("127.0.0.1", port)) == 0
+                return visitor.connect_ex((host, port)) == 0
 
         # Checked at each event: frames arrive several times a second.
         self.wait_until(open_to_all, "The page did not open", START_TIMEOUT)
@@ -348,35 +375,70 @@ def _command() -> str:
     return str(called) if called.name == "qwen3vl-ros" else f"{sys.executable} -m qwen3vl_ros.cli.main"
 
 
-def _free_port(wanted: int | None) -> int:
+@contextmanager
+def _place_for_page(port: int | None, phone_address: str | None) -> Iterator[_Page]:
+    """Find host and port of the page; for a phone also make a token and, for as long, a certificate.
+
+    Raises:
+        DemoError: The address or the port cannot be had.
+    """
+    if phone_address is None:
+        yield _Page("127.0.0.1", _free_port("127.0.0.1", port))
+        return
+    with tempfile.TemporaryDirectory(prefix="qwen3vl_ros_phone_") as directory:
+        try:
+            host = phone_address or phone.network_address()
+            certificate, key = phone.make_certificate(host, Path(directory))
+        except (phone.NoNetwork, ValueError) as error:
+            raise DemoError(str(error)) from None
+        files = (f"host:={host}", f"tls_certificate:={certificate}", f"tls_key:={key}")
+        yield _Page(host, _free_port(host, port), files, phone.new_token())
+
+
+def _free_port(host: str, wanted: int | None) -> int:
     """Return the port that is wanted for the page; for None the usual one, or any free one.
 
     Raises:
-        DemoError: The one that is wanted is taken.
+        DemoError: The one that is wanted is taken, or this machine does not have the address.
     """
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the page's server does
         try:
-            trial.bind(("127.0.0.1", wanted or PAGE_PORT))
+            trial.bind((host, wanted or PAGE_PORT))
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise DemoError(f"This machine has no address {host}: --phone alone finds the right one.") from None
             if wanted is not None:
                 raise DemoError(
                     f"The page cannot have port {wanted} ({error.strerror}): choose another --port."
                 ) from None
-            trial.bind(("127.0.0.1", 0))
+            trial.bind((host, 0))
         return int(trial.getsockname()[1])
 
 
-def _keep(robot: _Robot, source: str, port: int) -> int:
+def _keep(robot: _Robot, source: str, page: _Page) -> int:
     if os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST":
         _console.print("Visible on this machine only (ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST).")
     command = _command()
-    robot.start("web", "--ros-args", "-p", f"port:={port}")
+    if page.token:
+        os.environ[TOKEN_VARIABLE] = page.token
+    parameters = (f"port:={page.port}", *page.parameters)
+    robot.start("web", "--ros-args", *(x for text in parameters for x in ("-p", text)))
     with _console.status("starting the page ...", spinner="dots"):
-        robot.wait_until_listening(port)
+        robot.wait_until_listening(page.host, page.port)
     first, second = QUESTIONS_OF_ANY_CAMERA[:2] if source else QUESTIONS[1::-1]
+    _console.print(f"A page to look and ask: [bold]{page.url}[/bold]", soft_wrap=True)
+    if page.token:
+        link = phone.with_token(page.url, page.token)
+        _console.print(
+            f"On a phone in the same network, photograph this code, or open\n    {link}\nThe browser warns of the "
+            "certificate, which was made here just now: go on. Then 'My camera' is the phone's. Whoever has the link "
+            "may look and ask until Ctrl-C.",
+            markup=False,
+            soft_wrap=True,
+        )
+        _console.print(phone.qr_code(link), markup=False, soft_wrap=True)
     _console.print(
-        f"A page to look and ask: [bold]http://127.0.0.1:{port}[/bold]\n"
         "Running until Ctrl-C. In another terminal:\n"
         f'    {command} ask "{first}"\n'
         f'    {command} ask "{second}" --temperature 0',

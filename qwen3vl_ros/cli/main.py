@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             argcomplete.autocomplete(parser)
     parsed = parser.parse_args(words)
-    if words[:1] == ["demo"] and parsed.port and not parsed.keep:
-        parser.error("--port is for demo --keep, which has a page")
+    if words[:1] == ["demo"] and not parsed.keep and (parsed.port or parsed.phone is not None):
+        parser.error("--port and --phone are for demo --keep, which has a page")
     if words[:1] == ["ask"] and not parsed.prompt and not parsed.task:
         parser.error("ask needs a PROMPT, or --task NAME for a task that needs none")
     if "run" not in parsed:
@@ -133,6 +133,14 @@ def _parser() -> argparse.ArgumentParser:
         help="a webcam's number, a video file, a stream's address or a folder of images, not the simulated camera",
     )
     demo.add_argument(
+        "--phone",
+        metavar="ADDRESS",
+        nargs="?",
+        const="",
+        help="with --keep, let a phone open the page by a QR code, over https and with a token; ADDRESS: this "
+        "machine's, where it has several",
+    )
+    demo.add_argument(
         "--port",
         metavar="N",
         type=arguments.port,
@@ -218,6 +226,7 @@ def _demo(parsed: argparse.Namespace) -> int:
         mmproj=parsed.mmproj,
         source=parsed.camera,
         port=parsed.port,
+        phone_address=parsed.phone,
     )
 
 

@@ -21,7 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from qwen3vl_ros.gateway.app import create_app
 from qwen3vl_ros.gateway.logs import open_logs
 from qwen3vl_ros.gateway.ros_backend import RosBackend
-from qwen3vl_ros.gateway.settings import Settings, SettingsError, access
+from qwen3vl_ros.gateway.settings import Settings, SettingsError, access, check_tls
 from qwen3vl_ros.ros.parameters import declare
 from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.ros.stop_signal import StopSignal
@@ -54,6 +54,7 @@ class Gateway:
         ros_logs = Path(str(rclpy.logging.get_logging_directory()))
         directory = Path(settings.log_directory or ros_logs / "qwen3vl_web").expanduser()
         open_logs(directory)
+        check_tls(settings)
         self._socket = _listen(settings.host, settings.port)
         self.backend = RosBackend(self.node, settings.node_name)
         config = uvicorn.Config(
@@ -64,12 +65,15 @@ class Gateway:
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
             timeout_keep_alive=_KEEP_ALIVE,
+            ssl_certfile=settings.tls_certificate or None,
+            ssl_keyfile=settings.tls_key or None,
         )
         self._server = uvicorn.Server(config)
         port = self._socket.getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"{'https' if settings.tls_key else 'http'}://{host}:{port}"
         self.node.get_logger().info(
-            f"http://{host}:{port} asks {self.backend.vlm}; {_open_to(settings, allowed.token)}; logs: {directory}"
+            f"{address} asks {self.backend.vlm}; {_open_to(settings, allowed.token)}; logs: {directory}"
         )
 
     def serve(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ class Settings:
     token_file: str = text(
         "", f"File with the bearer token that every client has to send. Empty: the environment's {TOKEN_VARIABLE}."
     )
+    tls_certificate: str = text(
+        "", "File with the certificate, PEM, with which the gateway serves https instead of http; with tls_key."
+    )
+    tls_key: str = text("", "File with the private key of tls_certificate, PEM, without a password.")
     allow_without_token: bool = flag(
         False, "Listen beyond this machine without a token: everybody who reaches the port may look and ask."
     )
@@ -103,6 +108,23 @@ def access(settings: Settings, environment: Mapping[str, str] = os.environ) -> A
         )
     )
     return Access(token, frozenset() if token else hosts - {""})
+
+
+def check_tls(settings: Settings) -> None:
+    """Raise SettingsError where certificate and key are not what the server can use."""
+    if not settings.tls_certificate and not settings.tls_key:
+        return
+    if not settings.tls_certificate or not settings.tls_key:
+        raise SettingsError("tls_certificate and tls_key go together: name both files, or none for http")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.tls_certificate, settings.tls_key, password=lambda: ""
+        )
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise SettingsError(
+            f"tls_certificate {settings.tls_certificate} with tls_key {settings.tls_key} cannot be used ({error}): "
+            "both are PEM files, and the key has no password and belongs to the certificate"
+        ) from error
 
 
 def is_loopback(host: str) -> bool:

@@ -12,10 +12,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import PIL.Image
 import pytest
+from playwright.sync_api import expect
 
 import child_process
+from browser import Tabs, chromium
 from qwen3vl_ros.cli.demo import only_demo
 from vlm_process import alive, wait_gone
 
@@ -215,6 +219,60 @@ def test_the_page_has_the_port_that_was_asked_for(demo: Demo) -> None:
     process = demo("--keep", "--port", str(port))
     assert process.stderr is not None
     assert any(f"http://127.0.0.1:{port}" in line for line in process.stderr)
+
+
+def read_qr_code(text: str) -> str:
+    """What the QR code says that a terminal shows, light blocks on a dark ground."""
+    lines = [line for line in text.splitlines() if len(line) > 20 and set(line) <= set("█▀▄ ")]
+    halves = [[half in "█" + block for half in line] for line in lines for block in "▀▄"]
+    pixels = np.array(halves, np.uint8).repeat(8, 0).repeat(8, 1) * 255
+    read, _, _ = cv2.QRCodeDetector().detectAndDecode(pixels)
+    return str(read)
+
+
+@pytest.mark.browser
+def test_a_phone_opens_the_page_by_the_qr_code_and_has_its_camera_there(demo: Demo) -> None:
+    process = demo("--keep", "--phone", "127.0.0.1")
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if "Running until Ctrl-C" in line:
+            break
+    link = read_qr_code(said)
+    assert f"    {link}\n" in said
+    address, _, token = link.partition("/#token=")
+    with chromium() as browser:
+        tabs = Tabs(browser)
+        context = {"ignore_https_errors": True, "viewport": {"width": 360, "height": 740}, "has_touch": True}
+        phone = tabs.open(link, **context)
+        expect(phone.locator("#token-form")).to_be_hidden()
+        assert phone.url == f"{address}/", "the token is out of sight, and out of what is shared or bookmarked"
+        phone.get_by_role("button", name="My camera").click()
+        expect(phone.locator("#own-view")).to_be_visible()
+        phone.locator("#prompt").fill("Is there a cat?")
+        phone.locator("#prompt").press("Enter")
+        expect(phone.locator("#caption")).to_contain_text("Camera of this machine")
+        phone.reload()
+        expect(phone.locator("#token-form")).to_be_hidden()
+        stranger = tabs.open(address, **context)
+        expect(stranger.locator("#token-form")).to_be_visible()
+        tabs.forget_complaints()  # of the stranger's browser, which got status 401
+        tabs.close()
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert token not in rest
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"), [("192.0.2.99", "has no address"), ("phone.local", "not appear to be an IPv4")]
+)
+def test_an_address_that_a_phone_cannot_have_is_a_sentence(demo: Demo, address: str, sentence: str) -> None:
+    process = demo("--keep", "--phone", address)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert sentence in err
 
 
 def test_a_model_that_is_not_there_is_a_sentence_at_once(demo: Demo) -> None:

@@ -17,11 +17,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway_server import Server, data_url, image_file, question, serving
+from qwen3vl_ros.cli.phone import make_certificate
 from qwen3vl_ros.client.exceptions import InternalError
 from qwen3vl_ros.gateway import logs
 from qwen3vl_ros.gateway.auth import HEADERS
 from qwen3vl_ros.gateway.proxies import TrustedProxies
-from qwen3vl_ros.gateway.settings import Settings, SettingsError, access
+from qwen3vl_ros.gateway.settings import Settings, SettingsError, access, check_tls
 
 CHAT = "/v1/chat/completions"
 TOKEN = "a-token-of-the-tests"
@@ -147,6 +148,20 @@ def test_a_token_that_is_none_is_refused_and_not_shown(tmp_path: Path, content: 
     with pytest.raises(SettingsError, match="at least 16 ASCII characters") as error:
         access(Settings(token_file=str(file)), {})
     assert not content or content not in str(error.value)
+
+
+def test_https_needs_a_certificate_with_its_own_key(tmp_path: Path) -> None:
+    (one := tmp_path / "one").mkdir()
+    (other := tmp_path / "other").mkdir()
+    certificate, key = map(str, make_certificate("127.0.0.1", one))
+    _, foreign = map(str, make_certificate("127.0.0.1", other))
+    check_tls(Settings(tls_certificate=certificate, tls_key=key))
+    assert Path(key).stat().st_mode & 0o077 == 0
+    with pytest.raises(SettingsError, match="go together"):
+        check_tls(Settings(tls_certificate=certificate))
+    for wrong in (foreign, certificate, str(tmp_path / "none")):
+        with pytest.raises(SettingsError, match="cannot be used"):
+            check_tls(Settings(tls_certificate=certificate, tls_key=wrong))
 
 
 def test_a_token_file_that_is_not_there_is_no_open_door(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ class Tabs:
     def close(self) -> None:
         """Close the tabs. Fails with what went wrong."""
         for context in self._browser.contexts:
+            for page in context.pages:
+                page.unroute_all(behavior="ignoreErrors")  # a routed request may be on its way
             context.close()
         wrong = [line for line in self._complaints if not (self.refusals and line.startswith(_REFUSED))]
         assert not wrong, wrong

@@ -7,8 +7,17 @@ const TOKEN_KEY = "qwen3vl_ros.token";
 /** Something went wrong; the message is a sentence for the user. */
 export class Problem extends Error {}
 
+/** The token that a QR code put behind the address's #, which no server sees; it is kept and taken off the address. */
+function tokenOfAddress() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (token === null) return null;
+  sessionStorage.setItem(TOKEN_KEY, token);
+  history.replaceState(null, "", location.pathname + location.search);
+  return token;
+}
+
 export class Server {
-  #token = sessionStorage.getItem(TOKEN_KEY) ?? "";
+  #token = tokenOfAddress() ?? sessionStorage.getItem(TOKEN_KEY) ?? "";
   #askForToken;
   #tokenWanted = null;
 
