@@ -54,7 +54,7 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _OF_EMPTY: tuple[Kind, ...] = ("exist", "count", "absent_places", "absent", "foreign", "foreign_places", "caption")
-_OFTEN = {"locate": 1.4, "foreign": 1.6, "absent": 1.2, "count_shape": 1.2, "foreign_places": 0.7, "absent_places": 0.7}
+_OFTEN = {"locate": 1.4, "foreign": 1.2, "absent": 1.6, "count_shape": 2.0, "foreign_places": 0.7, "absent_places": 0.7}
 STEP = 2  # places are even numbers
 _APART = 0.04  # shares of the image's width between objects that are left and right of each other
 _FARTHER = 1.12  # times as far away counts as farther

@@ -24,6 +24,7 @@ from training.dataset import RenderedImages, Seen
 from training.export import save_hf
 from training.losses import Heads, answer_loss
 from training.model import build_model
+from training.muon import Muon
 from training.packing import pack
 from training.places import tell_places
 from training.questions import KINDS, Question, any_kind, ask, ask_in_vain, scene_objects, system_prompt
@@ -35,7 +36,7 @@ from training.wordings import LANGUAGES, Language
 
 QUESTIONS = 4  # about each image, in one sequence
 FOREIGN_SHARE = 0.15  # of the steps
-HISTORY_SHARE = 0.25  # of the questions
+HISTORY_SHARE = 0.4  # of the questions
 LONGEST_HISTORY = 3  # questions before one, in a conversation
 
 
@@ -91,7 +92,7 @@ def main() -> None:
     inner = [p for p in text.layers.parameters() if p.ndim == 2]
     rest = [p for p in text.parameters() if all(p is not q for q in inner)]
     parameters = [*inner, *rest]
-    muon = torch.optim.Muon(inner, lr=MUON_RATE * args.rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(inner, lr=MUON_RATE * args.rate, weight_decay=0.05)
     adamw = torch.optim.AdamW(rest, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01)
     optimisers = (muon, adamw)
     rates = (MUON_RATE * args.rate, args.rate)
@@ -170,7 +171,7 @@ def look(model: nn.Module, images: Path, rng: np.random.Generator, *, is_scene: 
     dataset.add(rendered(images))
     memory = []
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        for batch in dataset.all(rng, 16):
+        for batch in dataset.all(rng, 8):
             tokens, deepstack, _ = encode(model.model.visual, batch.images)
             grid = (batch.images.shape[2] // 32, batch.images.shape[3] // 32)
             deepstack = [d.bfloat16() for d in deepstack]

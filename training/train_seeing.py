@@ -25,6 +25,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 from training.dataset import LABELS, RenderedImages, cell_targets
 from training.losses import CELL, Heads, Sight, of_tokens, seeing_loss, true_places
 from training.model import build_model
+from training.muon import Muon
 from training.places import fit_places
 from training.tokenizer import build_tokenizer
 from training.vision import encode
@@ -176,7 +177,7 @@ def optimisers_for(tower: Qwen3VLVisionModel, heads: Heads, rate: float) -> list
     ]
     known = {id(p) for p in inner}
     rest = [p for p in (*tower.parameters(), *heads.parameters()) if id(p) not in known]
-    muon = torch.optim.Muon(inner, lr=MUON_RATE * rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(inner, lr=MUON_RATE * rate, weight_decay=0.05)
     adamw = torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     for optimiser in (muon, adamw):
         for group in optimiser.param_groups:
