@@ -9,18 +9,18 @@ data: best effort, keep last, which `qos_overrides` parameters can change.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
 from typing import Protocol
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from qwen3vl_ros.ros.parameters import ParameterError, declare
+from qwen3vl_ros.ros.stop_signal import StopSignal
 from qwen3vl_ros.sim.motion import MotionError
 from qwen3vl_ros.sim.opengl import RenderError
 from qwen3vl_ros.sim.sdf import WorldError
@@ -55,65 +55,52 @@ def _camera(node: Node) -> Camera:
     return SimulatedCamera(node, settings)
 
 
-def _end_on_hang_up() -> None:
-    """Have SIGHUP end the node as SIGINT does, unless it is ignored, as by `nohup`.
-
-    rclpy handles SIGINT and SIGTERM alone. A handler of Python's runs when the main thread comes back from the
-    middleware, which may be never; so a thread waits for what Python writes when the signal comes.
-    """
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        return
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    signal.signal(signal.SIGHUP, lambda *_: None)
-
-    def wait() -> None:
-        while os.read(reader, 1)[0] != signal.SIGHUP:
-            pass
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=wait, name="hang-up", daemon=True).start()
-
-
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop, or its source has come to an end.
 
     Returns:
         0; 1 if it could not start; 2 if that is because of the source or its calibration.
     """
-    _end_on_hang_up()
+    stop = StopSignal()
     try:
-        rclpy.init(args=args)
+        # rclpy's own handlers shut ROS down at once, while threads log and publish.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # such as a parameter that ROS cannot read
         print(f"camera: {error}", file=sys.stderr)
         return 1
+    node = Node("camera")
     try:
-        node = Node("camera")
-        try:
-            camera = _camera(node)
-            try:
-                rclpy.spin_until_future_complete(node, camera.finished)
-            finally:
-                camera.close()
-        finally:
-            node.destroy_node()
-        return camera.finished.result() or 0
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
+        return _run(node, stop)
     except (WorldError, RenderError, MotionError, ParameterError) as error:
         print(f"camera: {error}", file=sys.stderr)
         return 1
     except (SourceError, CalibrationError) as error:
         print(f"camera: {error}", file=sys.stderr)
         return 2
-    except RuntimeError:
-        # A signal shuts ROS down while a callback may be publishing, which then fails.
-        if rclpy.ok():
-            raise
-        return 0
     finally:
-        rclpy.try_shutdown()
+        node.destroy_node()
+        rclpy.shutdown()
+
+
+def _run(node: Node, stop: StopSignal) -> int:
+    """Spin on this thread, which made the renderer's OpenGL context and has to draw with it."""
+    camera = _camera(node)
+    camera.finished.add_done_callback(lambda _: stop.fail())
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    ended: Future[int] = Future()
+
+    def wait() -> None:
+        status = stop.wait()
+        executor.create_task(ended.set_result, status)  # on the executor, which that wakes
+
+    threading.Thread(target=wait, name="stop", daemon=True).start()
+    try:
+        executor.spin_until_future_complete(ended)
+    finally:
+        camera.close()
+        executor.shutdown()
+    return (camera.finished.result() or 0) if camera.finished.done() else ended.result() or 0
 
 
 if __name__ == "__main__":

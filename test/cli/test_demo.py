@@ -188,7 +188,8 @@ def test_the_demo_of_a_video_asks_what_fits_any_image_and_says_what_the_shipped_
     ("arguments", "status", "sentence"),
     [
         (("--camera", "/nowhere/clip.mp4"), 2, "There is no video file /nowhere/clip.mp4."),
-        (("--port", "8081"), 2, "--port is for demo --keep, which has a page"),
+        (("--phone",), 2, "--port and --phone are for demo --keep"),
+        (("--port", "8081"), 2, "--port and --phone are for demo --keep, which has a page"),
         (("--keep", "--port", "0"), 2, "a TCP port is a number from 1 to 65535"),
     ],
 )
