@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
-import errno
 import fcntl
 import json
 import os
@@ -25,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from qwen3vl_ros.cli import phone
+from qwen3vl_ros.cli.demo_page import PAGE_PORT, DemoError, Page, place_for_page
 from qwen3vl_ros.cli.terminal import ask_on_terminal
 from qwen3vl_ros.client import Answer, ServerUnavailable, VlmClient
 from qwen3vl_ros.client.answer import Region
@@ -47,7 +46,6 @@ QUESTIONS_OF_ANY_CAMERA = ("What do you see?", "What is nearest to the camera?",
 
 CAMERA_TOPIC = "/camera/image_raw"
 TOPICS = (f"image:={CAMERA_TOPIC}", "camera_info:=/camera/camera_info", "depth:=/camera/depth/image_raw")
-PAGE_PORT = 8080
 START_TIMEOUT = 60.0
 """Seconds that node and camera have until the first frame has arrived and the model is loaded."""
 
@@ -62,24 +60,6 @@ _BESIDE = (
 )
 
 _console = Console(stderr=True, highlight=False)
-
-
-class DemoError(Exception):
-    """The demo cannot continue; the message says why and what to do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Page:
-    """Where the page of `demo --keep` is, and the parameters of the node ``web`` that put it there."""
-
-    host: str
-    port: int
-    parameters: tuple[str, ...] = ()
-    token: str = ""
-
-    @property
-    def url(self) -> str:
-        return f"{'https' if self.token else 'http'}://{self.host}:{self.port}"
 
 
 def run_demo(
@@ -116,7 +96,7 @@ def run_demo(
     _set_up_dds()
     try:
         with ExitStack() as stack:
-            page = stack.enter_context(_place_for_page(port, phone_address)) if keep else None
+            page = stack.enter_context(place_for_page(port, phone_address)) if keep else None
             stack.enter_context(only_demo())
             robot = stack.enter_context(_robot(model, mmproj, source))
             return _keep(robot, source, page) if page else _ask_about_a_frame(robot, source, output)
@@ -375,48 +355,7 @@ def _command() -> str:
     return str(called) if called.name == "qwen3vl-ros" else f"{sys.executable} -m qwen3vl_ros.cli.main"
 
 
-@contextmanager
-def _place_for_page(port: int | None, phone_address: str | None) -> Iterator[_Page]:
-    """Find host and port of the page; for a phone also make a token and, for as long, a certificate.
-
-    Raises:
-        DemoError: The address or the port cannot be had.
-    """
-    if phone_address is None:
-        yield _Page("127.0.0.1", _free_port("127.0.0.1", port))
-        return
-    with tempfile.TemporaryDirectory(prefix="qwen3vl_ros_phone_") as directory:
-        try:
-            host = phone_address or phone.network_address()
-            certificate, key = phone.make_certificate(host, Path(directory))
-        except (phone.NoNetwork, ValueError) as error:
-            raise DemoError(str(error)) from None
-        files = (f"host:={host}", f"tls_certificate:={certificate}", f"tls_key:={key}")
-        yield _Page(host, _free_port(host, port), files, phone.new_token())
-
-
-def _free_port(host: str, wanted: int | None) -> int:
-    """Return the port that is wanted for the page; for None the usual one, or any free one.
-
-    Raises:
-        DemoError: The one that is wanted is taken, or this machine does not have the address.
-    """
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the page's server does
-        try:
-            trial.bind((host, wanted or PAGE_PORT))
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise DemoError(f"This machine has no address {host}: --phone alone finds the right one.") from None
-            if wanted is not None:
-                raise DemoError(
-                    f"The page cannot have port {wanted} ({error.strerror}): choose another --port."
-                ) from None
-            trial.bind((host, 0))
-        return int(trial.getsockname()[1])
-
-
-def _keep(robot: _Robot, source: str, page: _Page) -> int:
+def _keep(robot: _Robot, source: str, page: Page) -> int:
     if os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST":
         _console.print("Visible on this machine only (ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST).")
     command = _command()
