@@ -71,6 +71,7 @@ class ScriptedVlm:
             handle_accepted_callback=self._accepted, cancel_callback=self._cancel,
             result_timeout=result_timeout,
         )  # fmt: skip
+        self._feedback = self.node.create_publisher(AskImage.Impl.FeedbackMessage, "~/ask_image/_action/feedback", 10)
         self._spinning = SpinThread(self._executor, "scripted_vlm")
         self._spinning.start()
 
@@ -105,12 +106,16 @@ class ScriptedVlm:
         return result
 
     def _wait_for_a_listener(self) -> None:
-        """A client's goal may come before its subscription to feedback is known; what is said then is lost."""
+        """A client's goal may come before its subscription to feedback is matched; what is said then is lost.
+
+        rclpy tells a publisher's matches, and not those of an action server. The publisher asked here is of the
+        same participant, topic and type: it is matched when the server's own is. The graph knows a subscription
+        earlier than that.
+        """
         end = time.monotonic() + WAIT
-        action = self.node.resolve_topic_name("~/ask_image") + "/_action"
+        clients = f"{self.node.resolve_topic_name('~/ask_image')}/_action/send_goal"
         while time.monotonic() < end:
-            listeners = self.node.count_subscribers(f"{action}/feedback")
-            if listeners and listeners >= self.node.count_clients(f"{action}/send_goal"):
+            if self._feedback.get_subscription_count() >= max(1, self.node.count_clients(clients)):
                 return
             time.sleep(0.01)
 
