@@ -63,14 +63,15 @@ def test_a_node_that_takes_no_questions_is_told(robot: Robot, ros: RosClient, pa
 
 
 def test_what_a_node_remarks_that_answers_is_no_problem(page: Page) -> None:
-    chosen = {"node": True, "state": "ready", "message": "openai is not used: no server", "engine": "llama"}
+    chosen = {"node": True, "state": "ready", "message": "openai is not used: run `up`", "engine": "llama"}
     rest = {"model": "Tabletop", "model_card": CARD, "queue_length": 0, "cameras": []}
     page.route("**/api/status", lambda route: route.fulfill(json=chosen | rest))
     page.get_by_text("A remark of the node").click()
-    expect(page.get_by_text("openai is not used: no server")).to_be_visible()
+    expect(page.get_by_text("openai is not used: run up")).to_be_visible()
     with page.expect_response("**/api/status"):  # a new status leaves it open
         pass
-    expect(page.get_by_text("openai is not used: no server")).to_be_visible()
+    expect(page.get_by_text("openai is not used: run up")).to_be_visible()
+    expect(page.locator("#remark code")).to_have_text("up")
     expect(page.locator("#problems")).to_be_empty()
 
 

@@ -14,6 +14,11 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+/** The children that show a sentence of the node or the gateway: what stands between backticks as code. */
+export function sentence(text) {
+  return text.split(/`([^`]+)`/).map((part, index) => (index % 2 ? element("code", {}, part) : part));
+}
+
 /** Put HTML into an element in place of what is there: only what the gateway's /api/render has cleaned. */
 export function setCleanHtml(place, html) {
   place.innerHTML = answers.createHTML(html);

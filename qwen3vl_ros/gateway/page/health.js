@@ -1,6 +1,6 @@
 // Node, engine, model, queue and cameras at a glance, and a sentence for whatever is wrong.
 
-import { byId, element } from "./elements.js";
+import { byId, element, sentence } from "./elements.js";
 
 const PERIOD = 1000; // ms
 
@@ -25,8 +25,8 @@ export class Health {
   }
 
   /** A problem of another part of the page; "" takes it back. */
-  setProblem(part, sentence) {
-    this.#extra.set(part, sentence);
+  setProblem(part, problem) {
+    this.#extra.set(part, problem);
   }
 
   async #again() {
@@ -69,20 +69,20 @@ export class Health {
 
     // What a node that answers says, such as why it took this engine and no other, is no problem.
     byId("remark").hidden = !(ready && message);
-    byId("remark").querySelector("p").textContent = message;
+    byId("remark").querySelector("p").replaceChildren(...sentence(message));
 
     byId("demonstration").hidden = !status.model_card.demonstration;
     byId("demonstration").querySelector("span").textContent = status.model_card.domain;
 
     const sentences = [];
-    if (!node) sentences.push(`The node is missing: ${message}. Start it: qwen3vl-ros node`);
+    if (!node) sentences.push(`The node is missing: ${message}. Start it: \`qwen3vl-ros node\``);
     else if (!ready) sentences.push(stateInWords(state, message));
     sentences.push(...broken.map(({ name, problem }) => `Camera ${name}: ${problem}`));
     this.#say([...sentences, ...[...this.#extra.values()].filter(Boolean)]);
   }
 
   #say(sentences) {
-    byId("problems").replaceChildren(...sentences.map((sentence) => element("p", {}, sentence)));
+    byId("problems").replaceChildren(...sentences.map((problem) => element("p", {}, ...sentence(problem))));
     const withoutNumbers = sentences.join("\n").replace(/\d+(\.\d+)?/g, "#"); // a growing age is no news
     if (withoutNumbers !== this.#announced) this.#announcer.say(sentences.join("\n") || "All is well again.");
     this.#announced = withoutNumbers;

@@ -1,6 +1,6 @@
 // What is looked at: a camera's live view, or the images of a question with what was found in them.
 
-import { byId, element } from "./elements.js";
+import { byId, element, sentence } from "./elements.js";
 import { FrameAge } from "./frame_age.js";
 import { LiveView } from "./live_view.js";
 import { Overlay } from "./overlay.js";
@@ -34,7 +34,7 @@ export class ImagePanel {
     this.#view = new LiveView(
       server,
       (frame, isNew) => this.#showFrame(frame, isNew),
-      (sentence) => this.#showReason(sentence),
+      (reason) => this.#showReason(reason),
     );
     byId("live").addEventListener("click", () => this.goLive());
     byId("freeze").addEventListener("click", () => this.#freeze());
@@ -234,13 +234,13 @@ export class ImagePanel {
     byId("live").setAttribute("aria-pressed", "false");
   }
 
-  #showReason(sentence) {
+  #showReason(reason) {
     URL.revokeObjectURL(this.#frame?.url);
     this.#frame = null;
     this.#age.clear();
     byId("frame").hidden = true;
     byId("no-image").hidden = false;
-    byId("no-image").textContent = sentence;
+    byId("no-image").replaceChildren(...sentence(reason));
     this.#caption("An image can also be dropped or pasted here.");
     this.#shownNow();
   }

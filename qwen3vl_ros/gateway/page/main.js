@@ -3,7 +3,7 @@
 import { AnswerTimes } from "./answer_times.js";
 import { Announcer } from "./announcer.js";
 import { follow, newTurn, requestOf } from "./asking.js";
-import { byId } from "./elements.js";
+import { byId, sentence } from "./elements.js";
 import { Health } from "./health.js";
 import { History } from "./history.js";
 import { imageFiles } from "./image.js";
@@ -160,8 +160,8 @@ function showTurn({ image, answer }) {
 }
 
 /** A sentence above the buttons; "" takes it away. */
-function say(sentence) {
-  byId("note").textContent = sentence;
+function say(words) {
+  byId("note").replaceChildren(...sentence(words));
 }
 
 /** Run `action`, and say what its Problem says. */

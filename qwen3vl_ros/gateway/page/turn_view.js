@@ -1,7 +1,7 @@
 // One question and its answer on the screen. asking.js says what a turn is.
 
 import { copyButton } from "./copy.js";
-import { element } from "./elements.js";
+import { element, sentence } from "./elements.js";
 import { jsonView } from "./json_view.js";
 import { foundInWords } from "./places.js";
 import { RenderedText } from "./rendered_text.js";
@@ -54,7 +54,7 @@ export class TurnView {
     this.root.classList.toggle("failed", Boolean(problem));
     this.#waiting.update();
     this.#state.hidden = running;
-    this.#state.textContent = stopped ? "Stopped." : problem || answer.facts;
+    this.#state.replaceChildren(...sentence(stopped ? "Stopped." : problem || answer.facts));
     this.#tools.hidden = running;
     this.#tools.querySelector(".copy").hidden = !answer.text;
     this.#tools.querySelector(".show").hidden = !answer.regions.length && !image;
