@@ -209,6 +209,26 @@ def _camera() -> Iterator[Finding]:
         yield Finding("simulated camera", State.MISSING, str(error))
     else:
         yield Finding("simulated camera", State.OK, f"Drake {importlib.metadata.version('drake')} draws here")
+    if importlib.util.find_spec("av") is None:
+        yield Finding("PyAV", State.NOTE, "not there: no webcam, video or stream as a camera; pip install av")
+    else:
+        yield Finding("PyAV", State.OK, importlib.metadata.version("av"))
+    yield _webcams()
+
+
+def _webcams(devices: Path = Path("/dev"), names: Path = Path("/sys/class/video4linux")) -> Finding:
+    found = sorted(devices.glob("video[0-9]*"), key=lambda device: (len(device.name), device.name))
+    if not found:
+        return Finding("webcams", State.OK, "none; a video, a stream or images will do: `qwen3vl-ros camera --help`")
+    if refused := [str(device) for device in found if not os.access(device, os.R_OK | os.W_OK)]:
+        text = f"{', '.join(refused)} may not be opened: sudo usermod -aG video $USER, then log in again"
+        return Finding("webcams", State.NOTE, text)
+    words = []
+    for device in found:
+        name = names / device.name / "name"
+        words.append(f"{device} ({name.read_text().strip()})" if name.is_file() else str(device))
+    number = found[0].name.removeprefix("video")
+    return Finding("webcams", State.OK, f"{', '.join(words)}: `qwen3vl-ros demo --camera {number}`")
 
 
 def _shared_memory() -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from std_msgs.msg import Header
 
 import child_process
 import third_party
+from qwen3vl_ros.cli import doctor
 from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
 
 Result = AskImage.Result
@@ -275,6 +276,25 @@ def test_what_doctor_finds_is_not_wrapped_in_a_pipe(monkeypatch: pytest.MonkeyPa
     (python,) = (line for line in lines if line.split()[1] == "Python")
     assert python.endswith(f" at {sys.executable}")
     assert {line.split()[0] for line in lines[:-1]} <= {"ok", "note", "missing"}
+
+
+def test_doctor_names_webcams_and_the_command_that_shows_one(tmp_path: Path) -> None:
+    assert "qwen3vl-ros camera --help" in doctor._webcams(tmp_path, tmp_path).text
+    for number in (10, 2):
+        (tmp_path / f"video{number}").touch()
+        (tmp_path / "names" / f"video{number}").mkdir(parents=True)
+        (tmp_path / "names" / f"video{number}" / "name").write_text("Integrated Camera\n")
+    found = doctor._webcams(tmp_path, tmp_path / "names")
+    assert found.text.index("video2 (Integrated Camera)") < found.text.index("video10")
+    assert found.text.endswith("`qwen3vl-ros demo --camera 2`")
+
+
+def test_doctor_says_who_may_open_a_webcam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "video0").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may open everything
+    found = doctor._webcams(tmp_path, tmp_path)
+    assert found.state is doctor.State.NOTE
+    assert "usermod -aG video" in found.text
 
 
 def test_the_version_is_that_of_the_package() -> None:
