@@ -300,6 +300,45 @@ class AnswersOneForAll(Broken):
             yield replace(chunk, finish_reason="cancelled") if chunk.usage and self.cancelled else chunk
 
 
+class MixesAnswers(Broken):
+    """Answers two at once with what belongs to both."""
+
+    caught_by = ("test_answers_given_together_are_those_given_alone",)
+    running = 0
+
+    def describe(self) -> Description:
+        return replace(super().describe(), concurrency=2)
+
+    def change(self, chunks: Iterator[Chunk], cancel: Cancel) -> Iterator[Chunk]:
+        self.running += 1
+        for chunk in chunks:
+            yield replace(chunk, text=chunk.text * self.running)
+        self.running -= 1
+
+
+class ClosesOneForAll(Broken):
+    """Ends both of two answers when one is cancelled or closed."""
+
+    caught_by = (
+        "test_end_of_one_answer_leaves_the_others[0-cancelled]",
+        "test_end_of_one_answer_leaves_the_others[1-closed]",
+    )
+    ends = 0
+
+    def describe(self) -> Description:
+        return replace(super().describe(), concurrency=2)
+
+    def change(self, chunks: Iterator[Chunk], cancel: Cancel) -> Iterator[Chunk]:
+        before = self.ends
+        try:
+            for chunk in chunks:
+                yield replace(chunk, finish_reason="cancelled") if chunk.usage and self.ends > before else chunk
+                self.ends += cancel.is_set()
+        except GeneratorExit:
+            self.ends += 1
+            raise
+
+
 class _Conformance(EngineConformance):
     patience = 1.0  # what waits here waits for ever
 
