@@ -24,6 +24,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() not in (ROOT
 
 TORCH = (
     "engines/llama/test_llama_engine.py",
+    "engines/llama/test_llama_slots.py",
     "engines/llama/test_qwen3_5.py",
     "training/test_model_card.py",
     "training/test_training.py",

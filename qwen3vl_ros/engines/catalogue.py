@@ -12,6 +12,9 @@ from qwen3vl_ros.engines.shapes import QUANTS, Shapes
 DEFAULT_CONTEXT = 4096
 """Tokens that the engine ``llama`` keeps by default: parameter llama.n_ctx."""
 
+DEFAULT_SLOTS = 2
+"""Answers for each of which the engine ``llama`` keeps so many by default: parameter llama.slots."""
+
 _OVERHEAD = 0.9e9
 """Memory besides files and KV cache, bytes: measured with a model of the 2B's shapes, docs/performance.md."""
 
@@ -103,7 +106,8 @@ def _entries(size: Size, variant: str) -> Iterator[Entry]:
     title = f"Qwen3-VL-{size.published}-{variant}"
 
     def entry(engine: str, quant: str, repo: str, disk: float) -> Entry:
-        memory = disk + size.shapes.cache_bytes(DEFAULT_CONTEXT) + _OVERHEAD
+        tokens = DEFAULT_CONTEXT * (DEFAULT_SLOTS if engine == "llama" else 1)
+        memory = disk + size.shapes.cache_bytes(tokens) + _OVERHEAD
         return Entry(name, title, engine, quant, repo, round(disk), round(memory))
 
     for quant in QUANTS:

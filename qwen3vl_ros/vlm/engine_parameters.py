@@ -100,7 +100,8 @@ class Llama:
     model: str = text("", "GGUF file, or a directory with one. Empty: the small model that ships with the package.")
     mmproj: str = text("", "Multimodal projector file. Empty: the one beside the model.")
     n_ctx: int = number(4096, 256, 262144, "Tokens that images, prompt and answer may have together.")
-    n_batch: int = number(256, 32, 4096, "Prompt tokens processed at a time; a cancel waits for one.")
+    slots: int = number(2, 1, 32, "Questions answered at a time. Each has memory for n_ctx tokens.")
+    n_batch: int = number(256, 32, 4096, "Prompt tokens processed at a time, fewer while other answers run.")
     n_threads: int = number(
         0, 0, 1024, "CPU threads. 0: one per physical core. Tokens of a model under 16 MB take one."
     )

@@ -172,7 +172,7 @@ def huge_png() -> CompressedImage:
 def test_accepting_cancelling_and_status_wait_for_no_heavy_goal(
     ros: RosClient, start_vlm: Callable[..., VlmProcess], fields: dict[str, Any]
 ) -> None:
-    start_vlm().wait_connected()
+    start_vlm(llama__slots=1).wait_connected()  # so that what is asked last has to wait
     running = ask(ros, {"type": "array", "items": {"type": "integer"}, "minItems": 900}, options={"max_tokens": 3000})
     running.wait_for_text()
     heavy = ask(ros, **fields)

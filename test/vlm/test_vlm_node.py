@@ -37,6 +37,21 @@ def long_goal(ros: RosClient, **fields: object) -> object:
     return ros.ask(images=[noise_image()], **LONG, **LONG_OPTIONS, **fields)
 
 
+def fill_slots(ros: RosClient) -> list[object]:
+    """As many long answers as the engine gives at once; what is asked next has to wait."""
+    goals = [long_goal(ros) for _ in range(2)]
+    for goal in goals:
+        goal.wait_for_text()
+    return goals
+
+
+def end(*goals: object) -> None:
+    for goal in goals:
+        goal.cancel()
+    for goal in goals:
+        goal.result()
+
+
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
@@ -360,59 +375,56 @@ def test_the_rate_of_a_camera_that_ran_before_the_node_counts_only_what_the_node
 
 
 def test_higher_priority_is_served_first(ros: RosClient, vlm: VlmProcess) -> None:
-    running = long_goal(ros)
-    running.wait_for_text()
+    running, other = fill_slots(ros)
     with ros.listen(Answer, "/vlm/answers") as answers:
         low = ros.ask("low", images=[noise_image()], options={"max_tokens": 2}, priority=1)
         high = ros.ask("high", images=[noise_image()], options={"max_tokens": 2}, priority=2)
-        running.cancel()
+        running.cancel()  # and the other one goes on: they come one after another
         low.result(), high.result()
         order = [answers.wait_for(lambda m: m.prompt in ("low", "high")).prompt for _ in range(2)]
     assert order == ["high", "low"]
+    other.cancel()
+    other.result()
 
 
 def test_a_queued_goal_says_how_many_are_before_it(ros: RosClient, vlm: VlmProcess) -> None:
-    running = long_goal(ros)
-    running.wait_for_text()
+    running, other = fill_slots(ros)
     first, second = (ros.ask(images=[noise_image()], options={"max_tokens": 2}) for _ in range(2))
-    assert first.wait_for_stage(Stage.STAGE_QUEUED).queue_position == 1
-    assert second.wait_for_stage(Stage.STAGE_QUEUED).queue_position == 2
-    running.cancel()
+    assert first.wait_for_stage(Stage.STAGE_QUEUED).queue_position == 2
+    assert second.wait_for_stage(Stage.STAGE_QUEUED).queue_position == 3
+    running.cancel(), other.cancel()
     assert {first.result().error_code, second.result().error_code} == {Code.NONE}
 
 
 def test_a_queued_goal_hears_of_its_place_only_when_it_is_another(ros: RosClient, vlm: VlmProcess) -> None:
-    running = long_goal(ros)
-    running.wait_for_text()
+    running, other = fill_slots(ros)
     first, second, third = (ros.ask(images=[noise_image()], options={"max_tokens": 2}) for _ in range(3))
-    for goal, position in ((first, 1), (second, 2), (third, 3)):
+    for goal, position in ((first, 2), (second, 3), (third, 4)):
         assert goal.wait_for_stage(Stage.STAGE_QUEUED).queue_position == position
     first.cancel()
-    running.cancel()
+    running.cancel(), other.cancel()
     positions = [m.queue_position for m in third.feedback_until_result() if m.stage == Stage.STAGE_QUEUED]
     assert positions == sorted(set(positions), reverse=True)
 
 
 def test_the_deadline_of_a_queued_goal_counts_from_acceptance(ros: RosClient, vlm: VlmProcess) -> None:
-    running = long_goal(ros)
-    running.wait_for_text()
+    running, other = fill_slots(ros)
     result = ros.ask(images=[noise_image()], timeout=Duration(nanosec=200_000_000)).result()
     assert result.error_code == Code.TIMEOUT and "0.2 s" in result.error_msg
-    assert not running.done
-    running.cancel()
-    running.result()
+    assert not running.done and not other.done
+    end(running, other)
 
 
 def test_a_full_queue_ends_with_busy(ros: RosClient, start_vlm: object) -> None:
     start_vlm(queue_size=1).wait_connected()
-    running = long_goal(ros)
-    running.wait_for_text()
+    running, other = fill_slots(ros)
     waiting = long_goal(ros)
     waiting.wait_for_stage(Stage.STAGE_QUEUED)
     refused = ros.ask(images=[noise_image()])
     assert refused.accepted and refused.result().error_code == Code.BUSY
     assert "queue_size" in refused.result().error_msg
-    waiting.cancel(), running.cancel()
+    waiting.cancel()
+    end(running, other)
 
 
 def test_busy_policy_reject_answers_at_once(ros: RosClient, start_vlm: object) -> None:
@@ -448,15 +460,13 @@ def test_cancel_while_decoding_keeps_the_text_so_far(ros: RosClient, vlm: VlmPro
 
 
 def test_cancel_while_queued_does_not_touch_the_running_goal(ros: RosClient, vlm: VlmProcess) -> None:
-    running = long_goal(ros)
-    running.wait_for_text()
+    running, other = fill_slots(ros)
     queued = ros.ask(images=[noise_image()])
     queued.wait_for_stage(Stage.STAGE_QUEUED)
     assert queued.cancel()
     assert queued.result().error_code == Code.CANCELLED and queued.status() == "canceled"
-    assert not running.done
-    running.cancel()
-    running.result()
+    assert not running.done and not other.done
+    end(running, other)
 
 
 def test_cancel_while_waiting_for_a_frame_is_immediate(ros: RosClient, start_vlm: object) -> None:
@@ -544,11 +554,10 @@ def test_deactivate_gives_every_accepted_goal_a_result_and_activate_serves_again
     ros: RosClient, start_vlm: object
 ) -> None:
     start_vlm().wait_connected()
-    running = long_goal(ros)
-    running.wait_for_text()
+    running, other = fill_slots(ros)
     queued = ros.ask(images=[noise_image()])
     assert ros.lifecycle("deactivate")
-    assert (running.result().error_code, queued.result().error_code) == (Code.SHUTDOWN, Code.SHUTDOWN)
+    assert {goal.result().error_code for goal in (running, other, queued)} == {Code.SHUTDOWN}
     assert running.result().text
     assert not ros.ask(images=[noise_image()]).accepted
     assert ros.lifecycle("activate")

@@ -113,13 +113,13 @@ class Sampler:
         add(lib.llama_sampler_init_min_p(_pick(options.min_p, unset.min_p), 1))
         add(lib.llama_sampler_init_dist(_RANDOM_SEED if options.seed is None else options.seed % _RANDOM_SEED))
 
-    def sample(self) -> int:
-        """Sample the next token from the logits of the last decode."""
+    def sample(self, output: int) -> int:
+        """Sample the next token from the logits after token ``output`` of the last batch."""
         if self._grammar is None or self._candidates is None:
-            return int(lib.llama_sampler_sample(self._chain, self._context.ctx, -1))
+            return int(lib.llama_sampler_sample(self._chain, self._context.ctx, output))
         # A mask over the whole vocabulary takes longer than a small model's decode, and the token sampled without the
         # grammar is mostly allowed, so sample without it first, as llama.cpp's own server does.
-        candidates, logits = self._candidates, self._context.logits()
+        candidates, logits = self._candidates, self._context.logits(output)
         candidates.fill(logits)
         token = candidates.choose(self._chain)
         if not self._grammar.allows(token):

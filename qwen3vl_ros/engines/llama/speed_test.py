@@ -45,7 +45,7 @@ def main() -> int:
                 shapes = dataclasses.replace(MEASURED, layers=layers, vision_layers=layers, deepstack=(0, 1, 2))
                 model = make(Path(folder) / str(layers), shapes)
                 _say(share=0.1 + 0.15 * step)
-                loaded[layers] = LlamaEngine(str(model), n_ctx=1024, max_image_tokens=IMAGE_TOKENS)
+                loaded[layers] = LlamaEngine(str(model), n_ctx=1024, slots=1, max_image_tokens=IMAGE_TOKENS)
                 engines.callback(loaded[layers].close)
                 _say(share=0.15 + 0.15 * step)
         found = measure(loaded)

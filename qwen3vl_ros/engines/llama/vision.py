@@ -1,8 +1,7 @@
-"""Qwen3-VL's vision encoder in llama.cpp (mtmd): encodes images and caches their embeddings."""
+"""Qwen3-VL's vision encoder in llama.cpp (mtmd): measures and encodes images."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import ctypes
 import hashlib
@@ -32,9 +31,12 @@ _NODES_PER_CHECK = 4
 
 
 class VisionTower:
-    """The vision encoder in an mmproj file. ``multiple`` and ``max_tokens`` as in ImageInput."""
+    """The vision encoder in an mmproj file. ``multiple`` and ``max_tokens`` as in ImageInput.
 
-    def __init__(self, path: Path, context: LlamaContext, max_tokens: int, n_threads: int, cache_bytes: int) -> None:
+    Any thread may measure; one at a time may encode, also while another one decodes in the language model.
+    """
+
+    def __init__(self, path: Path, context: LlamaContext, max_tokens: int, n_threads: int) -> None:
         """Load the encoder.
 
         Args:
@@ -42,7 +44,6 @@ class VisionTower:
             context: The language model that reads the embeddings.
             max_tokens: Limit for one image; the file's own may be lower.
             n_threads: Threads of the encoder.
-            cache_bytes: Limit of the cached embeddings.
 
         Raises:
             ModelNotFound: llama.cpp cannot load the file.
@@ -53,10 +54,7 @@ class VisionTower:
         limit = numbers.get(_MAX_PIXELS, 0) // self.multiple**2
         self.max_tokens = min(max_tokens, limit) if limit else max_tokens
 
-        self._context = context
         self._n_embd = lib.llama_model_n_embd_inp(context.model)
-        self._cache: collections.OrderedDict[str, Embedding] = collections.OrderedDict()
-        self._cache_bytes = cache_bytes
         self._cancelled: Callable[[], bool] = threading.Event().is_set
         self._nodes = 0
 
@@ -74,14 +72,9 @@ class VisionTower:
 
     def close(self) -> None:
         """Free everything. Idempotent."""
-        self._cache.clear()
         if self._mtmd:
             mtmd.mtmd_free(self._mtmd)
             self._mtmd = None
-
-    def cancel_with(self, event: threading.Event) -> None:
-        """Make later calls of :meth:`encode` raise :class:`CancelledError` soon after ``event`` is set."""
-        self._cancelled = event.is_set
 
     def measure(self, image: Image) -> tuple[list[int], ImageSpan, list[int]]:
         """Tokenize an image without encoding it.
@@ -115,64 +108,37 @@ class VisionTower:
                 else:
                     n_tokens = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
                     n_pos = mtmd.mtmd_input_chunk_get_n_pos(chunk)
-                    span, position = ImageSpan(f"{width}x{height}:{pixels}", width, height, n_tokens, n_pos), 1
+                    key = f"{width}x{height}:{pixels}"
+                    span, position = ImageSpan(key, width, height, n_tokens, n_pos, width // m), 1
         if span is None or span.n_tokens != tokens:
             raise BadImage(f"llama.cpp did not take an image of {width}x{height} pixels as it is.")
         return around[0], span, around[1]
 
-    def cached(self, span: ImageSpan) -> Embedding | None:
-        """Return the cached embedding of an image, None for a new or evicted one."""
-        embedding = self._cache.get(span.key)
-        if embedding is not None:
-            self._cache.move_to_end(span.key)
-        return embedding
-
-    def encode(self, span: ImageSpan, image: Image) -> Embedding:
-        """Run the encoder, which is slow, and cache its output.
+    def encode(self, span: ImageSpan, image: Image, cancelled: Callable[[], bool]) -> Embedding:
+        """Run the encoder, which is slow.
 
         Args:
             span: What :meth:`measure` returned for ``image``.
             image: uint8 RGB [height, width, 3].
+            cancelled: Ends the call soon after it returns True; asked often.
 
         Returns:
             float32 [n_tokens, n_embd_inp].
 
         Raises:
-            CancelledError: The event of :meth:`cancel_with` was set.
+            CancelledError: ``cancelled`` returned True.
             EngineError: llama.cpp failed.
         """
+        self._cancelled = cancelled
         with self._tokenized(span.width, span.height, image) as chunks:
             status = mtmd.mtmd_encode_chunk(self._mtmd, self._image_chunk(chunks))
-            if self._cancelled():  # the encoder reports success when it was interrupted
+            if cancelled():  # the encoder reports success when it was interrupted
                 raise CancelledError
             if status != 0:
                 raise EngineError(f"llama.cpp could not encode an image: {log.last_error()}")
             output: Any = mtmd.mtmd_get_output_embd(self._mtmd)
             embedding: Embedding = np.ctypeslib.as_array(output, (span.n_tokens, self._n_embd)).copy()
-        self._cache[span.key] = embedding
-        while len(self._cache) > 1 and sum(e.nbytes for e in self._cache.values()) > self._cache_bytes:
-            self._cache.popitem(last=False)
         return embedding
-
-    def decode(self, span: ImageSpan, embedding: Embedding) -> None:
-        """Decode an image's embedding in the language model and append it there; raises :class:`CancelledError`."""
-        context = self._context
-        after = lib.llama_pos(0)
-        with self._tokenized(span.width, span.height) as chunks:
-            status = mtmd.mtmd_helper_decode_image_chunk(
-                self._mtmd,
-                context.ctx,
-                self._image_chunk(chunks),
-                embedding.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
-                context.position,
-                0,
-                context.n_batch,
-                ctypes.byref(after),
-                mtmd.mtmd_helper_post_decode_callback(),
-                None,
-            )
-        context.check(status)
-        context.append_image(span)
 
     @contextlib.contextmanager
     def _tokenized(self, width: int, height: int, image: Image | None = None) -> Iterator[Any]:

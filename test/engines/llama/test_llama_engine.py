@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +31,11 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
 )
 from qwen3vl_ros.engines.llama import log
+from qwen3vl_ros.engines.llama.context import n_cells
 from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from qwen3vl_ros.engines.llama.files import find_model
 from qwen3vl_ros.engines.llama.sampling import INSTRUCT, THINKING
+from qwen3vl_ros.engines.llama.slots import Slot
 from tiny_model_tests import GREEDY, TinyModelTests, ask, noise_image, stream, text_of, user
 from tiny_qwen3vl import TinyModel
 from transformers_reference import Reference
@@ -96,6 +98,11 @@ def reference(tiny: TinyModel) -> Reference:
     return Reference(tiny.hf_dir)
 
 
+def newest(engine: LlamaEngine) -> Slot:
+    """The slot of the answer that ended last."""
+    return max(engine._scheduler.slots, key=lambda slot: slot.used)
+
+
 class TestTinyModel(TinyModelTests):
     """What llama.cpp read and wrote is in its context."""
 
@@ -104,14 +111,14 @@ class TestTinyModel(TinyModelTests):
 
     def prompt_of(self, engine: LlamaEngine, *messages: Message) -> list[Any]:
         stream(engine, *messages, options=Options(temperature=0.0, max_tokens=1))
-        return list(engine._context.pieces)
+        return list(newest(engine).pieces)
 
     def check_answer(self, engine: LlamaEngine, chunks: list[Chunk], prompt: list[int], answer: list[int]) -> None:
         # The last token of an answer is never decoded, so it is not in the cache.
-        assert [piece for piece in engine._context.pieces if isinstance(piece, int)] == prompt + answer[:-1]
+        assert [piece for piece in newest(engine).pieces if isinstance(piece, int)] == prompt + answer[:-1]
 
     def check_context_is_full(self, engine: LlamaEngine) -> None:
-        assert engine._context.used == 256
+        assert n_cells(newest(engine).pieces) == 256
 
 
 def test_warm_answers_are_those_of_a_cold_engine(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> None:
@@ -132,7 +139,8 @@ def test_warm_answers_are_those_of_a_cold_engine(tiny: TinyModel, new_engine: Ca
         cold.close()
 
 
-def test_second_question_about_an_image_reuses_it(engine: LlamaEngine) -> None:
+def test_second_question_about_an_image_reuses_it(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> None:
+    engine = new_engine(tiny, slots=1)
     image = noise_image(128, 96)
     first = stream(engine, user(image, "What is this?"))
     assert [c.stage for c in first][:3] == [Stage.ENCODE, Stage.PREFILL, Stage.DECODE]
@@ -174,7 +182,7 @@ def test_repetition_penalty_discourages_tokens_seen(engine: LlamaEngine) -> None
     plain = ask(engine, user("Tell me."), options=Options(temperature=0.0, max_tokens=48))
     penalised = ask(engine, user("Tell me."), options=options)
     assert penalised != plain
-    tokens = [p for p in engine._context.pieces if isinstance(p, int)][-40:]
+    tokens = [p for p in newest(engine).pieces if isinstance(p, int)][-40:]
     assert len(set(tokens)) > 30
 
 
@@ -292,25 +300,33 @@ def test_schema_with_a_broken_pattern_is_refused(engine: LlamaEngine) -> None:
 
 def test_prompt_that_does_not_fit_is_refused_with_both_numbers(small: LlamaEngine) -> None:
     before = ask(small, user("Tell me."))
-    kept = list(small._context.pieces)
+    kept = list(newest(small).pieces)
     image = noise_image(320, 320)
     with pytest.raises(PromptTooLong, match=r"\b(2\d\d|3\d\d) tokens.* 256\b"):
         next(small.generate(Request((user(image, image, "x" * 100),)), Cancel()))
-    assert small._context.pieces == kept
+    assert newest(small).pieces == kept
     assert ask(small, user("Tell me.")) == before
 
 
-class CancelAfter(threading.Event):
-    """Is set as soon as the engine has looked at it ``looks`` times: a moment in the middle of a long call."""
+class CancelAfter(Cancel):
+    """Is set as soon as the engine has looked at it ``limit`` times in ``stage``: a moment within a long call."""
 
-    def __init__(self, looks: float = float("inf")) -> None:
+    def __init__(self, stage: Stage | None = None, limit: int = 0) -> None:
         super().__init__()
-        self.looks = 0
-        self._limit = looks
+        self.engine: LlamaEngine | None = None
+        self.looks: Counter[Stage] = Counter()
+        self.late = 0
+        self._stage, self._limit = stage, limit
 
     def is_set(self) -> bool:
-        self.looks += 1
-        return self.looks > self._limit
+        now = next((answer.stage for answer in self.engine._scheduler._answers), None) if self.engine else None
+        if now is None:
+            return False
+        self.looks[now] += 1
+        if self._stage is None or self.looks[self._stage] <= self._limit:
+            return False
+        self.late += 1
+        return True
 
 
 @pytest.mark.parametrize("stage", [Stage.ENCODE, Stage.PREFILL, Stage.DECODE])
@@ -318,24 +334,23 @@ def test_cancel_interrupts_the_library_at_once(
     stage: Stage, tiny: TinyModel, new_engine: Callable[..., LlamaEngine]
 ) -> None:
     request = Request((user(noise_image(320, 320), "Tell me. " * 20),), GREEDY)
-    engine, whole = new_engine(tiny), CancelAfter()
-    began: dict[Stage, int] = {}
-    complete = []
-    for chunk in engine.generate(request, whole):
-        began.setdefault(chunk.stage, whole.looks)
-        complete.append(chunk)
-    within = min((looks for s, looks in began.items() if s > stage), default=whole.looks) - began[stage]
-    assert within > 30  # the engine looks often in every stage
 
-    engine = new_engine(tiny)
-    cancel = CancelAfter(began[stage] + within // 2)
-    chunks = list(engine.generate(request, cancel))
+    def answer(cancel: CancelAfter) -> list[Chunk]:
+        cancel.engine = engine
+        return list(engine.generate(request, cancel))
+
+    engine, whole = new_engine(tiny), CancelAfter()
+    complete = answer(whole)
+    assert whole.looks[stage] > 30  # the engine looks often in every stage
+
+    engine, cancel = new_engine(tiny), CancelAfter(stage, whole.looks[stage] // 2)
+    chunks = answer(cancel)
     assert chunks[-1].stage == stage
     assert chunks[-1].finish_reason == "cancelled"
-    assert cancel.looks - (began[stage] + within // 2) <= 4  # and not again after it was told
-    answer = text_of(chunks)
-    assert text_of(complete).startswith(answer)
-    assert bool(answer) == (stage == Stage.DECODE)
+    assert cancel.late <= 4  # and not again after it was told
+    said = text_of(chunks)
+    assert text_of(complete).startswith(said)
+    assert bool(said) == (stage == Stage.DECODE)
     assert text_of(list(engine.generate(request, Cancel()))) == text_of(complete)
 
 
