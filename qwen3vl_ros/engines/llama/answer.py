@@ -100,14 +100,12 @@ class Answer:
         """Return whether the answer has ended or is to end."""
         return self._ended or self.cancel.is_set()
 
-    def end(self, reason: FinishReason | Exception) -> bool:
-        """Send the last chunk, or the exception; return False if the answer has ended already."""
+    def end(self, reason: FinishReason | Exception) -> None:
+        """Send the last chunk, or the exception, unless the answer has ended already."""
         with self._lock:
-            if self._ended:
-                return False
-            self._ended = True
-            self.chunks.put(reason if isinstance(reason, Exception) else self._last_chunk(reason))
-            return True
+            if not self._ended:
+                self._ended = True
+                self.chunks.put(reason if isinstance(reason, Exception) else self._last_chunk(reason))
 
     # For the scheduler.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from qwen3vl_ros.engines.llama.context import LlamaContext, Piece, n_cells, n_positions
 
@@ -43,9 +43,9 @@ class Slots:
         self._slots = [Slot(seq) for seq in range(context.n_sequences)]
         self._uses = itertools.count(1)
 
-    def __iter__(self) -> itertools.chain[Slot]:
+    def __iter__(self) -> Iterator[Slot]:
         """Iterate over all slots."""
-        return itertools.chain(self._slots)
+        return iter(self._slots)
 
     def take(self, prompt: Sequence[Piece]) -> Slot:
         """Give a free slot, of which there must be one, to ``prompt``; it has what any slot has of the prompt's prefix.
