@@ -30,6 +30,7 @@ from model_speed import model_speed
 from openvino_llama import openvino_llama
 from ros_graph import RosGraph, isolate
 from same_frame import same_frame
+from several_callers import several_callers
 from spinning import spinning
 from start_up import start_up
 from streaming import delay, throughput
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "spinning": spinning,
     "openvino": openvino_llama,
     "model_speed": model_speed,
+    "several_callers": several_callers,
 }
 
 _BUILD = Path(__file__).resolve().parents[1] / "build" / "benchmark"
