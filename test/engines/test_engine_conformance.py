@@ -83,7 +83,9 @@ class TestOpenai(EngineConformance):
             )
             exchange.reply(400, {"error": {"message": message, "type": "BadRequestError", "code": 400}})
             return
-        words = WORDS if "response_format" not in body else ('{"colour": ', '"red"', "}")
+        number = re.search(rf"{re.escape(self.question)} (\d)", prompt)  # of `numbered_request`
+        words = (*WORDS, *number.groups()) if number else WORDS
+        words = words if "response_format" not in body else ('{"colour": ', '"red"', "}")
         limit = min(body.get("max_tokens", len(words)), len(words))
         exchange.stream()
         for word in words[:limit]:

@@ -303,7 +303,7 @@ class AnswersOneForAll(Broken):
 class MixesAnswers(Broken):
     """Answers two at once with what belongs to both."""
 
-    caught_by = ("test_answers_given_together_are_those_given_alone",)
+    caught_by = ("test_answers_together_are_those_alone",)
     running = 0
 
     def describe(self) -> Description:
@@ -320,8 +320,8 @@ class ClosesOneForAll(Broken):
     """Ends both of two answers when one is cancelled or closed."""
 
     caught_by = (
-        "test_end_of_one_answer_leaves_the_others[0-cancelled]",
-        "test_end_of_one_answer_leaves_the_others[1-closed]",
+        "test_end_of_one_answer_leaves_the_others[0-cancel]",
+        "test_end_of_one_answer_leaves_the_others[1-close]",
     )
     ends = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 from collections.abc import Mapping
 from dataclasses import fields
@@ -122,24 +121,6 @@ class Answers(EngineHarness):
         for chunk in chunks:
             assert "\ufffd" not in chunk.text, f"half a character was decoded: {chunk.text!r} in {answer!r}"
             chunk.text.encode()  # raises for a lone surrogate, which is half a character, too
-
-    def test_as_many_answers_run_at_once_as_it_says(self, engine: Engine, whole: list[Chunk]) -> None:
-        """``concurrency`` answers run at the same time, each with its own text."""
-        count = min(engine.describe().concurrency, 4)
-        if count == 1:
-            pytest.skip("the engine answers one request at a time")
-        requests = [self.to_cancel(engine), *(self.long_request(engine) for _ in range(count - 1))]
-        with contextlib.ExitStack() as stack:
-            answers = [stack.enter_context(self.asking(engine, request)) for request in requests]
-            for answer in answers:
-                answer.begin_step()
-            for answer in answers:
-                answer.end_step()
-            answers[0].cancel.set()
-            assert answers[0].rest()[-1].finish_reason == "cancelled"
-            for answer in answers[1:]:
-                assert answer.rest()[-1].finish_reason != "cancelled", "cancelling one answer cancelled another"
-                assert not self.repeatable or text_of(answer.chunks) == text_of(whole)
 
 
 def _usage(chunks: list[Chunk]) -> Usage:

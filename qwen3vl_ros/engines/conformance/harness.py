@@ -69,6 +69,13 @@ class EngineHarness:
         """Return a request with ``question``, whose answer has at least four chunks of text."""
         return self.request(engine, self.question)
 
+    def numbered_request(self, engine: Engine, number: int) -> Request:
+        """Return a request like :meth:`long_request`, another one for each ``number``."""
+        request = self.long_request(engine)
+        *before, last = request.messages
+        content = tuple(f"{part} {number}" if isinstance(part, str) else part for part in last.content)
+        return replace(request, messages=(*before, replace(last, content=content)))
+
     def endless_request(self, engine: Engine) -> Request | None:  # noqa: ARG002
         """Return a request whose answer ends only by a cancel, or None to use :meth:`long_request`.
 

@@ -95,15 +95,23 @@ class Answer:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if self.ended:
-            return
-        self._steps.put(False)
-        try:
-            error = self._results.get(timeout=self._patience)
-        except queue.Empty:
-            error = EngineError(f"closing the stream took more than {self._patience:g} s")
+        error = self._close()
         if kind is None and error is not _END:
             pytest.fail(f"closing the stream of generate() early, after {outline(self.chunks)}, ended with {error!r}")
+
+    def close(self) -> None:
+        """Close the stream, as the end of the context does."""
+        self.__exit__(None)
+
+    def _close(self) -> object:
+        if self.ended:
+            return _END
+        self.ended = True
+        self._steps.put(False)
+        try:
+            return self._results.get(timeout=self._patience)
+        except queue.Empty:
+            return EngineError(f"closing the stream took more than {self._patience:g} s")
 
 
 def text_of(chunks: list[Chunk]) -> str:
