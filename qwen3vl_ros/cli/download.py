@@ -24,11 +24,12 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 class Downloaded:
     """Paths. ``model``: the first part of a split GGUF file, or the directory of an OpenVINO model.
 
-    ``mmproj``: None if the repository has none.
+    ``mmproj``: None if the repository has none. ``engine``: the one that runs it.
     """
 
     model: Path
     mmproj: Path | None
+    engine: str
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ class Plan:
         """
         places = [self.hub.fetch(self.repo, file, self.commit, self.directory) for file in self.files]
         if self.engine == "openvino":
-            return Downloaded(places[0].parent, None)
-        return Downloaded(places[0], places[-1] if self.has_mmproj else None)
+            return Downloaded(places[0].parent, None, self.engine)
+        return Downloaded(places[0], places[-1] if self.has_mmproj else None, self.engine)
 
 
-def plan_gguf(
+def plan_any(
     hub: Hub,
     repo: str,
     *,
@@ -91,13 +92,13 @@ def plan_gguf(
     directory: Path | None = None,
     revision: str = "",
 ) -> Plan:
-    """Choose model and projector of ``repo``.
+    """Choose the files of ``repo``: those of an OpenVINO model if it has one, else those of a GGUF model.
 
     Args:
         hub: Where it is.
         repo: OWNER/NAME.
-        quant: Name such as "Q4_K_M"; "" = the first of MODEL_QUANTS that the repository has.
-        mmproj_quant: Name such as "Q8_0"; "" = the first of MMPROJ_QUANTS that the repository has.
+        quant: Of a GGUF model, a name such as "Q4_K_M"; "" = the first of MODEL_QUANTS that the repository has.
+        mmproj_quant: Of its projector, such as "Q8_0"; "" = the first of MMPROJ_QUANTS that the repository has.
         directory: Has a folder for each repository, as files of different ones have the same name; None = the cache.
         revision: Branch, tag or commit; "" = the newest.
 
@@ -105,48 +106,48 @@ def plan_gguf(
         DownloadError: There is no such repository or file.
     """
     commit, listed = hub.list_files(repo, revision)
+    if any(file.name in MODEL_FILES and file.name.endswith(".xml") for file in listed):
+        if quant or mmproj_quant:
+            raise DownloadError(
+                f"{repo} has an OpenVINO model, of one precision: leave --quant and --mmproj-quant out."
+            )
+        return Plan(hub, repo, commit, _openvino_files(repo, listed), "openvino", directory=directory)
     files = {file.name: file for file in listed}
     parts, mmproj = choose(repo, list(files), quant, mmproj_quant)
     chosen = tuple(files[name] for name in [*parts, *([mmproj] if mmproj else [])])
     return Plan(hub, repo, commit, chosen, "llama", has_mmproj=mmproj is not None, directory=directory)
 
 
-def plan_openvino(hub: Hub, repo: str) -> Plan:
-    """Choose the files of an OpenVINO model: all but those for people.
-
-    Raises:
-        DownloadError: There is no such repository, or it lacks a file that the engine needs.
-    """
-    commit, listed = hub.list_files(repo)
+def _openvino_files(repo: str, listed: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
+    """Return all but those for people."""
     files = [file for file in listed if "/" not in file.name and not file.name.startswith(".")]
     if missing := set(MODEL_FILES) - {file.name for file in files}:
         raise DownloadError(
             f"{repo} has no {', no '.join(sorted(missing))}, which the engine openvino needs: export the model "
-            "yourself, docs/openvino.md says how, or leave --engine out for llama."
+            "yourself, docs/openvino.md says how, or take a GGUF model for llama."
         )
-    wanted = tuple(file for file in files if not file.name.lower().endswith((".md", ".png", ".jpg")))
-    return Plan(hub, repo, commit, wanted, "openvino")
+    return tuple(file for file in files if not file.name.lower().endswith((".md", ".png", ".jpg")))
 
 
 def download(
     repo: str,
     *,
+    hub: str = "huggingface",
     quant: str = "",
     mmproj_quant: str = "",
     directory: Path | None = None,
     revision: str = "",
     report: Callable[[str], None] = lambda _: None,
 ) -> Downloaded:
-    """Download model and projector of a Hugging Face repository.
+    """Download the model of a repository, and its projector.
 
-    The arguments are those of :func:`plan_gguf`; ``report`` takes sentences about what is downloaded.
+    The arguments are those of :func:`plan_any`; ``hub`` names one of HUBS, ``report`` takes sentences about what is
+    downloaded.
 
     Raises:
         DownloadError: A file does not exist, has no room or cannot be downloaded.
     """
-    plan = plan_gguf(
-        HUBS["huggingface"], repo, quant=quant, mmproj_quant=mmproj_quant, directory=directory, revision=revision
-    )
+    plan = plan_any(HUBS[hub], repo, quant=quant, mmproj_quant=mmproj_quant, directory=directory, revision=revision)
     for file in plan.files:
         report(f"{file.name}: {gigabytes(file.size)}")
     if warning := memory_warning(plan.size):

@@ -153,8 +153,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--output", metavar="PNG", type=Path, default=Path("demo.png"), help="where the image goes")
 
     model.add_commands(command("model", _doctor, "List the published models, get one, switch to it, remove it."))
-    download = command("download", _download, "Download a GGUF model and its projector from Hugging Face.")
+    download = command("download", _download, "Download a GGUF model and its projector, or an OpenVINO model.")
     download.add_argument("repo", metavar="REPO", help="such as Qwen/Qwen3-VL-2B-Instruct-GGUF")
+    download.add_argument(
+        "--from", dest="hub", choices=("huggingface", "modelscope"), default="huggingface", help="where to download"
+    )
     download.add_argument("--quant", metavar="Q", default="", help="quantisation of the model (default Q4_K_M)")
     download.add_argument("--mmproj-quant", metavar="Q", default="", help="of the projector (default Q8_0)")
     download.add_argument(
@@ -233,10 +236,12 @@ def _demo(parsed: argparse.Namespace) -> int:
 def _download(parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli.download import download
     from qwen3vl_ros.cli.hubs import DownloadError
+    from qwen3vl_ros.cli.model import OPENVINO_NEEDS
 
     try:
         files = download(
             parsed.repo,
+            hub=parsed.hub,
             quant=parsed.quant,
             mmproj_quant=parsed.mmproj_quant,
             directory=parsed.dir,
@@ -250,11 +255,18 @@ def _download(parsed: argparse.Namespace) -> int:
         print("\nStopped. Run the same command again: it goes on where it stopped.", file=sys.stderr)
         return 130
     model, mmproj = files.model.absolute(), files.mmproj.absolute() if files.mmproj else None
-    node = f"qwen3vl-ros node --ros-args -p llama.model:={model}" + (f" -p llama.mmproj:={mmproj}" if mmproj else "")
-    launch = f"ros2 launch qwen3vl_ros vlm.launch.py model:={model}" + (f" mmproj:={mmproj}" if mmproj else "")
+    if files.engine == "openvino":
+        node = f"qwen3vl-ros node --ros-args -p engine:=openvino -p openvino.model:={model}"
+        launch = f"ros2 launch qwen3vl_ros vlm.launch.py engine:=openvino model:={model}"
+    else:
+        node = f"qwen3vl-ros node --ros-args -p llama.model:={model}"
+        node += f" -p llama.mmproj:={mmproj}" if mmproj else ""
+        launch = f"ros2 launch qwen3vl_ros vlm.launch.py model:={model}" + (f" mmproj:={mmproj}" if mmproj else "")
     print(f"{node}\n{launch}")
     print("Checked and complete. Start the node with either of the commands above.", file=sys.stderr)
-    if mmproj is None:
+    if files.engine == "openvino":
+        print(OPENVINO_NEEDS, file=sys.stderr)
+    elif mmproj is None:
         print(
             f"{parsed.repo} has no projector (mmproj), without which the node refuses images: this model answers text "
             "only. A projector comes with the model's official repository, such as Qwen/Qwen3-VL-2B-Instruct-GGUF for "

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NODE = "/vlm"
 CAMERA_TOPIC = "/camera/image_raw"
 
+OPENVINO_NEEDS = "The engine openvino needs `pip install openvino-genai==2026.4.1.0`."
+
 _USAGE_ERROR = 2
 
 
@@ -169,7 +171,7 @@ def _remark(model: FittedModel, machine: Machine) -> str:
 
 
 def _use(parsed: argparse.Namespace) -> int:
-    from qwen3vl_ros.cli.download import plan_gguf, plan_openvino
+    from qwen3vl_ros.cli.download import plan_any
     from qwen3vl_ros.cli.hubs import HUBS, DownloadError
     from qwen3vl_ros.engines.catalogue import UnknownModel, find
     from qwen3vl_ros.engines.machine import this_machine
@@ -183,9 +185,7 @@ def _use(parsed: argparse.Namespace) -> int:
         return _USAGE_ERROR
     hub = HUBS[parsed.hub]
     try:
-        plan = (
-            plan_gguf(hub, entry.repo, quant=entry.quant) if entry.engine == "llama" else plan_openvino(hub, entry.repo)
-        )
+        plan = plan_any(hub, entry.repo, quant=entry.quant if entry.engine == "llama" else "")
         machine = this_machine(hub.cache)
         if entry.memory > machine.memory:
             print(
@@ -266,7 +266,7 @@ def _print_commands(entry: Entry, files: Downloaded) -> None:
     for line in commands(entry.engine, files.model.absolute(), files.mmproj and files.mmproj.absolute()):
         print(line)
     if entry.engine == "openvino":
-        print("The engine openvino needs `pip install openvino-genai==2026.4.1.0`.", file=sys.stderr)
+        print(OPENVINO_NEEDS, file=sys.stderr)
     print(
         f"Start the node with your camera's topic in place of {CAMERA_TOPIC}, or the demo with its simulated camera. "
         f"A node that runs: `qwen3vl-ros model use {entry.name} --node`.",

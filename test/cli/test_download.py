@@ -13,6 +13,7 @@ import pytest
 from fake_hub import MMPROJ, MODEL, NAMES, REPO, Hub, cached, serving
 from qwen3vl_ros.cli.download import choose, memory_warning
 from qwen3vl_ros.cli.hubs import DownloadError
+from qwen3vl_ros.engines.openvino.files import MODEL_FILES
 
 
 @pytest.fixture
@@ -40,6 +41,37 @@ def test_model_and_projector_land_in_the_cache_and_the_launch_command_is_printed
     assert f"qwen3vl-ros node --ros-args -p llama.model:={cached(tmp_path, MODEL)}" in done.stdout
     assert f"mmproj:={cached(tmp_path, MMPROJ)}" in done.stdout
     assert sorted(name for name, _ in hub.downloads) == sorted([MODEL, MMPROJ])
+
+
+OPENVINO_REPO = "OpenVINO/Qwen3-VL-4B-Instruct-int4-ov"
+
+
+def openvino_files() -> dict[str, bytes]:
+    return {name: name.encode() for name in (*MODEL_FILES, "generation_config.json", "README.md", ".gitattributes")}
+
+
+def test_a_ready_made_openvino_model_comes_whole_with_its_launch_command(hub, run, tmp_path: Path) -> None:
+    hub.repos[OPENVINO_REPO] = openvino_files()
+    done = run(OPENVINO_REPO, "--dir", "models")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "models" / OPENVINO_REPO
+    assert {file.name for file in folder.iterdir()} == {*MODEL_FILES, "generation_config.json"}
+    assert done.stdout.splitlines() == [
+        f"qwen3vl-ros node --ros-args -p engine:=openvino -p openvino.model:={folder}",
+        f"ros2 launch qwen3vl_ros vlm.launch.py engine:=openvino model:={folder}",
+    ]
+    assert "pip install openvino-genai" in done.stderr
+    assert "projector" not in done.stderr
+    done = run(OPENVINO_REPO, "--quant", "Q8_0")
+    assert (done.returncode, "leave --quant" in done.stderr) == (1, True)
+
+
+def test_an_openvino_model_that_lacks_a_file_is_refused_before_the_first_byte(hub, run) -> None:
+    hub.repos[OPENVINO_REPO] = openvino_files()
+    del hub.repos[OPENVINO_REPO]["openvino_language_model.bin"]
+    done = run(OPENVINO_REPO)
+    assert (done.returncode, hub.downloads) == (1, [])
+    assert "has no openvino_language_model.bin" in done.stderr
 
 
 def test_what_is_there_is_not_downloaded_again(hub, run, tmp_path: Path) -> None:
