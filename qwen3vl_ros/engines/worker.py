@@ -22,6 +22,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,7 +40,7 @@ _chunk_fields = operator.attrgetter(*Chunk.__slots__)
 _log = logging.getLogger(__name__)
 
 
-def pack(request: Request) -> tuple[int, list[int]]:
+def pack(request: object) -> tuple[int, list[int]]:
     """Put a request into anonymous shared memory.
 
     Returns:
@@ -64,7 +65,7 @@ def pack(request: Request) -> tuple[int, list[int]]:
     return descriptor, sizes
 
 
-def unpack(descriptor: int, sizes: list[int]) -> Request:
+def unpack(descriptor: int, sizes: list[int]) -> Any:
     """Read the request that :func:`pack` wrote, and close ``descriptor``.
 
     Returns:
@@ -79,9 +80,7 @@ def unpack(descriptor: int, sizes: list[int]) -> Request:
     for size in sizes:
         parts.append(memory[offset : offset + size])
         offset += size
-    request = pickle.loads(parts[0], buffers=parts[1:])
-    assert isinstance(request, Request)
-    return request
+    return pickle.loads(parts[0], buffers=parts[1:])
 
 
 class _Worker:
@@ -107,11 +106,9 @@ class _Worker:
         self.send("chunk", identifier, (int(stage), *others))
 
     def beat(self) -> None:
-        """Send a heartbeat with the resident memory in bytes every second, and check the model's files, for ever."""
-        page, statm = os.sysconf("SC_PAGE_SIZE"), Path("/proc/self/statm")
+        """Send a heartbeat with the resident memory every second, and check the model's files, for ever."""
         while True:
-            resident = int(statm.read_text(encoding="ascii").split()[1]) * page
-            self.send("alive", resident)
+            self.send("alive", resident_memory())
             self.check_files()
             time.sleep(HEARTBEAT_PERIOD)
 
@@ -174,6 +171,23 @@ class _Worker:
             cancel.set()
         for thread in self._answering:
             thread.join()  # a model in use cannot be freed; the node kills this process if that takes long
+
+
+def resident_memory() -> int:
+    """Return the resident memory of this process and of those that an engine started, in bytes."""
+    pages = 0
+    for process in ("self", *_children()):
+        with suppress(OSError):  # it has just ended
+            pages += int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _children() -> list[str]:
+    found = []
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # the thread has just ended
+            found += (thread / "children").read_text(encoding="ascii").split()
+    return found
 
 
 def as_contract(error: EngineError) -> EngineError:

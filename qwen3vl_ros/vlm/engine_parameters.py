@@ -89,6 +89,8 @@ class Openvino:
 
     model: str = text("", "Directory of the exported model; docs/openvino.md has the command that makes one.")
     device: str = text("CPU", "OpenVINO device: CPU, GPU, NPU, AUTO, ...")
+    concurrency: int = number(4, 1, 64, "Questions that are answered at a time, on a CPU or a GPU; elsewhere one.")
+    n_batch: int = number(64, 16, 4096, "Prompt tokens processed at a time; a running answer waits for them.")
     max_image_tokens: int = number(300, 1, 16384, "Tokens an image may take, one per 32x32 pixels.")
     context_length: int = number(4096, 256, 262144, "Tokens that images, prompt and answer may have together.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from qwen3vl_ros.engines.base import BadRequest, Message, Options, Request
-from qwen3vl_ros.engines.worker import pack, unpack
+from qwen3vl_ros.engines.worker import pack, resident_memory, unpack
 
 IMAGES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
 
@@ -44,3 +46,14 @@ def test_a_message_of_an_unknown_role_cannot_be_made() -> None:
     role: Any = "robot"
     with pytest.raises(BadRequest, match="no role 'robot'"):
         Message(role, ("?",))
+
+
+def test_memory_of_processes_that_an_engine_started_counts() -> None:
+    hold = "memory = b'1' * 200_000_000; print(flush=True); input()"
+    before = resident_memory()
+    child = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert resident_memory() - before > 150e6
+        child.kill()

@@ -285,21 +285,6 @@ class LeavesAFile(Broken):
         os.open(__file__, os.O_RDONLY)
 
 
-class AnswersOneForAll(Broken):
-    """Says that it takes two requests at once, and cancels both when one is cancelled."""
-
-    caught_by = ("test_as_many_answers_run_at_once_as_it_says",)
-    cancelled = False
-
-    def describe(self) -> Description:
-        return replace(super().describe(), concurrency=2)
-
-    def change(self, chunks: Iterator[Chunk], cancel: Cancel) -> Iterator[Chunk]:
-        for chunk in chunks:
-            self.cancelled |= cancel.is_set()
-            yield replace(chunk, finish_reason="cancelled") if chunk.usage and self.cancelled else chunk
-
-
 class MixesAnswers(Broken):
     """Answers two at once with what belongs to both."""
 

@@ -19,6 +19,10 @@ TOOLS = Path(sys.prefix) / "openvino-export"
 """Where requirements/openvino-export.txt is installed."""
 
 
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0, "KV_CACHE_PRECISION": "f32"}
+"""OpenVINO's properties with which what else is in a batch does not change an answer, near-ties included."""
+
+
 def export(hf_dir: Path, cache: Path) -> Path:
     """Export the model in ``hf_dir``, all in float32; returns the directory. ``cache`` keeps it for the next time."""
     if not TOOLS.is_dir():

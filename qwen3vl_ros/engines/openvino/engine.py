@@ -1,32 +1,29 @@
-"""The ``openvino`` engine: Qwen3-VL as OpenVINO IR, in this process, on OpenVINO GenAI's VLMPipeline.
+"""The ``openvino`` engine: Qwen3-VL as OpenVINO IR, on OpenVINO GenAI's ContinuousBatchingPipeline.
 
-For Intel's CPUs, GPUs and NPUs. The model is a directory that optimum-intel exported: docs/openvino.md.
+For x86 and ARM CPUs, Intel's GPUs and NPUs. The model is a directory that optimum-intel exported: docs/openvino.md.
 
-The pipeline answers one prompt at a time and can be stopped only when it emits a token, which the prefill of a long
-prompt or a large image delays by seconds. So each call of the pipeline has its own thread: a cancelled answer ends at
-once, its thread when the pipeline returns, and the next request waits for that.
+Here prompts are built and tokens become text. The pipeline has a process of its own (:mod:`.pipeline`), which a cancel
+reaches between two steps; the cancelled answer ends at once.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import openvino
-from openvino_genai import GenerationConfig, GenerationFinishReason, StreamerBase, StreamingStatus, VLMPipeline
+from openvino_genai import GenerationConfig, Tokenizer
 
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import (
     Cancel,
     Chunk,
     Description,
-    EngineError,
     FinishReason,
     ImageInput,
     Message,
@@ -47,8 +44,9 @@ from qwen3vl_ros.engines.openvino.files import (
     find_model,
     image_limits,
 )
+from qwen3vl_ros.engines.openvino.pipeline import Job, batches
+from qwen3vl_ros.engines.openvino.pipeline_process import PipelineProcess, Run
 from qwen3vl_ros.engines.openvino.prompt import ChatPrompt, Prompt, reason
-from qwen3vl_ros.engines.openvino.sampling import configure, constraint, schema_error
 
 _SUPPORTS = frozenset(
     {
@@ -73,14 +71,17 @@ _NPU_ANSWER_SHARE = 0.25
 
 
 class OpenvinoEngine:
-    """Answers with an OpenVINO model, one request at a time. Implements :class:`qwen3vl_ros.engines.base.Engine`."""
+    """Answers with an OpenVINO model. Implements :class:`qwen3vl_ros.engines.base.Engine`."""
 
     def __init__(
         self,
         model: str,
         device: str = "CPU",
+        concurrency: int = 4,
+        n_batch: int = 64,
         max_image_tokens: int = 300,
         context_length: int = 4096,
+        properties: Mapping[str, Any] = MappingProxyType({}),
         progress: Progress = lambda _: None,
     ) -> None:
         """Load the model.
@@ -88,35 +89,38 @@ class OpenvinoEngine:
         Args:
             model: The directory of an exported model.
             device: CPU, GPU, NPU, AUTO, ...; compiling for a GPU or an NPU takes up to minutes.
+            concurrency: Requests that are answered at once, on a CPU or a GPU.
+            n_batch: Tokens of prompts that are read between two tokens of running answers.
             max_image_tokens: Limit for one image; the model's own may be lower.
             context_length: Tokens of prompt and answer together.
+            properties: OpenVINO's properties of all networks, such as INFERENCE_PRECISION_HINT: JSON values.
             progress: Called with sentences about the loading.
 
         Raises:
             ModelNotFound: A file or the device is missing, or OpenVINO cannot load the model.
+            EngineError: OpenVINO's process died while it was loading.
         """
         folder = find_model(model)
         limits = image_limits(folder)
         npu = check_device(device) == "NPU"
+        self._context_length = context_length
         answer_room = int(context_length * _NPU_ANSWER_SHARE) if npu else 1
-        fixed = {"MAX_PROMPT_LEN": context_length - answer_room, "MIN_RESPONSE_LEN": answer_room} if npu else {}
+        self._prompt_limit = context_length - answer_room
+        fixed = {"MAX_PROMPT_LEN": self._prompt_limit, "MIN_RESPONSE_LEN": answer_room} if npu else {}
+        scheduler = {"max_num_seqs": concurrency, "max_num_batched_tokens": max(n_batch, concurrency)}
         progress(f"compiling {folder.name} for {device}")
         try:
-            pipeline = VLMPipeline(folder, device, **fixed)
+            self._tokenizer = Tokenizer(folder)
+            self._pipeline = PipelineProcess(str(folder), device, scheduler, {**properties, **fixed})
         except RuntimeError as error:
             raise ModelNotFound(
                 f"OpenVINO cannot load '{model}' on {device}: {reason(error)} If the files are damaged, export it "
                 f"again: `{EXPORT_COMMAND}`."
             ) from error
-        self._pipeline: VLMPipeline | None = pipeline
-        self._run: _Run | None = None
-        self._answering = threading.Lock()
-        self._context_length = context_length
-        self._prompt_limit = context_length - answer_room
+        self._sampling = folder / "generation_config.json"
         max_image_tokens = min(max_image_tokens, limits.most // TILE**2, self._prompt_limit)
-        tokenizer = pipeline.get_tokenizer()
-        self._prompts = ChatPrompt(tokenizer, limits, max_image_tokens, text_only=not npu)
-        self._pieces = _Pieces(tokenizer)
+        self._prompts = ChatPrompt(self._tokenizer, limits, max_image_tokens, text_only=not npu)
+        self._pieces = _Pieces(self._tokenizer)
         blank = np.zeros((TILE, TILE, 3), np.uint8)
         thinking = self._prompts.build((Message("user", (blank,)),)).reasoning
         self._description = Description(
@@ -127,6 +131,7 @@ class OpenvinoEngine:
             # Every image is enclosed by two control tokens.
             max_images=max(1, self._prompt_limit // (max_image_tokens + 2)),
             image_input=ImageInput(TILE, max_image_tokens),
+            concurrency=concurrency if batches(device) else 1,
             supports=_SUPPORTS - {"text_only"} if npu else _SUPPORTS,
             card=model_card(folder.resolve().name),
             details={
@@ -153,18 +158,14 @@ class OpenvinoEngine:
         return self._description
 
     def close(self) -> None:
-        """Wait until a running or cancelled answer has ended, then free the model. Idempotent; no call may follow."""
-        if self._run is not None:
-            self._run.stop()
-            self._run.join()
-        self._pipeline = None
+        """End the pipeline's process and what it is doing. Idempotent; no call may follow."""
+        self._pipeline.close()
 
     def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
         """Answer ``request``; see :class:`qwen3vl_ros.engines.base.Engine`.
 
-        Encoding images and prefill are one call of the pipeline: the stage is ENCODE with images, else PREFILL.
-        After a cancelled answer the next one may stay in QUEUED for some seconds: see the top of this file.
-        Completion tokens include the end-of-turn token. Stop strings apply to the answer, not to the reasoning.
+        More requests than ``concurrency`` wait in the pipeline's process. Completion tokens include the end-of-turn
+        token. Stop strings apply to the answer, not to the reasoning.
 
         Raises:
             BadRequest: The request makes no sense; raised before any work, as are the next three, unless the reason
@@ -172,30 +173,23 @@ class OpenvinoEngine:
             BadImage: An image cannot be used.
             PromptTooLong: Prompt and images do not fit the context.
             Unsupported: The request asks for something that OpenVINO GenAI cannot do.
-            EngineError: A request is running already, or OpenVINO failed.
+            EngineError: OpenVINO failed.
         """
-        if not self._answering.acquire(blocking=False):
-            raise EngineError("The openvino engine answers one request at a time: end or close the running one first.")
+        started = time.monotonic()
+        prompt = self._prompts.build(request.messages)
+        job = self._job(request, prompt)
+        answer = _Answer(prompt, AnswerText(request.options.stop, prompt.reasoning), self._pieces, started)
+        if cancel.is_set():
+            yield answer.last("cancelled")
+            return
+        run = self._pipeline.start(job)
         try:
-            started = time.monotonic()
-            prompt = self._prompts.build(request.messages)
-            config = self._configure(request, prompt)
-            answer = _Answer(prompt, AnswerText(request.options.stop, prompt.reasoning), self._pieces, started)
-            yield from self._wait_until_free(cancel)
-            if cancel.is_set():
-                yield answer.last("cancelled")
-                return
-            assert self._pipeline is not None
-            self._run = _Run(self._pipeline, prompt, config)
-            try:
-                yield Chunk(answer.stage)
-                yield from answer.follow(self._run, cancel)
-            finally:
-                self._run.stop()
+            yield Chunk(answer.stage)
+            yield from answer.follow(run, cancel)
         finally:
-            self._answering.release()
+            run.cancel()
 
-    def _configure(self, request: Request, prompt: Prompt) -> GenerationConfig:
+    def _job(self, request: Request, prompt: Prompt) -> Job:
         if prompt.tokens > self._prompt_limit:
             raise PromptTooLong(
                 f"The prompt has {prompt.tokens} tokens, {prompt.image_tokens} of them for images, and may have "
@@ -204,77 +198,11 @@ class OpenvinoEngine:
             )
         if request.choices:
             raise Unsupported("choices: OpenVINO GenAI tells that of the token it chose alone; leave them out.")
-        assert self._pipeline is not None
-        # Start from the model's: a new GenerationConfig would have only one of the tokens that end an answer.
-        config = self._pipeline.get_generation_config()
         # The last token of an answer is never decoded, so it takes no room in the context.
-        configure(config, request.options, max_tokens=self._context_length - prompt.tokens + 1)
-        if request.response_schema is not None:
-            config.structured_output_config = constraint(request.response_schema, prompt.reasoning)
-        return config
-
-    def _wait_until_free(self, cancel: Cancel) -> Iterator[Chunk]:
-        """Wait until the pipeline has returned from a cancelled answer, or ``cancel`` is set."""
-        before = self._run
-        if before is None or before.over:
-            return
-        yield Chunk(Stage.QUEUED)
-        with cancel.calling(before.wake):
-            while not (before.over or cancel.is_set()):
-                before.events.get()
-
-
-class _Run(StreamerBase):  # type: ignore[misc]
-    """One call of the pipeline, on its own thread.
-
-    ``events`` receives each token, and None as a wake-up: the reader then checks ``over`` and its own cancel event.
-    Once ``over`` is True, either ``result`` or ``error`` is set.
-    """
-
-    def __init__(self, pipeline: VLMPipeline, prompt: Prompt, config: GenerationConfig) -> None:
-        super().__init__()
-        self.events: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self.over = False
-        self.result: Any = None
-        self.error: Exception | None = None
-        self._stopping = False
-        images = [openvino.Tensor(np.ascontiguousarray(image)[np.newaxis]) for image in prompt.images]
-        arguments = (pipeline, prompt.text, images, config)
-        self._thread = threading.Thread(target=self._generate, args=arguments, name="openvino generate", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Wake the reader of ``events``."""
-        self.events.put(None)
-
-    def stop(self) -> None:
-        """Stop the pipeline at its next token."""
-        self._stopping = True
-
-    def join(self) -> None:
-        """Wait for the thread."""
-        self._thread.join()
-
-    def write(self, token: Any) -> StreamingStatus:
-        """Take one or several tokens from the pipeline, which swallows exceptions: nothing here may raise."""
-        for one in token if isinstance(token, list) else [token]:
-            self.events.put(one)
-        return StreamingStatus.CANCEL if self._stopping else StreamingStatus.RUNNING
-
-    def end(self) -> None:
-        """Ignore the pipeline's end of tokens: the answer ends when the call of the pipeline returns."""
-
-    def _generate(self, pipeline: VLMPipeline, text: str, images: list[Any], config: GenerationConfig) -> None:
-        try:
-            self.result = pipeline.generate(text, images=images, generation_config=config, streamer=self)
-        except Exception as error:  # noqa: BLE001 raised by _Answer.follow
-            self.error = error
-        finally:
-            # Even outside a chat the pipeline keeps the tokens of every prompt until this call, and after a failed
-            # call the next one fails on them.
-            pipeline.finish_chat()
-            self.over = True
-            self.wake()
+        room = self._context_length - prompt.tokens + 1
+        job = Job(prompt.text, tuple(prompt.images), request.options, room, request.response_schema, prompt.reasoning)
+        job.configure(GenerationConfig(self._sampling) if self._sampling.is_file() else GenerationConfig())
+        return job
 
 
 class _Pieces:
@@ -295,6 +223,7 @@ class _Answer:
     def __init__(self, prompt: Prompt, text: AnswerText, pieces: _Pieces, started: float) -> None:
         self.stage = Stage.ENCODE if prompt.images else Stage.PREFILL
         self._prompt = prompt
+        self._prompt_tokens = prompt.tokens
         self._text = text
         self._pieces = pieces
         self._started = started
@@ -302,32 +231,33 @@ class _Answer:
         self._encode_time: float | None = None
         self._first_token_time: float | None = None
 
-    def follow(self, run: _Run, cancel: Cancel) -> Iterator[Chunk]:
+    def follow(self, run: Run, cancel: Cancel) -> Iterator[Chunk]:
         """Yield all chunks of ``run``; raises :class:`EngineError` when the pipeline failed."""
         with cancel.calling(run.wake):
             while True:
-                token = run.events.get()
+                kind, content = run.events.get()
                 if cancel.is_set():
                     yield self.last("cancelled")
                     return
-                if token is not None:
-                    yield from self._read(token)
-                    if self._text.stopped:
-                        run.stop()
-                elif run.over:
-                    break
-        if run.error is not None:
-            raise schema_error(run.error) or EngineError(f"OpenVINO failed: {reason(run.error)}") from run.error
-        if self._prompt.images:
-            # The vision network runs in this step, not in the one named vision encoding; the rest takes no time.
-            durations = run.result.perf_metrics.vlm_raw_metrics.prepare_embeddings_durations
-            self._encode_time = sum(durations) / 1e6  # from microseconds
-        length = run.result.finish_reasons == [GenerationFinishReason.LENGTH]
-        yield self.last("length" if length and not self._text.stopped else "stop")
+                if kind == "error":
+                    raise content
+                if kind == "end":
+                    finish, self._prompt_tokens = content
+                    yield self.last(finish)
+                    return
+                if kind == "encoded":
+                    self._encode_time = content
+                    if self.stage is Stage.ENCODE:  # a device without continuous batching tells it at the end
+                        self.stage = Stage.PREFILL
+                        yield Chunk(self.stage)
+                if kind == "tokens":
+                    for token in content:
+                        yield from self._read(token)
+                        if self._text.stopped:
+                            yield self.last("stop")
+                            return
 
     def _read(self, token: int) -> Iterator[Chunk]:
-        if self._text.stopped:
-            return
         self._completion_tokens += 1
         if self._first_token_time is None:
             self._first_token_time = time.monotonic() - self._started
@@ -341,7 +271,7 @@ class _Answer:
         """Return the last chunk."""
         answer, thought = self._text.finish()
         usage = Usage(
-            prompt_tokens=self._prompt.tokens,
+            prompt_tokens=self._prompt_tokens,
             image_tokens=self._prompt.image_tokens,
             completion_tokens=self._completion_tokens,
             encode_time=self._encode_time,

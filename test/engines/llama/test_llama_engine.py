@@ -20,6 +20,7 @@ from qwen3vl_ros.engines.base import (
     BadRequest,
     Cancel,
     Chunk,
+    EngineError,
     EngineNotReady,
     ImageInput,
     Message,
@@ -306,6 +307,17 @@ def test_prompt_that_does_not_fit_is_refused_with_both_numbers(small: LlamaEngin
         next(small.generate(Request((user(image, image, "x" * 100),)), Cancel()))
     assert newest(small).pieces == kept
     assert ask(small, user("Tell me.")) == before
+
+
+def test_one_answer_more_than_it_gives_at_a_time_is_refused(engine: LlamaEngine) -> None:
+    count = engine.describe().concurrency
+    running = [engine.generate(Request((user("One."),), GREEDY), Cancel()) for _ in range(count)]
+    for answer in running:
+        next(answer)
+    with pytest.raises(EngineError, match=r"requests? at a time"):
+        next(engine.generate(Request((user("Two."),), GREEDY), Cancel()))
+    expected = [text_of(list(answer)) for answer in running]
+    assert expected == [ask(engine, user("One."))] * count
 
 
 class CancelAfter(Cancel):

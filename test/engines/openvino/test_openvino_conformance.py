@@ -13,8 +13,6 @@ from qwen3vl_ros.engines.base import Engine, Request
 from qwen3vl_ros.engines.conformance import EngineConformance
 from qwen3vl_ros.engines.openvino.engine import OpenvinoEngine
 
-pytestmark = pytest.mark.filterwarnings("ignore:start_chat.. / finish_chat:DeprecationWarning")
-
 
 class TestOpenvino(EngineConformance):
     """What it says is random, so a grammar makes it speak."""
@@ -25,10 +23,14 @@ class TestOpenvino(EngineConformance):
     def config(self, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Mapping[str, Any]:
         assert pytestconfig.cache is not None
         tiny = tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
-        return {"model": str(openvino_export.export(tiny.hf_dir, pytestconfig.cache.mkdir("openvino")))}
+        model = openvino_export.export(tiny.hf_dir, pytestconfig.cache.mkdir("openvino"))
+        return {"model": str(model), "properties": openvino_export.EXACT}
 
     def long_request(self, engine: Engine) -> Request:
         return self.request(engine, "Say it.", schema={"const": "Œuvre: 猫 und 🦊, ½ Żółw in the blue box"})
+
+    def numbered_request(self, engine: Engine, number: int) -> Request:
+        return self.request(engine, f"Question {number}", max_tokens=24, temperature=1.5, seed=number)
 
     def non_ascii_request(self, engine: Engine) -> Request:
         return self.long_request(engine)

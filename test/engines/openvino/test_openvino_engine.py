@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,6 @@ from typing import Any, ClassVar
 
 import jsonschema
 import pytest
-from openvino_genai import VLMPipeline
 
 import openvino_export
 import tiny_qwen3vl
@@ -20,7 +21,8 @@ from qwen3vl_ros.engines.base import (
     BadRequest,
     Cancel,
     Chunk,
-    EngineError,
+    EngineCrashed,
+    EngineNotReady,
     ImageInput,
     Message,
     ModelNotFound,
@@ -34,12 +36,10 @@ from qwen3vl_ros.engines.openvino import engine as module
 from qwen3vl_ros.engines.openvino import files
 from qwen3vl_ros.engines.openvino.engine import OpenvinoEngine
 from qwen3vl_ros.engines.openvino.files import ImageLimits
-from tiny_model_tests import GREEDY, TinyModelTests, ask, noise_image, stream, text_of, user
+from qwen3vl_ros.engines.openvino.pipeline_process import PipelineProcess
+from tiny_model_tests import CONVERSATIONS, GREEDY, TinyModelTests, ask, noise_image, stream, text_of, user
 from tiny_qwen3vl import TinyModel
 from transformers_reference import Reference
-
-# The engine says why it calls this.
-pytestmark = pytest.mark.filterwarnings("ignore:start_chat.. / finish_chat:DeprecationWarning")
 
 SOON = 30.0
 """Seconds that a test waits for what is due at once."""
@@ -61,46 +61,15 @@ def reference(tiny: TinyModel) -> Reference:
     return Reference(tiny.hf_dir)
 
 
-class Pipeline:
-    """The real pipeline, computing in float32 whatever the machine can; a test may hold it before the first token."""
-
-    def __init__(self, folder: Path, device: str, **properties: Any) -> None:
-        self._real = VLMPipeline(folder, device, EXECUTION_MODE_HINT="ACCURACY", **properties)
-        self.go = threading.Event()
-        self.go.set()
-        self.entered = threading.Event()
-        self.input_tokens: list[int] = []
-        self.failure: Exception | None = None
-        self._alone = threading.Lock()
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        assert self._alone.acquire(blocking=False), "two calls at a time"
-        try:
-            self.entered.set()
-            assert self.go.wait(SOON)
-            if self.failure is not None:
-                raise self.failure
-            result = self._real.generate(*args, **kwargs)
-            self.input_tokens.append(result.perf_metrics.get_num_input_tokens())
-            return result
-        finally:
-            self._alone.release()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-
 @pytest.fixture(scope="module")
 def new_engine(exported: Path) -> Iterator[Callable[..., OpenvinoEngine]]:
     engines: list[OpenvinoEngine] = []
 
     def new(folder: Path = exported, **config: Any) -> OpenvinoEngine:
-        engines.append(OpenvinoEngine(str(folder), **config))
+        engines.append(OpenvinoEngine(str(folder), properties=openvino_export.EXACT, **config))
         return engines[-1]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "VLMPipeline", Pipeline)
-        yield new
+    yield new
     for engine in engines:
         engine.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("openvino")]
@@ -132,41 +101,72 @@ def thinker(
     return new_engine(folder)
 
 
+@pytest.fixture(scope="module")
+def one_by_one(new_engine: Callable[..., OpenvinoEngine]) -> OpenvinoEngine:
+    """As on an NPU: AUTO has no continuous batching either."""
+    return new_engine(device="AUTO")
+
+
 @pytest.fixture
-def held(engine: OpenvinoEngine) -> Iterator[Pipeline]:
-    """The pipeline of ``engine``, which makes no token until it may go on."""
-    pipeline = engine._pipeline
-    assert isinstance(pipeline, Pipeline)
-    ask(engine, user("Are you free?"))
-    pipeline.entered.clear()
-    pipeline.go.clear()
-    yield pipeline
-    pipeline.go.set()
-    if engine._run is not None:
-        engine._run.join()
+def held(engine: OpenvinoEngine) -> Iterator[None]:
+    """The pipeline's process of ``engine`` does nothing, as during a long step."""
+    with _held(engine):
+        yield
+
+
+@contextlib.contextmanager
+def _held(engine: OpenvinoEngine) -> Iterator[None]:
+    process = engine._pipeline._child
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)  # does nothing to one that has ended
 
 
 class TestTinyModel(TinyModelTests):
     """What OpenVINO GenAI read is known from its tokenizer, and how much of it from what it counted."""
 
-    stages: ClassVar = [Stage.ENCODE, Stage.DECODE]
+    stages: ClassVar = [Stage.ENCODE, Stage.PREFILL, Stage.DECODE]
     thoughts = (12, 2)
     parted_by = "\u200b"
 
     def prompt_of(self, engine: OpenvinoEngine, *messages: Message) -> list[Any]:
         prompt = engine._prompts.build(messages)
-        tokens: list[int] = engine._pipeline.get_tokenizer().encode(prompt.text).input_ids.data[0].tolist()
-        assert tokens.count(engine._pipeline.get_tokenizer().get_vocab()[b"<|image_pad|>"]) == len(prompt.images)
+        tokens: list[int] = engine._tokenizer.encode(prompt.text).input_ids.data[0].tolist()
+        assert tokens.count(engine._tokenizer.get_vocab()[b"<|image_pad|>"]) == len(prompt.images)
         assert prompt.tokens == len(tokens) + prompt.image_tokens - len(prompt.images)
         usage = stream(engine, *messages)[-1].usage
         assert usage is not None
-        assert usage.prompt_tokens == prompt.tokens == engine._pipeline.input_tokens[-1]
+        assert usage.prompt_tokens == prompt.tokens  # the pipeline's own count, and the one before any work
         return tokens
 
     def check_answer(self, engine: OpenvinoEngine, chunks: list[Chunk], prompt: list[int], answer: list[int]) -> None:
-        assert chunks[-1].usage is not None
-        assert chunks[-1].usage.prompt_tokens == engine._pipeline.input_tokens[-1]
         assert chunks[-1].finish_reason == "length"
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_one_by_one_answers_are_those_of_batches(name: str, engine: OpenvinoEngine, one_by_one: OpenvinoEngine) -> None:
+    assert one_by_one.describe().concurrency == 1
+    chunks = stream(one_by_one, *CONVERSATIONS[name])
+    assert text_of(chunks) == ask(engine, *CONVERSATIONS[name])
+    assert (chunks[-1].usage.encode_time is not None) == bool(chunks[-1].usage.image_tokens)
+
+
+def test_one_by_one_answers_wait_for_each_other_and_can_be_cancelled(
+    engine: OpenvinoEngine, one_by_one: OpenvinoEngine
+) -> None:
+    expected = ask(engine, user("Two."))
+    endless = Options(temperature=2.0, top_k=0, top_p=1.0, seed=3, max_tokens=3000)
+    cancel = Cancel()
+    first = one_by_one.generate(Request((user("One."),), endless, {"type": "string", "minLength": 5000}), cancel)
+    while not next(first).text:
+        pass
+    second = one_by_one.generate(Request((user("Two."),), GREEDY), Cancel())
+    assert next(second).stage == Stage.PREFILL
+    cancel.set()
+    assert [chunk.finish_reason for chunk in first][-1] == "cancelled"
+    assert text_of(list(second)) == expected
 
 
 def test_small_image_counts_as_what_the_model_enlarges_it_to(
@@ -182,7 +182,7 @@ def test_small_image_counts_as_what_the_model_enlarges_it_to(
     for width, height, tokens in ((32, 32, 64), (320, 64, 4 * 18), (288, 256, 72), (96, 224, 6 * 13)):
         usage = stream(engine, user(noise_image(width, height), "?"), options=Options(max_tokens=1))[-1].usage
         assert usage.image_tokens == tokens
-        assert usage.prompt_tokens == engine._pipeline.input_tokens[-1]
+        assert usage.prompt_tokens == engine._prompts.build((user(noise_image(width, height), "?"),)).tokens
 
 
 def test_repetition_penalty_discourages_tokens_seen(engine: OpenvinoEngine) -> None:
@@ -209,8 +209,7 @@ def test_every_token_that_the_model_says_ends_an_answer_does(
     exported: Path, tmp_path: Path, engine: OpenvinoEngine, new_engine: Callable[..., OpenvinoEngine]
 ) -> None:
     usual = "".join(c.text for c in stream(engine, user("Tell me."), options=Options(temperature=0.0, max_tokens=1)))
-    tokenizer = engine._pipeline.get_tokenizer()
-    first = tokenizer.get_vocab()[usual.encode()]
+    first = engine._tokenizer.get_vocab()[usual.encode()]
     folder = tmp_path / "model"
     shutil.copytree(exported, folder)
     file = folder / "generation_config.json"
@@ -244,77 +243,96 @@ def test_answer_follows_the_schema(engine: OpenvinoEngine) -> None:
     assert ended >= 5
 
 
+def test_schema_is_remembered_and_one_that_cannot_be_followed_ends_no_other_answer(engine: OpenvinoEngine) -> None:
+    """In ``step`` the library's failure would end them all."""
+    options = Options(temperature=0.0, max_tokens=200)
+    running = engine.generate(Request((user("Count."),), options, SCHEMA), Cancel())
+    while not next(running).text:
+        pass
+    refused: list[BaseException] = []
+
+    def refuse() -> None:
+        try:
+            ask(engine, user("JSON."), schema={"$ref": "#/nowhere"})
+        except BadRequest as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    assert next(other for other in list(running)[-1:]).finish_reason in ("stop", "length")
+    thread.join(SOON)
+    assert refused
+    assert ask(engine, user("Count."), options=options, schema=SCHEMA)
+
+
 def test_prompt_that_does_not_fit_is_refused_with_both_numbers_before_any_work(small: OpenvinoEngine) -> None:
     image = noise_image(320, 320)
-    small._pipeline.entered.clear()
-    with pytest.raises(PromptTooLong, match=r"\b(2\d\d|3\d\d) tokens, 200 of them .* 256\b"):
+    with _held(small), pytest.raises(PromptTooLong, match=r"\b(2\d\d|3\d\d) tokens, 200 of them .* 256\b"):
         stream(small, user(image, image, "x" * 100))
-    assert not small._pipeline.entered.is_set()
     assert ask(small, user("Tell me."))
 
 
+def test_more_requests_than_concurrency_are_all_answered(new_engine: Callable[..., OpenvinoEngine]) -> None:
+    engine = new_engine(concurrency=2, n_batch=16)
+    questions = [user(noise_image(64, 64, number), f"Question {number}") for number in range(5)]
+    alone = [ask(engine, question) for question in questions]
+    answers = [engine.generate(Request((question,), GREEDY), Cancel()) for question in questions]
+    for answer in answers:
+        next(answer)
+    assert [text_of(list(answer)) for answer in answers] == alone
+
+
+def test_long_prompt_is_read_between_the_tokens_of_others(new_engine: Callable[..., OpenvinoEngine]) -> None:
+    """By counting, not by the clock: with parts of 32 tokens a prompt of some 1000 takes some 30 steps."""
+    engine = new_engine(n_batch=32)
+    long = user(" ".join(map(str, range(250))))
+    assert engine._prompts.build((long,)).tokens > 800
+    options = Options(temperature=2.0, top_k=0, top_p=1.0, seed=3, max_tokens=1000)
+    cancel = Cancel()
+    running = engine.generate(Request((user("Tell me."),), options, {"type": "string", "minLength": 5000}), cancel)
+    while not next(running).text:
+        pass
+    (run,) = engine._pipeline._runs.values()
+    unread = run.events.qsize()
+    assert ask(engine, long, options=Options(temperature=0.0, max_tokens=1)) is not None
+    assert run.events.qsize() - unread >= 20  # tokens that came meanwhile
+    cancel.set()
+    assert [chunk.finish_reason for chunk in running] == ["cancelled"]
+
+
 @pytest.mark.parametrize("image", [True, False], ids=["image", "text"])
-def test_cancel_before_the_first_token_is_reported_at_once(image: bool, engine: OpenvinoEngine, held: Pipeline) -> None:
+def test_cancel_before_the_first_token_is_reported_at_once(image: bool, engine: OpenvinoEngine, held: None) -> None:
     cancel = Cancel()
     message = user(noise_image(64, 64), "?") if image else user("?")
     answer = engine.generate(Request((message,), GREEDY), cancel)
     assert next(answer).stage == (Stage.ENCODE if image else Stage.PREFILL)
-    timer = threading.Thread(target=lambda: held.entered.wait(SOON) and cancel.set())
+    timer = threading.Timer(0.05, cancel.set)  # while the next line waits
     timer.start()
     last = next(answer)  # though the pipeline is stuck
     timer.join()
-    assert not held.go.is_set()
     assert last.finish_reason == "cancelled"
     assert (last.usage.completion_tokens, last.usage.first_token_time) == (0, None)
     assert next(answer, None) is None
 
 
-def test_next_request_waits_until_the_cancelled_one_is_out_of_the_pipeline(
-    engine: OpenvinoEngine, held: Pipeline
-) -> None:
-    messages = (user(noise_image(128, 96), "What is this?"),)
-    _cancel_in_pipeline(engine, held)
-    answer = engine.generate(Request(messages, GREEDY), Cancel())
-    assert next(answer) == Chunk(Stage.QUEUED)
-    held.go.set()
-    chunks = list(answer)
-    assert chunks[0].stage == Stage.ENCODE
-    assert text_of(chunks) == ask(engine, *messages)
-
-
-def test_request_that_waits_for_a_cancelled_one_can_be_cancelled(engine: OpenvinoEngine, held: Pipeline) -> None:
-    _cancel_in_pipeline(engine, held)
-    for early in (True, False):
-        cancel = Cancel()
-        if early:
-            cancel.set()
-        answer = engine.generate(Request((user("?"),), GREEDY), cancel)
-        assert next(answer).stage == Stage.QUEUED
-        cancel.set()
-        (last,) = answer
-        assert last.finish_reason == "cancelled"
-    held.go.set()
-    assert ask(engine, user("Tell me."))
-
-
-def test_request_is_refused_at_once_while_a_cancelled_one_is_in_the_pipeline(
-    engine: OpenvinoEngine, held: Pipeline
-) -> None:
-    _cancel_in_pipeline(engine, held)
+def test_request_is_refused_at_once_while_the_pipeline_is_busy(engine: OpenvinoEngine, held: None) -> None:
     with pytest.raises(BadRequest, match="no messages"):
         stream(engine)
     with pytest.raises(BadImage):
         stream(engine, user(noise_image(33, 32)))
 
 
-def _cancel_in_pipeline(engine: OpenvinoEngine, held: Pipeline) -> None:
-    """Leave a cancelled answer behind that has not noticed yet."""
-    cancel = Cancel()
-    answer = engine.generate(Request((user("Tell me everything."),), GREEDY), cancel)
-    next(answer)
-    assert held.entered.wait(SOON)
-    cancel.set()
-    assert [chunk.finish_reason for chunk in answer] == ["cancelled"]
+def test_cancelled_request_is_not_begun(engine: OpenvinoEngine) -> None:
+    with _held(engine):
+        cancel = Cancel()
+        answer = engine.generate(Request((user("Tell me everything."),), Options(temperature=0.0)), cancel)
+        next(answer)
+        cancel.set()
+        assert [chunk.finish_reason for chunk in answer] == ["cancelled"]
+        after = engine.generate(Request((user("Tell me."),), GREEDY), Cancel())
+        next(after)
+    assert text_of(list(after)) == ask(engine, user("Tell me."))
+    assert not engine._pipeline._runs
 
 
 def test_cancel_while_tokens_come_ends_the_answer_and_the_work(engine: OpenvinoEngine) -> None:
@@ -327,42 +345,44 @@ def test_cancel_while_tokens_come_ends_the_answer_and_the_work(engine: OpenvinoE
             cancel.set()
     assert len(chunks) == 7
     assert chunks[-1].finish_reason == "cancelled"
-    assert engine._run.over or engine._run._thread.is_alive()
-    engine._run.join()
-    assert engine._run.result.perf_metrics.get_num_generated_tokens() < 2000
-    assert ask(engine, user("Tell me."))
+    # A schema that is new is looked at while nothing else runs: the cancelled answer does not any more.
+    assert ask(engine, user("Yes or no?"), schema={"enum": ["yes", "no"]}) in ('"yes"', '"no"')
 
 
-def test_cancel_before_the_start_does_no_work(engine: OpenvinoEngine, held: Pipeline) -> None:
+def test_cancel_before_the_start_does_no_work(engine: OpenvinoEngine, held: None) -> None:
     cancel = Cancel()
     cancel.set()
     (last,) = engine.generate(Request((user(noise_image(64, 64), "?"),), GREEDY), cancel)
     assert last.finish_reason == "cancelled"
     assert last.usage.prompt_tokens > 0
-    assert not held.entered.is_set()
+    assert not engine._pipeline._runs
 
 
-def test_failure_of_the_library_ends_one_answer(engine: OpenvinoEngine, held: Pipeline) -> None:
-    held.go.set()
-    held.failure = RuntimeError("Check failed at /somewhere/pipeline.cpp:7:\nthere is no memory left\n")
-    try:
-        with pytest.raises(EngineError, match="there is no memory left") as caught:
-            stream(engine, user("One."))
-    finally:
-        held.failure = None
-    assert type(caught.value) is EngineError
-    assert ask(engine, user("One."))
-
-
-def test_closing_waits_for_the_work_that_is_left(
+def test_death_of_the_pipeline_ends_running_answers_and_it_comes_back(
     new_engine: Callable[..., OpenvinoEngine],
 ) -> None:
     engine = new_engine()
+    expected = ask(engine, user("One."))
+    with _held(engine):
+        answer = engine.generate(Request((user("One."),), GREEDY), Cancel())
+        next(answer)
+        engine._pipeline._child.kill()
+        with pytest.raises(EngineCrashed, match=r"died of SIGKILL .*ask again"):
+            list(answer)
+        with pytest.raises(EngineNotReady, match="started again"):  # it takes seconds
+            ask(engine, user("One."))
+    assert engine._pipeline._loaded.get(timeout=2 * SOON) is None
+    assert ask(engine, user("One.")) == expected
+
+
+def test_closing_does_not_wait_for_the_work_that_is_left(new_engine: Callable[..., OpenvinoEngine]) -> None:
+    engine = new_engine()
     answer = engine.generate(Request((user("Tell me."),), Options(temperature=0.0)), Cancel())
     next(answer)
-    answer.close()
+    process = engine._pipeline._child
+    process.send_signal(signal.SIGSTOP)  # and it could not even notice
     engine.close()
-    assert engine._run.over
+    assert process.returncode == -signal.SIGKILL
     engine.close()
 
 
@@ -440,18 +460,18 @@ def test_probe_names_what_it_found(exported: Path) -> None:
 
 def test_npu_is_told_the_lengths_that_it_compiles_for(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
     """On the CPU in its place: what OpenVINO itself makes of them needs the hardware."""
-    told: dict[str, Any] = {}
+    told: list[Any] = []
 
-    def pipeline(folder: Path, device: str, **properties: Any) -> Any:
-        told.update(properties, device=device)
-        return VLMPipeline(folder, "CPU")
+    def pipeline(folder: str, device: str, scheduler: dict[str, int], properties: dict[str, Any]) -> PipelineProcess:
+        told.extend((device, properties))
+        return PipelineProcess(folder, "AUTO", scheduler, {})
 
-    monkeypatch.setattr(module, "VLMPipeline", pipeline)
+    monkeypatch.setattr(module, "PipelineProcess", pipeline)
     monkeypatch.setattr(module, "check_device", lambda device: device)
     monkeypatch.setattr(module, "full_name", lambda device: "a test's NPU")
     engine = OpenvinoEngine(str(exported), device="NPU", context_length=2048)
-    assert told == {"device": "NPU", "MAX_PROMPT_LEN": 1536, "MIN_RESPONSE_LEN": 512}
-    assert engine.describe().prompt_limit == 1536
+    assert told == ["NPU", {"MAX_PROMPT_LEN": 1536, "MIN_RESPONSE_LEN": 512}]
+    assert (engine.describe().prompt_limit, engine.describe().concurrency) == (1536, 1)
     # openvino_genai's pipeline for the NPU fails on a prompt of Qwen3-VL that has no image.
     assert "text_only" not in engine.describe().supports
     with pytest.raises(Unsupported, match=r"^text_only: "):
