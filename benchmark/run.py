@@ -27,6 +27,7 @@ from figures import Figure, table
 from gateway_load import gateway_load
 from memory import memory
 from model_speed import model_speed
+from openvino_callers import openvino_callers
 from openvino_llama import openvino_llama
 from ros_graph import RosGraph, isolate
 from same_frame import same_frame
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "gateway_load": gateway_load,
     "spinning": spinning,
     "openvino": openvino_llama,
+    "openvino_callers": openvino_callers,
     "model_speed": model_speed,
     "several_callers": several_callers,
 }
