@@ -30,7 +30,9 @@ TORCH = (
     "training/test_training.py",
     "training/test_training_data.py",
 )
-OPENVINO = ("engines/openvino/test_openvino_engine.py", "engines/openvino/test_openvino_conformance.py")
+OPENVINO = tuple(
+    f"engines/openvino/test_{part}.py" for part in ("openvino_engine", "openvino_conformance", "encoder_cache")
+)
 BROWSER = tuple(
     f"gateway/test_page{part}.py" for part in ("", "_answers", "_camera", "_history", "_live", "_model", "_states")
 )

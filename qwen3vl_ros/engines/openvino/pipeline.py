@@ -38,6 +38,7 @@ from openvino_genai import (
 )
 
 from qwen3vl_ros.engines.base import EngineError, Image, Options
+from qwen3vl_ros.engines.openvino.encoder_cache import with_cache
 from qwen3vl_ros.engines.openvino.prompt import reason
 from qwen3vl_ros.engines.openvino.sampling import configure, constraint, schema_error
 from qwen3vl_ros.engines.worker import unpack
@@ -286,4 +287,7 @@ def _load(
         setattr(config, name, value)
     config.dynamic_split_fuse = True  # a long prompt is read in parts, between the tokens of others
     config.enable_prefix_caching = True
-    return _Batches(socket, ContinuousBatchingPipeline(folder, config, device, properties, {}, properties))
+    if device != "CPU":
+        return _Batches(socket, ContinuousBatchingPipeline(folder, config, device, properties, {}, properties))
+    with with_cache(folder) as linked:
+        return _Batches(socket, ContinuousBatchingPipeline(linked, config, device, properties, {}, properties))
