@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3vl_ros.cli.hubs import EXAMPLE, HUBS, DownloadError, Hub, RemoteFile
+from qwen3vl_ros.engines.machine import this_machine
 from qwen3vl_ros.engines.openvino.files import MODEL_FILES
 
 MODEL_QUANTS = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q6_K", "Q8_0", "BF16", "F16")
 """Quantisations of the language model, in order of preference."""
 
-MMPROJ_QUANTS = ("Q8_0", "BF16", "F16", "F32")
-"""Quantisations of the projector. Q8_0 is half as large; BF16 encodes an image in 4.6 s, not 5.9 s (2B, 2 cores)."""
+MMPROJ_QUANTS = ("F16", "Q8_0", "BF16", "F32")
+"""Quantisations of the projector, in order of preference. Q8_0 is half as large, less exact and no faster than F16."""
+
+BF16_MMPROJ_QUANTS = ("BF16", "F16", "Q8_0", "F32")
+"""The same for a processor that multiplies BF16, where BF16 encodes in 0.67 of Q8_0's time (docs/models.md)."""
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
@@ -98,7 +102,7 @@ def plan_any(
         hub: Where it is.
         repo: OWNER/NAME.
         quant: Of a GGUF model, a name such as "Q4_K_M"; "" = the first of MODEL_QUANTS that the repository has.
-        mmproj_quant: Of its projector, such as "Q8_0"; "" = the first of MMPROJ_QUANTS that the repository has.
+        mmproj_quant: Of its projector, such as "Q8_0"; "" = the first that suits this machine: MMPROJ_QUANTS.
         directory: Has a folder for each repository, as files of different ones have the same name; None = the cache.
         revision: Branch, tag or commit; "" = the newest.
 
@@ -113,7 +117,7 @@ def plan_any(
             )
         return Plan(hub, repo, commit, _openvino_files(repo, listed), "openvino", directory=directory)
     files = {file.name: file for file in listed}
-    parts, mmproj = choose(repo, list(files), quant, mmproj_quant)
+    parts, mmproj = choose(repo, list(files), quant, mmproj_quant, bf16=this_machine().bf16)
     chosen = tuple(files[name] for name in [*parts, *([mmproj] if mmproj else [])])
     return Plan(hub, repo, commit, chosen, "llama", has_mmproj=mmproj is not None, directory=directory)
 
@@ -156,7 +160,9 @@ def download(
     return plan.fetch()
 
 
-def choose(repo: str, names: Sequence[str], quant: str = "", mmproj_quant: str = "") -> tuple[list[str], str | None]:
+def choose(
+    repo: str, names: Sequence[str], quant: str = "", mmproj_quant: str = "", *, bf16: bool = False
+) -> tuple[list[str], str | None]:
     """Choose the files of the model (several if it is split) and of its projector from a repository's file names."""
     ggufs = sorted(name for name in names if name.lower().endswith(".gguf"))
     projectors = [name for name in ggufs if "mmproj" in Path(name).name.lower()]
@@ -170,7 +176,8 @@ def choose(repo: str, names: Sequence[str], quant: str = "", mmproj_quant: str =
         parts = [name for name in models if name.startswith(model[: split.start()]) and _PART.search(name)]
         if len(parts) != int(split[2]):
             raise DownloadError(f"{repo} has {len(parts)} of the {split[2]} parts of {model}; choose another --quant.")
-    return parts, _pick(repo, projectors, mmproj_quant, MMPROJ_QUANTS) if projectors else None
+    preferred = BF16_MMPROJ_QUANTS if bf16 else MMPROJ_QUANTS
+    return parts, _pick(repo, projectors, mmproj_quant, preferred) if projectors else None
 
 
 def _pick(repo: str, names: Sequence[str], wanted: str, preferred: Sequence[str]) -> str:

@@ -159,7 +159,9 @@ def _parser() -> argparse.ArgumentParser:
         "--from", dest="hub", choices=("huggingface", "modelscope"), default="huggingface", help="where to download"
     )
     download.add_argument("--quant", metavar="Q", default="", help="quantisation of the model (default Q4_K_M)")
-    download.add_argument("--mmproj-quant", metavar="Q", default="", help="of the projector (default Q8_0)")
+    download.add_argument(
+        "--mmproj-quant", metavar="Q", default="", help="of the projector (default: what suits this CPU)"
+    )
     download.add_argument(
         "--dir", metavar="DIR", type=Path, help="put the files into DIR/REPO, not into the Hugging Face cache"
     )

@@ -16,7 +16,7 @@ _PROC = Path("/proc")
 class Machine:
     """``cores``: those this process may use. Memory and disk are bytes; ``memory_free`` and ``disk_free`` now.
 
-    ``bf16``: the processor multiplies BF16, which OpenVINO's speed depends on.
+    ``bf16``: the processor multiplies BF16, which the speed of OpenVINO and of a BF16 projector depends on.
     """
 
     cpu: str

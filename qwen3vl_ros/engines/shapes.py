@@ -12,12 +12,6 @@ QUANTS = ("Q4_K_M", "Q8_0", "F16")
 _BITS = {"Q4_K_M": (4.5, 6.5625), "Q8_0": (8.5, 8.5), "F16": (16.0, 16.0)}
 """Bits of a weight: of most tensors, and of those that llama.cpp gives more (Q4_K and Q6_K in Q4_K_M)."""
 
-_VISION_BITS = 8.5
-"""Bits of a weight of the projector file that is downloaded by default, Q8_0."""
-
-_Q8_0_BLOCK = 32
-"""Weights in a block of Q8_0: a row that is no multiple of it stays in F16."""
-
 
 @dataclass(frozen=True)
 class Shapes:
@@ -102,13 +96,11 @@ class Shapes:
         return 2 * 2 * self.layers * self.kv_heads * self.head * tokens
 
     @property
-    def vision_bytes(self) -> float:
-        """Size of the projector (mmproj) in Q8_0."""
-        width, wide = self.vision_embedding, self.vision_feed_forward
-        down_bits = 16.0 if wide % _Q8_0_BLOCK else _VISION_BITS
-        layer = (4 * width**2 + width * wide) * _VISION_BITS + width * wide * down_bits
-        table = self.vision_positions * width * 32 + 2 * width * 3 * self.patch**2 * 16
-        return (self.vision_layers * layer + self._merger_weights * _VISION_BITS + table) / 8
+    def vision_bytes(self) -> int:
+        """Size of the projector (mmproj) in F16 or BF16, one of which is downloaded by default."""
+        width = self.vision_embedding
+        weights = self.vision_layers * self._vision_layer_weights + self._merger_weights + 2 * width * 3 * self.patch**2
+        return 2 * weights + 4 * self.vision_positions * width
 
     @property
     def _vision_layer_weights(self) -> int:

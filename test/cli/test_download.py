@@ -180,12 +180,20 @@ def test_without_a_network_the_sentence_says_how_to_go_on(hub, run, monkeypatch:
 
 def test_the_right_files_are_picked_out_of_the_official_repository() -> None:
     assert choose(REPO, NAMES) == ([MODEL], MMPROJ)
-    assert choose(REPO, NAMES, "q8_0", "f16") == (["Qwen3VL-2B-Instruct-Q8_0.gguf"], NAMES[5])
+    assert choose(REPO, NAMES, "q8_0", "q8_0") == (["Qwen3VL-2B-Instruct-Q8_0.gguf"], NAMES[6])
     with pytest.raises(DownloadError, match=r"nothing in Q2_K\. It has: .*Q4_K_M"):
         choose(REPO, NAMES, "Q2_K")
     for names in (["model.safetensors"], ["Qwen3-VL.imatrix.gguf"]):
         with pytest.raises(DownloadError, match="no GGUF model"):
             choose(REPO, names)
+
+
+def test_the_projector_is_the_one_that_this_processor_is_fast_with() -> None:
+    names = ["m-Q4_K_M.gguf", *(f"mmproj-{quant}.gguf" for quant in ("BF16", "F16", "Q8_0"))]
+    assert choose("x/y", names, bf16=True)[1] == "mmproj-BF16.gguf"
+    assert choose("x/y", names, bf16=False)[1] == "mmproj-F16.gguf"
+    assert choose("x/y", [names[0], names[2], names[3]], bf16=True)[1] == "mmproj-F16.gguf"
+    assert choose("x/y", [names[0], names[3]], bf16=False)[1] == "mmproj-Q8_0.gguf"
 
 
 def test_other_ways_to_name_files_are_understood() -> None:

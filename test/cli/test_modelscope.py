@@ -1,4 +1,4 @@
-"""`qwen3vl-ros model use --from modelscope`, with ModelScope's own library and a server that behaves as ModelScope."""
+"""`qwen3vl-ros model use` and `download` from ModelScope: its own library, and a server that behaves as it does."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import child_process
 import fake_modelscope
 from fake_hub import MMPROJ, MODEL, NAMES, REPO
 from fake_modelscope import ModelScopeServer
+from qwen3vl_ros.engines.openvino.files import MODEL_FILES
 
 pytest.importorskip("modelscope_hub")
 
@@ -33,10 +34,16 @@ def modelscope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mode
 
 @pytest.fixture
 def run(modelscope: ModelScopeServer, tmp_path: Path) -> Run:
-    def model(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = child_process.command("qwen3vl_ros.cli.main", "model", *arguments)
+    def model(*arguments: str, command: str = "model") -> subprocess.CompletedProcess[str]:
+        command_line = child_process.command("qwen3vl_ros.cli.main", command, *arguments)
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
+            command_line,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=tmp_path,
         )
 
     return model
@@ -54,6 +61,16 @@ def test_model_and_projector_land_where_modelscopes_tools_look(modelscope, run, 
     assert len(modelscope.downloads) == 2  # what is there is not downloaded again
     assert run("remove", "2b", "--yes").returncode == 0
     assert not folder.exists()
+
+
+def test_a_ready_made_openvino_model_comes_from_modelscope(modelscope, run, tmp_path: Path) -> None:
+    repo = "OpenVINO/Qwen3-VL-4B-Instruct-int4-ov"
+    modelscope.repos[repo] = {name: name.encode() for name in MODEL_FILES}
+    done = run(repo, "--from", "modelscope", command="download")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "modelscope/models" / repo
+    assert {name: (folder / name).read_bytes() for name in MODEL_FILES} == modelscope.repos[repo]
+    assert f"-p openvino.model:={folder}" in done.stdout
 
 
 def test_a_damaged_file_of_modelscope_is_a_sentence_and_no_model(modelscope, run, tmp_path: Path) -> None:
