@@ -97,7 +97,7 @@ class Openvino:
 
 @dataclass(frozen=True, slots=True)
 class Llama:
-    """Engine llama: a GGUF file on this machine's CPU."""
+    """Engine llama: a GGUF file on this machine's CPU, or its GPU."""
 
     model: str = text("", "GGUF file, or a directory with one. Empty: the small model that ships with the package.")
     mmproj: str = text("", "Multimodal projector file. Empty: the one beside the model.")
@@ -106,6 +106,9 @@ class Llama:
     n_batch: int = number(256, 32, 4096, "Prompt tokens processed at a time, fewer while other answers run.")
     n_threads: int = number(
         0, 0, 1024, "CPU threads. 0: one per physical core. Tokens of a model under 16 MB take one."
+    )
+    n_gpu_layers: int = number(
+        -1, -1, 10000, "Layers of the language model on a GPU, where there is one. -1: all. 0: use the CPU alone."
     )
     max_image_tokens: int = number(
         300, 1, 16384, "Tokens an image may take, one per 32x32 pixels; encoding time grows faster than this."

@@ -73,7 +73,14 @@ class LlamaContext:
     """
 
     def __init__(
-        self, path: Path, n_ctx: int, n_batch: int, n_threads: int, n_sequences: int, progress: Progress
+        self,
+        path: Path,
+        n_ctx: int,
+        n_batch: int,
+        n_threads: int,
+        n_gpu_layers: int,
+        n_sequences: int,
+        progress: Progress,
     ) -> None:
         """Load the model.
 
@@ -82,6 +89,7 @@ class LlamaContext:
             n_ctx: Tokens of a sequence; lowered to the context length that the model was trained with.
             n_batch: Tokens per call of llama_decode.
             n_threads: Threads for prefill, and for decoding unless the model is so small that one is faster.
+            n_gpu_layers: Layers on a GPU, where there is one; -1 = all.
             n_sequences: Sequences; lowered to 1 for a model with a recurrent state, which no two can share.
             progress: Called with every tenth of the file that is loaded.
 
@@ -91,12 +99,21 @@ class LlamaContext:
         """
         self._frees = contextlib.ExitStack()
         try:
-            self._load(path, n_ctx, n_batch, n_threads, n_sequences, progress)
+            self._load(path, n_ctx, n_batch, n_threads, n_gpu_layers, n_sequences, progress)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, path: Path, n_ctx: int, n_batch: int, n_threads: int, n_sequences: int, progress: Progress) -> None:
+    def _load(
+        self,
+        path: Path,
+        n_ctx: int,
+        n_batch: int,
+        n_threads: int,
+        n_gpu_layers: int,
+        n_sequences: int,
+        progress: Progress,
+    ) -> None:
         lib.llama_backend_init()
         tenth = 0
 
@@ -110,6 +127,7 @@ class LlamaContext:
 
         model_params = lib.llama_model_default_params()
         model_params.progress_callback = report
+        model_params.n_gpu_layers = n_gpu_layers
         self.model = lib.llama_model_load_from_file(str(path).encode(), model_params)
         if not self.model:
             raise _loading_error(path)

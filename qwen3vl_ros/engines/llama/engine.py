@@ -24,7 +24,16 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 from llama_cpp import llama_cpp as lib
 
-from qwen3vl_ros.engines.base import Cancel, Chunk, Description, EngineError, ImageInput, Progress, Request
+from qwen3vl_ros.engines.base import (
+    Cancel,
+    Chunk,
+    Description,
+    EngineError,
+    ImageInput,
+    ModelNotFound,
+    Progress,
+    Request,
+)
 from qwen3vl_ros.engines.llama import log
 from qwen3vl_ros.engines.llama.answer import Answer
 from qwen3vl_ros.engines.llama.context import LlamaContext
@@ -70,6 +79,7 @@ class LlamaEngine:
         slots: int = 2,
         max_image_tokens: int = 300,
         image_cache_mb: int = 64,
+        n_gpu_layers: int = -1,
         progress: Progress = lambda _: None,
     ) -> None:
         """Load the model.
@@ -83,22 +93,25 @@ class LlamaEngine:
             slots: Answers at a time, each of ``n_ctx`` tokens. 1 for a model with a recurrent state, whatever is asked.
             max_image_tokens: Limit for one image; the model's own may be lower.
             image_cache_mb: Memory for the embeddings of recent images, in MB (10^6 bytes).
+            n_gpu_layers: Layers of the language model on a GPU, in a llama-cpp-python that was built for one. -1 = all;
+                0 = none, and the vision part on the CPU as well.
             progress: Called with sentences about the loading.
 
         Raises:
-            ModelNotFound: A file is missing or cannot be loaded.
+            ModelNotFound: A file is missing or cannot be loaded, or there is no GPU for ``n_gpu_layers``.
             EngineNotReady: There is no memory for it now.
         """
         log.install()
+        _check_gpu(n_gpu_layers)
         model_path, mmproj_path = find_model(model, mmproj)
         threads = n_threads or physical_cores()
         with contextlib.ExitStack() as frees:
-            self._context = LlamaContext(model_path, n_ctx, n_batch, threads, slots, progress)
+            self._context = LlamaContext(model_path, n_ctx, n_batch, threads, n_gpu_layers, slots, progress)
             frees.callback(self._context.close)
             self._vision: VisionTower | None = None
             if mmproj_path is not None:
                 limit = min(max_image_tokens, self._context.n_ctx - 1)
-                self._vision = VisionTower(mmproj_path, self._context, limit, threads)
+                self._vision = VisionTower(mmproj_path, self._context, limit, threads, use_gpu=n_gpu_layers != 0)
                 frees.callback(self._vision.close)
             self._prompts = ChatPrompt(self._context, self._vision)
             self._vocabulary = Vocabulary(self._context)
@@ -112,9 +125,11 @@ class LlamaEngine:
         self._description = self._describe(model_path, mmproj_path, threads, thinking)
 
     @staticmethod
-    def probe(*, model: str, mmproj: str = "", **_: object) -> str:
-        """Check that the files exist, and name the model; raises :class:`ModelNotFound`."""
-        return f"{find_model(model, mmproj)[0]}, on this machine's CPU"
+    def probe(*, model: str, mmproj: str = "", n_gpu_layers: int = -1, **_: object) -> str:
+        """Check that the files exist, and a GPU if one is needed; name the model. Raises :class:`ModelNotFound`."""
+        _check_gpu(n_gpu_layers)
+        processor = "GPU" if n_gpu_layers and lib.llama_supports_gpu_offload() else "CPU"
+        return f"{find_model(model, mmproj)[0]}, on this machine's {processor}"
 
     @staticmethod
     def files(*, model: str, mmproj: str = "", **_: object) -> list[Path]:
@@ -195,3 +210,11 @@ def physical_cores() -> int:
         except OSError:  # some containers hide /sys: count every logical CPU as a core
             cores.add((str(cpu), ""))
     return len(cores)
+
+
+def _check_gpu(n_gpu_layers: int) -> None:
+    if n_gpu_layers > 0 and not lib.llama_supports_gpu_offload():
+        raise ModelNotFound(
+            f"n_gpu_layers: {n_gpu_layers} layers are to run on a GPU, and llama-cpp-python finds none, or was built "
+            "without support for it: docs/gpu.md has the commands. 0 or -1 uses the CPU."
+        )

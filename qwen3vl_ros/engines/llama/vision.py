@@ -36,7 +36,7 @@ class VisionTower:
     Any thread may measure; one at a time may encode, also while another one decodes in the language model.
     """
 
-    def __init__(self, path: Path, context: LlamaContext, max_tokens: int, n_threads: int) -> None:
+    def __init__(self, path: Path, context: LlamaContext, max_tokens: int, n_threads: int, *, use_gpu: bool) -> None:
         """Load the encoder.
 
         Args:
@@ -44,6 +44,7 @@ class VisionTower:
             context: The language model that reads the embeddings.
             max_tokens: Limit for one image; the file's own may be lower.
             n_threads: Threads of the encoder.
+            use_gpu: Whether it may run on a GPU, where there is one.
 
         Raises:
             ModelNotFound: llama.cpp cannot load the file.
@@ -60,6 +61,7 @@ class VisionTower:
 
         params = mtmd.mtmd_context_params_default()
         params.n_threads = n_threads
+        params.use_gpu = use_gpu
         params.print_timings = params.warmup = False
         # mtmd would resize an image outside these limits, which the caller has fitted already.
         params.image_min_tokens, params.image_max_tokens = 1, self.max_tokens

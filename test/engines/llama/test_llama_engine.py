@@ -309,6 +309,14 @@ def test_prompt_that_does_not_fit_is_refused_with_both_numbers(small: LlamaEngin
     assert ask(small, user("Tell me.")) == before
 
 
+def test_gpu_layers_without_a_gpu_are_refused_with_a_way_out(tiny: TinyModel) -> None:
+    if lib.llama_supports_gpu_offload():
+        pytest.skip("this llama-cpp-python has a GPU")
+    for call in (LlamaEngine, LlamaEngine.probe):
+        with pytest.raises(ModelNotFound, match=r"^n_gpu_layers: 20 .*docs/gpu\.md"):
+            call(model=str(tiny.model), mmproj=str(tiny.mmproj), n_gpu_layers=20)
+
+
 def test_one_answer_more_than_it_gives_at_a_time_is_refused(engine: LlamaEngine) -> None:
     count = engine.describe().concurrency
     running = [engine.generate(Request((user("One."),), GREEDY), Cancel()) for _ in range(count)]
