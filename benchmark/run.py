@@ -29,6 +29,7 @@ from memory import memory
 from model_speed import model_speed
 from openvino_callers import openvino_callers
 from openvino_llama import openvino_llama
+from restart import restart
 from ros_graph import RosGraph, isolate
 from same_frame import same_frame
 from several_callers import several_callers
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "delay": delay,
     "cancel": cancel,
     "same_frame": same_frame,
+    "restart": restart,
     "camera_cpu": camera_cpu,
     "start_up": start_up,
     "ask_command": ask_command,

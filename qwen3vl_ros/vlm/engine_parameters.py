@@ -110,6 +110,11 @@ class Llama:
     n_gpu_layers: int = number(
         -1, -1, 10000, "Layers of the language model on a GPU, where there is one. -1: all. 0: use the CPU alone."
     )
+    state_directory: str = text(
+        "",
+        "Where prefixes of prompts are kept over a restart, readable for their owner only. Empty: nowhere.",
+    )
+    state_mb: int = number(256, 1, 1_000_000, "Disk space for them, in MB.")
     max_image_tokens: int = number(
         300, 1, 16384, "Tokens an image may take, one per 32x32 pixels; encoding time grows faster than this."
     )

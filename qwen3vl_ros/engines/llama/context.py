@@ -228,6 +228,25 @@ class LlamaContext:
         """Have ``target``, which is empty, share the cells of ``source`` before ``position``; costs nothing."""
         lib.llama_memory_seq_cp(self._memory, source, target, 0, position)
 
+    def saved_size(self, seq: int) -> int:
+        """Return the bytes that :meth:`save` writes, about."""
+        return int(lib.llama_state_seq_get_size(self.ctx, seq))
+
+    def save(self, seq: int, file: Path) -> None:
+        """Write a sequence to ``file``; raises OSError."""
+        if not lib.llama_state_seq_save_file(self.ctx, str(file).encode(), seq, None, 0):
+            raise OSError(f"llama.cpp could not write {file}")
+
+    def load(self, seq: int, file: Path) -> bool:
+        """Read what :meth:`save` wrote into a sequence, which is empty; return whether it did: else it stays empty."""
+        if not file.is_file():
+            return False
+        tokens, n = (lib.llama_token * 1)(), ctypes.c_size_t()
+        if lib.llama_state_seq_load_file(self.ctx, str(file).encode(), seq, tokens, 1, ctypes.byref(n)):
+            return True
+        lib.llama_memory_seq_rm(self._memory, seq, -1, -1)
+        return False
+
     def decode(self, batch: lib.llama_batch, cancelled: Callable[[], bool], *, prompt: bool) -> None:
         """Decode a batch; :meth:`logits` then returns those of its outputs.
 

@@ -41,6 +41,7 @@ from qwen3vl_ros.engines.llama.files import find_model, parts_of
 from qwen3vl_ros.engines.llama.grammar import GrammarTokenizer
 from qwen3vl_ros.engines.llama.prompt import ChatPrompt
 from qwen3vl_ros.engines.llama.sampling import Recommended, recommended
+from qwen3vl_ros.engines.llama.saved_prefixes import SavedPrefixes
 from qwen3vl_ros.engines.llama.scheduler import Scheduler
 from qwen3vl_ros.engines.llama.vision import VisionTower
 from qwen3vl_ros.engines.llama.vocabulary import Vocabulary
@@ -80,6 +81,8 @@ class LlamaEngine:
         max_image_tokens: int = 300,
         image_cache_mb: int = 64,
         n_gpu_layers: int = -1,
+        state_directory: str = "",
+        state_mb: int = 256,
         progress: Progress = lambda _: None,
     ) -> None:
         """Load the model.
@@ -95,6 +98,8 @@ class LlamaEngine:
             image_cache_mb: Memory for the embeddings of recent images, in MB (10^6 bytes).
             n_gpu_layers: Layers of the language model on a GPU, in a llama-cpp-python that was built for one. -1 = all;
                 0 = none, and the vision part on the CPU as well.
+            state_directory: Where prefixes of prompts are kept from one run to the next; "" = they are not.
+            state_mb: Disk space for them, in MB (10^6 bytes).
             progress: Called with sentences about the loading.
 
         Raises:
@@ -117,6 +122,11 @@ class LlamaEngine:
             self._vocabulary = Vocabulary(self._context)
             self._grammars = GrammarTokenizer(self._context)
             self._scheduler = Scheduler(self._context, self._vision, image_cache_mb * 1_000_000)
+            if state_directory:
+                files = self.files(model=model, mmproj=mmproj)
+                saved = SavedPrefixes(Path(state_directory).expanduser(), state_mb * 1_000_000, files)
+                progress(f"prefixes of prompts of the last run: {saved.restore(self._context, self._scheduler.slots)}")
+                frees.callback(saved.save, self._context, self._scheduler.slots)
             frees.callback(self._scheduler.close)
             self._close = frees.pop_all().close  # in reverse: the threads, then mtmd, then the model it points to
         self._free = threading.Semaphore(self._context.n_sequences)
