@@ -23,6 +23,7 @@ SUPPORT = HERE / "support"
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() not in (ROOT, HERE)] + [str(ROOT)]
 
 TORCH = (
+    "engines/llama/test_llama_clips.py",
     "engines/llama/test_llama_engine.py",
     "engines/llama/test_llama_slots.py",
     "engines/llama/test_qwen3_5.py",

@@ -8,6 +8,7 @@ not depend on ROS.
 from __future__ import annotations
 
 import enum
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -125,14 +126,39 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation: text and images in the order the model reads them.
+class Clip:
+    """A video: ``frames`` of one size, and the time of each in seconds, rising, from a moment of the caller's choice.
 
-    Raises :class:`BadRequest` for another role: a chat template may accept any, and the answer would be arbitrary.
+    The model reads the times, and answers in them. Raises :class:`BadRequest` for another number of times than frames,
+    or none; times that are negative or fall; frames of several sizes.
+    """
+
+    frames: tuple[Image, ...]
+    times: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check frames and times."""
+        if not self.frames or len(self.frames) != len(self.times):
+            raise BadRequest(
+                f"a clip has at least one frame and a time for each, not {len(self.times)} times for "
+                f"{len(self.frames)} frames"
+            )
+        if not all(0 <= time < math.inf for time in self.times) or list(self.times) != sorted(self.times):
+            raise BadRequest("the times of a clip's frames are seconds from 0 on, in order")
+        if len({frame.shape for frame in self.frames}) > 1:
+            raise BadRequest("the frames of a clip have one size: fit them alike")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation: text, images and clips in the order the model reads them.
+
+    A clip needs the ability ``video``. Raises :class:`BadRequest` for another role: a chat template may accept any, and
+    the answer would be arbitrary.
     """
 
     role: Literal["system", "user", "assistant"]
-    content: tuple[str | Image, ...]
+    content: tuple[str | Image | Clip, ...]
 
     def __post_init__(self) -> None:
         """Check the role."""

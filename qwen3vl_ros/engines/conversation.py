@@ -1,18 +1,21 @@
-"""Prepares a conversation for a chat template: as text with a mark in the place of each image."""
+"""Prepares a conversation for a chat template: as text with a mark in the place of each image or pair of frames."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
 
-from qwen3vl_ros.engines.base import BadRequest, Image, Message, Unsupported
+from qwen3vl_ros.engines.base import BadRequest, Clip, Image, Message, Unsupported
+from qwen3vl_ros.engines.clips import FramePair, timed_pairs
 
 
 class Conversation:
-    """``messages``: role and content of each, for the template. ``images``: in the order of their marks."""
+    """``messages``: role and content of each, for the template. ``images``: what marks stand for, in their order."""
 
     def __init__(self, messages: Sequence[Message], guard: Callable[[str], str]) -> None:
         """Put the text of ``messages`` together, with a random mark, which no text can contain, for each image.
+
+        A clip becomes a mark for each pair of its frames, after the text of its time.
 
         Args:
             messages: The conversation.
@@ -24,12 +27,21 @@ class Conversation:
         if not messages:
             raise BadRequest("There is nothing to answer: the conversation has no messages.")
         self.messages: list[dict[str, str]] = []
-        self.images: list[Image] = []
+        self.images: list[Image | FramePair] = []
         self._mark = f"image{secrets.token_hex(8)}"
         for message in messages:
-            texts = [part if isinstance(part, str) else self._mark for part in message.content]
-            self.images += [part for part in message.content if not isinstance(part, str)]
+            texts = [self._text_of(part) for part in message.content]
             self.messages.append({"role": message.role, "content": guard("".join(texts))})
+
+    def _text_of(self, part: str | Image | Clip) -> str:
+        if isinstance(part, str):
+            return part
+        if not isinstance(part, Clip):
+            self.images.append(part)
+            return self._mark
+        pairs = list(timed_pairs(part))
+        self.images += [pair for _, pair in pairs]
+        return "".join(text + self._mark for text, _ in pairs)
 
     def split(self, rendered: str) -> list[str]:
         """Split the rendered template into the text before, between and after the images.

@@ -17,6 +17,7 @@ from qwen3vl_ros.engines.base import (
     BadRequest,
     Cancel,
     Chunk,
+    Clip,
     Image,
     ImageInput,
     Message,
@@ -31,7 +32,7 @@ from transformers_reference import Reference
 GREEDY = Options(temperature=0.0, max_tokens=24)
 
 
-def user(*content: str | Image) -> Message:
+def user(*content: str | Image | Clip) -> Message:
     return Message("user", content)
 
 

@@ -7,9 +7,10 @@ import json
 from dataclasses import replace
 
 import jsonschema
+import numpy as np
 import pytest
 
-from qwen3vl_ros.engines.base import BadRequest, Chunk, Engine, Message, Request
+from qwen3vl_ros.engines.base import BadRequest, Chunk, Clip, Engine, Message, Request, Unsupported
 from qwen3vl_ros.engines.conformance.harness import EngineHarness, sentence, with_options
 from qwen3vl_ros.engines.conformance.stream import outline, text_of
 
@@ -83,6 +84,20 @@ class Fields(EngineHarness):
         """An engine that supports ``text_only`` answers without an image."""
         self._needs(engine, "text_only")
         assert self.ask(engine, self.request(engine, images=()))[-1].finish_reason in ("stop", "length")
+
+    def test_a_clip_is_read_or_refused_by_name(self, engine: Engine, whole: list[Chunk]) -> None:
+        """Frames with their times, an odd number of them."""
+        asked = self.long_request(engine)
+        image = next(part for part in asked.messages[-1].content if not isinstance(part, str | Clip))
+        frames = tuple(np.roll(image, shift, axis=1) for shift in range(3))
+        request = Request((Message("user", (Clip(frames, (0.0, 0.5, 2.0)), "What moves?")),), asked.options)
+        if "video" in engine.describe().supports:
+            assert self.ask(engine, request)[-1].finish_reason in ("stop", "length")
+        else:
+            with pytest.raises(Unsupported, match=r"^video: ") as refused:
+                self.ask(engine, request)
+            sentence(refused.value)
+        self.assert_still_answers(engine, whole)
 
     def test_conversation_is_answered_or_refused(self, engine: Engine, whole: list[Chunk]) -> None:
         """Earlier turns that an engine cannot pass on are refused, not left out."""

@@ -30,7 +30,7 @@ class CacheFullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageSpan:
-    """The place of one image in a prompt.
+    """The place of one image, or of a pair of frames, in a prompt.
 
     ``key`` identifies the pixels and their size. The image takes ``n_tokens`` cells of the KV cache, ``columns`` in a
     row, and advances the position of the text after it by ``n_pos`` (M-RoPE: the longer side of the image in tokens).

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qwen3vl_ros.engines.base import Image
+from qwen3vl_ros.engines.clips import FramePair
 from qwen3vl_ros.engines.llama.context import CancelledError, ImageSpan
 from qwen3vl_ros.engines.llama.vision import Embedding, VisionTower
 
@@ -22,7 +23,7 @@ class Encoding:
     the encoder changes nothing any more.
     """
 
-    images: dict[ImageSpan, Image]
+    images: dict[ImageSpan, Image | FramePair]
     cancelled: Callable[[], bool]
     embeddings: dict[ImageSpan, Embedding] = field(default_factory=dict)
     seconds: float = 0.0
@@ -84,7 +85,7 @@ class ImageEncoder:
             encoding.done = True
             self._on_done()
 
-    def _encode(self, encoding: Encoding, span: ImageSpan, image: Image) -> None:
+    def _encode(self, encoding: Encoding, span: ImageSpan, image: Image | FramePair) -> None:
         if encoding.cancelled():
             raise CancelledError
         embedding = self.cached(span)  # another answer may have been about the same image

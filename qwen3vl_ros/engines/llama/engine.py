@@ -62,6 +62,7 @@ _SUPPORTS = frozenset(
         "presence_penalty",
         "frequency_penalty",
         "text_only",
+        "video",
         "probabilities",
     }
 )

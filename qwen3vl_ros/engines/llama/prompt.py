@@ -18,6 +18,7 @@ from llama_cpp import llama_cpp as lib
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from qwen3vl_ros.engines.base import BadRequest, Image, Message, ModelNotFound, PromptTooLong, Unsupported
+from qwen3vl_ros.engines.clips import FramePair
 from qwen3vl_ros.engines.conversation import Conversation, opens_reasoning
 from qwen3vl_ros.engines.llama.context import ImageSpan, LlamaContext, Piece
 from qwen3vl_ros.engines.llama.vision import VisionTower
@@ -27,11 +28,11 @@ from qwen3vl_ros.engines.llama.vision import VisionTower
 class Prompt:
     """A tokenized prompt.
 
-    ``images``: the pixels of each image span in ``pieces``. ``reasoning``: the prompt ends inside ``<think>``.
+    ``images``: the pixels of each span in ``pieces``. ``reasoning``: the prompt ends inside ``<think>``.
     """
 
     pieces: list[Piece]
-    images: dict[ImageSpan, Image]
+    images: dict[ImageSpan, Image | FramePair]
     reasoning: bool
 
 
@@ -85,7 +86,7 @@ class ChatPrompt:
         rendered = self._rendered(conversation.messages)
         first, *others = conversation.split(rendered)
         pieces: list[Piece] = [*self._tokenize(first, mark)]
-        by_span: dict[ImageSpan, Image] = {}
+        by_span: dict[ImageSpan, Image | FramePair] = {}
         for image, text in zip(conversation.images, others, strict=True):
             before, span, after = self._measure(image)
             pieces += [*before, span, *after, *self._tokenize(text, mark)]
@@ -108,7 +109,7 @@ class ChatPrompt:
         except (ValueError, TypeError, jinja2.TemplateError) as error:
             raise BadRequest(f"The model's chat template refuses this conversation: {error}.") from error
 
-    def _measure(self, image: Image) -> tuple[list[int], ImageSpan, list[int]]:
+    def _measure(self, image: Image | FramePair) -> tuple[list[int], ImageSpan, list[int]]:
         if self._vision is None:
             raise Unsupported(
                 "images: this model has no vision part, it answers text only. Put its mmproj file beside it, or set "

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from llama_cpp import mtmd_cpp as mtmd
 from numpy.typing import NDArray
 
 from qwen3vl_ros.engines.base import BadImage, EngineError, Image
+from qwen3vl_ros.engines.clips import FramePair
 from qwen3vl_ros.engines.llama import log
 from qwen3vl_ros.engines.llama.context import CancelledError, ImageSpan, LlamaContext
 from qwen3vl_ros.engines.llama.files import DOWNLOAD_COMMAND, read_numbers
@@ -78,8 +79,8 @@ class VisionTower:
             mtmd.mtmd_free(self._mtmd)
             self._mtmd = None
 
-    def measure(self, image: Image) -> tuple[list[int], ImageSpan, list[int]]:
-        """Tokenize an image without encoding it.
+    def measure(self, image: Image | FramePair) -> tuple[list[int], ImageSpan, list[int]]:
+        """Tokenize an image, or a pair of frames, without encoding it.
 
         Returns:
             The text tokens before the image, its span, and the text tokens after it.
@@ -87,9 +88,11 @@ class VisionTower:
         Raises:
             BadImage: The image is not uint8 [height, width, 3], or the encoder would have to resize it.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise BadImage(f"An image must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}.")
-        height, width = image.shape[:2]
+        frames = _frames(image)
+        shape, dtype = frames[0].shape, frames[0].dtype  # those of a pair are alike
+        if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
+            raise BadImage(f"An image must be uint8 [height, width, 3], not {dtype} {list(shape)}.")
+        height, width = shape[:2]
         m = self.multiple
         tokens = (width // m) * (height // m)
         if width % m or height % m or not 1 <= tokens <= self.max_tokens:
@@ -97,9 +100,11 @@ class VisionTower:
                 f"An image of {width}x{height} pixels does not fit this model: width and height must be multiples of "
                 f"{m}, with at most {self.max_tokens} squares of {m}x{m}. Fit it first (qwen3vl_ros.vision.fit)."
             )
-        pixels = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest()
+        pixels = hashlib.blake2b(digest_size=16)
+        for frame in frames:
+            pixels.update(np.ascontiguousarray(frame).data)
         around: tuple[list[int], list[int]] = [], []
-        with self._tokenized(width, height) as chunks:
+        with self._tokenized(width, height, [None] * len(frames)) as chunks:
             position, span = 0, None
             for i in range(mtmd.mtmd_input_chunks_size(chunks)):
                 chunk = mtmd.mtmd_input_chunks_get(chunks, i)
@@ -110,18 +115,18 @@ class VisionTower:
                 else:
                     n_tokens = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
                     n_pos = mtmd.mtmd_input_chunk_get_n_pos(chunk)
-                    key = f"{width}x{height}:{pixels}"
+                    key = f"{width}x{height}:{pixels.hexdigest()}"
                     span, position = ImageSpan(key, width, height, n_tokens, n_pos, width // m), 1
         if span is None or span.n_tokens != tokens:
             raise BadImage(f"llama.cpp did not take an image of {width}x{height} pixels as it is.")
         return around[0], span, around[1]
 
-    def encode(self, span: ImageSpan, image: Image, cancelled: Callable[[], bool]) -> Embedding:
+    def encode(self, span: ImageSpan, image: Image | FramePair, cancelled: Callable[[], bool]) -> Embedding:
         """Run the encoder, which is slow.
 
         Args:
             span: What :meth:`measure` returned for ``image``.
-            image: uint8 RGB [height, width, 3].
+            image: uint8 RGB [height, width, 3], one or a pair.
             cancelled: Ends the call soon after it returns True; asked often.
 
         Returns:
@@ -132,7 +137,7 @@ class VisionTower:
             EngineError: llama.cpp failed.
         """
         self._cancelled = cancelled
-        with self._tokenized(span.width, span.height, image) as chunks:
+        with self._tokenized(span.width, span.height, _frames(image)) as chunks:
             status = mtmd.mtmd_encode_chunk(self._mtmd, self._image_chunk(chunks))
             if cancelled():  # the encoder reports success when it was interrupted
                 raise CancelledError
@@ -143,22 +148,27 @@ class VisionTower:
         return embedding
 
     @contextlib.contextmanager
-    def _tokenized(self, width: int, height: int, image: Image | None = None) -> Iterator[Any]:
-        """Provide mtmd's chunks for one image within the block; without pixels they serve for all but encoding."""
-        pixels = None if image is None else np.ascontiguousarray(image).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        bitmap = mtmd.mtmd_bitmap_init(width, height, pixels)
+    def _tokenized(self, width: int, height: int, frames: Sequence[Image | None]) -> Iterator[Any]:
+        """Provide mtmd's chunks for one image, or two frames that it merges, within the block.
+
+        Without pixels (None) they serve for all but encoding.
+        """
+        bitmaps = [mtmd.mtmd_bitmap_init(width, height, _pixels(frame)) for frame in frames]
         chunks = mtmd.mtmd_input_chunks_init()
         try:
-            marker = mtmd.mtmd_default_marker()
+            for bitmap in bitmaps:
+                mtmd.mtmd_bitmap_set_mergeable(bitmap, len(bitmaps) > 1)
+            marker = mtmd.mtmd_default_marker() * len(bitmaps)  # nothing between them: they would not be merged
             text = mtmd.mtmd_input_text(marker, len(marker), False, True)
-            bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
-            status = mtmd.mtmd_tokenize(self._mtmd, chunks, ctypes.byref(text), bitmaps, 1)
+            array = (mtmd.mtmd_bitmap_p_ctypes * len(bitmaps))(*bitmaps)
+            status = mtmd.mtmd_tokenize(self._mtmd, chunks, ctypes.byref(text), array, len(bitmaps))
             if status != 0:
                 raise BadImage(f"llama.cpp cannot use an image of {width}x{height} pixels: {log.last_error()}")
             yield chunks
         finally:
             mtmd.mtmd_input_chunks_free(chunks)
-            mtmd.mtmd_bitmap_free(bitmap)
+            for bitmap in bitmaps:
+                mtmd.mtmd_bitmap_free(bitmap)
 
     @staticmethod
     def _image_chunk(chunks: Any) -> Any:
@@ -174,3 +184,11 @@ class VisionTower:
             return not self._cancelled()
         self._nodes += 1
         return self._nodes % _NODES_PER_CHECK == 0
+
+
+def _frames(image: Image | FramePair) -> tuple[Image, ...]:
+    return (image.first, image.second) if isinstance(image, FramePair) else (image,)
+
+
+def _pixels(frame: Image | None) -> Any:
+    return None if frame is None else np.ascontiguousarray(frame).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

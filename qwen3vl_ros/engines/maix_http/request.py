@@ -18,6 +18,7 @@ import numpy as np
 import PIL.Image
 
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Options, PromptTooLong, Request, Unsupported
+from qwen3vl_ros.engines.clips import refuse_clips
 from qwen3vl_ros.engines.maix_http.tokens import most_tokens
 
 # https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct, "Generation Hyperparameters", VL.
@@ -130,6 +131,7 @@ def build(request: Request, model: str, limits: Limits, size: int) -> Prompt:
 
 def _question(request: Request) -> tuple[str, Image | None]:
     """Return the text, beginning with the system prompt, and the image."""
+    refuse_clips(request.messages, "ask about one frame of it")
     system = [part for m in request.messages if m.role == "system" for part in m.content]
     turns = [m for m in request.messages if m.role != "system"]
     if [m.role for m in turns] != ["user"]:

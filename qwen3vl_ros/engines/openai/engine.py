@@ -59,7 +59,13 @@ question sent at that moment is lost."""
 
 _UTF16 = codecs.getincrementaldecoder("utf-16-le")
 
-_SUPPORTS = frozenset(FIELDS) - {"response_schema"} | {"json_schema", "system_prompt", "text_only", "probabilities"}
+_SUPPORTS = frozenset(FIELDS) - {"response_schema"} | {
+    "json_schema",
+    "system_prompt",
+    "text_only",
+    "probabilities",
+    "video",
+}
 
 
 class OpenaiEngine:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ import jsonschema
 import numpy as np
 import PIL.Image
 
-from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Message, Options, Request
+from qwen3vl_ros.engines.base import BadImage, BadRequest, Clip, Image, Message, Options, Request
+from qwen3vl_ros.engines.clips import timed_frames
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "temperature": ("temperature",),
@@ -38,13 +40,15 @@ class Dialect:
 
     ``max_completion_tokens``: send this name in place of ``max_tokens``, which OpenAI's newer models refuse; older
     servers know only ``max_tokens``, so that is sent first. ``stream_options``: ask for token counts. ``logprobs``: ask
-    for probabilities. ``penalty``: the names of the repetition penalty to send it by.
+    for probabilities. ``penalty``: the names of the repetition penalty to send it by. ``vllm_video``: send a clip as
+    vLLM takes it; the others get its frames as images, each after its time.
     """
 
     max_completion_tokens: bool = False
     stream_options: bool = True
     logprobs: bool = True
     penalty: tuple[str, ...] = FIELDS["repetition_penalty"]
+    vllm_video: bool = False
 
 
 _TOP_LOGPROBS = 20
@@ -59,6 +63,7 @@ class ChatPayload:
         if not request.messages:
             raise BadRequest("There is nothing to answer: the conversation has no messages.")
         self._messages = [_message(message, jpeg_quality) for message in request.messages]
+        self._clips = [part for message in request.messages for part in message.content if isinstance(part, Clip)]
         self._options = _options(request.options)
         self.choices = request.choices
         if request.response_schema is not None:
@@ -77,7 +82,11 @@ class ChatPayload:
             dialect: The server's.
             max_tokens: In place of the request's own; None leaves it out.
         """
-        body: dict[str, Any] = {"model": model, "messages": self._messages, "stream": True}
+        video = dialect.vllm_video and len(self._clips) == 1  # vLLM takes the times of one
+        messages = [_with_clips(message, video=video) for message in self._messages]
+        body: dict[str, Any] = {"model": model, "messages": messages, "stream": True}
+        if video:
+            body["media_io_kwargs"] = {"video": _vllm_times(self._clips[0])}
         if dialect.stream_options:
             body["stream_options"] = {"include_usage": True}
         if self.choices and dialect.logprobs:
@@ -97,6 +106,24 @@ class ChatPayload:
         return [name for name, called in FIELDS.items() if any(one in self._options for one in called)]
 
 
+@dataclass(frozen=True, slots=True)
+class _JpegClip:
+    """``frames``: the text of its time and the base64 JPEG of each."""
+
+    frames: tuple[tuple[str, str], ...]
+
+    def parts(self, *, video: bool) -> list[dict[str, Any]]:
+        """Return the parts of a message: vLLM's ``video``, or the frames as images after their times."""
+        if video:
+            return [{"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{','.join(self._jpegs)}"}}]
+        parts = ((_text(time), _image(jpeg)) for time, jpeg in self.frames)
+        return list(itertools.chain.from_iterable(parts))
+
+    @property
+    def _jpegs(self) -> Iterator[str]:
+        return (jpeg for _, jpeg in self.frames)
+
+
 def _message(message: Message, quality: int) -> dict[str, Any]:
     if all(isinstance(part, str) for part in message.content):
         # Some servers accept only a string here, above all for the system prompt.
@@ -104,11 +131,44 @@ def _message(message: Message, quality: int) -> dict[str, Any]:
     return {"role": message.role, "content": [_part(part, quality) for part in message.content]}
 
 
-def _part(part: str | Image, quality: int) -> dict[str, Any]:
+def _with_clips(message: dict[str, Any], *, video: bool) -> dict[str, Any]:
+    content = message["content"]
+    if isinstance(content, str):
+        return message
+    parts = (part.parts(video=video) if isinstance(part, _JpegClip) else [part] for part in content)
+    return message | {"content": list(itertools.chain.from_iterable(parts))}
+
+
+def _part(part: str | Image | Clip, quality: int) -> dict[str, Any] | _JpegClip:
     if isinstance(part, str):
-        return {"type": "text", "text": part}
-    url = f"data:image/jpeg;base64,{base64.b64encode(_jpeg(part, quality)).decode()}"
-    return {"type": "image_url", "image_url": {"url": url}}
+        return _text(part)
+    if isinstance(part, Clip):
+        return _JpegClip(tuple((time, _base64_jpeg(frame, quality)) for time, frame in timed_frames(part)))
+    return _image(_base64_jpeg(part, quality))
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _image(jpeg: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{jpeg}"}}
+
+
+def _vllm_times(clip: Clip) -> dict[str, Any]:
+    """Return what makes vLLM read the times of ``clip`` to the millisecond: frames of a video of 1000 per second."""
+    numbers = [round(1000 * time) for time in clip.times]
+    return {
+        "fps": 1000.0,
+        "frames_indices": numbers,
+        "total_num_frames": numbers[-1] + 1,
+        "num_frames": -1,
+        "do_sample_frames": False,
+    }
+
+
+def _base64_jpeg(image: Image, quality: int) -> str:
+    return base64.b64encode(_jpeg(image, quality)).decode()
 
 
 def _jpeg(image: Image, quality: int) -> bytes:

@@ -102,8 +102,10 @@ class Server:
         if not response.is_success:
             raise self._answered(response, complaint)
         try:
-            return [Listed(entry["id"], _context_length(entry)) for entry in json.loads(content)["data"]]
-        except (ValueError, LookupError, TypeError, RecursionError):
+            entries = json.loads(content)["data"]
+            self.dialect.vllm_video = any(entry.get("owned_by") == "vllm" for entry in entries)
+            return [Listed(entry["id"], _context_length(entry)) for entry in entries]
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise Refused(
                 ModelNotFound(f"{url} is no list of models but {complaint.message or 'empty'}. {CHECK_ADDRESS}")
             ) from None

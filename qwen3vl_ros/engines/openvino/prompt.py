@@ -10,6 +10,7 @@ import numpy as np
 import openvino_genai
 
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Message, Unsupported
+from qwen3vl_ros.engines.clips import refuse_clips
 from qwen3vl_ros.engines.conversation import Conversation, opens_reasoning
 from qwen3vl_ros.engines.openvino.files import TILE, ImageLimits
 
@@ -59,6 +60,7 @@ class ChatPrompt:
             BadImage: An image has a wrong type, shape or size.
             Unsupported: There is no image, and the device needs one.
         """
+        refuse_clips(messages, "ask about single frames of it, or use llama")
         conversation = Conversation(messages, lambda text: _CONTROL.sub(f"<{_ZERO_WIDTH_SPACE}", text))
         images = conversation.images
         if not images and not self._text_only:

@@ -33,6 +33,7 @@ from qwen3vl_ros.engines.base import (
     BadRequest,
     Cancel,
     Chunk,
+    Clip,
     EngineError,
     EngineNotReady,
     Image,
@@ -109,7 +110,7 @@ def engine(server: FakeServer, new_engine: Callable[..., OpenaiEngine]) -> Opena
     return new_engine(server)
 
 
-def request(*content: str | Image, system: str = "", schema: Any = None, **options: Any) -> Request:
+def request(*content: str | Image | Clip, system: str = "", schema: Any = None, **options: Any) -> Request:
     messages = [Message("system", (system,))] if system else []
     return Request((*messages, Message("user", content or ("?",))), Options(**options), schema)
 
@@ -183,6 +184,49 @@ def test_images_are_sent_as_jpeg_in_the_order_of_the_question(server: FakeServer
         seen = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(data))))
         assert seen.shape == sent.shape
         assert np.abs(seen.astype(int) - sent).max() < 8
+
+
+CLIP = Clip(tuple(np.full((32, 64, 3), shade, np.uint8) for shade in (0, 100, 200)), (0.0, 0.5, 1.75))
+
+
+def shades(urls: list[str]) -> list[int]:
+    """The mean grey of each JPEG."""
+    data = (base64.b64decode(url.rpartition(",")[2]) for url in urls)
+    return [round(float(np.asarray(PIL.Image.open(io.BytesIO(jpeg))).mean()), -2) for jpeg in data]
+
+
+def test_a_clip_is_sent_as_frames_after_their_times(server: FakeServer, engine: OpenaiEngine) -> None:
+    assert "video" in engine.describe().supports
+    stream(engine, request("Watch.", CLIP, "When?"))
+    (message,) = server.questions[0].json["messages"]
+    texts = [part["text"] for part in message["content"] if part["type"] == "text"]
+    assert texts == ["Watch.", "<0.0 seconds>", "<0.5 seconds>", "<1.8 seconds>", "When?"]
+    assert [part["type"] for part in message["content"]][1:3] == ["text", "image_url"]
+    urls = [part["image_url"]["url"] for part in message["content"] if part["type"] == "image_url"]
+    assert shades(urls) == [0, 100, 200]
+    assert "media_io_kwargs" not in server.questions[0].json
+
+
+def test_vllm_gets_a_clip_as_a_video_with_its_times(
+    server: FakeServer, new_engine: Callable[..., OpenaiEngine]
+) -> None:
+    """Its form: the JPEG files after one head, and the times as numbers of frames, 1000 of them a second."""
+    listed = {"data": [{"id": "Qwen3-VL", "owned_by": "vllm"}]}
+    server.on_list = lambda exchange: exchange.reply(200, listed)
+    engine = new_engine(server)
+    stream(engine, request("Watch.", CLIP, "When?"))
+    body = server.questions[0].json
+    (message,) = body["messages"]
+    assert [part["type"] for part in message["content"]] == ["text", "video_url", "text"]
+    head, *frames = message["content"][1]["video_url"]["url"].split(",")
+    assert head == "data:video/jpeg;base64"
+    assert shades(frames) == [0, 100, 200]
+    times = body["media_io_kwargs"]["video"]
+    assert [number / times["fps"] for number in times["frames_indices"]] == [0.0, 0.5, 1.75]
+    assert times["total_num_frames"] > times["frames_indices"][-1]
+    assert (times["num_frames"], times["do_sample_frames"]) == (-1, False)
+    stream(engine, request(CLIP, CLIP, "Alike?"))  # it takes the times of one video
+    assert "video_url" not in str(server.questions[1].json)
 
 
 def test_a_lower_jpeg_quality_sends_fewer_bytes_and_usage_counts_them(

@@ -1,0 +1,41 @@
+"""Clips as Qwen3-VL reads them: pairs of frames, each after the text of its time.
+
+The text is that of ``Qwen3VLProcessor`` in transformers 4.57.6 and 5.0, the model's own release: frames are paired in
+order, an odd last frame with itself; a pair's time is the mean of its frames' times. Newer transformers leave a
+``<|vision_start|>`` and a ``<|vision_end|>`` more around the whole video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from qwen3vl_ros.engines.base import Clip, Image, Message, Unsupported
+
+
+@dataclass(frozen=True, slots=True)
+class FramePair:
+    """Two frames of one size that follow each other; the encoder merges them into one image's tokens."""
+
+    first: Image
+    second: Image
+
+
+def timed_pairs(clip: Clip) -> Iterator[tuple[str, FramePair]]:
+    """Yield the pairs of ``clip``, each with the text before it."""
+    for index in range(0, len(clip.frames), 2):
+        last = min(index + 1, len(clip.frames) - 1)
+        time = (clip.times[index] + clip.times[last]) / 2
+        yield f"<{time:.1f} seconds>", FramePair(clip.frames[index], clip.frames[last])
+
+
+def timed_frames(clip: Clip) -> Iterator[tuple[str, Image]]:
+    """Yield the frames of ``clip``, each with the text before it: for a server that takes images alone."""
+    for frame, time in zip(clip.frames, clip.times, strict=True):
+        yield f"<{time:.1f} seconds>", frame
+
+
+def refuse_clips(messages: Sequence[Message], instead: str) -> None:
+    """Raise :class:`Unsupported` if there is a clip; ``instead`` says what to do."""
+    if any(isinstance(part, Clip) for message in messages for part in message.content):
+        raise Unsupported(f"video: this engine takes no clips; {instead}.")
