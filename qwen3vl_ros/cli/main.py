@@ -111,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument(
         "--max-frame-age", metavar="S", type=arguments.seconds, help="use no frame older than this many seconds"
     )
+    ask.add_argument(
+        "--new-pixels", action="store_true", help="read this moment's image even if the camera stands still"
+    )
     ask.add_argument("--max-tokens", metavar="N", type=int, help="tokens to generate at most")
     ask.add_argument("--temperature", metavar="T", type=float, help="0 = always the likeliest token")
     ask.add_argument("--seed", metavar="N", type=int, help="same seed, question and image: same answer")
@@ -203,6 +206,7 @@ def _ask(parsed: argparse.Namespace) -> int:
             response_schema=parsed.json,
             timeout=parsed.timeout,
             max_frame_age=parsed.max_frame_age,
+            new_pixels=parsed.new_pixels,
             max_tokens=parsed.max_tokens,
             temperature=parsed.temperature,
             seed=parsed.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from qwen3vl_ros.client.exceptions import VlmError
 
 if TYPE_CHECKING:
+    from builtin_interfaces.msg import Time
     from typing_extensions import Unpack
 
     from qwen3vl_ros.client import VlmClient
@@ -121,14 +123,23 @@ def usage_line(answer: Answer) -> str:
         parts.append("cut at the token limit (--max-tokens)")
     if answer.probability is not None:
         parts.append(f"probability {answer.probability:.3g} (of {answer.probability_mass or 0:.3g})")
-    for header in answer.image_headers:
-        stamp = header.stamp.sec + header.stamp.nanosec * 1e-9
+    if usage.image_change is not None:
+        parts.append(f"image changed by {usage.image_change:.1f} of 255")
+    # A node of an earlier version tells no stamps of pixels.
+    for header, pixels in itertools.zip_longest(answer.image_headers, answer.pixel_stamps):
+        stamp = _seconds(header.stamp)
         if stamp:
             age = time.time() - stamp
             # A simulated clock is unrelated to this machine's: print the stamp itself then.
             when = f"{age:.2f} s old now" if 0 <= age < 86400 else f"stamped {stamp:.3f}"
-            parts.append(f"frame of {header.frame_id or 'an unnamed camera'} {when}")
+            earlier = 0.0 if pixels is None else stamp - _seconds(pixels)
+            again = f", pixels of {earlier:.2f} s before" if earlier else ""
+            parts.append(f"frame of {header.frame_id or 'an unnamed camera'} {when}{again}")
     return f"[{answer.engine} {os.path.basename(answer.model)}: {', '.join(parts)}]"  # noqa: PTH119 it may be a served name
+
+
+def _seconds(stamp: Time) -> float:
+    return float(stamp.sec + stamp.nanosec * 1e-9)
 
 
 def print_dim(sentence: str) -> None:

@@ -15,13 +15,18 @@ from qwen3vl_ros.msg import Region as RegionMessage
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and times of an answer. Times in wall-clock seconds; None = that stage was not reached (see Usage.msg)."""
+    """Tokens and times of an answer. Times in wall-clock seconds; None = that stage was not reached (see Usage.msg).
+
+    ``image_change``: of the camera's frame against the one that the model read before, grey levels; None = there is
+    none.
+    """
 
     prompt_tokens: int = 0
     image_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     bytes_sent: int = 0
+    image_change: float | None = None
     queue_time: float | None = None
     image_time: float | None = None
     encode_time: float | None = None
@@ -80,6 +85,7 @@ class Answer:
 
     ``json`` is the parsed, validated JSON if the question had a response schema, else None. ``image_headers`` are
     the std_msgs/Header of the images used, in the order the model saw them: ``stamp`` and ``frame_id`` for tf.
+    ``pixel_stamps``: stamps of the frames whose pixels the model read, earlier ones where nothing had changed since.
     ``probability`` of the first of a task's choices (of yes, for yes_no), 0..1: its share of ``probability_mass``,
     the sum over all choices; None = unknown. ``notes``: remarks, a sentence each.
     ``finish_reason``: "stop", "length" (cut at max_tokens or the context) or "cancelled".
@@ -93,6 +99,7 @@ class Answer:
     probability_mass: float | None = None
     notes: tuple[str, ...] = ()
     image_headers: tuple[Header, ...] = ()
+    pixel_stamps: tuple[Time, ...] = ()
     usage: Usage = Usage()
     finish_reason: str = ""
     engine: str = ""
@@ -115,6 +122,7 @@ def answer_of_result(result: AskImage.Result) -> Answer:
         probability_mass=_known(result.probability_mass),
         notes=tuple(result.notes),
         image_headers=tuple(result.image_headers),
+        pixel_stamps=tuple(result.pixel_stamps),
         usage=_usage(result.usage),
         finish_reason=result.finish_reason,
         engine=result.engine,
@@ -133,6 +141,7 @@ def _usage(usage: Any) -> Usage:
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
         bytes_sent=usage.bytes_sent,
+        image_change=_known(usage.image_change),
         queue_time=_known(usage.queue_time),
         image_time=_known(usage.image_time),
         encode_time=_known(usage.encode_time),

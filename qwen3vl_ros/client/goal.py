@@ -64,6 +64,7 @@ class Arguments(TypedDict, total=False):
     timeout: float
     not_before: Time | RclpyTime | float | None
     max_frame_age: float | None
+    new_pixels: bool
     session: str
     history: Sequence[ChatMessage]
     clip_duration: float | None
@@ -96,6 +97,7 @@ def build_goal(
     timeout: float = DEFAULT_TIMEOUT,
     not_before: Time | RclpyTime | float | None = None,
     max_frame_age: float | None = None,
+    new_pixels: bool = False,
     session: str = "",
     history: Sequence[ChatMessage] = (),
     clip_duration: float | None = None,
@@ -110,6 +112,7 @@ def build_goal(
     goal.history = [_turn(number, turn) for number, turn in enumerate(history)]
     goal.cameras = _texts("cameras", cameras)
     goal.text_only = bool(text_only)
+    goal.new_pixels = bool(new_pixels)
     goal.priority = _integer("priority", priority, 2**8)
     goal.max_image_tokens = _integer("max_image_tokens", max_image_tokens, 2**32)
     if thinking is not None:

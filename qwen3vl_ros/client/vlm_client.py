@@ -97,6 +97,7 @@ class VlmClient:
         ``timeout``: seconds from the question's acceptance, its time in the queue included (default 60).
         ``not_before``: use no frame stamped earlier than this (builtin_interfaces or rclpy Time, or seconds).
         ``max_frame_age``: seconds; use no frame older than this.
+        ``new_pixels``: True to have the model read this moment's pixels, whatever the camera's ``reuse_tolerance``.
         ``clip_duration`` (seconds) and ``clip_frames``: ask about a clip instead of a frame.
 
         Interrupted (Ctrl-C), it cancels the question and passes the interruption on.

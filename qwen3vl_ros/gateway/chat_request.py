@@ -147,6 +147,9 @@ class ChatRequest(_Object):
     max_image_tokens: int | None = Field(
         None, ge=1, lt=2**32, description="Tokens that an image may take at most: fewer are faster and see less."
     )
+    new_pixels: bool = Field(
+        False, description="Whether the model reads this moment's pixels of a camera, although nothing has changed."
+    )
     _notes: tuple[str, ...] = PrivateAttr(())
 
     @property

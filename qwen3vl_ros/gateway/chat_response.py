@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from builtin_interfaces.msg import Time
+
 from qwen3vl_ros.client.answer import Answer, Region, Usage
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import BadResponse
@@ -60,9 +62,10 @@ class ChatResponse:
             "regions": [_region(region) for region in answer.regions],
             "json": answer.json,
             "image_headers": [
-                {"stamp": {"sec": header.stamp.sec, "nanosec": header.stamp.nanosec}, "frame_id": header.frame_id}
-                for header in answer.image_headers
+                {"stamp": _stamp(header.stamp), "frame_id": header.frame_id} for header in answer.image_headers
             ],
+            "pixel_stamps": [_stamp(stamp) for stamp in answer.pixel_stamps],
+            "image_change": answer.usage.image_change,
             "engine": answer.engine,
             "probability": answer.probability,
             "notes": [*answer.notes, *self.notes],
@@ -137,6 +140,10 @@ def comment(text: str) -> bytes:
 
 def _content(answer: Answer, *, as_json: bool) -> str:
     return json.dumps(answer.json, ensure_ascii=False) if as_json and answer.json is not None else answer.text
+
+
+def _stamp(stamp: Time) -> dict[str, int]:
+    return {"sec": stamp.sec, "nanosec": stamp.nanosec}
 
 
 def _region(region: Region) -> dict[str, Any]:

@@ -152,6 +152,15 @@ _COMPLETION: Final = {
                 "regions": {"type": "array", "items": _REGION},
                 "json": {"description": "The checked JSON, null without."},
                 "image_headers": {"type": "array", "items": {"type": "object"}},
+                "pixel_stamps": {
+                    "type": "array",
+                    "items": {"type": "object"},
+                    "description": "Of the frames whose pixels the model read, one for each header.",
+                },
+                "image_change": {
+                    "type": ["number", "null"],
+                    "description": "Against the camera's frame that was read before, grey levels of 255.",
+                },
                 "engine": {"type": "string"},
                 "probability": {"type": ["number", "null"], "description": "Of yes, for the task yes_no."},
                 "notes": {"type": "array", "items": {"type": "string"}},

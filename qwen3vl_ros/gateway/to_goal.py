@@ -72,6 +72,7 @@ def to_goal(request: ChatRequest, images: Sequence[bytes], timeout: float) -> tu
         "timeout": timeout,
         "thinking": request.thinking,
         "max_image_tokens": request.max_image_tokens or 0,
+        "new_pixels": request.new_pixels,
     }
     arguments.update(options_of(request))  # type: ignore[typeddict-item]
     return prompt, arguments, notes

@@ -65,7 +65,8 @@ class AskRequest:
     ``prompt_through``: makes its prompt once the camera is known, None if the prompt does not depend on that.
     ``asked``: names of the options that the goal itself sets; the others in ``options`` are the node's defaults.
     ``thinking``: whether the model thinks first, None = as it does by itself. ``max_image_tokens``: 0 = the engine's.
-    ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock.
+    ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock. ``new_pixels``: no earlier
+    frame's pixels in the place of those of a camera that stands still.
     """
 
     prompt: str
@@ -76,6 +77,7 @@ class AskRequest:
     history: tuple[Turn, ...] = ()
     not_before: int = 0
     max_frame_age: float = 2.0
+    new_pixels: bool = False
     response_schema: Mapping[str, Any] | None = None
     thinking: bool | None = None
     max_image_tokens: int = 0

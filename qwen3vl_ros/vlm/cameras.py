@@ -21,6 +21,7 @@ from qwen3vl_ros.vision.compressed import decode_depth
 from qwen3vl_ros.vision.fit import Rotation
 from qwen3vl_ros.vlm.frame_source import CameraHealth, Frame, FrameSource, Samples
 from qwen3vl_ros.vlm.parameters import AUTO, CameraSettings, Settings, declare_camera
+from qwen3vl_ros.vlm.still_camera import StillCamera
 
 _DEPTH_HISTORY = 10
 """Depth images kept in the middleware's queue: a third of a second at 30 Hz, more than any is late."""
@@ -61,6 +62,7 @@ class Camera:
         self.rotation = cast("Rotation", settings.rotation)
         columns, rows = settings.tiles.split("x")
         self.grid = (int(columns), int(rows))
+        self.still = StillCamera(settings.reuse_tolerance, settings.reuse_max_age)
         self._calibration_matrix = settings.calibration
         self._depth_registered = settings.depth_registered
         topics = _Topics.of(node, name, settings)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
@@ -19,6 +20,7 @@ from qwen3vl_ros.vision.tiles import tiles
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
 from qwen3vl_ros.vlm.frame_source import Frame
 from qwen3vl_ros.vlm.job import Job, Progress
+from qwen3vl_ros.vlm.still_camera import ChosenPixels, FittedFrame
 
 DECODE_TIME = 5.0
 """Seconds that an image gets to be decoded."""
@@ -28,8 +30,9 @@ DECODE_TIME = 5.0
 class InputImage:
     """An image that a question is about: its original pixels (uint8 [height, width, 3] RGB), and how it was fitted.
 
-    ``fits``: one, or those of its parts if the camera has ``tiles``. ``camera`` and ``frame`` are None for an image in
-    the goal. ``depth`` is the frame's.
+    ``fits``: one, or those of its parts if the camera has ``tiles``. ``camera``, ``frame`` and ``chosen`` are None for
+    an image in the goal. ``depth`` is the frame's, even where the model reads an earlier frame's pixels: nothing has
+    moved in the image since, and a position belongs to the stamp of ``header``, at which tf places the camera.
     """
 
     header: Header
@@ -37,7 +40,13 @@ class InputImage:
     fits: tuple[Fit, ...]
     camera: Camera | None = None
     frame: Frame | None = None
+    chosen: ChosenPixels | None = None
     depth: Depth = field(default_factory=Depth)
+
+    @property
+    def pixel_stamp(self) -> Time:
+        """Stamp of the frame whose pixels the model reads."""
+        return self.header.stamp if self.chosen is None else self.chosen.pixels.stamp
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,6 +81,18 @@ class InputImages:
     def parts(self) -> int:
         """Number of those images, or of their parts, that the model sees."""
         return sum(len(image.fits) for image in self.own)
+
+    @property
+    def change(self) -> float | None:
+        """Greatest change of a camera against the frame that was read last, grey levels; None = unknown."""
+        changes = (image.chosen.change for image in self.images if image.chosen is not None)
+        return max((change for change in changes if change is not None), default=None)
+
+    def were_read(self, engine: Description) -> None:
+        """Note that the engine has read the frames."""
+        for image in self.images:
+            if image.camera is not None and image.chosen is not None:
+                image.camera.still.remember(image.chosen.pixels, engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +153,16 @@ def collect_images(
         pixels = _pixels(source.message, job, sandbox)
         if pixels is None:
             return None
-        fitted, fits = zip(*_fitted(pixels, source, wanted), strict=True)
+        parts, fits = zip(*_fitted(pixels, source, wanted), strict=True)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
-        for part, image in enumerate(fitted):
+        if source.camera is not None and source.frame is not None:
+            moment = source.camera.frames.moment(source.frame)
+            new = FittedFrame(parts, fits, moment, source.frame.arrived, source.message.header.stamp)
+            images[-1].chosen = choice = source.camera.still.choose(
+                new, description, request.not_before, new_pixels=request.new_pixels
+            )
+            parts = choice.pixels.parts
+        for part, image in enumerate(parts):
             number += index >= subject
             # Announce a goal's images so that the answer can refer to them; those of earlier turns have their places.
             if several and (source.camera or (request.parser == "regions" and index >= images_in(request.history))):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
@@ -39,7 +40,11 @@ class GoalError:
 
 @dataclass(frozen=True, slots=True)
 class GoalResult:
-    """The result of a goal. Times in seconds; None = that stage was not reached. ``notes``: a sentence each."""
+    """The result of a goal. Times in seconds; None = that stage was not reached. ``notes``: a sentence each.
+
+    ``pixel_stamps``: of the frames whose pixels were read, one for each of ``headers``. ``image_change``: grey levels,
+    None = unknown.
+    """
 
     error: GoalError | None = None
     text: str = ""
@@ -47,6 +52,8 @@ class GoalResult:
     finish_reason: str = ""
     json: str = ""
     headers: tuple[Header, ...] = ()
+    pixel_stamps: tuple[Time, ...] = ()
+    image_change: float | None = None
     regions: tuple[Region, ...] = ()
     certainty: Certainty = field(default_factory=Certainty)
     notes: tuple[str, ...] = ()

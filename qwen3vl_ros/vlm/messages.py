@@ -79,6 +79,7 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         response_schema=parse_schema(goal.response_schema) or (asked.response_schema if asked else None),
         thinking=_THINKING[goal.thinking],
         max_image_tokens=goal.max_image_tokens,
+        new_pixels=goal.new_pixels,
         task=goal.task,
         ready_made=task is not None and task.source == str(ready_made_tasks()),
         parser=None if asked is None else asked.parser,
@@ -114,6 +115,8 @@ def fill_result(message: Any, result: GoalResult) -> Any:
     message.model = output_text(result.model)
     if hasattr(message, "reasoning"):
         message.reasoning = result.reasoning
+    if hasattr(message, "pixel_stamps"):
+        message.pixel_stamps = list(result.pixel_stamps)
     return message
 
 
@@ -152,6 +155,7 @@ def usage_message(result: GoalResult) -> Usage:
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
         bytes_sent=usage.bytes_sent,
+        image_change=_or_unknown(result.image_change),
         queue_time=_or_unknown(result.queue_time),
         image_time=_or_unknown(result.image_time),
         encode_time=_or_unknown(usage.encode_time),

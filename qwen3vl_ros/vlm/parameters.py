@@ -113,6 +113,20 @@ class Settings:
         "Each part counts as an image; they overlap by a fifth, and what is found in two of them becomes one region.",
         check=_check_tiles,
     )
+    reuse_tolerance: float = number(
+        0.0,
+        0.0,
+        16.0,
+        "Grey levels of 255. Where the mean of no 8x8 block of the image, as the model sees it, has changed by more "
+        "since the frame that the model read, it gets the pixels of that again, whose work is done already. 0: always "
+        "new ones. Set a little more than the `image_change` of answers about a scene in which nothing moves.",
+    )
+    reuse_max_age: float = number(
+        60.0,
+        0.001,
+        _FOREVER,
+        "For `reuse_tolerance`: seconds after which new pixels are read although nothing changed.",
+    )
     depth_tolerance: float = number(
         0.05, 0.0, 10.0, "Greatest difference of the stamps of an image and its depth image, seconds.", live=True
     )
@@ -212,6 +226,8 @@ class CameraSettings:
     fit: str
     rotation: int
     tiles: str
+    reuse_tolerance: float
+    reuse_max_age: float
 
 
 def declare(node: Node) -> Settings:

@@ -62,6 +62,7 @@ class PartialAnswer:
     notes: list[str] = field(default_factory=list)
     begun: bool = False
     withheld: bool = False
+    images_read: bool = False
     loading: str = ""
     completion_tokens: int = 0
     queue_time: float | None = None
@@ -87,6 +88,8 @@ class PartialAnswer:
             finish_reason=finish_reason,
             json=self.json,
             headers=tuple(image.header for image in self.inputs.images),
+            pixel_stamps=tuple(image.pixel_stamp for image in self.inputs.images),
+            image_change=self.inputs.change,
             regions=self.regions,
             certainty=self.certainty,
             notes=tuple(dict.fromkeys(self.notes)),
@@ -324,6 +327,9 @@ class Pipeline:
                     now = time.monotonic()
                     full = now - last_full_text >= self._settings().full_text_interval
                     last_full_text = now if full else last_full_text
+                    if not answer.images_read and _has_read(item):
+                        answer.images_read = True
+                        answer.inputs.were_read(description)
                     self._take_chunk(job, answer, item, full)
                     self._display.writing(job.request.prompt, answer.text, answer.inputs.images)
                     if item.finish_reason is None:
@@ -404,3 +410,8 @@ class Pipeline:
                     completion_tokens=chunk.completion_tokens,
                 )
             )
+
+
+def _has_read(chunk: Chunk) -> bool:
+    """Return whether the engine has read the whole prompt by then: an answer that was cancelled before may have not."""
+    return chunk.finish_reason != "cancelled" and (chunk.stage is Stage.DECODE or chunk.finish_reason is not None)

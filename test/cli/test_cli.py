@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from builtin_interfaces.msg import Time
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Task, TaskSlot
 from qwen3vl_ros.srv import ListTasks
@@ -72,6 +73,26 @@ def test_stdout_has_the_answer_and_nothing_else(scripted: ScriptedVlm) -> None:
     request = scripted.goals[0].request
     assert (request.prompt, request.system_prompt) == ("What is it?", "Be short.")
     assert (request.options.max_tokens, request.options.temperature, request.options.seed) == (7, 0.0, 1)
+
+
+@pytest.mark.ros
+def test_what_a_still_camera_spared_is_on_stderr_and_can_be_declined(scripted: ScriptedVlm) -> None:
+    def script(goal: Goal) -> Result:
+        result = goal.result(text="Yes", image_headers=[Header(frame_id="front"), Header(frame_id="side")])
+        for header, second in zip(result.image_headers, (20, 21), strict=True):
+            header.stamp.sec = second
+        result.pixel_stamps = [Time(sec=12), Time(sec=21)]
+        result.usage.image_change = 1.25
+        return result
+
+    scripted.script = script
+    done = run("ask", "Is it?")
+    assert "image changed by 1.2 of 255, frame of front stamped 20.000, pixels of 8.00 s before" in done.stderr
+    assert "frame of side stamped 21.000]" in done.stderr
+    assert not scripted.goals[0].request.new_pixels
+    scripted.script = lambda goal: goal.result(text="Yes")
+    assert "changed" not in run("ask", "--new-pixels", "Is it?").stderr
+    assert scripted.goals[1].request.new_pixels
 
 
 @pytest.mark.ros

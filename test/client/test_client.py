@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import rclpy
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import ChatMessage, Region
@@ -128,6 +129,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     def script(goal: Goal) -> AskImage.Result:
         result = goal.result(text='{"n": 2}', json='{"n": 2}', reasoning="I count", engine="llama", model="tiny.gguf")
         result.image_headers, result.regions = [header], [region]
+        result.pixel_stamps, result.usage.image_change = [Time(sec=3)], 1.5
         result.usage.completion_tokens, result.usage.first_token_time = 5, 0.25
         result.probability, result.notes = 0.5, ["a note"]
         return result
@@ -143,12 +145,14 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
         presence_penalty=1.5,
         thinking=True,
         max_image_tokens=64,
+        new_pixels=True,
     )
 
     assert (answer.text, answer.json, answer.reasoning) == ('{"n": 2}', {"n": 2}, "I count")
     assert (answer.engine, answer.model, answer.finish_reason) == ("llama", "tiny.gguf", "stop")
     assert answer.stamp == header.stamp
     assert answer.image_headers[0].frame_id == "camera"
+    assert (answer.pixel_stamps, answer.usage.image_change) == ((Time(sec=3),), 1.5)
     assert answer.regions[0].box == Box(1, 2, 30, 40)
     assert answer.regions[0].point == (3.0, 4.0)
     assert answer.regions[0].position is not None
@@ -163,6 +167,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert (sent.options.seed, sent.options.max_tokens, sent.options.temperature) == (3, 9, -1.0)
     assert (sent.options.presence_penalty, sent.options.frequency_penalty) == (1.5, -1.0)
     assert (sent.thinking, sent.max_image_tokens) == (AskImage.Goal.THINKING_ON, 64)
+    assert sent.new_pixels
     assert (sent.timeout.sec, sent.timeout.nanosec) == (1, 500_000_000)
 
 

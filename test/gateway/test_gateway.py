@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from builtin_interfaces.msg import Time
 from qwen3vl_ros.action import AskImage
 from std_msgs.msg import Header
 
 from gateway_server import Server, data_url, events, image_file, question, serving, stays_open
-from qwen3vl_ros.client.answer import Box, Position, Region
+from qwen3vl_ros.client.answer import Box, Position, Region, Usage
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.engines import speed
 from qwen3vl_ros.engines.catalogue import catalogue
@@ -66,7 +67,14 @@ def test_an_answer_has_what_openai_has_no_place_for(server: Server, http: httpx.
         Region("box", 0, Box(5, 6, 7, 8), position_error="NO_DEPTH: nobody publishes /depth"),
     )
     server.backend.script = lambda asked: asked.answer(
-        "[]", regions=regions, json=[], image_headers=(header,), probability=0.75, notes=("one",)
+        "[]",
+        regions=regions,
+        json=[],
+        image_headers=(header,),
+        pixel_stamps=(Time(sec=6, nanosec=5),),
+        usage=Usage(image_change=1.5),
+        probability=0.75,
+        notes=("one",),
     )
     more = http.post(CHAT, json=question(image_file(), "Where?")).json()["qwen3vl_ros"]
     ball, box = more["regions"]
@@ -79,6 +87,7 @@ def test_an_answer_has_what_openai_has_no_place_for(server: Server, http: httpx.
     assert box["position"] is None
     assert box["problem"].startswith("NO_DEPTH")
     assert more["image_headers"] == [{"stamp": {"sec": 7, "nanosec": 8}, "frame_id": "optical"}]
+    assert (more["pixel_stamps"], more["image_change"]) == ([{"sec": 6, "nanosec": 5}], 1.5)
     assert (more["json"], more["engine"], more["probability"], more["notes"]) == ([], "scripted", 0.75, ["one"])
 
 
@@ -313,6 +322,11 @@ def test_thinking_and_the_detail_of_images_reach_the_backend(asking: Any) -> Non
     assert asking(question(thinking=True)).goal.thinking == goal.THINKING_ON
     goal = asking(question()).goal
     assert (goal.thinking, goal.max_image_tokens) == (goal.THINKING_UNSET, 0)
+
+
+def test_new_pixels_of_a_camera_can_be_demanded(asking: Any) -> None:
+    assert asking(question(camera="front", new_pixels=True)).goal.new_pixels
+    assert not asking(question(camera="front")).goal.new_pixels
 
 
 def test_hyphenated_parameters_are_understood(asking: Any) -> None:
