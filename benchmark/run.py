@@ -35,6 +35,7 @@ from same_frame import same_frame
 from several_callers import several_callers
 from spinning import spinning
 from start_up import start_up
+from still_camera import still_camera
 from streaming import delay, throughput
 
 BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "cancel": cancel,
     "same_frame": same_frame,
     "restart": restart,
+    "still_camera": still_camera,
     "camera_cpu": camera_cpu,
     "start_up": start_up,
     "ask_command": ask_command,

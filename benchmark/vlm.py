@@ -33,8 +33,9 @@ def vlm(
     engine: str = "llama",
     namespace: str = "",
     remap: Mapping[str, str] | None = None,
+    parameters: Mapping[str, object] | None = None,
 ) -> Iterator[Vlm]:
-    """Run the node with ``model``, ready to be asked. ``remap``: topics under other names.
+    """Run the node with ``model``, ready to be asked. ``remap``: topics under other names. ``parameters``: of the node.
 
     The benchmark's own client asks the node without a namespace and hears nothing of another one.
     """
@@ -44,6 +45,8 @@ def vlm(
         arguments += ["-r", f"__ns:={namespace}"]
     for name, other in (remap or {}).items():
         arguments += ["-r", f"{name}:={other}"]
+    for name, value in (parameters or {}).items():
+        arguments += ["-p", f"{name}:={value}"]
     with Listener(bench.graph, VlmStatus, f"{namespace}/vlm/status") as status:
         begin = time.monotonic()
         with running(arguments, {"PYTHONPATH": str(HERE / "engine")}) as process:
