@@ -44,12 +44,22 @@ class ImageInput:
     size, and the aspect ratio is kept. An encoder of a fixed input gives its ``size`` (width, height) in pixels and
     ``fit``, how an image of another aspect ratio is fitted: ``contain`` (all of it, black bars), ``cover`` (its middle,
     cropped) or ``fill`` (all of it, stretched).
+
+    ``max_tokens`` is the most that an image can have, ``default_tokens`` the most where neither goal nor task asks for
+    a number; 0 = ``max_tokens``. An image of fewer than ``min_tokens`` is enlarged to about as many; 0 = none is.
     """
 
     multiple: int = 32
     max_tokens: int = 300
     size: tuple[int, int] | None = None
     fit: FitMode = "contain"
+    default_tokens: int = 0
+    min_tokens: int = 0
+
+    @property
+    def usual_tokens(self) -> int:
+        """The most tokens of an image where nobody asks for a number."""
+        return min(self.default_tokens or self.max_tokens, self.max_tokens)
 
 
 ABILITIES = frozenset(

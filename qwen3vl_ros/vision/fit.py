@@ -18,6 +18,9 @@ Rectangle: TypeAlias = tuple[float, float, float, float]
 Rotation: TypeAlias = Literal[0, 90, 180, 270]
 """Degrees clockwise that an image is rotated before anything else: 180 for a camera mounted upside down."""
 
+_LONGEST_ENLARGED: Final = 20
+"""Longer side over shorter side of the longest strip that is enlarged: no encoder sees more in a longer one."""
+
 _AREA_WEIGHT: Final = 0.5
 """Cost of losing a share of the pixels, relative to distorting the aspect ratio by that share.
 
@@ -123,7 +126,7 @@ def plan_fit(width: int, height: int, spec: ImageInput, rotation: Rotation = 0, 
 def _plan_upright(width: int, height: int, spec: ImageInput) -> Fit:
     original, everything = (width, height), (0.0, 0.0, float(width), float(height))
     if spec.size is None:
-        fitted = fitted_size(width, height, spec.multiple, spec.max_tokens)
+        fitted = fitted_size(width, height, spec.multiple, spec.max_tokens, spec.min_tokens)
         return Fit(original, fitted, everything, (0.0, 0.0, float(fitted[0]), float(fitted[1])))
     to_width, to_height = spec.size
     whole = (0.0, 0.0, float(to_width), float(to_height))
@@ -142,20 +145,24 @@ def _plan_upright(width: int, height: int, spec: ImageInput) -> Fit:
 
 
 @lru_cache(maxsize=64)
-def fitted_size(width: int, height: int, multiple: int, max_tokens: int) -> tuple[int, int]:
+def fitted_size(width: int, height: int, multiple: int, max_tokens: int, min_tokens: int = 0) -> tuple[int, int]:
     """Return the (width, height) in pixels to which an image of width x height pixels is resized.
 
     Both are multiples of ``multiple``, with at most ``max_tokens`` tiles of ``multiple`` x ``multiple`` pixels, and the
     aspect ratio is as close to the original's as that allows. An image is enlarged at most to the next multiple, except
-    a strip so thin that its aspect ratio cannot be kept otherwise.
+    a strip so thin that its aspect ratio cannot be kept otherwise; with ``min_tokens``, one that has fewer is enlarged
+    to about as many, and not beyond ``max_tokens``.
 
     Of all grids of at most ``max_tokens`` tiles, the result has the least |log of the change of aspect ratio| +
     1/2 |log of the change of area|, the latter relative to the largest area that needs no enlargement.
     """
     if min(width, height, multiple, max_tokens) < 1:
         raise ValueError(f"cannot fit {width}x{height} pixels into {max_tokens} tiles of {multiple}: all must be >= 1")
-    ideal_area = min(width * height / multiple**2, max_tokens)
-    most_columns, most_rows = math.ceil(width / multiple), math.ceil(height / multiple)
+    area = width * height / multiple**2
+    enlarged = area < min_tokens and max(width, height) <= _LONGEST_ENLARGED * min(width, height)
+    ideal_area = min(min_tokens if enlarged else area, max_tokens)
+    scale = max(1.0, math.sqrt(ideal_area / area))
+    most_columns, most_rows = math.ceil(width * scale / multiple), math.ceil(height * scale / multiple)
     best, best_cost = (1, 1), math.inf
     for columns in range(1, min(most_columns, max_tokens) + 1):
         # For a given width the cost has its minimum where the aspect ratio is exact: only the neighbours of that count.

@@ -70,7 +70,11 @@ class Openai:
     api_key_file: str = text("", "File that has the API key; wins over the environment.")
     concurrency: int = number(4, 1, 256, "Questions that are sent at a time.")
     max_image_tokens: int = number(
-        1024, 1, 16384, "Tokens an image may take, one per 32x32 pixels: a larger one is scaled down before sending."
+        1024,
+        1,
+        16384,
+        "Tokens an image may take, one per 32x32 pixels: a larger one is scaled down before sending. Goals and tasks "
+        "may ask for more (docs/engines.md).",
     )
     jpeg_quality: int = number(90, 1, 100, "Quality of the JPEG that is sent.")
     context_length: int = number(0, 0, 10_000_000, "Tokens of prompt and answer together. 0: what the server says.")
@@ -91,7 +95,12 @@ class Openvino:
     device: str = text("CPU", "OpenVINO device: CPU, GPU, NPU, AUTO, ...")
     concurrency: int = number(4, 1, 64, "Questions that are answered at a time, on a CPU or a GPU; elsewhere one.")
     n_batch: int = number(64, 16, 4096, "Prompt tokens processed at a time; a running answer waits for them.")
-    max_image_tokens: int = number(300, 1, 16384, "Tokens an image may take, one per 32x32 pixels.")
+    max_image_tokens: int = number(
+        300,
+        1,
+        16384,
+        "Tokens an image may take, one per 32x32 pixels. Goals and tasks may ask for more (docs/engines.md).",
+    )
     context_length: int = number(4096, 256, 262144, "Tokens that images, prompt and answer may have together.")
 
 
@@ -116,5 +125,9 @@ class Llama:
     )
     state_mb: int = number(256, 1, 1_000_000, "Disk space for them, in MB.")
     max_image_tokens: int = number(
-        300, 1, 16384, "Tokens an image may take, one per 32x32 pixels; encoding time grows faster than this."
+        300,
+        1,
+        16384,
+        "Tokens an image may take, one per 32x32 pixels; encoding time grows faster than this. Goals and tasks may ask "
+        "for more (docs/engines.md).",
     )

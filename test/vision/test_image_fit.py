@@ -19,7 +19,7 @@ multiples = st.sampled_from([14, 28, 32])
 budgets = st.integers(1, 2000)
 MODES: tuple[FitMode, ...] = ("contain", "cover", "fill")
 modes = st.sampled_from(MODES)
-aspect_kept = st.builds(ImageInput, multiple=multiples, max_tokens=budgets)
+aspect_kept = st.builds(ImageInput, multiple=multiples, max_tokens=budgets, min_tokens=st.just(0) | budgets)
 fixed_sizes = st.builds(ImageInput, size=st.tuples(sides, sides), fit=modes)
 rotations = st.sampled_from([0, 90, 180, 270])
 
@@ -40,7 +40,7 @@ def fits_of_parts(draw: st.DrawFn) -> Fit:
 fits = st.builds(plan_fit, sides, sides, aspect_kept | fixed_sizes) | fits_of_parts()
 small = st.integers(1, 90)
 small_specs = st.builds(ImageInput, size=st.tuples(small, small), fit=modes) | st.builds(
-    ImageInput, multiple=st.integers(1, 9), max_tokens=st.integers(1, 200)
+    ImageInput, multiple=st.integers(1, 9), max_tokens=st.integers(1, 200), min_tokens=st.sampled_from([0, 30, 200])
 )
 
 
@@ -134,6 +134,40 @@ def test_no_grid_of_tiles_is_better_by_the_documented_measure(
     assert cost(fitted[0] // multiple, fitted[1] // multiple) <= best + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("size", "tokens", "fitted"),
+    [
+        ((640, 480), 1024, (1152, 864)),  # 972 and the exact aspect ratio
+        ((320, 240), 300, (640, 480)),
+        ((64, 64), 1024, (1024, 1024)),
+        ((640, 480), 300, (640, 480)),  # it has as many
+        ((1920, 1080), 300, (736, 416)),  # it has more
+        ((700, 32), 300, (704, 32)),  # a strip
+    ],
+)
+def test_a_small_image_is_enlarged_to_the_tokens_asked_for(
+    size: tuple[int, int], tokens: int, fitted: tuple[int, int]
+) -> None:
+    assert fitted_size(*size, 32, tokens, tokens) == fitted
+
+
+@given(width=st.integers(32, 2000), height=st.integers(32, 2000), tokens=budgets, least=budgets)
+@examples(300)
+def test_enlarging_never_goes_beyond_what_was_asked_for_and_keeps_the_aspect_ratio(
+    width: int, height: int, tokens: int, least: int
+) -> None:
+    plain, enlarged = fitted_size(width, height, 32, tokens), fitted_size(width, height, 32, tokens, least)
+    area = width * height / 32**2
+    if area >= least:
+        assert enlarged == plain
+        return
+    have = enlarged[0] * enlarged[1] // 32**2
+    assert have <= tokens
+    if max(width, height) <= 3 * min(width, height) and 64 <= least <= tokens:
+        assert 0.7 * least <= have <= 1.25 * least
+        assert abs(math.log(enlarged[0] / enlarged[1] * height / width)) < 0.25
+
+
 def test_an_image_that_suits_is_returned_itself() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
     fitted, fit = fit_image(image, ImageInput(multiple=32, max_tokens=300))
@@ -156,7 +190,7 @@ def test_the_fitted_image_has_the_size_that_the_fit_says(width: int, height: int
     fitted, fit = fit_image(np.full((height, width, 3), 77, np.uint8), spec)
     assert fit == plan_fit(width, height, spec)
     assert fit.original_size == (width, height)
-    assert fit.fitted_size == (spec.size or fitted_size(width, height, spec.multiple, spec.max_tokens))
+    assert fit.fitted_size == (spec.size or fitted_size(width, height, spec.multiple, spec.max_tokens, spec.min_tokens))
     assert fitted.shape == (fit.fitted_size[1], fit.fitted_size[0], 3)
     assert fitted.dtype == np.uint8
     assert fitted.flags.c_contiguous

@@ -67,6 +67,12 @@ _SUPPORTS = frozenset(
     }
 )
 
+_MOST_IMAGE_TOKENS = 4096
+"""Most tokens of an image where the model's file has no limit: llama.cpp's own for Qwen3-VL (mtmd, clip.cpp)."""
+
+_ADVISED_IMAGE_TOKENS = 1024
+"""What llama.cpp's advice is about."""
+
 
 class LlamaEngine:
     """Answers with a GGUF model. Implements :class:`qwen3vl_ros.engines.base.Engine`."""
@@ -95,7 +101,7 @@ class LlamaEngine:
             n_batch: Prompt tokens per decode call at most; a larger batch is not faster on a CPU.
             n_threads: 0 = one per physical core. A small model decodes on one thread all the same.
             slots: Answers at a time, each of ``n_ctx`` tokens. 1 for a model with a recurrent state, whatever is asked.
-            max_image_tokens: Limit for one image; the model's own may be lower.
+            max_image_tokens: Of one image, where nobody asks for another number; the model's own limit may be lower.
             image_cache_mb: Memory for the embeddings of recent images, in MB (10^6 bytes).
             n_gpu_layers: Layers of the language model on a GPU, in a llama-cpp-python that was built for one. -1 = all;
                 0 = none, and the vision part on the CPU as well.
@@ -116,7 +122,7 @@ class LlamaEngine:
             frees.callback(self._context.close)
             self._vision: VisionTower | None = None
             if mmproj_path is not None:
-                limit = min(max_image_tokens, self._context.n_ctx - 1)
+                limit = min(max(max_image_tokens, _MOST_IMAGE_TOKENS), self._context.n_ctx - 1)
                 self._vision = VisionTower(mmproj_path, self._context, limit, threads, use_gpu=n_gpu_layers != 0)
                 frees.callback(self._vision.close)
             self._prompts = ChatPrompt(self._context, self._vision)
@@ -129,6 +135,7 @@ class LlamaEngine:
                 progress(f"prefixes of prompts of the last run: {saved.restore(self._context, self._scheduler.slots)}")
                 frees.callback(saved.save, self._context, self._scheduler.slots)
             frees.callback(self._scheduler.close)
+            self._image_input = _image_input(self._vision, max_image_tokens)
             self._close = frees.pop_all().close  # in reverse: the threads, then mtmd, then the model it points to
         self._free = threading.Semaphore(self._context.n_sequences)
         thinking = self._prompts.thinking
@@ -151,15 +158,14 @@ class LlamaEngine:
     def _describe(self, model: Path, mmproj: Path | None, threads: int, thinking: bool) -> Description:
         vision, n_ctx = self._vision, self._context.n_ctx
         name = self._context.metadata("general.name") or model.stem
-        image_input = ImageInput() if vision is None else ImageInput(vision.multiple, vision.max_tokens)
         return Description(
             engine="llama",
             model=name,
             context_length=n_ctx,
             prompt_limit=n_ctx - 1,
             # Every image is enclosed by two control tokens.
-            max_images=0 if vision is None else max(1, n_ctx // (vision.max_tokens + 2)),
-            image_input=image_input,
+            max_images=0 if vision is None else max(1, n_ctx // (self._image_input.usual_tokens + 2)),
+            image_input=self._image_input,
             concurrency=self._context.n_sequences,
             supports=_SUPPORTS,
             card=model_card(name, self._context.metadata(METADATA_KEY)),
@@ -170,6 +176,7 @@ class LlamaEngine:
                 "reasoning": "yes" if thinking else "no",
                 "threads": str(threads),
                 "llama.cpp": (lib.llama_print_system_info() or b"").decode(),
+                "advice": _advice(self._image_input),
             },
         )
 
@@ -209,6 +216,23 @@ class LlamaEngine:
                 yield from self._scheduler.stream(answer)
         finally:
             self._free.release()
+
+
+def _image_input(vision: VisionTower | None, usual: int) -> ImageInput:
+    if vision is None:
+        return ImageInput()
+    return ImageInput(vision.multiple, vision.max_tokens, default_tokens=min(usual, vision.max_tokens))
+
+
+def _advice(image_input: ImageInput) -> str:
+    """Return what llama.cpp says about the tokens of an image, if that many are possible; "" for nothing."""
+    said = log.advice()
+    if not said or not image_input.usual_tokens < _ADVISED_IMAGE_TOKENS <= image_input.max_tokens:
+        return ""
+    return (
+        f"llama.cpp says that {said}, and an image has {image_input.usual_tokens} at most here where nobody asks for "
+        "more: give a goal max_image_tokens, or raise llama.max_image_tokens"
+    )
 
 
 def physical_cores() -> int:

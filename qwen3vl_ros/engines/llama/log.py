@@ -1,9 +1,10 @@
-"""Keeps llama.cpp's log out of the terminal, and its last error lines for error messages."""
+"""Keeps llama.cpp's log out of the terminal; its last error lines for error messages, and its advice about images."""
 
 from __future__ import annotations
 
 import collections
 import logging
+import re
 from typing import Any
 
 import llama_cpp
@@ -17,7 +18,11 @@ _ERROR = 4  # GGML_LOG_LEVEL_ERROR of ggml.h; the comments in llama_cpp/_logger.
 # Lines that only repeat that loading failed; the line before them gives the reason.
 _SUMMARIES = ("failed to load model", "Failed to load CLIP model")
 
+# "load_hparams: Qwen-VL models require at minimum 1024 image tokens to function correctly on grounding tasks"
+_ADVICE = re.compile(r"(Qwen-VL models require .* image tokens .*)")
+
 _errors: collections.deque[str] = collections.deque(maxlen=8)
+_advice: collections.deque[str] = collections.deque(maxlen=1)
 
 
 def install() -> None:
@@ -27,6 +32,7 @@ def install() -> None:
     reaches the user as an exception whose sentence quotes :func:`last_error`.
     """
     _errors.clear()
+    _advice.clear()
     llama_cpp.llama_log_set(_receive, None)
     mtmd_cpp.mtmd_helper_log_set(_receive, None)  # sets mtmd's own log too
 
@@ -37,6 +43,11 @@ def last_error() -> str:
         if not any(summary in line for summary in _SUMMARIES):
             return line
     return _errors[-1] if _errors else ""
+
+
+def advice() -> str:
+    """Return what llama.cpp said about the tokens of an image when it loaded the encoder, "" if it did not."""
+    return _advice[-1] if _advice else ""
 
 
 def loading_error(what: str, way_out: str) -> EngineError:
@@ -56,6 +67,8 @@ def _on_line(level: int, text: bytes, _user_data: Any) -> None:
     line = text.decode("utf-8", "replace").strip()
     if not line:
         return
+    if found := _ADVICE.search(line):
+        _advice.append(found[1])
     if level == _ERROR:
         _errors.append(line.splitlines()[0].rstrip(" .:"))  # hints for llama.cpp's own programs follow
     _logger.log(logging.INFO if level == _ERROR else logging.DEBUG, "%s", line)

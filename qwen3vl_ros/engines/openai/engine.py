@@ -57,6 +57,9 @@ _IDLE_TIME = 4.0
 """Seconds that an idle connection is kept. uvicorn, which serves vLLM and many others, closes it after 5 s, and a
 question sent at that moment is lost."""
 
+_MOST_IMAGE_TOKENS = 16384
+"""Most tokens that Qwen3-VL's own preprocessing makes of an image; a server may scale it down further."""
+
 _UTF16 = codecs.getincrementaldecoder("utf-16-le")
 
 _SUPPORTS = frozenset(FIELDS) - {"response_schema"} | {
@@ -96,7 +99,7 @@ class OpenaiEngine:
             api_key_env: Environment variable of the key, which is read once.
             api_key_file: File of the key; wins over ``api_key_env``.
             concurrency: Questions answered at the same time.
-            max_image_tokens: Limit for one image, one token per 32x32 pixels.
+            max_image_tokens: Of one image, one token per 32x32 pixels, where nobody asks for another number.
             jpeg_quality: 1 to 100.
             context_length: In tokens; 0 takes the server's value.
             connect_timeout: In seconds.
@@ -129,7 +132,7 @@ class OpenaiEngine:
             engine="openai",
             model=first.model,
             context_length=context_length or first.context_length,
-            image_input=ImageInput(max_tokens=max_image_tokens),
+            image_input=_image_input(max_image_tokens, context_length or first.context_length),
             concurrency=concurrency,
             supports=_SUPPORTS,
             card=model_card(first.model),
@@ -362,6 +365,12 @@ class _Answer:
                 f"{self.sent.url} sent reasoning and no answer: check that the server's reasoning parser is the one of "
                 "its model, and start it without one for a model that does not reason."
             )
+
+
+def _image_input(usual: int, context_length: int | None) -> ImageInput:
+    most = _MOST_IMAGE_TOKENS if context_length is None else min(_MOST_IMAGE_TOKENS, context_length - 1)
+    most = max(usual, most)
+    return ImageInput(max_tokens=most, default_tokens=usual)
 
 
 def _servers(

@@ -91,7 +91,7 @@ class OpenvinoEngine:
             device: CPU, GPU, NPU, AUTO, ...; compiling for a GPU or an NPU takes up to minutes.
             concurrency: Requests that are answered at once, on a CPU or a GPU.
             n_batch: Tokens of prompts that are read between two tokens of running answers.
-            max_image_tokens: Limit for one image; the model's own may be lower.
+            max_image_tokens: Of one image, where nobody asks for another number; the model's own limit may be lower.
             context_length: Tokens of prompt and answer together.
             properties: OpenVINO's properties of all networks, such as INFERENCE_PRECISION_HINT: JSON values.
             progress: Called with sentences about the loading.
@@ -118,8 +118,9 @@ class OpenvinoEngine:
                 f"again: `{EXPORT_COMMAND}`."
             ) from error
         self._sampling = folder / "generation_config.json"
-        max_image_tokens = min(max_image_tokens, limits.most // TILE**2, self._prompt_limit)
-        self._prompts = ChatPrompt(self._tokenizer, limits, max_image_tokens, text_only=not npu)
+        most_image_tokens = min(limits.most // TILE**2, self._prompt_limit)
+        max_image_tokens = min(max_image_tokens, most_image_tokens)
+        self._prompts = ChatPrompt(self._tokenizer, limits, most_image_tokens, text_only=not npu)
         self._pieces = _Pieces(self._tokenizer)
         blank = np.zeros((TILE, TILE, 3), np.uint8)
         thinking = self._prompts.build((Message("user", (blank,)),)).reasoning
@@ -130,7 +131,7 @@ class OpenvinoEngine:
             prompt_limit=self._prompt_limit,
             # Every image is enclosed by two control tokens.
             max_images=max(1, self._prompt_limit // (max_image_tokens + 2)),
-            image_input=ImageInput(TILE, max_image_tokens),
+            image_input=ImageInput(TILE, most_image_tokens, default_tokens=max_image_tokens),
             concurrency=concurrency if batches(device) else 1,
             supports=_SUPPORTS - {"text_only"} if npu else _SUPPORTS,
             card=model_card(folder.resolve().name),

@@ -386,9 +386,41 @@ def test_cancel_before_the_start_ends_at_once(engine: LlamaEngine) -> None:
 def test_models_own_image_limit_holds(tiny: TinyModel, tmp_path: Path, new_engine: Callable[..., LlamaEngine]) -> None:
     values = {"clip.vision.image_max_pixels": 70 * 32 * 32 + 17}
     mmproj = str(tiny_qwen3vl.with_metadata(tiny.mmproj, tmp_path / "small.gguf", values))
-    assert new_engine(tiny, mmproj=mmproj, max_image_tokens=5000).describe().image_input == ImageInput(32, 70)
-    assert new_engine(tiny, mmproj=mmproj, max_image_tokens=10).describe().image_input == ImageInput(32, 10)
-    assert new_engine(tiny, max_image_tokens=5000).describe().image_input == ImageInput(32, 300)
+    assert new_engine(tiny, mmproj=mmproj, max_image_tokens=5000).describe().image_input == ImageInput(
+        32, 70, default_tokens=70
+    )
+    assert new_engine(tiny, mmproj=mmproj, max_image_tokens=10).describe().image_input == ImageInput(
+        32, 70, default_tokens=10
+    )
+
+
+def large_mmproj(tiny: TinyModel, folder: Path, tokens: int = 16384) -> str:
+    """A vision part that takes that many tokens of an image."""
+    values = {"clip.vision.image_max_pixels": tokens * 32 * 32}
+    return str(tiny_qwen3vl.with_metadata(tiny.mmproj, folder / f"{tokens}.gguf", values))
+
+
+def test_a_question_may_have_more_of_an_image_than_the_default(
+    tiny: TinyModel, tmp_path: Path, new_engine: Callable[..., LlamaEngine]
+) -> None:
+    engine = new_engine(tiny, mmproj=large_mmproj(tiny, tmp_path), n_ctx=1024)
+    description = engine.describe()
+    assert description.image_input == ImageInput(32, 1023, default_tokens=300)
+    assert description.max_images == 1024 // 302
+    usage = stream(engine, user(noise_image(32 * 32, 20 * 32), "?"), options=Options(max_tokens=1))[-1].usage
+    assert usage.image_tokens == 640
+
+
+def test_llama_cpps_advice_on_image_tokens_is_in_the_description(
+    tiny: TinyModel, tmp_path: Path, new_engine: Callable[..., LlamaEngine]
+) -> None:
+    large, small = large_mmproj(tiny, tmp_path), large_mmproj(tiny, tmp_path, 70)
+    advice = new_engine(tiny, mmproj=large, n_ctx=2048).describe().details["advice"]
+    assert "1024 image tokens" in advice
+    assert "300 at most" in advice
+    assert "max_image_tokens" in advice
+    assert not new_engine(tiny, mmproj=large, n_ctx=2048, max_image_tokens=1024).describe().details["advice"]
+    assert not new_engine(tiny, mmproj=small, n_ctx=2048).describe().details["advice"]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (17, 17), (300, 1), (20, 15)])

@@ -1100,7 +1100,9 @@ def test_the_description_says_how_images_are_wanted(
 ) -> None:
     description = new_engine(server, max_image_tokens=256).describe()
     assert description.engine == "openai"
-    assert description.image_input == ImageInput(multiple=32, max_tokens=256)
+    assert description.image_input == ImageInput(multiple=32, max_tokens=16384, default_tokens=256)
+    short = new_engine(server, max_image_tokens=256, context_length=2048).describe()
+    assert short.image_input == ImageInput(multiple=32, max_tokens=2047, default_tokens=256)
     options = {one.name for one in fields(Options)}
     assert description.supports == options | {"system_prompt", "json_schema", "text_only", "probabilities"}
 

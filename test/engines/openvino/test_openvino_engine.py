@@ -398,10 +398,16 @@ def test_one_token_image_that_openvino_would_mix_up_with_others_is_refused(engin
 
 
 def test_images_are_asked_for_as_model_and_context_allow(engine: OpenvinoEngine, small: OpenvinoEngine) -> None:
-    assert engine.describe().image_input == ImageInput(32, 300)
-    assert small.describe().image_input == ImageInput(32, 255)
+    assert engine.describe().image_input == ImageInput(32, 300, default_tokens=300)  # as preprocessor_config.json says
+    assert small.describe().image_input == ImageInput(32, 255, default_tokens=255)
     with pytest.raises(BadImage, match="at most 300 tiles"):
         stream(engine, user(noise_image(32 * 301, 32), "?"))
+
+
+def test_a_question_may_have_more_of_an_image_than_the_default(new_engine: Callable[..., OpenvinoEngine]) -> None:
+    few = new_engine(max_image_tokens=100)
+    assert few.describe().image_input == ImageInput(32, 300, default_tokens=100)
+    assert stream(few, user(noise_image(20 * 32, 10 * 32), "?"))[-1].usage.image_tokens == 200
 
 
 @pytest.mark.parametrize(
