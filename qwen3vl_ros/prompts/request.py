@@ -32,6 +32,12 @@ MAX_STOPS = 64
 MAX_STOP_LENGTH = 256
 """Most stop strings of a goal, and most characters of one: the filter searches every token for each."""
 
+AUTO_IMAGE_TOKENS = 2**32 - 1
+"""The ``max_image_tokens`` of a goal that leaves the number to the node: AskImage.Goal.MAX_IMAGE_TOKENS_AUTO."""
+
+MOST_IMAGE_TOKENS = 16384
+"""The most tokens that Qwen3-VL's own preprocessing makes of an image: 4096x4096 pixels."""
+
 _GAP = "\n\n"
 """Separates the texts of two merged turns."""
 
@@ -64,7 +70,8 @@ class AskRequest:
     ``choices``: groups of words that its answer begins with; the probability of the first group is wanted;
     ``prompt_through``: makes its prompt once the camera is known, None if the prompt does not depend on that.
     ``asked``: names of the options that the goal itself sets; the others in ``options`` are the node's defaults.
-    ``thinking``: whether the model thinks first, None = as it does by itself. ``max_image_tokens``: 0 = the engine's.
+    ``thinking``: whether the model thinks first, None = as it does by itself.
+    ``max_image_tokens``: of the goal, 0 = the task's, which is ``task_image_tokens``; there, 0 = the engine's.
     ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock. ``new_pixels``: no earlier
     frame's pixels in the place of those of a camera that stands still.
     """
@@ -81,6 +88,7 @@ class AskRequest:
     response_schema: Mapping[str, Any] | None = None
     thinking: bool | None = None
     max_image_tokens: int = 0
+    task_image_tokens: int = 0
     task: str = ""
     ready_made: bool = False
     parser: Parser | None = None
@@ -199,9 +207,11 @@ def check_supported(request: AskRequest, description: Description) -> None:
         )
     if request.history and not card.conversation:
         raise Unsupported(f"history: the model {description.model} knows no conversation; ask each question by itself")
-    if request.max_image_tokens and description.image_input.size is not None:
+    # With AUTO, the one size of a fixed encoder is what is chosen; a task's number is a default, which is left out.
+    if request.max_image_tokens not in (0, AUTO_IMAGE_TOKENS) and description.image_input.size is not None:
         raise Unsupported(
-            f"max_image_tokens: the encoder of engine {description.engine!r} has one size; leave it unset"
+            f"max_image_tokens: the encoder of engine {description.engine!r} has one size; leave it (or the image's "
+            "detail) unset"
         )
 
 

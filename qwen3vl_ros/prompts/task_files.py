@@ -20,7 +20,7 @@ import yaml
 from qwen3vl_ros.engines.base import BadRequest, Options
 from qwen3vl_ros.engines.choices import beginnings
 from qwen3vl_ros.prompts.camera_view import CameraView
-from qwen3vl_ros.prompts.request import merge_options
+from qwen3vl_ros.prompts.request import MOST_IMAGE_TOKENS, merge_options
 from qwen3vl_ros.prompts.schema import validate_answer
 from qwen3vl_ros.prompts.tasks import BrokenTask, Slot, Task, Tasks, nearest, short
 
@@ -67,6 +67,12 @@ _TASK: Final = {
         "parser": {"enum": ["text", "json", "regions", "regions_3d"]},
         "schema": {"type": "object"},
         "min_images": {"type": "integer", "minimum": 1},
+        "max_image_tokens": {
+            "description": "Tokens that an image may take at most, where the goal does not say.",
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MOST_IMAGE_TOKENS,
+        },
         "choices": {
             "description": "Words that the answer begins with, in groups that mean the same, for its probability.",
             "type": "array",
@@ -228,6 +234,7 @@ def _build(name: str, definition: Mapping[str, Any], source: str) -> Task:
         main=main,
         parser=definition["parser"],
         min_images=definition.get("min_images", 1),
+        max_image_tokens=definition.get("max_image_tokens", 0),
         options=_options(definition.get("options", {})),
         choices=_choices(definition.get("choices", []), definition["parser"]),
         schema=schema,

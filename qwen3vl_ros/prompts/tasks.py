@@ -101,6 +101,7 @@ class Slot:
 class Task:
     """A question template. ``source``: the file that defines it. ``main``: the slot that a goal's prompt fills, if any.
 
+    ``max_image_tokens``: of an image where the goal does not say, 0 = the engine's own number.
     ``schema`` may refer to slots: ``{"$slot": name}`` is the slot's value, and ``{"$each": name, "as": schema}`` is
     an object with that schema for each text of the slot. ``uses_camera``: whether a :class:`CameraView` is of use.
     ``example_answer``: the text, or the parsed JSON, of an answer to the question that ``example_slots`` make.
@@ -119,6 +120,7 @@ class Task:
     example_slots: Mapping[str, Any]
     example_answer: Any
     uses_camera: bool
+    max_image_tokens: int
     prompts: Mapping[str, jinja2.Template] = field(repr=False)
     system_prompts: Mapping[str, jinja2.Template] = field(repr=False)
 

@@ -19,6 +19,8 @@ from qwen3vl_ros.vision.fit import Fit, fit_image
 from qwen3vl_ros.vision.tiles import tiles
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
 from qwen3vl_ros.vlm.frame_source import Frame
+from qwen3vl_ros.vlm.image_budget import ImageBudget, choose_budget, text_tokens
+from qwen3vl_ros.vlm.image_cost import ImageCost, ImageLoad
 from qwen3vl_ros.vlm.job import Job, Progress
 from qwen3vl_ros.vlm.still_camera import ChosenPixels, FittedFrame
 
@@ -64,13 +66,15 @@ class InputImages:
     """The images of a question. ``content``: every image or part of one, fitted, after its announcement.
 
     ``subject``: index of the first image that it is about; those before belong to earlier turns. ``notes``: what the
-    images lost on their way.
+    images lost on their way. ``budget``: the tokens that each may have; ``load``: which are new to the engine.
     """
 
     images: tuple[InputImage, ...] = ()
     content: tuple[str | Image, ...] = ()
     subject: int = 0
     notes: tuple[str, ...] = ()
+    budget: ImageBudget = field(default_factory=ImageBudget)
+    load: ImageLoad = field(default_factory=ImageLoad)
 
     @property
     def own(self) -> tuple[InputImage, ...]:
@@ -110,7 +114,12 @@ class _Source:
 
 
 def collect_images(
-    job: Job, cameras: Mapping[str, Camera], frame_timeout: float, description: Description, sandbox: Sandbox
+    job: Job,
+    cameras: Mapping[str, Camera],
+    frame_timeout: float,
+    description: Description,
+    sandbox: Sandbox,
+    cost: ImageCost,
 ) -> InputImages | None:
     """Collect the images of the goal and its cameras, and fit them for the engine.
 
@@ -120,6 +129,7 @@ def collect_images(
         frame_timeout: Seconds to wait for a fresh frame, 0 = as long as the job has time.
         description: Of the engine.
         sandbox: Decodes images that may take long.
+        cost: Of that engine.
 
     Returns:
         None when the job ended before.
@@ -143,9 +153,9 @@ def collect_images(
             sources.append(_Source(frame.message(), camera, frame, grid))
     subject = request.subject(len(sources))
     _check_counts(request, sources, subject, description)
-    wanted = description.image_input
-    if request.max_image_tokens:
-        wanted = replace(wanted, max_tokens=min(request.max_image_tokens, wanted.max_tokens))
+    parts = sum(source.parts for source in sources)
+    budget = choose_budget(request, description, parts, job.deadline - time.monotonic(), cost)
+    wanted = budget.applied_to(description.image_input)
     images: list[InputImage] = []
     content: list[str | Image] = []
     number, several = 0, sum(source.parts for source in sources[subject:]) > 1
@@ -173,7 +183,11 @@ def collect_images(
         for source in sources
         if (loss := loss_of(source.message))
     ]
-    return InputImages(tuple(images), tuple(content), subject, tuple(dict.fromkeys(losses)))
+    losses += [budget.note] if budget.note else []
+    load = cost.load_of([part for part in content if not isinstance(part, str)], wanted.multiple)
+    if images:
+        budget = replace(budget, expected=cost.first_token_time(load.new, text_tokens(request)))
+    return InputImages(tuple(images), tuple(content), subject, tuple(dict.fromkeys(losses)), budget, load)
 
 
 def _pixels(message: Any, job: Job, sandbox: Sandbox) -> Image | None:

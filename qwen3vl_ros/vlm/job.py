@@ -19,6 +19,7 @@ from qwen3vl_ros.prompts.probability import Certainty
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.deadlines import Deadlines
+from qwen3vl_ros.vlm.image_budget import ImageBudget
 
 Code = AskImage.Result
 """Has the constants of error codes."""
@@ -58,6 +59,7 @@ class GoalResult:
     certainty: Certainty = field(default_factory=Certainty)
     notes: tuple[str, ...] = ()
     usage: Usage = field(default_factory=Usage)
+    budget: ImageBudget = field(default_factory=ImageBudget)
     queue_time: float | None = None
     image_time: float | None = None
     total_time: float = 0.0
@@ -75,6 +77,7 @@ class Progress:
     text: str | None = ""
     reasoning_delta: str = ""
     completion_tokens: int = 0
+    budget: ImageBudget = field(default_factory=ImageBudget)
 
 
 class GoalReply(Protocol):

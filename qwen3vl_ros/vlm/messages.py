@@ -80,6 +80,7 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         thinking=_THINKING[goal.thinking],
         max_image_tokens=goal.max_image_tokens,
         new_pixels=goal.new_pixels,
+        task_image_tokens=0 if task is None else task.max_image_tokens,
         task=goal.task,
         ready_made=task is not None and task.source == str(ready_made_tasks()),
         parser=None if asked is None else asked.parser,
@@ -156,6 +157,8 @@ def usage_message(result: GoalResult) -> Usage:
         completion_tokens=usage.completion_tokens,
         bytes_sent=usage.bytes_sent,
         image_change=_or_unknown(result.image_change),
+        max_image_tokens=result.budget.tokens,
+        expected_first_token_time=_or_unknown(result.budget.expected),
         queue_time=_or_unknown(result.queue_time),
         image_time=_or_unknown(result.image_time),
         encode_time=_or_unknown(usage.encode_time),
@@ -174,6 +177,8 @@ def fill_feedback(feedback: AskImage.Feedback, progress: Progress, sequence: int
     feedback.text = progress.text or ""
     feedback.reasoning_delta = progress.reasoning_delta
     feedback.completion_tokens = progress.completion_tokens
+    feedback.max_image_tokens = progress.budget.tokens
+    feedback.expected_first_token_time = _or_unknown(progress.budget.expected)
 
 
 def answer_message(request: AskRequest | None, goal_id: str, result: GoalResult) -> Answer:
@@ -203,6 +208,7 @@ def task_message(task: Task) -> TaskMessage:
             for slot in task.slots.values()
         ],
         parser=task.parser,
+        max_image_tokens=task.max_image_tokens,
         min_images=task.min_images,
         languages=list(task.languages),
         source=task.source,

@@ -23,7 +23,7 @@ from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.engines.base import BadRequest
+from qwen3vl_ros.engines.base import BadRequest, Description
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import Health, State
 from qwen3vl_ros.prompts.task_files import TaskFileError, load_tasks
@@ -65,6 +65,7 @@ class VlmNode(LifecycleNode):
         self._engine: EngineChain | None = None
         self._scheduler: Scheduler | None = None
         self._finalized = False
+        self._advised: set[str] = set()
         self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
         self._deadlines = Deadlines(self._log_error)
         self._swap = EngineSwap(
@@ -223,6 +224,7 @@ class VlmNode(LifecycleNode):
             self.get_logger().info(
                 f"engine {health.description.engine} loaded {health.description.model} in {health.load_time:.1f} s"
             )
+            self._pass_on(health.description)
         elif health.state in (State.RESTARTING, State.OUT, State.FAILED):
             self._status.last_error = health.message
             self.get_logger().error(health.message)
@@ -231,6 +233,13 @@ class VlmNode(LifecycleNode):
             scheduler.engine_changed()
         self._status.publish()
         self._fall_back_if_failed(health)
+
+    def _pass_on(self, description: Description) -> None:
+        """Log what the engine's library advises about this model, once."""
+        advice = description.details.get("advice", "")
+        if advice and advice not in self._advised:
+            self._advised.add(advice)
+            self.get_logger().warning(f"{description.model}: {advice}")
 
     def _fall_back_if_failed(self, health: Health) -> None:
         """Return to unconfigured, where parameters can be corrected, when the engine cannot load its model."""

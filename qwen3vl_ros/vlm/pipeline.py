@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.cameras import Camera
+from qwen3vl_ros.vlm.image_cost import ImageCost
 from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress, Wake
 from qwen3vl_ros.vlm.parameters import Settings, wanted_engines
@@ -94,6 +96,7 @@ class PartialAnswer:
             certainty=self.certainty,
             notes=tuple(dict.fromkeys(self.notes)),
             usage=usage,
+            budget=self.inputs.budget,
             queue_time=self.queue_time,
             image_time=self.image_time,
             engine=self.engine,
@@ -154,6 +157,7 @@ class Pipeline:
         self._settings = settings
         self._sandbox = sandbox
         self._log = log
+        self._costs: defaultdict[tuple[str, str], ImageCost] = defaultdict(ImageCost)
 
     def run(self, job: Job, answer: PartialAnswer) -> None:
         """Fill ``answer`` until it is complete or the job ends.
@@ -174,7 +178,9 @@ class Pipeline:
         request = job.request
         check_supported(request, description)
         begin = time.monotonic()
-        inputs = collect_images(job, self._cameras, self._settings().frame_timeout, description, self._sandbox)
+        cost = self._costs[description.engine, description.model]
+        timeout = self._settings().frame_timeout
+        inputs = collect_images(job, self._cameras, timeout, description, self._sandbox, cost)
         if inputs is None:
             return
         answer.inputs, answer.image_time = inputs, time.monotonic() - begin
@@ -267,6 +273,7 @@ class Pipeline:
         if job.error is None:
             with self._engine.asked_by(job) as chain:
                 self._stream(job, answer, engine_request, description, chain)
+            self._costs[description.engine, description.model].observe(answer.inputs.load, answer.usage)
         if job.error is not None:
             return
         if answer.finish_reason == "length" and answer.reasoning and not answer.text:
@@ -408,6 +415,7 @@ class Pipeline:
                     text=str(answer.text) if full_text else None,
                     reasoning_delta=chunk.reasoning,
                     completion_tokens=chunk.completion_tokens,
+                    budget=answer.inputs.budget,
                 )
             )
 
