@@ -12,7 +12,7 @@ import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 
 def schema(text: str) -> Mapping[str, Any]:
@@ -45,6 +45,15 @@ def seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError("a number of seconds greater than zero is needed")
     return value
+
+
+def image_tokens(text: str) -> int | Literal["auto"]:
+    """Return a number of image tokens greater than zero, or "auto"."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or not 0 < int(text) < 2**32 - 1:
+        raise argparse.ArgumentTypeError("a number of tokens greater than zero is needed, or auto")
+    return int(text)
 
 
 def port(text: str) -> int:

@@ -115,6 +115,13 @@ def _parser() -> argparse.ArgumentParser:
         "--new-pixels", action="store_true", help="read this moment's image even if the camera stands still"
     )
     ask.add_argument("--max-tokens", metavar="N", type=int, help="tokens to generate at most")
+    ask.add_argument(
+        "--max-image-tokens",
+        metavar="N|auto",
+        type=arguments.image_tokens,
+        default=0,
+        help="tokens of an image at most; auto = as many as --timeout allows (default: the task's or the engine's)",
+    )
     ask.add_argument("--temperature", metavar="T", type=float, help="0 = always the likeliest token")
     ask.add_argument("--seed", metavar="N", type=int, help="same seed, question and image: same answer")
     ask.add_argument("--priority", metavar="N", type=int, default=0, help="0 to 255; higher is served first")
@@ -208,6 +215,7 @@ def _ask(parsed: argparse.Namespace) -> int:
             max_frame_age=parsed.max_frame_age,
             new_pixels=parsed.new_pixels,
             max_tokens=parsed.max_tokens,
+            max_image_tokens=parsed.max_image_tokens,
             temperature=parsed.temperature,
             seed=parsed.seed,
             priority=parsed.priority,

@@ -111,10 +111,13 @@ def usage_line(answer: Answer) -> str:
     usage = answer.usage
     tokens = f"{usage.prompt_tokens} tokens in"
     details = [f"{usage.image_tokens} of images"] if usage.image_tokens else []
+    details += [f"at most {usage.max_image_tokens} each"] if usage.max_image_tokens else []
     details += [f"{usage.cached_tokens} reused"] if usage.cached_tokens else []
     parts = [tokens + (f" ({', '.join(details)})" if details else ""), f"{usage.completion_tokens} out"]
     if usage.first_token_time is not None:
-        parts.append(f"first after {usage.first_token_time:.2f} s")
+        expected = usage.expected_first_token_time
+        known = "" if expected is None else f" ({expected:.2f} s expected)"
+        parts.append(f"first after {usage.first_token_time:.2f} s{known}")
     if usage.tokens_per_second:
         parts.append(f"{usage.tokens_per_second:.1f} tokens/s")
     if usage.total_time is not None:

@@ -27,10 +27,12 @@ class Usage:
     completion_tokens: int = 0
     bytes_sent: int = 0
     image_change: float | None = None
+    max_image_tokens: int = 0
     queue_time: float | None = None
     image_time: float | None = None
     encode_time: float | None = None
     first_token_time: float | None = None
+    expected_first_token_time: float | None = None
     total_time: float | None = None
     tokens_per_second: float = 0.0
 
@@ -142,10 +144,12 @@ def _usage(usage: Any) -> Usage:
         completion_tokens=usage.completion_tokens,
         bytes_sent=usage.bytes_sent,
         image_change=_known(usage.image_change),
+        max_image_tokens=usage.max_image_tokens,
         queue_time=_known(usage.queue_time),
         image_time=_known(usage.image_time),
         encode_time=_known(usage.encode_time),
         first_token_time=_known(usage.first_token_time),
+        expected_first_token_time=_known(usage.expected_first_token_time),
         total_time=_known(usage.total_time),
         tokens_per_second=usage.tokens_per_second,
     )

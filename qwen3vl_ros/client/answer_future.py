@@ -80,6 +80,8 @@ class AnswerFuture:
         self._stage = 0
         self._queue_position = 0
         self._completion_tokens = 0
+        self._max_image_tokens = 0
+        self._expected_first_token_time: float | None = None
         self._cancel_requested = False
         self._on_change: Callable[[], None] | None = None
         self._answer: Answer | None = None
@@ -129,6 +131,16 @@ class AnswerFuture:
     def completion_tokens(self) -> int:
         """Tokens generated so far, reasoning included."""
         return self._completion_tokens
+
+    @property
+    def max_image_tokens(self) -> int:
+        """Tokens that an image may have in this question; 0 = not known yet, or no image."""
+        return self._max_image_tokens
+
+    @property
+    def expected_first_token_time(self) -> float | None:
+        """Seconds that the node expects from the request to its engine until the first token; None = not known."""
+        return self._expected_first_token_time
 
     def exception(self) -> VlmError | None:
         """Return why the question failed; None while it runs or if it was answered. Never blocks."""
@@ -238,6 +250,9 @@ class AnswerFuture:
             self._stage = feedback.stage
             self._queue_position = feedback.queue_position
             self._completion_tokens = feedback.completion_tokens
+            self._max_image_tokens = feedback.max_image_tokens
+            expected = feedback.expected_first_token_time
+            self._expected_first_token_time = expected if expected >= 0 else None
             self._reasoning.append(feedback.reasoning_delta)
             if not self._gap:
                 self._add_text(feedback.delta)

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
@@ -56,7 +56,7 @@ class Arguments(TypedDict, total=False):
     presence_penalty: float | None
     frequency_penalty: float | None
     thinking: bool | None
-    max_image_tokens: int
+    max_image_tokens: int | Literal["auto"]
     seed: int | None
     max_tokens: int | None
     stop: Sequence[str]
@@ -89,7 +89,7 @@ def build_goal(
     presence_penalty: float | None = None,
     frequency_penalty: float | None = None,
     thinking: bool | None = None,
-    max_image_tokens: int = 0,
+    max_image_tokens: int | Literal["auto"] = 0,
     seed: int | None = None,
     max_tokens: int | None = None,
     stop: Sequence[str] = (),
@@ -114,7 +114,7 @@ def build_goal(
     goal.text_only = bool(text_only)
     goal.new_pixels = bool(new_pixels)
     goal.priority = _integer("priority", priority, 2**8)
-    goal.max_image_tokens = _integer("max_image_tokens", max_image_tokens, 2**32)
+    goal.max_image_tokens = _image_tokens(max_image_tokens)
     if thinking is not None:
         goal.thinking = AskImage.Goal.THINKING_ON if thinking else AskImage.Goal.THINKING_OFF
     goal.clip_frames = _integer("clip_frames", clip_frames, 2**16)
@@ -182,6 +182,15 @@ def _integer(name: str, value: int, limit: int) -> int:
     if int(value) != value or not 0 <= value < limit:
         raise BadRequest(f"{name} is a whole number from 0 to {limit - 1}, got {value}.")
     return int(value)
+
+
+def _image_tokens(number: int | str) -> int:
+    auto: int = AskImage.Goal.MAX_IMAGE_TOKENS_AUTO
+    if number == "auto":
+        return auto
+    if isinstance(number, str):
+        raise BadRequest(f'max_image_tokens is a whole number or "auto", got {number!r:.50}.')
+    return _integer("max_image_tokens", number, auto)
 
 
 def _duration(name: str, seconds: float) -> Duration:

@@ -37,6 +37,7 @@ class Task:
     min_images: int
     languages: tuple[str, ...]
     source: str
+    max_image_tokens: int = 0
 
 
 class TaskList:
@@ -82,4 +83,5 @@ def _task(task: Any) -> Task:
         min_images=task.min_images,
         languages=tuple(task.languages),
         source=task.source,
+        max_image_tokens=task.max_image_tokens,
     )

@@ -92,7 +92,8 @@ class VlmClient:
         ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty``, ``presence_penalty``,
         ``frequency_penalty``, ``seed``, ``max_tokens``, ``stop``: as in GenerationOptions.msg; None = the node's own
         value. ``thinking``: whether the model thinks first; None = as it does by itself. ``max_image_tokens``: tokens
-        that an image may take at most; 0 = the engine's own.
+        that an image may take at most, "auto" = as many as leave the answer its time within ``timeout``; 0 = the
+        task's number, else the engine's own.
         ``priority``: 0 to 255, higher is served first.
         ``timeout``: seconds from the question's acceptance, its time in the queue included (default 60).
         ``not_before``: use no frame stamped earlier than this (builtin_interfaces or rclpy Time, or seconds).

@@ -33,6 +33,11 @@ class ImageUrl(_Object):
     """Where an image is: a ``data:`` URL, or http(s) or a path where the gateway allows them."""
 
     url: str
+    detail: str = Field(
+        "",
+        description="low: at most 256 tokens; high: 1024, a smaller image is enlarged; auto: as many as the time "
+        "allows. The highest of a request counts for all of its images; max_image_tokens wins.",
+    )
 
 
 class TextPart(_Object):
@@ -52,6 +57,11 @@ class ImagePart(_Object):
     def url(self) -> str:
         """Return the URL in either form."""
         return self.image_url if isinstance(self.image_url, str) else self.image_url.url
+
+    @property
+    def detail(self) -> str:
+        """Return how much of it the model is to see, "" where that is not said."""
+        return "" if isinstance(self.image_url, str) else self.image_url.detail
 
 
 Part: TypeAlias = Annotated[TextPart | ImagePart, Field(discriminator="type")]
@@ -144,8 +154,10 @@ class ChatRequest(_Object):
     task: str = Field("", description="Name of a ready-made task, which the question fills.")
     slots: dict[str, Any] | None = Field(None, description="Other slots of the task.")
     thinking: bool | None = Field(None, description="Whether a model that can do either thinks before it answers.")
-    max_image_tokens: int | None = Field(
-        None, ge=1, lt=2**32, description="Tokens that an image may take at most: fewer are faster and see less."
+    max_image_tokens: Annotated[int, Field(ge=1, lt=2**32 - 1)] | Literal["auto"] | None = Field(
+        None,
+        description="Tokens that an image may take at most: fewer are faster and see less. auto: as many as the time "
+        "allows.",
     )
     new_pixels: bool = Field(
         False, description="Whether the model reads this moment's pixels of a camera, although nothing has changed."
@@ -177,7 +189,8 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "stream_options": frozenset(StreamOptions.model_fields),
     "messages[]": frozenset(ChatTurn.model_fields),
     "messages[].content[]": frozenset(TextPart.model_fields) | frozenset(ImagePart.model_fields),
-    "messages[].content[].image_url": frozenset(ImageUrl.model_fields),
+    # Of detail, request_fields knows which values have an effect.
+    "messages[].content[].image_url": frozenset(ImageUrl.model_fields) - {"detail"},
 }
 """Names of the fields that have an effect, by the path of their object."""
 

@@ -68,6 +68,8 @@ class ChatResponse:
             "image_change": answer.usage.image_change,
             "engine": answer.engine,
             "probability": answer.probability,
+            "max_image_tokens": answer.usage.max_image_tokens,
+            "expected_first_token_time": answer.usage.expected_first_token_time,
             "notes": [*answer.notes, *self.notes],
         }
 

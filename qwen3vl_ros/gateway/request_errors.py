@@ -87,7 +87,10 @@ def sentence(errors: Sequence[ErrorDetails]) -> str:
         return f"it has to be {words} {context[name]:g}"
     if kind == "too_short":
         return f"it needs at least {context['min_length']} of them"
-    kinds = [_KINDS.get(each["type"].rpartition("_")[0], "") for each in errors]
+    kinds = [
+        each["ctx"]["expected"] if each["type"] == "literal_error" else _KINDS.get(each["type"].rpartition("_")[0], "")
+        for each in errors
+    ]
     if all(kinds):
         return f"it has to be {' or '.join(dict.fromkeys(kinds))}"
     return first["msg"].removeprefix("Value error, ")

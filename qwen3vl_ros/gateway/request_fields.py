@@ -99,6 +99,9 @@ _REFUSED_OF_A_MESSAGE: Final[Mapping[str, str]] = {
     "images": _IMAGES,
 }
 
+DETAILS: Final = ("low", "auto", "high")
+"""Values of an image's ``detail`` that have an effect, the lowest first."""
+
 _MOST_NOTES: Final = 20
 
 _LONGEST_VALUE: Final = 20
@@ -181,7 +184,7 @@ def _fields(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             objects.append(("messages[].content[].image_url", part.get("image_url")))
     for path, fields in objects:
         for name, value in fields.items() if isinstance(fields, dict) else ():
-            if (name, value) != ("detail", "auto"):
+            if name != "detail" or value not in DETAILS:
                 yield path, name, value
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal
 
 from qwen3vl_ros.gateway.chat_request import ChatRequest, ChatTurn, ImagePart, TextPart, options_of
 from qwen3vl_ros.gateway.errors import ApiError
+from qwen3vl_ros.gateway.request_fields import DETAILS
 from qwen3vl_ros.msg import ChatMessage
 
 if TYPE_CHECKING:
     from qwen3vl_ros.client.goal import Arguments
 
 _DESCRIBE: Final = "Describe the image."
+
+_IMAGE_TOKENS: Final[Mapping[str, int | Literal["auto"]]] = {"low": 256, "auto": "auto", "high": 1024}
+"""The number for OpenAI's ``detail``. There, low is 512x512 pixels, which are 256 tokens here; 1024 is the least
+that the authors of Qwen3-VL advise for grounding and OCR."""
 
 
 def image_urls(request: ChatRequest) -> list[str]:
@@ -71,11 +76,18 @@ def to_goal(request: ChatRequest, images: Sequence[bytes], timeout: float) -> tu
         "response_schema": request.response_schema,
         "timeout": timeout,
         "thinking": request.thinking,
-        "max_image_tokens": request.max_image_tokens or 0,
+        "max_image_tokens": request.max_image_tokens or _image_tokens(request),
         "new_pixels": request.new_pixels,
     }
     arguments.update(options_of(request))  # type: ignore[typeddict-item]
     return prompt, arguments, notes
+
+
+def _image_tokens(request: ChatRequest) -> int | Literal["auto"]:
+    """Return the number for the highest detail that an image is asked for, 0 where none says so."""
+    said = [part.detail for turn in request.messages for part in turn.parts if isinstance(part, ImagePart)]
+    highest = max((DETAILS.index(detail) for detail in said if detail in DETAILS), default=-1)
+    return _IMAGE_TOKENS[DETAILS[highest]] if highest >= 0 else 0
 
 
 def _split(parts: list[TextPart | ImagePart], *, task: bool) -> tuple[str, list[TextPart | ImagePart]]:

@@ -63,12 +63,14 @@ def test_stdout_has_the_answer_and_nothing_else(scripted: ScriptedVlm) -> None:
         result.image_headers[0].stamp.sec = 12
         result.usage.prompt_tokens, result.usage.image_tokens, result.usage.completion_tokens = 312, 196, 5
         result.usage.first_token_time, result.usage.tokens_per_second = 0.25, 23.0
+        result.usage.max_image_tokens, result.usage.expected_first_token_time = 256, 0.5
         return result
 
     scripted.script = script
     done = run("ask", "What is it?", "--max-tokens", "7", "--temperature", "0", "--seed", "1", "--system", "Be short.")
     assert (done.returncode, done.stdout) == (0, "a red box\n")
-    for part in ("312 tokens in (196 of images)", "5 out", "first after 0.25 s", "23.0 tokens/s", "front", "12.000"):
+    told = "312 tokens in (196 of images, at most 256 each)"
+    for part in (told, "5 out", "first after 0.25 s (0.50 s expected)", "23.0 tokens/s", "front", "12.000"):
         assert part in done.stderr
     request = scripted.goals[0].request
     assert (request.prompt, request.system_prompt) == ("What is it?", "Be short.")
@@ -93,6 +95,13 @@ def test_what_a_still_camera_spared_is_on_stderr_and_can_be_declined(scripted: S
     scripted.script = lambda goal: goal.result(text="Yes")
     assert "changed" not in run("ask", "--new-pixels", "Is it?").stderr
     assert scripted.goals[1].request.new_pixels
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(("word", "number"), [("1024", 1024), ("auto", AskImage.Goal.MAX_IMAGE_TOKENS_AUTO)])
+def test_how_much_of_the_image_is_seen_is_an_option(scripted: ScriptedVlm, word: str, number: int) -> None:
+    assert run("ask", "What is it?", "--max-image-tokens", word).returncode == 0
+    assert scripted.goals[-1].request.max_image_tokens == number
 
 
 @pytest.mark.ros
@@ -255,6 +264,8 @@ def test_a_reader_that_has_seen_enough_ends_the_question(scripted: ScriptedVlm) 
     [
         (["ask"], "PROMPT"),
         (["ask", "x", "--timeout", "0"], "greater than zero"),
+        (["ask", "x", "--max-image-tokens", "0"], "greater than zero is needed, or auto"),
+        (["ask", "x", "--max-image-tokens", "most"], "greater than zero is needed, or auto"),
         (["ask", "x", "--json", "{no json"], "not JSON"),
         (["ask", "x", "--json", "/nowhere.json"], "cannot be read"),
         (["ask", "x", "--image", "/nowhere.png"], "/nowhere.png cannot be read"),

@@ -131,6 +131,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
         result.image_headers, result.regions = [header], [region]
         result.pixel_stamps, result.usage.image_change = [Time(sec=3)], 1.5
         result.usage.completion_tokens, result.usage.first_token_time = 5, 0.25
+        result.usage.max_image_tokens, result.usage.expected_first_token_time = 1024, 0.5
         result.probability, result.notes = 0.5, ["a note"]
         return result
 
@@ -161,6 +162,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert answer.usage.completion_tokens == 5
     assert answer.usage.first_token_time == 0.25
     assert answer.usage.encode_time is None
+    assert (answer.usage.max_image_tokens, answer.usage.expected_first_token_time) == (1024, 0.5)
     assert (answer.probability, answer.probability_mass, answer.notes) == (0.5, None, ("a note",))
     sent = vlm.goals[0].request
     assert (sent.prompt, sent.response_schema, sent.priority) == ("How many?", '{"type": "object"}', 2)
@@ -169,6 +171,28 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert (sent.thinking, sent.max_image_tokens) == (AskImage.Goal.THINKING_ON, 64)
     assert sent.new_pixels
     assert (sent.timeout.sec, sent.timeout.nanosec) == (1, 500_000_000)
+
+
+def test_the_number_of_image_tokens_may_be_left_to_the_node(vlm: ScriptedVlm, client: VlmClient) -> None:
+    client.ask("?", max_image_tokens="auto")
+    assert vlm.goals[0].request.max_image_tokens == AskImage.Goal.MAX_IMAGE_TOKENS_AUTO
+    for wrong in ("most", -1, 2**32 - 1):
+        with pytest.raises(BadRequest, match=r"^max_image_tokens"):
+            client.ask("?", max_image_tokens=wrong)
+
+
+def test_what_was_chosen_and_is_expected_is_known_before_the_answer(vlm: ScriptedVlm, client: VlmClient) -> None:
+    known = threading.Event()
+
+    def script(goal: Goal) -> AskImage.Result:
+        goal.say("Y", max_image_tokens=512, expected_first_token_time=1.5)
+        known.wait(WAIT)
+        return goal.result(text="Yes")
+
+    vlm.script = script
+    for _ in (stream := client.stream("?")):
+        assert (stream.future.max_image_tokens, stream.future.expected_first_token_time) == (512, 1.5)
+        known.set()
 
 
 def test_pieces_arrive_while_the_model_is_still_talking(vlm: ScriptedVlm, client: VlmClient) -> None:

@@ -329,6 +329,34 @@ def test_new_pixels_of_a_camera_can_be_demanded(asking: Any) -> None:
     assert not asking(question(camera="front")).goal.new_pixels
 
 
+def test_the_number_of_image_tokens_may_be_left_to_the_node(asking: Any) -> None:
+    goal = asking(question(max_image_tokens="auto")).goal
+    assert goal.max_image_tokens == goal.MAX_IMAGE_TOKENS_AUTO
+
+
+@pytest.mark.parametrize("wrong", ["lots", 1.5, "64"])
+def test_a_wrong_number_of_image_tokens_is_told_with_both_alternatives(http: httpx.Client, wrong: Any) -> None:
+    error = http.post(CHAT, json=question(max_image_tokens=wrong)).json()["error"]
+    assert error["message"].startswith("max_image_tokens: it has to be a whole number or 'auto'")
+    assert error["param"] == "max_image_tokens"
+
+
+DETAILS = [
+    (("low",), 256), (("high",), 1024), (("auto",), 2**32 - 1), ((None,), 0), (("",), 0), (("original",), 0),
+    (("low", "high"), 1024), (("low", "auto"), 2**32 - 1), (("high", "auto"), 1024), ((None, "low"), 256),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("details", "tokens"), DETAILS, ids=str)
+def test_openais_detail_is_a_number_of_image_tokens(asking: Any, details: tuple[Any, ...], tokens: int) -> None:
+    body = question("What?", *[image_file() for _ in details])
+    images = [part for part in body["messages"][-1]["content"] if part["type"] == "image_url"]
+    for image, detail in zip(images, details, strict=True):
+        image["image_url"]["detail"] = detail
+    assert asking(body).goal.max_image_tokens == tokens
+    assert asking(body | {"max_image_tokens": 64}).goal.max_image_tokens == 64
+
+
 def test_hyphenated_parameters_are_understood(asking: Any) -> None:
     goal = asking(question(**{"top-p": 0.25, "top-k": 7})).goal
     assert (goal.options.top_p, goal.options.top_k) == (0.25, 7)

@@ -3,7 +3,7 @@
 import { byId } from "./elements.js";
 
 const KEY = "qwen3vl_ros.settings";
-const DETAIL = { medium: 160, low: 64 }; // tokens that an image may take at most
+const DETAIL = { high: 1024, auto: "auto", medium: 128, low: 64 }; // tokens that an image may take at most
 
 export class Settings {
   #form = byId("settings-form");
