@@ -118,12 +118,12 @@ class RosGraph(ros_node.RosNode):
     def __init__(self) -> None:
         super().__init__("benchmark", PATIENCE)
 
-    def ask(self, prompt: str, max_tokens: int, **fields: Any) -> Goal:
-        """Send a goal: greedy, without a time-out that this machine could meet."""
+    def ask(self, prompt: str, max_tokens: int, *, timeout: float = PATIENCE, **fields: Any) -> Goal:
+        """Send a goal: greedy, and unless told otherwise without a time-out that this machine could meet."""
         goal = AskImage.Goal(prompt=prompt, **fields)
         goal.options.temperature = 0.0
         goal.options.max_tokens = max_tokens
-        goal.timeout.sec = int(PATIENCE)
+        goal.timeout.sec = max(1, int(timeout))
         return Goal(self, goal)
 
     def connect(self) -> None:

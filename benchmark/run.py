@@ -25,6 +25,7 @@ from camera_cpu import camera_cpu
 from cancel import cancel
 from figures import Figure, table
 from gateway_load import gateway_load
+from image_tokens import image_tokens
 from memory import memory
 from model_speed import model_speed
 from openvino_callers import openvino_callers
@@ -55,6 +56,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "openvino_callers": openvino_callers,
     "model_speed": model_speed,
     "several_callers": several_callers,
+    "image_tokens": image_tokens,
 }
 
 _BUILD = Path(__file__).resolve().parents[1] / "build" / "benchmark"
