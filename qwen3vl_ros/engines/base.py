@@ -18,6 +18,8 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from qwen3vl_ros.engines.token_probabilities import Token
+
 Image: TypeAlias = NDArray[np.uint8]
 """An image: uint8, shape [height, width, 3], colour order RGB, C-contiguous."""
 
@@ -182,12 +184,15 @@ class Request:
 
     ``choices``: words that the answer may begin with, synonyms in one tuple; the last chunk then has a probability for
     each tuple. They do not constrain the answer. () = none wanted; others need the ability ``probabilities``.
+    ``token_probabilities``: the last chunk has the tokens of the answer, from an engine with that ability; others leave
+    them out.
     """
 
     messages: tuple[Message, ...]
     options: Options = field(default_factory=Options)
     response_schema: Mapping[str, Any] | None = None
     choices: tuple[tuple[str, ...], ...] = ()
+    token_probabilities: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +223,10 @@ class Chunk:
     ``probabilities``, in the last chunk of a request with ``choices``: the probability that the answer begins with each
     of them, in their order (:mod:`qwen3vl_ros.engines.choices`); None if unknown, for example for an answer without a
     first token.
+
+    ``tokens``, in the last chunk of a request with ``token_probabilities``: those of the answer, without the reasoning
+    before it (:mod:`qwen3vl_ros.engines.token_probabilities`); () if unknown. White space at its beginning and text
+    from a stop string on may be in the tokens and not in the answer.
     """
 
     stage: Stage
@@ -227,6 +236,7 @@ class Chunk:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     probabilities: tuple[float, ...] | None = None
+    tokens: tuple[Token, ...] = ()
 
 
 class EngineError(Exception):

@@ -68,12 +68,14 @@ class AskRequest:
     ``task``: its name; ``ready_made``: whether it is the package's, not the user's; ``parser``: how its answer is
     parsed, None without a task; ``min_images``: how many it needs;
     ``choices``: groups of words that its answer begins with; the probability of the first group is wanted;
+    ``labels``: what its regions are to be labelled with, () = anything;
     ``prompt_through``: makes its prompt once the camera is known, None if the prompt does not depend on that.
     ``asked``: names of the options that the goal itself sets; the others in ``options`` are the node's defaults.
     ``thinking``: whether the model thinks first, None = as it does by itself.
     ``max_image_tokens``: of the goal, 0 = the task's, which is ``task_image_tokens``; there, 0 = the engine's.
     ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock. ``new_pixels``: no earlier
     frame's pixels in the place of those of a camera that stands still.
+    ``score_threshold``: regions with a lower score are left out; ``score_threshold_asked``: whether the goal says so.
     """
 
     prompt: str
@@ -94,6 +96,9 @@ class AskRequest:
     parser: Parser | None = None
     min_images: int = 1
     choices: tuple[tuple[str, ...], ...] = ()
+    labels: tuple[str, ...] = ()
+    score_threshold: float = 0.0
+    score_threshold_asked: bool = False
     prompt_through: Callable[[CameraView], str] | None = None
     options: Options = field(default_factory=Options)
     asked: frozenset[str] = frozenset()
@@ -199,6 +204,11 @@ def check_supported(request: AskRequest, description: Description) -> None:
     for name, is_used in used.items():
         if is_used and name not in description.supports:
             raise Unsupported(f"{name}: engine {description.engine!r} cannot honour it; leave it unset")
+    if request.score_threshold_asked and request.score_threshold > 0 and "probabilities" not in description.supports:
+        raise Unsupported(
+            f"score_threshold: engine {description.engine!r} tells no probabilities of its tokens, so there are no "
+            "scores; leave it unset, or set it to 0"
+        )
     card = description.card
     if request.ready_made and card.tasks and request.task not in card.tasks:
         raise Unsupported(

@@ -79,6 +79,12 @@ _TASK: Final = {
             "minItems": 2,
             "items": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
         },
+        "score_threshold": {
+            "description": "Regions whose score is lower are left out.",
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+        },
         "example": {
             "type": "object",
             "additionalProperties": False,
@@ -237,6 +243,7 @@ def _build(name: str, definition: Mapping[str, Any], source: str) -> Task:
         max_image_tokens=definition.get("max_image_tokens", 0),
         options=_options(definition.get("options", {})),
         choices=_choices(definition.get("choices", []), definition["parser"]),
+        score_threshold=_score_threshold(definition.get("score_threshold"), definition["parser"]),
         schema=schema,
         example_slots=example.get("slots", {}),
         example_answer=example["answer"],
@@ -303,6 +310,12 @@ def _choices(choices: list[list[str]], parser: str) -> tuple[tuple[str, ...], ..
         if number not in told_apart:
             raise _Mistake("choices", f"nothing tells {short(words)} from the others at the beginning of an answer")
     return tuple(map(tuple, choices))
+
+
+def _score_threshold(threshold: float | None, parser: str) -> float:
+    if threshold is not None and parser not in ("regions", "regions_3d"):
+        raise _Mistake("score_threshold", f"the answer of parser {parser} has no regions, and so no scores")
+    return threshold or 0.0
 
 
 def _check_example(task: Task) -> None:

@@ -49,7 +49,8 @@ class TaskQuestion:
 
     ``response_schema``: JSON Schema of the answer, None for text. ``min_images``: how many are needed at least.
     ``choices``: groups of words that the answer begins with; the probability of the first group is wanted.
-    ``language``: of the wording, "" if the task has only one.
+    ``labels``: what the answer's labels repeat, () = they say something else. ``score_threshold``: regions with a lower
+    score are left out. ``language``: of the wording, "" if the task has only one.
     """
 
     task: str
@@ -60,6 +61,8 @@ class TaskQuestion:
     parser: Parser
     min_images: int
     choices: tuple[tuple[str, ...], ...]
+    labels: tuple[str, ...]
+    score_threshold: float
     language: str
 
 
@@ -116,6 +119,7 @@ class Task:
     min_images: int
     options: Options
     choices: tuple[tuple[str, ...], ...]
+    score_threshold: float
     schema: Mapping[str, Any] | None
     example_slots: Mapping[str, Any]
     example_answer: Any
@@ -128,6 +132,19 @@ class Task:
     def languages(self) -> tuple[str, ...]:
         """Languages of the wordings (ISO 639-1), the default first; () for a task with a single wording."""
         return tuple(language for language in self.prompts if language)
+
+    @property
+    def labels_repeat_prompt(self) -> bool:
+        """Whether the regions' labels are what was asked for, as they are in the example; ``point`` numbers them."""
+        if (
+            self.parser not in ("regions", "regions_3d")
+            or self.main is None
+            or not isinstance(self.example_answer, list)
+        ):
+            return False
+        asked = _texts(self.example_slots.get(self.main))
+        labels = [item.get("label") for item in self.example_answer if isinstance(item, dict)]
+        return bool(labels) and all(label in asked for label in labels)
 
     def ask(
         self, prompt: str = "", slots: Mapping[str, Any] | None = None, camera: CameraView | None = None
@@ -164,6 +181,8 @@ class Task:
             parser=self.parser,
             min_images=self.min_images,
             choices=self.choices,
+            labels=_texts(values[self.main]) if self.main and self.labels_repeat_prompt else (),
+            score_threshold=self.score_threshold,
             language=language,
         )
 
@@ -264,6 +283,11 @@ def parse_slots(text: str) -> Mapping[str, Any]:
         return input_json("slots", slots)  # type: ignore[no-any-return]
     except (ValueError, RecursionError) as error:
         raise BadRequest(str(error)) from error
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return the value of a slot as texts."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _filled(schema: Any, values: Mapping[str, Any]) -> Any:

@@ -332,7 +332,7 @@ class _Answer:
             if shapes:
                 self.skipped.append(f"{_name(label)} {reason}")
             return
-        nothing = region = Region(label, index)
+        nothing = region = Region(label, index, at=at)
         for kind, row in shapes:
             try:
                 region = with_shape(region if together else nothing, kind, row, self.fits[index], self.scale)

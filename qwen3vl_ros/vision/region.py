@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Point: TypeAlias = tuple[float, float]
@@ -14,6 +14,9 @@ Box: TypeAlias = tuple[float, float, float, float]
 Vector: TypeAlias = tuple[float, float, float]
 """(x, y, z) in metres in the camera's optical frame: x to the right, y down, z forward (REP 103)."""
 
+Matrix: TypeAlias = tuple[float, ...]
+"""Nine numbers, row by row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -22,6 +25,9 @@ class Region:
     Fields that the answer does not give are None or (). ``position`` and ``extent`` are in metres in the optical frame,
     from depth or from the model itself; an ``extent`` from depth is along the frame's axes, one from the model along
     the object's own. ``position_error`` is a sentence if a position was requested and is not available.
+
+    ``score``, ``spread`` and ``position_covariance`` are those of Region.msg; ``at``: index in the answer's text of the
+    coordinates, which makes no region another one.
     """
 
     label: str
@@ -32,3 +38,7 @@ class Region:
     position: Vector | None = None
     extent: Vector | None = None
     position_error: str = ""
+    score: float | None = None
+    spread: tuple[float, ...] = ()
+    position_covariance: Matrix | None = None
+    at: int = field(default=-1, compare=False)

@@ -45,7 +45,8 @@ def merged(regions: Sequence[Region], fits: Sequence[Fit]) -> list[Region]:
     """Merge regions of the same object in several parts of an image.
 
     Two regions of two parts are the same object if they have the same label and, within the area of both parts, the
-    same box, or nearly the same point. The merged box is the hull of both, since each may be cut at its part's edge.
+    same box, or nearly the same point. The merged box is the hull of both, since each may be cut at its part's edge;
+    each side has the spread of the box that it is from. The score is the greater one.
     More than :data:`_MOST_COMPARED` regions, from a model that repeats itself, are returned unchanged.
 
     Args:
@@ -85,11 +86,17 @@ def _same(thing: Region, region: Region, shown: Sequence[Rectangle], fits: Seque
 
 
 def _together(thing: Region, region: Region) -> Region:
+    scores = [score for score in (thing.score, region.score) if score is not None]
+    thing = replace(thing, score=max(scores, default=None))
     if thing.box is None or region.box is None:
         return thing
     (left, top, right, bottom), other = thing.box, region.box
     box = (min(left, other[0]), min(top, other[1]), max(right, other[2]), max(bottom, other[3]))
-    return replace(thing, box=box, polygon=())
+    spread: tuple[float, ...] = ()
+    if thing.spread and region.spread:
+        sides = zip(box, thing.box, thing.spread, region.spread, strict=True)
+        spread = tuple(own if side == mine else theirs for side, mine, own, theirs in sides)
+    return replace(thing, box=box, polygon=(), spread=spread)
 
 
 def _common(one: Box, other: Box) -> Box | None:

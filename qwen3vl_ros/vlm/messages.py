@@ -18,7 +18,7 @@ from qwen3vl_ros.msg import Region as RegionMessage
 from qwen3vl_ros.msg import Task as TaskMessage
 from qwen3vl_ros.prompts.request import AskRequest, Turn, images_in, merge_options
 from qwen3vl_ros.prompts.schema import parse_schema
-from qwen3vl_ros.prompts.tasks import Task, Tasks, parse_slots
+from qwen3vl_ros.prompts.tasks import Task, TaskQuestion, Tasks, parse_slots
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.job import GoalResult, Progress
 from qwen3vl_ros.vlm.parameters import Settings, ready_made_tasks
@@ -86,6 +86,9 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         parser=None if asked is None else asked.parser,
         min_images=1 if asked is None else asked.min_images,
         choices=() if asked is None else asked.choices,
+        labels=() if asked is None else asked.labels,
+        score_threshold=_score_threshold(goal, asked),
+        score_threshold_asked=goal.score_threshold >= 0,
         prompt_through=None
         if task is None or not task.uses_camera
         else lambda view: task.ask(goal.prompt, slots, view).prompt,
@@ -125,6 +128,8 @@ def region_message(region: Region, header: Header) -> RegionMessage:
     """Convert a region of the image with that header."""
     message = RegionMessage(label=region.label, image_index=region.image_index)
     message.position_error = output_text(region.position_error)
+    message.score = _or_unknown(region.score)
+    message.spread = list(region.spread)
     if region.box is not None:
         left, top, right, bottom = region.box
         message.roi.x_offset, message.roi.y_offset = math.floor(left), math.floor(top)
@@ -136,6 +141,7 @@ def region_message(region: Region, header: Header) -> RegionMessage:
     message.polygon.points = [Point32(x=x, y=y) for x, y in region.polygon]
     if region.position is not None:
         message.has_position = True
+        message.position_covariance = list(region.position_covariance or (0.0,) * 9)
         message.position.header = header
         is_point = region.box is None and not region.polygon and region.extent is None
         message.position_kind = RegionMessage.POSITION_SURFACE if is_point else RegionMessage.POSITION_CENTRE
@@ -209,6 +215,7 @@ def task_message(task: Task) -> TaskMessage:
         ],
         parser=task.parser,
         max_image_tokens=task.max_image_tokens,
+        score_threshold=task.score_threshold,
         min_images=task.min_images,
         languages=list(task.languages),
         source=task.source,
@@ -234,6 +241,22 @@ def _seconds(goal: Any, name: str) -> float:
     if seconds < 0:
         raise BadRequest(f"{name}: {seconds:g} s is negative; 0 means the node's default")
     return seconds
+
+
+def _score_threshold(goal: Any, asked: TaskQuestion | None) -> float:
+    threshold = _value(goal.score_threshold)
+    if not threshold <= 1:
+        raise BadRequest(
+            f"score_threshold: {threshold:g} is not from 0 to 1; a negative number leaves it to the task, 0 leaves no "
+            "region out"
+        )
+    if threshold < 0:
+        return 0.0 if asked is None else asked.score_threshold
+    if threshold > 0 and asked is not None and asked.parser not in ("regions", "regions_3d"):
+        raise BadRequest(
+            f"score_threshold: only regions have scores, and the task {asked.task!r} answers with none; leave it unset"
+        )
+    return threshold
 
 
 def _value(value: float) -> float:

@@ -16,10 +16,12 @@ from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Call, State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
+from qwen3vl_ros.engines.token_probabilities import Token
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
 from qwen3vl_ros.prompts.request import AskRequest, card_notes, check_supported, conversation, supported_options
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.prompts.schema import again_prompt, naming_prompt, naming_schema, schema_prompt, validate_answer
+from qwen3vl_ros.prompts.scores import label_notes, score_notes, scores_wanted
 from qwen3vl_ros.vision.camera_model import CalibrationError
 from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError
@@ -29,7 +31,7 @@ from qwen3vl_ros.vlm.image_cost import ImageCost
 from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress, Wake
 from qwen3vl_ros.vlm.parameters import Settings, wanted_engines
-from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of
+from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of, sure_enough
 from qwen3vl_ros.vlm.visualization import Display
 
 RESULT_GRACE = 0.25
@@ -60,6 +62,7 @@ class PartialAnswer:
     regions: tuple[Region, ...] = ()
     usage: Usage = field(default_factory=Usage)
     probabilities: tuple[float, ...] | None = None
+    tokens: tuple[Token, ...] = ()
     certainty: Certainty = field(default_factory=Certainty)
     notes: list[str] = field(default_factory=list)
     begun: bool = False
@@ -269,6 +272,7 @@ class Pipeline:
             supported_options(request, description),
             request.response_schema if "json_schema" in description.supports else None,
             wanted_choices(request, description),
+            scores_wanted(request, description),
         )
         if job.error is None:
             with self._engine.asked_by(job) as chain:
@@ -282,26 +286,33 @@ class Pipeline:
             )
         answer.certainty = certainty(request, description, answer.probabilities)
         answer.notes += [answer.certainty.note] if answer.certainty.note else []
-        self._read(job, request, answer)
+        self._read(job, request, answer, description)
 
-    def _read(self, job: Job, request: AskRequest, answer: PartialAnswer) -> None:
+    def _read(self, job: Job, request: AskRequest, answer: PartialAnswer, description: Description) -> None:
         """Parse the JSON and the regions of a complete answer. Raises :class:`BadAnswer`."""
 
         def report(sentence: str) -> None:
             answer.notes.append(sentence)
             self._log(sentence)
 
-        text, scale = str(answer.text), cast("Scale", self._settings().coordinates)
+        def read_regions() -> None:
+            scale = cast("Scale", self._settings().coordinates)
+            found = regions_of(text, answer.tokens, answer.inputs, scale, report, job.cancellation)
+            answer.regions = sure_enough(found, request.score_threshold, report)
+            answer.notes += score_notes(request, description, [region.score for region in found])
+            answer.notes += label_notes(request.labels, [region.label for region in answer.regions])
+
+        text = str(answer.text)
         try:
             if request.parser in ("regions", "regions_3d"):
-                answer.regions = regions_of(text, answer.inputs, scale, report, job.cancellation)
+                read_regions()
                 with suppress(BadAnswer):  # regions are read even from JSON that is cut off
                     answer.json = self._validated(job, text, request.response_schema or {})
             elif request.response_schema is not None:
                 answer.json = self._validated(job, text, request.response_schema)
             elif answer.inputs.images and mentions_regions(text):
                 with suppress(GroundingError):  # regions were not requested
-                    answer.regions = regions_of(text, answer.inputs, scale, report, job.cancellation)
+                    read_regions()
         except GroundingError as error:
             raise BadAnswer(str(error)) from error
 
@@ -397,7 +408,7 @@ class Pipeline:
         answer.completion_tokens = chunk.completion_tokens
         if chunk.finish_reason is not None:
             answer.finish_reason = chunk.finish_reason
-            answer.probabilities = chunk.probabilities
+            answer.probabilities, answer.tokens = chunk.probabilities, chunk.tokens
         if chunk.usage is not None:
             answer.usage = chunk.usage
         if answer.withheld:

@@ -7,14 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from qwen3vl_ros.engines.base import Cancel
+from qwen3vl_ros.engines.token_probabilities import Token
 from qwen3vl_ros.prompts.camera_view import CameraView
 from qwen3vl_ros.vision.camera_model import lens_of
+from qwen3vl_ros.vision.confidence import Confidence
 from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.depth import NO_DEPTH, locate
+from qwen3vl_ros.vision.fit import Fit
 from qwen3vl_ros.vision.grounding import parse_regions
 from qwen3vl_ros.vision.region import Region
+from qwen3vl_ros.vision.spread import position_covariance, spread_of
 from qwen3vl_ros.vision.tiles import merged
 from qwen3vl_ros.vlm.images import InputImage, InputImages
+
+_REACH = 0.1
+"""Greatest difference of a coordinate that is a doubt about the same thing, as a share of the image's side."""
 
 _REGION_MARKS = re.compile(r"bbox_?[23]d|point_?2d|polygon|<box>|<quad>|<\|box_start\||<points?\b", re.IGNORECASE)
 """Marks a region in an answer to a question without a task."""
@@ -53,7 +60,12 @@ def mentions_regions(text: str) -> bool:
 
 
 def regions_of(
-    text: str, inputs: InputImages, scale: Scale, report: Callable[[str], None], cancel: Cancel
+    text: str,
+    tokens: Sequence[Token],
+    inputs: InputImages,
+    scale: Scale,
+    report: Callable[[str], None],
+    cancel: Cancel,
 ) -> tuple[Region, ...]:
     """Parse the regions of ``text``, and measure the position of each whose image has depth.
 
@@ -62,6 +74,7 @@ def regions_of(
 
     Args:
         text: The answer.
+        tokens: Those of the answer, for scores; () if they are unknown.
         inputs: The images that it is about.
         scale: Unit of its coordinates.
         report: Takes a sentence for each region that is left out.
@@ -70,19 +83,41 @@ def regions_of(
     Raises:
         GroundingError: It has no usable region.
     """
-    grounding = parse_regions(text, [fit for image in inputs.own for fit in image.fits], scale)
+    fits = [fit for image in inputs.own for fit in image.fits]
+    grounding = parse_regions(text, fits, scale)
     for sentence in grounding.skipped:
         report(f"a region of the answer is left out: {sentence}")
+    confidence = Confidence(text, tokens)
+    scored = [_scored(region, confidence, fits[region.image_index], scale) for region in grounding.regions]
     regions: list[Region] = []
     first = 0
     for index, image in enumerate(inputs.own, inputs.subject):
         parts = range(first, first + len(image.fits))
         first = parts.stop
-        own = [replace(r, image_index=r.image_index - parts[0]) for r in grounding.regions if r.image_index in parts]
+        own = [replace(r, image_index=r.image_index - parts[0]) for r in scored if r.image_index in parts]
         regions += (_measured(replace(r, image_index=index), image, cancel) for r in _whole(own, image))
         if image.depth.doubt and any(region.position for region in regions):
             report(image.depth.doubt)
     return tuple(regions)
+
+
+def sure_enough(regions: Sequence[Region], threshold: float, report: Callable[[str], None]) -> tuple[Region, ...]:
+    """Return the regions whose score is at least ``threshold`` or unknown; ``report`` is told of the others."""
+    kept = tuple(region for region in regions if region.score is None or region.score >= threshold)
+    if len(kept) < len(regions):
+        report(f"{len(regions) - len(kept)} of {len(regions)} regions are left out: score below {threshold:g}")
+    return kept
+
+
+def _scored(region: Region, confidence: Confidence, fit: Fit, scale: Scale) -> Region:
+    region = replace(region, score=confidence.score(region.at))
+    row, variances = confidence.numbers(
+        region.at, _REACH * (1000 if scale == "relative_1000" else max(fit.fitted_size))
+    )
+    shapes = {4: region.box, 2: region.point}
+    if shapes.get(len(row)) is None or region.polygon:
+        return region
+    return replace(region, spread=spread_of(row, variances, fit, scale))
 
 
 def _whole(regions: Sequence[Region], image: InputImage) -> Sequence[Region]:
@@ -105,4 +140,8 @@ def _measured(region: Region, image: InputImage, cancel: Cancel) -> Region:
         )
     if cancel.is_set():
         return replace(region, position_error=f"{NO_DEPTH}the goal ended before it was measured")
-    return locate([region], depth.image, depth.depth_info, depth.colour_info, image.size)[0]
+    (located,) = locate([region], depth.image, depth.depth_info, depth.colour_info, image.size)
+    if located.position is None:
+        return located
+    lens = lens_of(depth.colour_info, "colour").scaled_to(*image.size, "colour")
+    return replace(located, position_covariance=position_covariance(located, lens))

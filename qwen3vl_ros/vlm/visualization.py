@@ -133,7 +133,7 @@ def markers(regions: Sequence[Region], headers: Sequence[Header]) -> MarkerArray
 
 
 class _Detections:
-    """Publishes vision_msgs, if that is installed. The score is 1: the model gives none."""
+    """Publishes vision_msgs, if that is installed. The score is that of the region, -1 where it is unknown."""
 
     def __init__(self, node: Node, vision_msgs: Any) -> None:
         self._msg = vision_msgs
@@ -154,7 +154,7 @@ class _Detections:
             header = headers[region.image_index]
             if region.box is not None:
                 left, top, right, bottom = region.box
-                detection = self._named(self._msg.Detection2D(header=header), region.label)
+                detection = self._named(self._msg.Detection2D(header=header), region)
                 detection.bbox.center.position.x, detection.bbox.center.position.y = (
                     (left + right) / 2,
                     (top + bottom) / 2,
@@ -162,7 +162,7 @@ class _Detections:
                 detection.bbox.size_x, detection.bbox.size_y = right - left, bottom - top
                 flat.detections.append(detection)
             if region.position is not None:
-                detection = self._named(self._msg.Detection3D(header=header), region.label)
+                detection = self._named(self._msg.Detection3D(header=header), region)
                 place, size = detection.bbox.center.position, detection.bbox.size
                 place.x, place.y, place.z = region.position
                 detection.bbox.center.orientation.w = 1.0
@@ -172,8 +172,9 @@ class _Detections:
         self._flat.publish(flat)
         self._solid.publish(solid)
 
-    def _named(self, detection: Any, label: str) -> Any:
+    def _named(self, detection: Any, region: Region) -> Any:
         result = self._msg.ObjectHypothesisWithPose()
-        result.hypothesis.class_id, result.hypothesis.score = label, 1.0
+        result.hypothesis.class_id = region.label
+        result.hypothesis.score = -1.0 if region.score is None else region.score
         detection.results.append(result)
         return detection

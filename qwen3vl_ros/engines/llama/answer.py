@@ -18,6 +18,7 @@ from qwen3vl_ros.engines.llama.sampling import Recommended, Sampler
 from qwen3vl_ros.engines.llama.slots import Slot
 from qwen3vl_ros.engines.llama.vision import Embedding
 from qwen3vl_ros.engines.llama.vocabulary import Vocabulary
+from qwen3vl_ros.engines.token_probabilities import Token, token_of_logits
 
 
 class Answer:
@@ -78,6 +79,8 @@ class Answer:
 
         self._text = AnswerText(options.stop, prompt.reasoning)
         self._first_token = FirstToken(request.choices)
+        self._tells_tokens = request.token_probabilities
+        self._tokens: list[Token] = []
         self._completion_tokens = 0
         self._cached_tokens: int | None = None
         self._first_token_time: float | None = None
@@ -162,7 +165,13 @@ class Answer:
         answer, thought = text.feed(written)
         if text.reasoning:
             self._first_token.reset()
+            self._tokens.clear()
         elif not thinking:
+            if self._tells_tokens:
+                context = self._context
+                self._tokens.append(
+                    token_of_logits(context.logits(output), token, context.token_bytes, self._vocabulary.closed)
+                )
             self._first_token.take(
                 written.decode("utf-8", "replace"),
                 lambda: self._vocabulary.probabilities(self._context.logits(output), self._choices),
@@ -187,5 +196,5 @@ class Answer:
             first_token_time=self._first_token_time,
             total_time=time.monotonic() - self._started,
         )
-        probabilities = self._first_token.probabilities
-        return Chunk(self.stage, answer, thought, self._completion_tokens, finish, usage, probabilities)
+        probabilities, tokens = self._first_token.probabilities, tuple(self._tokens)
+        return Chunk(self.stage, answer, thought, self._completion_tokens, finish, usage, probabilities, tokens)

@@ -1,4 +1,4 @@
-"""Sums the probabilities of the llama.cpp tokens that begin an answer with a given word."""
+"""Finds tokens of llama.cpp by their text: those that begin an answer with a given word, those that end a list."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Vocabulary:
 
     def __init__(self, context: LlamaContext) -> None:
         self._context = context
+        self._closed: dict[bytes, int | None] = {}
 
     @cached_property
     def _tokens(self) -> dict[str, list[int]]:
@@ -37,3 +38,11 @@ class Vocabulary:
         for begin, number in beginnings(choices).items():
             sums[number] += float(weights[self._tokens.get(begin, [])].sum())
         return tuple(sum_ / float(weights.sum()) for sum_ in sums)
+
+    def closed(self, text: bytes) -> int | None:
+        """Return the token that is ``text`` and the bracket ``]`` in one, None if there is none."""
+        if text not in self._closed:
+            tokens = self._context.tokenize(text.decode("utf-8", "replace") + "]")
+            whole = len(tokens) == 1 and self._context.token_bytes(tokens[0]) == text + b"]"
+            self._closed[text] = tokens[0] if whole else None
+        return self._closed[text]
