@@ -33,6 +33,7 @@ from openvino_llama import openvino_llama
 from restart import restart
 from ros_graph import RosGraph, isolate
 from same_frame import same_frame
+from scores import scores
 from several_callers import several_callers
 from spinning import spinning
 from start_up import start_up
@@ -57,6 +58,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "model_speed": model_speed,
     "several_callers": several_callers,
     "image_tokens": image_tokens,
+    "scores": scores,
 }
 
 _BUILD = Path(__file__).resolve().parents[1] / "build" / "benchmark"

@@ -114,6 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument(
         "--new-pixels", action="store_true", help="read this moment's image even if the camera stands still"
     )
+    ask.add_argument(
+        "--score-threshold",
+        metavar="P",
+        type=float,
+        help="leave out regions of a lower score, 0 to 1 (default: the task's)",
+    )
     ask.add_argument("--max-tokens", metavar="N", type=int, help="tokens to generate at most")
     ask.add_argument(
         "--max-image-tokens",
@@ -216,6 +222,7 @@ def _ask(parsed: argparse.Namespace) -> int:
             new_pixels=parsed.new_pixels,
             max_tokens=parsed.max_tokens,
             max_image_tokens=parsed.max_image_tokens,
+            score_threshold=parsed.score_threshold,
             temperature=parsed.temperature,
             seed=parsed.seed,
             priority=parsed.priority,

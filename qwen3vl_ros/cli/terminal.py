@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from qwen3vl_ros.client.tasks import Task
 
 _STAGES = ("in the queue", "waiting for a frame", "looking at the image", "reading the prompt", "answering")
+_MOST_SCORES = 10
 _BROKEN_PIPE = 141
 
 
@@ -126,6 +127,8 @@ def usage_line(answer: Answer) -> str:
         parts.append("cut at the token limit (--max-tokens)")
     if answer.probability is not None:
         parts.append(f"probability {answer.probability:.3g} (of {answer.probability_mass or 0:.3g})")
+    if scores := [f"{r.label or 'unnamed'} {r.score:.2f}" for r in answer.regions if r.score is not None]:
+        parts.append(f"scores: {'; '.join(scores[:_MOST_SCORES])}{'; ...' * (len(scores) > _MOST_SCORES)}")
     if usage.image_change is not None:
         parts.append(f"image changed by {usage.image_change:.1f} of 255")
     # A node of an earlier version tells no stamps of pixels.

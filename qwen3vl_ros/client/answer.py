@@ -52,6 +52,7 @@ class Position:
     """A position in metres in the frame ``frame_id`` at ``stamp``; ``extent`` along its axes, 0 = unknown.
 
     ``kind``: "centre" of the object, or the "surface" that is seen at a point; "" from a node that does not tell.
+    ``covariance``: 9 numbers, row by row, square metres; () = unknown.
     """
 
     x: float
@@ -61,6 +62,7 @@ class Position:
     stamp: Time
     extent: tuple[float, float, float] = (0.0, 0.0, 0.0)
     kind: str = ""
+    covariance: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Region:
 
     ``point`` and ``polygon`` are (x, y) in pixels of the original image. Fields are None or () if the answer has none;
     ``position_error`` says why there is no position. ``score``: how sure the model is, 0..1, None = unknown.
+    ``spread``: standard deviations of the left, top, right and bottom side, of a point of x and y; () = unknown.
     """
 
     label: str
@@ -79,6 +82,7 @@ class Region:
     position: Position | None = None
     position_error: str = ""
     score: float | None = None
+    spread: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +168,9 @@ def _region(region: Any) -> Region:
     if region.has_position:
         point, header = region.position.point, region.position.header
         extent = (region.extent.x, region.extent.y, region.extent.z)
+        covariance = tuple(region.position_covariance) if any(region.position_covariance) else ()
         kind = _KINDS.get(region.position_kind, "")
-        position = Position(point.x, point.y, point.z, header.frame_id, header.stamp, extent, kind)
+        position = Position(point.x, point.y, point.z, header.frame_id, header.stamp, extent, kind, covariance)
     return Region(
         label=region.label,
         image_index=region.image_index,
@@ -175,4 +180,5 @@ def _region(region: Any) -> Region:
         position=position,
         position_error=region.position_error,
         score=_known(region.score),
+        spread=tuple(region.spread),
     )

@@ -57,6 +57,7 @@ class Arguments(TypedDict, total=False):
     frequency_penalty: float | None
     thinking: bool | None
     max_image_tokens: int | Literal["auto"]
+    score_threshold: float | None
     seed: int | None
     max_tokens: int | None
     stop: Sequence[str]
@@ -90,6 +91,7 @@ def build_goal(
     frequency_penalty: float | None = None,
     thinking: bool | None = None,
     max_image_tokens: int | Literal["auto"] = 0,
+    score_threshold: float | None = None,
     seed: int | None = None,
     max_tokens: int | None = None,
     stop: Sequence[str] = (),
@@ -115,6 +117,10 @@ def build_goal(
     goal.new_pixels = bool(new_pixels)
     goal.priority = _integer("priority", priority, 2**8)
     goal.max_image_tokens = _image_tokens(max_image_tokens)
+    if score_threshold is not None:
+        if not 0 <= score_threshold <= 1:
+            raise BadRequest(f"score_threshold is a number from 0 to 1, got {score_threshold}; None = the task's.")
+        goal.score_threshold = float(score_threshold)
     if thinking is not None:
         goal.thinking = AskImage.Goal.THINKING_ON if thinking else AskImage.Goal.THINKING_OFF
     goal.clip_frames = _integer("clip_frames", clip_frames, 2**16)

@@ -38,6 +38,7 @@ class Task:
     languages: tuple[str, ...]
     source: str
     max_image_tokens: int = 0
+    score_threshold: float = 0.0
 
 
 class TaskList:
@@ -84,4 +85,5 @@ def _task(task: Any) -> Task:
         languages=tuple(task.languages),
         source=task.source,
         max_image_tokens=task.max_image_tokens,
+        score_threshold=task.score_threshold,
     )

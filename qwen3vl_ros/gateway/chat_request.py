@@ -162,6 +162,9 @@ class ChatRequest(_Object):
     new_pixels: bool = Field(
         False, description="Whether the model reads this moment's pixels of a camera, although nothing has changed."
     )
+    score_threshold: float | None = Field(
+        None, ge=0, le=1, description="Regions whose score is lower are left out; null leaves it to the task."
+    )
     _notes: tuple[str, ...] = PrivateAttr(())
 
     @property

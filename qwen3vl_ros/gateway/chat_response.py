@@ -156,6 +156,8 @@ def _region(region: Region) -> dict[str, Any]:
         "point": None if region.point is None else list(region.point),
         "polygon": [list(corner) for corner in region.polygon],
         "image": region.image_index,
+        "score": region.score,
+        "spread": list(region.spread),
         "position": None if position is None else [position.x, position.y, position.z],
         "frame_id": None if position is None else position.frame_id,
         "problem": region.position_error,

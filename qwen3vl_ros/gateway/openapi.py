@@ -120,6 +120,12 @@ _REGION: Final = {
     "properties": {
         "label": {"type": "string"},
         "image": {"type": "integer", "description": "Index of the image, from 0."},
+        "score": {"type": ["number", "null"], "description": "How sure the model is of it, 0 to 1; null if unknown."},
+        "spread": {
+            "type": "array",
+            "items": {"type": "number"},
+            "description": "Standard deviations of left, top, right and bottom, or of x and y, in those pixels.",
+        },
         "box": {
             "type": ["array", "null"],
             "items": {"type": "integer"},

@@ -78,6 +78,7 @@ def to_goal(request: ChatRequest, images: Sequence[bytes], timeout: float) -> tu
         "thinking": request.thinking,
         "max_image_tokens": request.max_image_tokens or _image_tokens(request),
         "new_pixels": request.new_pixels,
+        "score_threshold": request.score_threshold,
     }
     arguments.update(options_of(request))  # type: ignore[typeddict-item]
     return prompt, arguments, notes

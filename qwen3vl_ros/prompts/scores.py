@@ -37,9 +37,7 @@ def score_notes(request: AskRequest, description: Description, scores: Sequence[
         )
     else:
         why = f"{unknown} of {len(scores)} regions are not items of a list, or in no JSON"
-    yield f"no score: {why}"
-    if request.score_threshold > 0:
-        yield "score_threshold: regions without a score are not left out"
+    yield f"no score: {why}" + ("; score_threshold leaves no such region out" if request.score_threshold > 0 else "")
 
 
 def _points(request: AskRequest) -> bool:

@@ -64,7 +64,7 @@ def annotate(image: Image, question: str, answer: str, regions: Sequence[Region]
         image: uint8 [height, width, 3] RGB.
         question: Text of the question.
         answer: Text of the answer.
-        regions: In pixels of ``image``; drawn with their labels and, if known, their distances. Without any, no pixel
+        regions: In pixels of ``image``; drawn with labels and, if known, scores and distances. Without any, no pixel
             of the image is covered.
 
     Returns:
@@ -133,7 +133,8 @@ def _draw_region(
             if region.box is None:
                 top_left = (x + radius, y - radius)
     distance = "" if region.position is None else f" {math.dist((0, 0, 0), region.position):.2f} m"
-    lines, font = _wrapped(region.label + distance, round(0.72 * size), room[0] - 2 * stroke, 1)
+    score = "" if region.score is None else f" {region.score:.2f}"
+    lines, font = _wrapped(region.label + score + distance, round(0.72 * size), room[0] - 2 * stroke, 1)
     if not lines or not lines[0]:
         return
     text_width, text_height = font.getlength(lines[0]) + 2 * stroke, round(0.95 * size)

@@ -133,7 +133,7 @@ def markers(regions: Sequence[Region], headers: Sequence[Header]) -> MarkerArray
 
 
 class _Detections:
-    """Publishes vision_msgs, if that is installed. The score is that of the region, -1 where it is unknown."""
+    """Publishes vision_msgs, if that is installed. The score is the region's, 1 where it is unknown."""
 
     def __init__(self, node: Node, vision_msgs: Any) -> None:
         self._msg = vision_msgs
@@ -175,6 +175,6 @@ class _Detections:
     def _named(self, detection: Any, region: Region) -> Any:
         result = self._msg.ObjectHypothesisWithPose()
         result.hypothesis.class_id = region.label
-        result.hypothesis.score = -1.0 if region.score is None else region.score
+        result.hypothesis.score = 1.0 if region.score is None else region.score
         detection.results.append(result)
         return detection

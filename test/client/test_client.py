@@ -125,6 +125,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     region.position.header.frame_id = "map"
     region.position.point.z = 1.5
     region.position_kind, region.score = region.POSITION_SURFACE, 0.5
+    region.spread, region.position_covariance = [1.0, 2.0], [0.5] * 9
 
     def script(goal: Goal) -> AskImage.Result:
         result = goal.result(text='{"n": 2}', json='{"n": 2}', reasoning="I count", engine="llama", model="tiny.gguf")
@@ -147,6 +148,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
         thinking=True,
         max_image_tokens=64,
         new_pixels=True,
+        score_threshold=0.25,
     )
 
     assert (answer.text, answer.json, answer.reasoning) == ('{"n": 2}', {"n": 2}, "I count")
@@ -158,7 +160,8 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert answer.regions[0].point == (3.0, 4.0)
     assert answer.regions[0].position is not None
     assert (answer.regions[0].position.frame_id, answer.regions[0].position.kind) == ("map", "surface")
-    assert answer.regions[0].score == 0.5
+    assert (answer.regions[0].score, answer.regions[0].spread) == (0.5, (1.0, 2.0))
+    assert answer.regions[0].position.covariance == (0.5,) * 9
     assert answer.usage.completion_tokens == 5
     assert answer.usage.first_token_time == 0.25
     assert answer.usage.encode_time is None
@@ -168,7 +171,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert (sent.prompt, sent.response_schema, sent.priority) == ("How many?", '{"type": "object"}', 2)
     assert (sent.options.seed, sent.options.max_tokens, sent.options.temperature) == (3, 9, -1.0)
     assert (sent.options.presence_penalty, sent.options.frequency_penalty) == (1.5, -1.0)
-    assert (sent.thinking, sent.max_image_tokens) == (AskImage.Goal.THINKING_ON, 64)
+    assert (sent.thinking, sent.max_image_tokens, sent.score_threshold) == (AskImage.Goal.THINKING_ON, 64, 0.25)
     assert sent.new_pixels
     assert (sent.timeout.sec, sent.timeout.nanosec) == (1, 500_000_000)
 

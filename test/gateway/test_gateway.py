@@ -63,7 +63,7 @@ def test_an_answer_has_what_openai_has_no_place_for(server: Server, http: httpx.
     header.stamp.sec, header.stamp.nanosec = 7, 8
     place = Position(0.1, 0.2, 0.3, "optical", header.stamp)
     regions = (
-        Region("ball", 0, Box(1, 2, 3, 4), (2.5, 4.0), position=place),
+        Region("ball", 0, Box(1, 2, 3, 4), (2.5, 4.0), position=place, score=0.5, spread=(1.0, 2.0, 3.0, 4.0)),
         Region("box", 0, Box(5, 6, 7, 8), position_error="NO_DEPTH: nobody publishes /depth"),
     )
     server.backend.script = lambda asked: asked.answer(
@@ -83,6 +83,8 @@ def test_an_answer_has_what_openai_has_no_place_for(server: Server, http: httpx.
     assert ball["image"] == 0
     assert ball["position"] == [0.1, 0.2, 0.3]
     assert ball["problem"] == ""
+    assert (ball["score"], ball["spread"]) == (0.5, [1.0, 2.0, 3.0, 4.0])
+    assert (box["score"], box["spread"]) == (None, [])
     assert box["point"] is None
     assert box["position"] is None
     assert box["problem"].startswith("NO_DEPTH")

@@ -170,10 +170,11 @@ def test_metres_have_directions_and_a_frame(robot: Robot, page: Page) -> None:
 
 def test_metres_in_another_frame_than_the_cameras_have_its_axes(page: Page) -> None:
     region = {"label": "cup", "image": 0, "box": [1, 2, 3, 4], "point": None, "polygon": [], "problem": ""}
-    region |= {"position": [1.119, -0.27, 0.841], "frame_id": "map"}
+    region |= {"position": [1.119, -0.27, 0.841], "frame_id": "map", "score": 0.87}
     header = {"stamp": {"sec": 0, "nanosec": 0}, "frame_id": "lens"}
     end = {"choices": [], "qwen3vl_ros": {"image_headers": [header], "regions": [region]}}
     stream = f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n"
     page.route("**/v1/chat/completions", lambda route: route.fulfill(body=stream, content_type="text/event-stream"))
     wait_answer(locate(page, "cup"))
     expect(page.locator("button.region .place")).to_contain_text("x 1.12, y -0.27, z 0.84 m in map")
+    expect(page.locator("button.region .score")).to_have_text("score 0.87")

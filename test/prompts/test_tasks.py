@@ -457,6 +457,8 @@ TEXT = {"type": "text", "description": "d"}
         ({"parser": "text", "schema": None, "example": {"answer": 3}}, "example.answer", "not 3"),
         ({"example": {"answer": {"fern": True, "ivy": "no"}}}, "example.answer", "ivy"),
         ({"min_images": 0}, "min_images", "minimum"),
+        ({"score_threshold": 0.5}, "score_threshold", "no regions"),
+        ({"score_threshold": 1.5}, "score_threshold", "maximum"),
     ],
 )
 def test_a_mistake_in_a_file_is_a_sentence_with_file_task_and_key(

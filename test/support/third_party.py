@@ -116,15 +116,18 @@ RECITER = """
     from pathlib import Path
     from qwen3vl_ros.engines.base import *
     from qwen3vl_ros.engines.base import Usage
+    from qwen3vl_ros.engines.token_probabilities import Token
 
     class Reciter:
         '''Answers with the texts in a file, one after the other, and writes down what it was asked.'''
 
-        def __init__(self, says, heard, progress, constrains=False):
+        def __init__(self, says, heard, progress, constrains=False, tells=False):
             self._says, self._heard, self._text, self._asked = Path(says), Path(heard), "", 0
             self._abilities = {"text_only", "max_tokens", "temperature", "system_prompt"}
             if constrains:
                 self._abilities.add("json_schema")
+            if tells:
+                self._abilities.add("probabilities")
 
         def describe(self):
             return Description("reciter", "none", max_images=4, supports=frozenset(self._abilities))
@@ -154,12 +157,20 @@ RECITER = """
             for count, letter in enumerate(answer, 1):
                 yield Chunk(Stage.DECODE, letter, completion_tokens=count)
             usage = Usage(prompt_tokens=1, completion_tokens=len(answer))
-            yield Chunk(Stage.DECODE, "", "", len(answer), "stop", usage)
+            tokens = ()
+            if request.token_probabilities:
+                before, bracket, after = answer.partition("[")
+                tokens = [Token(letter.encode(), 1.0) for letter in before + bracket + after]
+                tokens[len(before)] = Token(b"[", 0.75, ((b"[]", 0.25),))
+            yield Chunk(Stage.DECODE, "", "", len(answer), "stop", usage, None, tuple(tokens))
 
         def close(self):
             pass
 """
-"""Source of an engine ``Reciter(says, heard)``: a model whose answers a test chooses, letter by letter."""
+"""Source of an engine ``Reciter(says, heard)``: a model whose answers a test chooses, letter by letter.
+
+With ``tells``, each letter is a token without alternatives, but for the first bracket: it would be ``[]`` with 0.25.
+"""
 
 
 DEADLY = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 import third_party
 from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE
+from qwen3vl_ros.vlm.parameters import ready_made_tasks
 from ros_client import SENSOR_DATA, RosClient, noise_image
 from vlm_process import VlmProcess
 
@@ -169,7 +171,8 @@ def test_a_calibration_that_makes_no_sense_is_the_cameras_fault_and_the_answer_s
     (chair,) = guessed.regions
     assert chair.has_position
     assert "field of view is" not in reciter.heard[-1]
-    (note,) = guessed.notes
+    note, no_score = guessed.notes
+    assert no_score.startswith("no score: engine 'reciter'")
     assert "was not told the camera's field of view" in note and "camera_info has the focal lengths" in note
 
 
@@ -339,6 +342,74 @@ def test_yes_no_has_a_probability(ros: RosClient, vlm: VlmProcess) -> None:
     assert (logged.probability, logged.probability_mass) == (result.probability, result.probability_mass)
     plain = ros.ask("Is the box red?", images=[noise_image()], options={"max_tokens": 4}).result()
     assert (plain.probability, plain.probability_mass, list(plain.notes)) == (-1, -1, list(result.notes))
+
+
+def test_a_region_has_the_score_and_the_spread_that_its_tokens_tell(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start(CUP, reciter__tells=True)
+    with Camera(ros):
+        result = ros.ask("cup", task="locate").result()
+    (cup,) = result.regions
+    assert cup.score == pytest.approx(0.75)
+    per_unit = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT]) / 1000
+    assert list(cup.spread) == pytest.approx(list(per_unit / math.sqrt(12)), rel=1e-3)  # no doubt but the rounding
+    covariance = np.reshape(cup.position_covariance, (3, 3))
+    across = cup.position.point.z * cup.spread[0] / math.sqrt(2) / FOCAL
+    assert covariance[0, 0] == pytest.approx(across**2, rel=0.2)
+    assert np.allclose(covariance, covariance.T) and (np.linalg.eigvalsh(covariance) > 0).all()
+    assert not any("score" in note for note in result.notes)
+
+
+def test_regions_below_the_threshold_of_the_goal_or_else_of_the_task_are_left_out(
+    ros: RosClient, reciter: Reciter, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.yaml"
+    tasks = yaml.safe_load(ready_made_tasks().read_text())["tasks"]
+    own.write_text(json.dumps({"tasks": {"surely": tasks["locate"] | {"score_threshold": 0.8}}}))
+    reciter.start(CUP, reciter__tells=True, task_files=[str(own)])
+
+    def found(task: str, threshold: float = -1.0) -> tuple[int, list[str]]:
+        result = ros.ask("cup", task=task, images=[noise_image()], score_threshold=threshold).result()
+        assert result.error_code == Code.NONE, result.error_msg
+        return len(result.regions), [note for note in result.notes if "left out" in note]
+
+    assert found("locate", 0.7) == (1, [])
+    assert found("locate", 0.8) == (0, ["1 of 1 regions are left out: score below 0.8"])
+    assert found("surely") == (0, ["1 of 1 regions are left out: score below 0.8"])
+    assert found("surely", 0.7) == (1, [])
+    assert found("surely", 0.0) == (1, [])
+    listed = {task.name: task for task in ros.call(ListTasks, "/vlm/list_tasks", ListTasks.Request()).tasks}
+    assert listed["surely"].score_threshold == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("task", "threshold", "code"),
+    [("locate", 1.5, "BAD_REQUEST"), ("locate", math.nan, "BAD_REQUEST"), ("caption", 0.5, "BAD_REQUEST"),
+     ("locate", 0.5, "UNSUPPORTED")],
+)  # fmt: skip
+def test_a_threshold_that_cannot_be_honoured_is_refused_by_name(
+    ros: RosClient, reciter: Reciter, task: str, threshold: float, code: str
+) -> None:
+    reciter.start(CUP)
+    prompt = "cup" if task == "locate" else ""
+    result = ros.ask(prompt, task=task, images=[noise_image()], score_threshold=threshold).result()
+    assert result.error_code == getattr(Code, code)
+    assert result.error_msg.startswith("score_threshold: ")
+
+
+def test_an_engine_that_tells_no_score_leaves_one_note_and_all_regions(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start(CUP)
+    result = ros.ask("cup", task="locate", images=[noise_image()]).result()
+    (cup,) = result.regions
+    assert (cup.score, len(cup.spread), any(cup.position_covariance)) == (-1.0, 0, False)
+    (note,) = [note for note in result.notes if note.startswith("no score: ")]
+    assert "engine 'reciter' tells none" in note
+
+
+def test_a_label_that_is_not_what_was_asked_for_is_a_note(ros: RosClient, reciter: Reciter) -> None:
+    reciter.start(CUP.replace('"cup"', '"red box"'), reciter__tells=True)
+    result = ros.ask("red cup", task="locate", images=[noise_image()]).result()
+    assert "asked for 'red cup', the model says 'red box'" in result.notes
+    assert result.regions[0].label == "red box"
 
 
 def test_an_engine_that_tells_no_probability_leaves_a_note(ros: RosClient, reciter: Reciter) -> None:

@@ -73,6 +73,17 @@ class Fields(EngineHarness):
             assert 0 <= other < said <= 1 + 1e-6
             assert said + other <= 1 + 1e-6
 
+    def test_tokens_have_probabilities_and_change_nothing(self, engine: Engine, whole: list[Chunk]) -> None:
+        """The tokens of the answer are known or not; joined, they have its text."""
+        self._needs(engine, "probabilities")
+        chunks = self.ask(engine, replace(self.long_request(engine), token_probabilities=True))
+        tokens = chunks[-1].tokens
+        assert all(not chunk.tokens for chunk in (*whole, *chunks[:-1]))
+        if self.repeatable:
+            assert text_of(chunks) == text_of(whole)
+        assert not tokens or text_of(chunks) in b"".join(token.text for token in tokens).decode("utf-8", "replace")
+        assert all(-1e-6 <= p <= 1 + 1e-6 for token in tokens for _, p in token.all)
+
     def test_system_prompt_is_taken(self, engine: Engine) -> None:
         """A first message with the role "system" is accepted."""
         self._needs(engine, "system_prompt")

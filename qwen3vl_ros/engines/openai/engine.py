@@ -41,6 +41,7 @@ from qwen3vl_ros.engines.openai.request import FIELDS, ChatPayload
 from qwen3vl_ros.engines.openai.server import Listed, Sent, Server
 from qwen3vl_ros.engines.openai.stream import Patience
 from qwen3vl_ros.engines.streaming import EventLoop
+from qwen3vl_ros.engines.token_probabilities import Token
 
 _PROBE_TIME = 1.5
 _GREETING_TIME = 5.0
@@ -203,7 +204,7 @@ class OpenaiEngine:
         During the answer, ``completion_tokens`` counts the events with text, one per token with most servers; the last
         chunk has the server's own count if it sends one. The other token counts are the server's, or 0.
         Probabilities of choices are sums over the top tokens that the server reports (20 are requested), None where it
-        reports none.
+        reports none; so are the tokens of the answer where it does not report all of them.
 
         Raises:
             BadRequest: The request makes no sense; raised before anything is sent, or for the server's refusal.
@@ -277,6 +278,8 @@ class _Answer:
         self._text = AnswerText(request.options.stop)
         self._choices = request.choices
         self._first_token = FirstToken(request.choices)
+        self._tells_tokens = request.token_probabilities
+        self._tokens: list[Token] | None = []  # None: some are not known
         self._answer_decoder, self._reasoning_decoder = _UTF16("replace"), _UTF16("replace")
         self._stage = Stage.PREFILL
         self._n_tokens = 0
@@ -305,7 +308,9 @@ class _Answer:
         text, reasoning = self._text.feed(_whole_characters(self._answer_decoder, delta.text).encode())
         if self._text.reasoning:
             self._first_token.reset()
+            self._tokens = []
         elif not thinking:
+            self._take_tokens(delta.tokens)
             for token in delta.tokens or (TokenChances(delta.text, ()),):
                 self._first_token.take(token.text, partial(self._probabilities, token))
         reasoning = _whole_characters(self._reasoning_decoder, delta.reasoning) + reasoning
@@ -317,6 +322,13 @@ class _Answer:
         self._reasoned = self._reasoned or bool(reasoning)
         if first or text or reasoning:
             yield Chunk(self._stage, text, reasoning, self._n_tokens)
+
+    def _take_tokens(self, tokens: Sequence[TokenChances]) -> None:
+        known = [chances.token for chances in tokens if chances.token is not None]
+        if not self._tells_tokens or not known or len(known) < len(tokens):
+            self._tokens = None
+        if self._tokens is not None:
+            self._tokens += map(_with_empty_list, known)
 
     def _probabilities(self, token: TokenChances) -> tuple[float, ...] | None:
         return probabilities(token.likeliest, self._choices) if token.likeliest else None
@@ -348,7 +360,8 @@ class _Answer:
             first_token_time=self._first_token_time,
             total_time=time.monotonic() - self._started,
         )
-        return Chunk(self._stage, text, reasoning, n_tokens, finish, usage, self._first_token.probabilities)
+        tokens = tuple(self._tokens or ())
+        return Chunk(self._stage, text, reasoning, n_tokens, finish, usage, self._first_token.probabilities, tokens)
 
     def _check_empty(self, finish: FinishReason) -> None:
         """Raise :class:`EngineError` if the empty answer is none: something else came in its place.
@@ -406,6 +419,12 @@ async def _greet_all(servers: Sequence[Server], model: str, seconds: float) -> l
             return refused
 
     return list(await asyncio.gather(*map(greet, servers)))
+
+
+def _with_empty_list(token: Token) -> Token:
+    """Return ``token`` with ``[]`` among its alternatives if ``[`` is one, which Qwen's vocabulary has, told or not."""
+    texts = {text for text, _ in token.all}
+    return token._replace(others=(*token.others, (b"[]", 0.0))) if b"[" in texts and b"[]" not in texts else token
 
 
 def _whole_characters(decoder: codecs.IncrementalDecoder, text: str) -> str:

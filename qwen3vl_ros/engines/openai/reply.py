@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from qwen3vl_ros.engines.token_probabilities import Token
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -20,10 +22,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class TokenChances:
-    """A token of the answer and the top tokens at its position, as (text, probability)."""
+    """A token of the answer and the top tokens at its position, as (text, probability).
+
+    ``token``: the same with the tokens' bytes, which a text lacks where a token is a part of a character.
+    """
 
     text: str
     likeliest: tuple[tuple[str, float], ...]
+    token: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +145,20 @@ def _tokens(logprobs: Any) -> tuple[TokenChances, ...]:
         # A token outside the top tokens has its own entry (OpenAI's documentation).
         listed = {_text(other.get("token")): other for other in (entry, *others)}
         chances = ((text, _probability(other.get("logprob"))) for text, other in listed.items())
-        tokens.append(TokenChances(_text(entry.get("token")), tuple(chances)))
+        own = _bytes(entry)
+        alternatives = {_bytes(other): _probability(other.get("logprob")) for other in others}
+        alternatives.pop(own, None)
+        token = Token(own, _probability(entry.get("logprob")), tuple(alternatives.items()))
+        tokens.append(TokenChances(_text(entry.get("token")), tuple(chances), token if others else None))
     return tuple(tokens)
+
+
+def _bytes(entry: dict[str, Any]) -> bytes:
+    """Return the bytes of a token; servers that do not send them are taken by their text."""
+    values = entry.get("bytes")
+    if isinstance(values, list) and all(type(value) is int and 0 <= value < 256 for value in values):
+        return bytes(values)
+    return _text(entry.get("token")).encode("utf-8", "replace")
 
 
 def _probability(logprob: Any) -> float:

@@ -65,7 +65,7 @@ class ChatPayload:
         self._messages = [_message(message, jpeg_quality) for message in request.messages]
         self._clips = [part for message in request.messages for part in message.content if isinstance(part, Clip)]
         self._options = _options(request.options)
-        self.choices = request.choices
+        self._tells = bool(request.choices) or request.token_probabilities
         if request.response_schema is not None:
             self._options["response_format"] = _response_format(request.response_schema)
 
@@ -89,7 +89,7 @@ class ChatPayload:
             body["media_io_kwargs"] = {"video": _vllm_times(self._clips[0])}
         if dialect.stream_options:
             body["stream_options"] = {"include_usage": True}
-        if self.choices and dialect.logprobs:
+        if self._tells and dialect.logprobs:
             body |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
         body |= self._options | {"max_tokens": max_tokens}
         for name in set(FIELDS["repetition_penalty"]) - set(dialect.penalty):

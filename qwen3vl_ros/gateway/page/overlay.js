@@ -2,7 +2,7 @@
 // numbers and one colour: a colour of their own would contradict those of the things. The name of a lit one is shown.
 
 import { element, svg } from "./elements.js";
-import { metresInWords, pixelsInWords } from "./places.js";
+import { metresInWords, pixelsInWords, scoreInWords } from "./places.js";
 
 const LABEL_SIZE = 13; // px on the screen, whatever the image's size
 const GAP = 4;
@@ -41,6 +41,7 @@ export class Overlay {
       { type: "button", className: "region" },
       element("span", { className: "number" }, String(index + 1)),
       element("span", { className: "name" }, region.label || "unnamed"),
+      element("span", { className: "score" }, scoreInWords(region)),
       element("span", { className: "place" }, whereInWords(region)),
     );
     button.setAttribute("aria-pressed", "false");

@@ -27,6 +27,11 @@ export function pixelsInWords({ box, point }) {
   return parts.join(" · ");
 }
 
+/** How sure the model is of a region, "" where that is unknown. */
+export function scoreInWords({ score }) {
+  return typeof score === "number" ? `score ${score.toFixed(2)}` : "";
+}
+
 /** What was found, without places. */
 export function foundInWords(regions) {
   if (!regions.length) return "Nothing found.";

@@ -258,6 +258,24 @@ def test_choices_change_no_answer_and_without_them_nothing_is_told(engine: Llama
     assert plain[-1].probabilities is None
 
 
+def test_tokens_come_with_probabilities_and_change_no_answer(engine: LlamaEngine, reference: Reference) -> None:
+    asked = user(noise_image(128, 96, 5), "What is this?")
+    reference.answer((asked,), 1)
+    plain = list(stream(engine, asked))
+    for schema in (None, SCHEMA):
+        chunks = list(engine.generate(Request((asked,), GREEDY, schema, (), True), Cancel()))
+        tokens = chunks[-1].tokens
+        assert all(chunk.tokens == () for chunk in (*plain, *chunks[:-1]))
+        assert b"".join(token.text for token in tokens).decode("utf-8", "replace").startswith(text_of(chunks))
+        assert all(0 <= p <= 1 for token in tokens for _, p in token.all)
+        assert all(sum(p for _, p in token.all) <= 1.0001 and len(token.all) <= 25 for token in tokens)
+        if schema is None:
+            assert text_of(chunks) == text_of(plain)
+        # Before the schema: what the model would have begun with, as transformers computes it.
+        likeliest = max(p for _, p in tokens[0].all)
+        assert likeliest == pytest.approx(float(reference.first.max()), rel=0.05)
+
+
 SCHEMA = {
     "type": "object",
     "properties": {

@@ -333,6 +333,41 @@ def test_a_server_that_refuses_to_tell_probabilities_is_asked_without(server: Fa
     assert ["logprobs" in exchange.json for exchange in server.questions] == [True, False, False]
 
 
+def test_tokens_of_the_answer_come_with_their_alternatives_where_they_are_wanted(
+    server: FakeServer, engine: OpenaiEngine
+) -> None:
+    events: list[Any] = [
+        ({"reasoning_content": "No"}, chances({"No": 1.0})),
+        ({"content": "[{"}, chances({"[{": 0.6, "[]": 0.3})),
+        ({"content": "}]"}, chances({"}]": 0.9, "}, ": 0.1})),
+    ]
+    server.on_ask = lambda exchange: told(exchange, *events)
+    tokens = stream(engine, replace(request(), token_probabilities=True))[-1].tokens
+    assert [token.text for token in tokens] == [b"[{", b"}]"]
+    assert tokens[0].probability == pytest.approx(0.6)
+    assert dict(tokens[0].others) == {b"[]": pytest.approx(0.3)}
+    assert (server.questions[-1].json["logprobs"], server.questions[-1].json["top_logprobs"]) == (True, 20)
+    assert stream(engine)[-1].tokens == ()
+
+
+def test_tokens_are_unknown_where_the_server_leaves_some_out(server: FakeServer, engine: OpenaiEngine) -> None:
+    events: list[Any] = [({"content": "[{"}, chances({"[{": 0.6, "[]": 0.3})), ({"content": "}]"}, None)]
+    server.on_ask = lambda exchange: told(exchange, *events)
+    assert stream(engine, replace(request(), token_probabilities=True))[-1].tokens == ()
+
+
+def test_a_token_that_is_a_part_of_a_character_is_known_by_its_bytes(server: FakeServer, engine: OpenaiEngine) -> None:
+    def entry(text: str, data: bytes, probability: float) -> dict[str, Any]:
+        return {"token": text, "bytes": list(data), "logprob": math.log(probability)}
+
+    first, second, other = (entry("\ufffd", data, 0.4) for data in (b"\xe6\x9d", b"\xaf", b"\xb9"))
+    content = [first | {"top_logprobs": [first]}, second | {"top_logprobs": [second, other]}]
+    server.on_ask = lambda exchange: told(exchange, ({"content": "杯"}, {"content": content}))
+    tokens = stream(engine, replace(request(), token_probabilities=True))[-1].tokens
+    assert b"".join(token.text for token in tokens) == "杯".encode()
+    assert dict(tokens[1].others) == {b"\xb9": pytest.approx(0.4)}
+
+
 def test_an_address_in_the_question_is_only_text(
     server: FakeServer, new_server: Callable[..., FakeServer], engine: OpenaiEngine
 ) -> None:
