@@ -100,12 +100,20 @@ def ask_about(engine: LlamaEngine, index: int, found: Found) -> None:
             found.absent.append(max((score for score, _, _ in answers), default=-1.0))
 
 
-def calibration_error(boxes: Sequence[tuple[float, bool]]) -> float:
-    """Return the expected calibration error: the mean over boxes of |mean score - share of right ones| of its bin."""
-    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+def calibration(boxes: Sequence[tuple[float, bool]]) -> tuple[float, list[str]]:
+    """Return the expected calibration error and a row for each bin.
+
+    The error is the mean over all boxes of |mean score - share of right boxes| in a box's bin.
+    """
+    bins: dict[int, list[tuple[float, bool]]] = {}
     for score, right in boxes:
-        bins[min(int(score * BINS), BINS - 1)].append((score, right))
-    return sum(abs(sum(s for s, _ in b) - sum(r for _, r in b)) for b in bins) / max(1, len(boxes))
+        bins.setdefault(min(int(score * BINS), BINS - 1), []).append((score, right))
+    rows, error = [], 0.0
+    for number, members in sorted(bins.items()):
+        score, right = np.mean(members, axis=0)
+        error += len(members) * abs(score - right) / len(boxes)
+        rows.append(f"| {number / BINS:g} to {(number + 1) / BINS:g} | {score:.2f} | {right:.2f} | {len(members)} |")
+    return error, rows
 
 
 def report(found: Found) -> str:
@@ -120,12 +128,17 @@ def report(found: Found) -> str:
         false = sum(score >= threshold for score in found.absent) / max(1, len(found.absent))
         recall = sum(score >= threshold for score in found.present) / max(1, len(found.present))
         lines.append(f"| {threshold:g} | {100 * false:.1f} % | {100 * recall:.1f} % |")
+    error, rows = calibration(found.boxes)
     sides = np.abs(found.sides) if found.sides else np.zeros(1)
     return "\n".join(
         [
             *lines,
             "",
-            f"expected calibration error {calibration_error(found.boxes):.3f}",
+            "| scores | mean | right | boxes |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"expected calibration error {error:.3f}",
             f"sides within 1 spread {100 * np.mean(sides <= 1):.0f} %, within 2 {100 * np.mean(sides <= 2):.0f} %;"
             f" root mean square {np.sqrt(np.mean(sides**2)):.2f}, without the worst 1 % "
             f"{np.sqrt(np.mean(np.sort(sides)[: max(1, int(0.99 * len(sides)))] ** 2)):.2f}",

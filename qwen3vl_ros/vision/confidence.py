@@ -26,7 +26,7 @@ from typing import Final, Literal, TypeAlias
 
 from qwen3vl_ros.engines.token_probabilities import Token
 
-_Place: TypeAlias = Literal["before the list", "in the list", "after an item"]
+_Place: TypeAlias = Literal["before the list", "after an item"]
 _Meaning: TypeAlias = Literal["item", "end", "open", "other"]
 
 _LABEL_KEYS: Final = (
@@ -81,7 +81,8 @@ class Confidence:
         offset = self._data.find(text.encode()) if text else -1
         self.known = offset >= 0
         """Whether the tokens are those of the text."""
-        self._bytes = list(accumulate((len(letter.encode()) for letter in text), initial=offset))
+        letters = text if self.known else ""
+        self._bytes = list(accumulate((len(letter.encode()) for letter in letters), initial=offset))
         self._brackets = list(_brackets(self._data, offset)) if self.known else []
 
     def score(self, at: int) -> float | None:

@@ -16,7 +16,7 @@ from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Answer, ChatMessage
 from qwen3vl_ros.srv import ListTasks
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker, MarkerArray
 
 import third_party
@@ -357,6 +357,20 @@ def test_a_region_has_the_score_and_the_spread_that_its_tokens_tell(ros: RosClie
     assert covariance[0, 0] == pytest.approx(across**2, rel=0.2)
     assert np.allclose(covariance, covariance.T) and (np.linalg.eigvalsh(covariance) > 0).all()
     assert not any("score" in note for note in result.notes)
+
+
+def test_the_shipped_model_says_how_sure_it_is_of_a_box(ros: RosClient, vlm: VlmProcess) -> None:
+    frame = Path(__file__).parents[1] / "support" / "data" / "gazebo_frames" / "0000.jpg"
+    image = CompressedImage(format="jpeg", data=frame.read_bytes())
+    result = ros.ask("blue box", task="locate", compressed_images=[image], score_threshold=0.0).result()
+    assert result.error_code == Code.NONE, result.error_msg
+    assert result.regions
+    for region in result.regions:
+        assert 0 < region.score <= 1
+        assert len(region.spread) == 4 and min(region.spread) > 0
+    threshold = max(region.score for region in result.regions) + 1e-3
+    surer = ros.ask("blue box", task="locate", compressed_images=[image], score_threshold=min(threshold, 1.0)).result()
+    assert threshold > 1 or (not surer.regions and any("left out" in note for note in surer.notes))
 
 
 def test_regions_below_the_threshold_of_the_goal_or_else_of_the_task_are_left_out(
