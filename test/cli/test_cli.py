@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 from builtin_interfaces.msg import Time
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.msg import Task, TaskSlot
+from qwen3vl_ros.msg import Region, Task, TaskSlot
 from qwen3vl_ros.srv import ListTasks
 from std_msgs.msg import Header
 
@@ -115,6 +115,12 @@ def test_how_sure_the_model_was_and_what_is_not_known_are_on_stderr(scripted: Sc
     assert done.stdout == "Yes\n"
     assert "no probability: it is a secret\n" in done.stderr
     assert "probability -1" not in done.stderr
+    regions = [Region(label="red cup", score=0.75), Region(label="box")]
+    scripted.script = lambda goal: goal.result(text="[]", regions=regions)
+    done = run("ask", "--task", "locate", "red cup", "--score-threshold", "0.5")
+    assert "scores: red cup 0.75" in done.stderr
+    assert "box -1" not in done.stderr
+    assert scripted.goals[-1].request.score_threshold == 0.5
 
 
 @pytest.mark.ros
