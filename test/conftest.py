@@ -27,14 +27,17 @@ TORCH = (
     "engines/llama/test_llama_engine.py",
     "engines/llama/test_llama_slots.py",
     "engines/llama/test_qwen3_5.py",
+    "engines/llama/test_llama_thinking.py",
     "engines/llama/test_saved_prefixes.py",
     "training/test_model_card.py",
     "training/test_scores_measure.py",
+    "vlm/test_thinking.py",
     "training/test_training.py",
     "training/test_training_data.py",
 )
 OPENVINO = tuple(
-    f"engines/openvino/test_{part}.py" for part in ("openvino_engine", "openvino_conformance", "encoder_cache")
+    f"engines/openvino/test_{part}.py"
+    for part in ("openvino_engine", "openvino_thinking", "openvino_conformance", "encoder_cache")
 )
 BROWSER = tuple(
     f"gateway/test_page{part}.py" for part in ("", "_answers", "_camera", "_history", "_live", "_model", "_states")

@@ -128,6 +128,14 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="tokens of an image at most; auto = as many as --timeout allows (default: the task's or the engine's)",
     )
+    ask.add_argument(
+        "--thinking",
+        action=argparse.BooleanOptionalAction,
+        help="have the model think before it answers, or answer at once, where it can do either",
+    )
+    ask.add_argument(
+        "--max-reasoning-tokens", metavar="N", type=int, default=0, help="tokens to think at most; then it answers"
+    )
     ask.add_argument("--temperature", metavar="T", type=float, help="0 = always the likeliest token")
     ask.add_argument("--seed", metavar="N", type=int, help="same seed, question and image: same answer")
     ask.add_argument("--priority", metavar="N", type=int, default=0, help="0 to 255; higher is served first")
@@ -223,6 +231,8 @@ def _ask(parsed: argparse.Namespace) -> int:
             max_tokens=parsed.max_tokens,
             max_image_tokens=parsed.max_image_tokens,
             score_threshold=parsed.score_threshold,
+            thinking=parsed.thinking,
+            max_reasoning_tokens=parsed.max_reasoning_tokens,
             temperature=parsed.temperature,
             seed=parsed.seed,
             priority=parsed.priority,

@@ -56,6 +56,7 @@ class Arguments(TypedDict, total=False):
     presence_penalty: float | None
     frequency_penalty: float | None
     thinking: bool | None
+    max_reasoning_tokens: int
     max_image_tokens: int | Literal["auto"]
     score_threshold: float | None
     seed: int | None
@@ -90,6 +91,7 @@ def build_goal(
     presence_penalty: float | None = None,
     frequency_penalty: float | None = None,
     thinking: bool | None = None,
+    max_reasoning_tokens: int = 0,
     max_image_tokens: int | Literal["auto"] = 0,
     score_threshold: float | None = None,
     seed: int | None = None,
@@ -123,6 +125,7 @@ def build_goal(
         goal.score_threshold = float(score_threshold)
     if thinking is not None:
         goal.thinking = AskImage.Goal.THINKING_ON if thinking else AskImage.Goal.THINKING_OFF
+    goal.max_reasoning_tokens = _integer("max_reasoning_tokens", max_reasoning_tokens, 2**32)
     goal.clip_frames = _integer("clip_frames", clip_frames, 2**16)
     goal.timeout = _duration("timeout", timeout)
     if not_before is not None:

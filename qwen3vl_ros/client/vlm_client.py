@@ -91,9 +91,10 @@ class VlmClient:
         ``response_schema``: JSON Schema (dict or JSON text) that the answer must satisfy; see ``Answer.json``.
         ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty``, ``presence_penalty``,
         ``frequency_penalty``, ``seed``, ``max_tokens``, ``stop``: as in GenerationOptions.msg; None = the node's own
-        value. ``thinking``: whether the model thinks first; None = as it does by itself. ``max_image_tokens``: tokens
-        that an image may take at most, "auto" = as many as leave the answer its time within ``timeout``; 0 = the
-        task's number, else the engine's own.
+        value. ``thinking``: whether the model thinks first; None = as it does by itself. ``max_reasoning_tokens``:
+        tokens after which it has to answer; 0 = the node's own limit. ``max_image_tokens``: tokens that an image may
+        take at most, "auto" = as many as leave the answer its time within ``timeout``; 0 = the task's number, else the
+        engine's own.
         ``score_threshold``: regions whose score is lower are left out; 0 = none, None = the task's.
         ``priority``: 0 to 255, higher is served first.
         ``timeout``: seconds from the question's acceptance, its time in the queue included (default 60).

@@ -79,13 +79,20 @@ ABILITIES = frozenset(
         "presence_penalty",
         "frequency_penalty",
         "thinking",
+        "thinking_off",
+        "reasoning_budget",
         "sessions",
         "video",
         "text_only",
         "probabilities",
     }
 )
-"""Optional abilities of an engine, beyond answering a question about an image."""
+"""Optional abilities of an engine, beyond answering a question about an image.
+
+``thinking``: the model reasons before it answers where a request says ``thinking=True``; ``thinking_off``: it answers
+at once where a request says ``thinking=False``. ``reasoning_budget``: ``max_reasoning_tokens`` is obeyed, by a model
+that does not reason in that it does not.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +193,8 @@ class Request:
     each tuple. They do not constrain the answer. () = none wanted; others need the ability ``probabilities``.
     ``token_probabilities``: the last chunk has the tokens of the answer, from an engine with that ability; others leave
     them out.
+    ``thinking``: whether the model reasons before it answers; None = as it does by itself. ``max_reasoning_tokens``:
+    when the reasoning has so many tokens, it is closed and the model answers; None = as many as it takes. 0 is allowed.
     """
 
     messages: tuple[Message, ...]
@@ -193,6 +202,8 @@ class Request:
     response_schema: Mapping[str, Any] | None = None
     choices: tuple[tuple[str, ...], ...] = ()
     token_probabilities: bool = False
+    thinking: bool | None = None
+    max_reasoning_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

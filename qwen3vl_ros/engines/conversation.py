@@ -53,8 +53,3 @@ class Conversation:
         if len(texts) != len(self.images) + 1:
             raise Unsupported("images: the model's chat template does not take images in this place.")
         return texts
-
-
-def opens_reasoning(rendered: str) -> bool:
-    """Return whether the prompt ends with ``<think>``, as those of Thinking models do."""
-    return rendered.rstrip().endswith("<think>")

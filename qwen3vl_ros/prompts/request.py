@@ -70,8 +70,9 @@ class AskRequest:
     ``choices``: groups of words that its answer begins with; the probability of the first group is wanted;
     ``labels``: what its regions are to be labelled with, () = anything;
     ``prompt_through``: makes its prompt once the camera is known, None if the prompt does not depend on that.
-    ``asked``: names of the options that the goal itself sets; the others in ``options`` are the node's defaults.
-    ``thinking``: whether the model thinks first, None = as it does by itself.
+    ``asked``: names of the options, and of the next two, that the goal itself sets; the others are the node's defaults.
+    ``thinking``: whether the model thinks first, None = as it does by itself; ``max_reasoning_tokens``: after which it
+    has to answer, None = any number.
     ``max_image_tokens``: of the goal, 0 = the task's, which is ``task_image_tokens``; there, 0 = the engine's.
     ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock. ``new_pixels``: no earlier
     frame's pixels in the place of those of a camera that stands still.
@@ -89,6 +90,7 @@ class AskRequest:
     new_pixels: bool = False
     response_schema: Mapping[str, Any] | None = None
     thinking: bool | None = None
+    max_reasoning_tokens: int | None = None
     max_image_tokens: int = 0
     task_image_tokens: int = 0
     task: str = ""
@@ -199,8 +201,7 @@ def check_supported(request: AskRequest, description: Description) -> None:
         "system_prompt": bool(request.system_prompt),
         "text_only": request.text_only and not request.images,
         "stop": bool(request.options.stop),
-        "thinking": request.thinking is not None,
-    } | {name: getattr(request.options, name) != _OFF.get(name) for name in request.asked}
+    } | {name: getattr(request.options, name) != _OFF.get(name) for name in request.asked if name in _RANGES}
     for name, is_used in used.items():
         if is_used and name not in description.supports:
             raise Unsupported(f"{name}: engine {description.engine!r} cannot honour it; leave it unset")

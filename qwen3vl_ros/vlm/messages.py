@@ -21,13 +21,14 @@ from qwen3vl_ros.prompts.schema import parse_schema
 from qwen3vl_ros.prompts.tasks import Task, TaskQuestion, Tasks, parse_slots
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.job import GoalResult, Progress
-from qwen3vl_ros.vlm.parameters import Settings, ready_made_tasks
+from qwen3vl_ros.vlm.parameters import MAX_REASONING_TOKENS, Settings, ready_made_tasks
 
 _OPTION_NAMES = (
     *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
     *("seed", "max_tokens"),
 )
 _THINKING = {AskImage.Goal.THINKING_UNSET: None, AskImage.Goal.THINKING_OFF: False, AskImage.Goal.THINKING_ON: True}
+_THINKING_PARAMETER = {"unset": None, "off": False, "on": True}
 _NOT_YET = ("session", "clip_frames")
 
 
@@ -57,6 +58,9 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         raise BadRequest("prompt: it is empty, so there is nothing to ask")
     if goal.thinking not in _THINKING:
         raise BadRequest(f"thinking: {goal.thinking} is none of {', '.join(map(str, _THINKING))}")
+    if goal.max_reasoning_tokens > MAX_REASONING_TOKENS:
+        raise BadRequest(f"max_reasoning_tokens: {goal.max_reasoning_tokens} is outside [0, {MAX_REASONING_TOKENS}]")
+    thinking = _THINKING[goal.thinking]
     default = {name: getattr(settings, name) for name in _OPTION_NAMES}
     if asked is not None:
         default |= {name: value for name in _OPTION_NAMES if (value := getattr(asked.options, name)) is not None}
@@ -77,7 +81,8 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
         max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
         response_schema=parse_schema(goal.response_schema) or (asked.response_schema if asked else None),
-        thinking=_THINKING[goal.thinking],
+        thinking=_THINKING_PARAMETER[settings.thinking] if thinking is None else thinking,
+        max_reasoning_tokens=goal.max_reasoning_tokens or settings.max_reasoning_tokens or None,
         max_image_tokens=goal.max_image_tokens,
         new_pixels=goal.new_pixels,
         task_image_tokens=0 if task is None else task.max_image_tokens,
@@ -92,7 +97,11 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         prompt_through=None
         if task is None or not task.uses_camera
         else lambda view: task.ask(goal.prompt, slots, view).prompt,
-        asked=frozenset(name for name in _OPTION_NAMES if getattr(goal.options, name) >= 0),
+        asked=frozenset(
+            [name for name in _OPTION_NAMES if getattr(goal.options, name) >= 0]
+            + ["thinking"] * (thinking is not None)
+            + ["max_reasoning_tokens"] * (goal.max_reasoning_tokens > 0)
+        ),
         options=merge_options(
             {name: _value(getattr(goal.options, name)) for name in _OPTION_NAMES}
             | {"stop": tuple(goal.options.stop) or (asked.options.stop if asked else ())},

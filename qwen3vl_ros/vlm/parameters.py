@@ -30,6 +30,7 @@ TRANSPORTS = ("raw", "compressed")
 DEPTH_TRANSPORTS = ("raw", "compressedDepth")
 ROTATIONS = (0, 90, 180, 270)
 AUTO = "auto"
+MAX_REASONING_TOKENS = 10_000_000
 _FOREVER = 86400.0
 
 
@@ -201,6 +202,21 @@ class Settings:
         "Default of GenerationOptions; negative: until the context is full.",
         live=True,
         check=_check_max_tokens,
+    )
+    thinking: str = choice(
+        "unset",
+        ("unset", "off", "on"),
+        "Whether the model thinks before it answers, where a goal does not say and the model can do it; unset: as it "
+        "does by itself.",
+        live=True,
+    )
+    max_reasoning_tokens: int = number(
+        0,
+        0,
+        MAX_REASONING_TOKENS,
+        "Tokens that the model may reason for where a goal does not say; then it has to answer. They come on top of "
+        "the default of max_tokens. 0: any number, up to max_tokens.",
+        live=True,
     )
     maix_http: MaixHttp = field(default_factory=MaixHttp)
     maix: Maix = field(default_factory=Maix)

@@ -18,10 +18,11 @@ from qwen3vl_ros.engines.process import CANNOT_ANSWER, Call, State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.engines.token_probabilities import Token
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
-from qwen3vl_ros.prompts.request import AskRequest, card_notes, check_supported, conversation, supported_options
+from qwen3vl_ros.prompts.request import AskRequest, card_notes, check_supported, conversation
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.prompts.schema import again_prompt, naming_prompt, naming_schema, schema_prompt, validate_answer
 from qwen3vl_ros.prompts.scores import label_notes, score_notes, scores_wanted
+from qwen3vl_ros.prompts.thinking import check_asked_thinking, options_with_room, supported_thinking
 from qwen3vl_ros.vision.camera_model import CalibrationError
 from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError
@@ -180,6 +181,7 @@ class Pipeline:
         answer.notes = [*card_notes(description), *self._passed_over(description)]
         request = job.request
         check_supported(request, description)
+        check_asked_thinking(request, description)
         begin = time.monotonic()
         cost = self._costs[description.engine, description.model]
         timeout = self._settings().frame_timeout
@@ -269,10 +271,11 @@ class Pipeline:
         """Stream the engine's answer and parse it, unless the job ends before. Raises :class:`BadAnswer`."""
         engine_request = Request(
             conversation(request, answer.inputs.content, prompt),
-            supported_options(request, description),
+            options_with_room(request, description),
             request.response_schema if "json_schema" in description.supports else None,
             wanted_choices(request, description),
             scores_wanted(request, description),
+            **supported_thinking(request, description),
         )
         if job.error is None:
             with self._engine.asked_by(job) as chain:
@@ -282,7 +285,8 @@ class Pipeline:
             return
         if answer.finish_reason == "length" and answer.reasoning and not answer.text:
             answer.notes.append(
-                "max_tokens ended the answer before the reasoning was over: ask with a higher max_tokens"
+                "max_tokens ended the answer before the reasoning was over: ask with a higher max_tokens, or with "
+                "max_reasoning_tokens"
             )
         answer.certainty = certainty(request, description, answer.probabilities)
         answer.notes += [answer.certainty.note] if answer.certainty.note else []

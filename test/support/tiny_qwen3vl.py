@@ -22,6 +22,22 @@ from training.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SPLIT
 # Qwen3-VL-Thinking's opens the reasoning in the prompt.
 THINKING_CHAT_TEMPLATE = CHAT_TEMPLATE.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}")
 
+_TURN = "{{- '<|im_start|>assistant\\n' }}"
+_THINK, _AT_ONCE = "{{- '<think>\\n' }}", "{{- '<think>\\n\\n</think>\\n\\n' }}"
+_IF_OFF = "{%- if enable_thinking is defined and enable_thinking is false %}"
+_IF_ON = "{%- if enable_thinking is defined and enable_thinking is true %}"
+
+
+def _switched(ending: str) -> str:
+    return CHAT_TEMPLATE.replace(_TURN, f"{_TURN}{ending}{{%- endif %}}")
+
+
+# Qwen3.5's: of the larger sizes, which think by themselves, and of the smaller ones, which do not.
+THINKS_UNLESS_TOLD = _switched(f"{_IF_OFF}{_AT_ONCE}{{%- else %}}{_THINK}")
+THINKS_IF_TOLD = _switched(f"{_IF_ON}{_THINK}{{%- else %}}{_AT_ONCE}")
+# Qwen3's, whose model opens the reasoning itself.
+OPENS_ITSELF = _switched(f"{_IF_OFF}{_AT_ONCE}")
+
 _STD, _STD_OUT = 0.15, 0.25
 
 _TEXT = (

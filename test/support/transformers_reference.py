@@ -19,6 +19,7 @@ class Reference:
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.images = AutoImageProcessor.from_pretrained(folder)
+        self._pads = (self.model.config.image_token_id, self.model.config.video_token_id)
         self.first: Any = None
         """After :meth:`answer`: the probability of every token to be the first of the answer."""
 
@@ -42,9 +43,19 @@ class Reference:
                 prompt = prompt.replace("<|vision_start|><|video_pad|><|vision_end|>", "".join(pairs), 1)
         prompt = prompt.replace("<|here|>", "<|image_pad|>").replace("<|there|>", "<|video_pad|>")
         inputs |= self.tokenizer(prompt, return_tensors="pt")
+        ids = inputs["input_ids"][0].tolist()
+        return [t for t in ids if t not in self._pads], *self._generate(inputs, n)
+
+    def continued(self, text: str, tokens: list[int], n: int) -> tuple[list[int], list[int], float]:
+        """(tokens of the prompt ``text``; the ``n`` likeliest after those and ``tokens``; the least lead of one)."""
+        prompt: list[int] = self.tokenizer(text)["input_ids"]
+        ids = torch.tensor([prompt + tokens])
+        return prompt, *self._generate({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, n)
+
+    def _generate(self, inputs: dict[str, Any], n: int) -> tuple[list[int], float]:
         ids = inputs["input_ids"]
-        pads = (self.model.config.image_token_id, self.model.config.video_token_id)
-        inputs["mm_token_type_ids"] = (ids == pads[0]).int() + 2 * (ids == pads[1]).int()
+        image, video = self._pads
+        inputs["mm_token_type_ids"] = (ids == image).int() + 2 * (ids == video).int()
         with torch.no_grad():
             output = self.model.generate(
                 **inputs, max_new_tokens=n, do_sample=False, output_logits=True, return_dict_in_generate=True
@@ -52,7 +63,7 @@ class Reference:
         self.first = torch.softmax(output.logits[0][0].double(), dim=-1).numpy()
         best_two = torch.stack(output.logits).topk(2).values
         lead = float((best_two[..., 0] - best_two[..., 1]).min())
-        return [t for t in ids[0].tolist() if t not in pads], output.sequences[0, ids.shape[1] :].tolist(), lead
+        return output.sequences[0, ids.shape[1] :].tolist(), lead
 
     def _videos(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
         """What Qwen3VLVideoProcessor makes, which needs torchvision: as of images, with another frame in each half."""

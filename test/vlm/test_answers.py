@@ -440,7 +440,10 @@ def test_reasoning_that_max_tokens_cut_off_is_noted(ros: RosClient, reciter: Rec
     assert (result.error_code, result.text, result.reasoning) == (Code.NONE, "", "It is")
     assert result.finish_reason == "length"
     (note,) = result.notes
-    assert note == "max_tokens ended the answer before the reasoning was over: ask with a higher max_tokens"
+    assert note == (
+        "max_tokens ended the answer before the reasoning was over: ask with a higher max_tokens, or with "
+        "max_reasoning_tokens"
+    )
 
 
 def test_a_region_that_is_left_out_is_noted(ros: RosClient, reciter: Reciter) -> None:

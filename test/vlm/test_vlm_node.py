@@ -134,10 +134,20 @@ def test_an_image_takes_no_more_tokens_than_the_goal_allows(ros: RosClient, vlm:
     assert usual.usage.image_tokens > 20 >= few.usage.image_tokens > 0
 
 
-def test_thinking_is_refused_by_name_where_the_engine_cannot_choose(ros: RosClient, vlm: VlmProcess) -> None:
-    for thinking, code in ((AskImage.Goal.THINKING_OFF, Code.UNSUPPORTED), (9, Code.BAD_REQUEST)):
+def test_thinking_is_refused_by_name_where_the_model_cannot(ros: RosClient, vlm: VlmProcess) -> None:
+    for thinking, code in ((AskImage.Goal.THINKING_ON, Code.UNSUPPORTED), (9, Code.BAD_REQUEST)):
         result = ros.ask(images=[noise_image()], thinking=thinking).result()
         assert (result.error_code, result.error_msg.partition(":")[0]) == (code, "thinking")
+    result = ros.ask_service(prompt="?", images=[noise_image()], thinking=AskImage.Goal.THINKING_ON)
+    assert (result.error_code, result.error_msg.partition(":")[0]) == (Code.UNSUPPORTED, "thinking")
+    result = ros.ask(images=[noise_image()], max_reasoning_tokens=2**32 - 1).result()
+    assert (result.error_code, result.error_msg.partition(":")[0]) == (Code.BAD_REQUEST, "max_reasoning_tokens")
+
+
+def test_a_model_that_does_not_think_answers_without_and_within_any_limit(ros: RosClient, vlm: VlmProcess) -> None:
+    off = {"thinking": AskImage.Goal.THINKING_OFF, "max_reasoning_tokens": 5}
+    result = ros.ask(images=[noise_image()], options={"max_tokens": 2}, **off).result()
+    assert (result.error_code, result.reasoning) == (Code.NONE, ""), result.error_msg
 
 
 def test_the_log_of_answers_has_the_images_header_and_the_time_of_its_end(ros: RosClient, vlm: VlmProcess) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
+from collections.abc import Sequence
 
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import BadRequest, Cancel, Chunk, FinishReason, PromptTooLong, Request, Stage, Usage
@@ -14,10 +16,12 @@ from qwen3vl_ros.engines.llama.context import ImageSpan, LlamaContext, n_cells
 from qwen3vl_ros.engines.llama.encoder import Encoding
 from qwen3vl_ros.engines.llama.grammar import Grammar
 from qwen3vl_ros.engines.llama.prompt import Prompt
-from qwen3vl_ros.engines.llama.sampling import Recommended, Sampler
+from qwen3vl_ros.engines.llama.sampling import Sampler
 from qwen3vl_ros.engines.llama.slots import Slot
 from qwen3vl_ros.engines.llama.vision import Embedding
 from qwen3vl_ros.engines.llama.vocabulary import Vocabulary
+from qwen3vl_ros.engines.recommended import Recommended
+from qwen3vl_ros.engines.thinking import ReasoningLimit
 from qwen3vl_ros.engines.token_probabilities import Token, token_of_logits
 
 
@@ -34,6 +38,7 @@ class Answer:
         self,
         request: Request,
         prompt: Prompt,
+        closing: Sequence[int],
         context: LlamaContext,
         vocabulary: Vocabulary,
         unset: Recommended,
@@ -42,6 +47,17 @@ class Answer:
         started: float,
     ) -> None:
         """Check the request.
+
+        Args:
+            request: What is asked.
+            prompt: The tokens of its conversation.
+            closing: Tokens that end the reasoning.
+            context: The model.
+            vocabulary: Of the model.
+            unset: Values of the request's unset options.
+            grammar: Constrains the answer, not the reasoning before it.
+            cancel: Ends the answer.
+            started: time.monotonic() when the request came.
 
         Raises:
             BadRequest: An option makes no sense.
@@ -78,6 +94,8 @@ class Answer:
         self.chunks: queue.SimpleQueue[Chunk | Exception] = queue.SimpleQueue()
 
         self._text = AnswerText(options.stop, prompt.reasoning)
+        self._reasoning_limit = ReasoningLimit(request.max_reasoning_tokens, prompt.reasoning)
+        self._closing = deque(closing)
         self._first_token = FirstToken(request.choices)
         self._tells_tokens = request.token_probabilities
         self._tokens: list[Token] = []
@@ -154,7 +172,11 @@ class Answer:
         self.stage = Stage.DECODE
         text = self._text
         thinking = text.reasoning
-        token = (self._reasoning if thinking else self._answering).sample(output)
+        sampled = not (self._reasoning_limit.reached and self._closing)
+        if sampled:
+            token = (self._reasoning if thinking else self._answering).sample(output)
+        else:  # written in the model's place, so no penalty counts it
+            token = self._closing.popleft()
         self._completion_tokens += 1
         if self._first_token_time is None:
             self._first_token_time = time.monotonic() - self._started
@@ -163,10 +185,11 @@ class Answer:
             return "stop"
         written = self._context.token_bytes(token)
         answer, thought = text.feed(written)
+        self._reasoning_limit.count(thinking, text.reasoning)
         if text.reasoning:
             self._first_token.reset()
             self._tokens.clear()
-        elif not thinking:
+        elif sampled and not thinking:
             if self._tells_tokens:
                 context = self._context
                 self._tokens.append(

@@ -40,12 +40,14 @@ from qwen3vl_ros.engines.llama.context import LlamaContext
 from qwen3vl_ros.engines.llama.files import find_model, parts_of
 from qwen3vl_ros.engines.llama.grammar import GrammarTokenizer
 from qwen3vl_ros.engines.llama.prompt import ChatPrompt
-from qwen3vl_ros.engines.llama.sampling import Recommended, recommended
+from qwen3vl_ros.engines.llama.sampling import family
 from qwen3vl_ros.engines.llama.saved_prefixes import SavedPrefixes
 from qwen3vl_ros.engines.llama.scheduler import Scheduler
 from qwen3vl_ros.engines.llama.vision import VisionTower
 from qwen3vl_ros.engines.llama.vocabulary import Vocabulary
 from qwen3vl_ros.engines.model_card import METADATA_KEY, model_card
+from qwen3vl_ros.engines.recommended import for_request
+from qwen3vl_ros.engines.thinking import check_thinking
 
 _SUPPORTS = frozenset(
     {
@@ -61,6 +63,7 @@ _SUPPORTS = frozenset(
         "repetition_penalty",
         "presence_penalty",
         "frequency_penalty",
+        "reasoning_budget",
         "text_only",
         "video",
         "probabilities",
@@ -138,9 +141,8 @@ class LlamaEngine:
             self._image_input = _image_input(self._vision, max_image_tokens)
             self._close = frees.pop_all().close  # in reverse: the threads, then mtmd, then the model it points to
         self._free = threading.Semaphore(self._context.n_sequences)
-        thinking = self._prompts.thinking
-        self._recommended: Recommended = recommended(self._context, thinking)
-        self._description = self._describe(model_path, mmproj_path, threads, thinking)
+        self._description = self._describe(model_path, mmproj_path, threads)
+        self._family = family(self._context, self._description.model, self._prompts.thinking.by_default)
 
     @staticmethod
     def probe(*, model: str, mmproj: str = "", n_gpu_layers: int = -1, **_: object) -> str:
@@ -155,7 +157,7 @@ class LlamaEngine:
         model_path, mmproj_path = find_model(model, mmproj)
         return [*parts_of(model_path), *([] if mmproj_path is None else [mmproj_path])]
 
-    def _describe(self, model: Path, mmproj: Path | None, threads: int, thinking: bool) -> Description:
+    def _describe(self, model: Path, mmproj: Path | None, threads: int) -> Description:
         vision, n_ctx = self._vision, self._context.n_ctx
         name = self._context.metadata("general.name") or model.stem
         return Description(
@@ -167,13 +169,13 @@ class LlamaEngine:
             max_images=0 if vision is None else max(1, n_ctx // (self._image_input.usual_tokens + 2)),
             image_input=self._image_input,
             concurrency=self._context.n_sequences,
-            supports=_SUPPORTS,
+            supports=_SUPPORTS | self._prompts.thinking.abilities,
             card=model_card(name, self._context.metadata(METADATA_KEY)),
             details={
                 "file": str(model),
                 "mmproj": str(mmproj or "none: text only"),
                 "kind": self._context.description(),
-                "reasoning": "yes" if thinking else "no",
+                "reasoning": self._prompts.thinking.detail,
                 "threads": str(threads),
                 "llama.cpp": (lib.llama_print_system_info() or b"").decode(),
                 "advice": _advice(self._image_input),
@@ -197,7 +199,7 @@ class LlamaEngine:
             BadRequest: The request makes no sense; raised before any work, as are the next three.
             BadImage: An image cannot be used.
             PromptTooLong: Prompt and images do not fit the context.
-            Unsupported: The request has images, and the model no vision part.
+            Unsupported: The request has images, and the model no vision part; or the model cannot think, or do without.
             EngineError: As many requests as there are slots are running already, or llama.cpp failed.
         """
         if not self._free.acquire(blocking=False):
@@ -206,12 +208,15 @@ class LlamaEngine:
             raise EngineError(f"The llama engine answers {requests} at a time: end or close a running one first.")
         try:
             started = time.monotonic()
-            prompt = self._prompts.build(request.messages)
+            check_thinking(request.thinking, request.max_reasoning_tokens, self._description)
+            prompt = self._prompts.build(request.messages, request.thinking)
             schema = request.response_schema
             grammar = None if schema is None else self._grammars.grammar(schema)
             if request.choices:
                 self._vocabulary.prepare()
-            new = Answer(request, prompt, self._context, self._vocabulary, self._recommended, grammar, cancel, started)
+            unset = for_request(self._family.thinking if prompt.reasoning else self._family.at_once, request)
+            closing = self._prompts.closing
+            new = Answer(request, prompt, closing, self._context, self._vocabulary, unset, grammar, cancel, started)
             with contextlib.closing(new) as answer, cancel.calling(self._scheduler.wake):
                 yield from self._scheduler.stream(answer)
         finally:

@@ -19,9 +19,10 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from qwen3vl_ros.engines.base import BadRequest, Image, Message, ModelNotFound, PromptTooLong, Unsupported
 from qwen3vl_ros.engines.clips import FramePair
-from qwen3vl_ros.engines.conversation import Conversation, opens_reasoning
+from qwen3vl_ros.engines.conversation import Conversation
 from qwen3vl_ros.engines.llama.context import ImageSpan, LlamaContext, Piece
 from qwen3vl_ros.engines.llama.vision import VisionTower
+from qwen3vl_ros.engines.thinking import CLOSING, TEMPLATE_VARIABLE, ThinkingTemplate, opening, opens_reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +58,23 @@ class ChatPrompt:
         except jinja2.TemplateError as error:
             raise ModelNotFound(f"The chat template in the model's GGUF file is broken: {error}.") from error
         try:
-            question = self._rendered([{"role": "user", "content": "?"}])
+            self.thinking = ThinkingTemplate(lambda value: self._rendered([{"role": "user", "content": "?"}], value))
         except BadRequest as error:
             raise ModelNotFound(f"The model is not one that answers questions: {error}") from error
-        self.thinking = opens_reasoning(question)
         longest_first = sorted(self._control, key=len, reverse=True)
         self._control_text = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         # Match two letters: one alone, such as "<", may mean something to the template.
         beginnings = sorted({text[:2] for text in self._control})
         self._control_beginning = re.compile("|".join(map(re.escape, beginnings)) or r"(?!)")
+        self.closing = self._tokenize(CLOSING, secrets.token_hex(8))
+        """The tokens that end the reasoning."""
 
-    def build(self, messages: Sequence[Message]) -> Prompt:
+    def build(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
         """Render and tokenize a conversation.
+
+        Args:
+            messages: The conversation.
+            thinking: Whether the model is to think; the template can do it.
 
         Raises:
             BadRequest: The chat template refuses the conversation.
@@ -83,7 +89,8 @@ class ChatPrompt:
             return self._control_beginning.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", text)
 
         conversation = Conversation(messages, guard)
-        rendered = self._rendered(conversation.messages)
+        rendered = self._rendered(conversation.messages, thinking)
+        rendered += opening(rendered, thinking)
         first, *others = conversation.split(rendered)
         pieces: list[Piece] = [*self._tokenize(first, mark)]
         by_span: dict[ImageSpan, Image | FramePair] = {}
@@ -103,9 +110,10 @@ class ChatPrompt:
                 f"holds {self._context.n_ctx}, answer included. Ask with less text, or raise n_ctx."
             )
 
-    def _rendered(self, messages: list[dict[str, str]]) -> str:
+    def _rendered(self, messages: list[dict[str, str]], thinking: bool | None) -> str:
+        variables = {} if thinking is None else {TEMPLATE_VARIABLE: thinking}
         try:
-            return self._render(messages=messages).prompt  # type: ignore[arg-type]
+            return self._render(messages=messages, **variables).prompt  # type: ignore[arg-type]
         except (ValueError, TypeError, jinja2.TemplateError) as error:
             raise BadRequest(f"The model's chat template refuses this conversation: {error}.") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,42 +15,36 @@ from numpy.typing import NDArray
 from qwen3vl_ros.engines.base import BadRequest, Options
 from qwen3vl_ros.engines.llama.context import LlamaContext
 from qwen3vl_ros.engines.llama.grammar import Grammar
+from qwen3vl_ros.engines.recommended import OTHERS, Family, Recommended, family_of
 
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED
 
 
-@dataclass(frozen=True, slots=True)
-class Recommended:
-    """The sampling values that a model recommends: what an unset option means."""
+def family(context: LlamaContext, name: str, thinks: bool) -> Family:
+    """Return the recommended values of a model.
 
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-
-
-# https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct and -Thinking, "Generation Hyperparameters", VL.
-INSTRUCT = Recommended(temperature=0.7, top_p=0.8, top_k=20)
-THINKING = Recommended(temperature=1.0, top_p=0.95, top_k=20)
-
-
-def recommended(context: LlamaContext, thinking: bool) -> Recommended:
-    """Return the values of the model's metadata (``general.sampling.*``), else Qwen3-VL's published ones."""
-    base = THINKING if thinking else INSTRUCT
+    Args:
+        context: The model, whose metadata (``general.sampling.*``) come first.
+        name: Of the model, whose family has what the metadata lack.
+        thinks: Whether it thinks by itself: the metadata are for the answers that it gives by itself.
+    """
+    published = family_of(name) or OTHERS
+    base = published.thinking if thinks else published.at_once
 
     def value(key: int, default: float) -> float:
         name = lib.llama_model_meta_key_str(key) or b""
         text = context.metadata(name.decode())
         return default if text is None else float(text)
 
-    return Recommended(
+    own = replace(
+        base,
         temperature=value(lib.LLAMA_MODEL_META_KEY_SAMPLING_TEMP, base.temperature),
         top_p=value(lib.LLAMA_MODEL_META_KEY_SAMPLING_TOP_P, base.top_p),
         top_k=int(value(lib.LLAMA_MODEL_META_KEY_SAMPLING_TOP_K, base.top_k)),
         min_p=value(lib.LLAMA_MODEL_META_KEY_SAMPLING_MIN_P, base.min_p),
         repetition_penalty=value(lib.LLAMA_MODEL_META_KEY_SAMPLING_PENALTY_REPEAT, base.repetition_penalty),
     )
+    return replace(published, thinking=own) if thinks else replace(published, at_once=own)
 
 
 class Sampler:
@@ -97,9 +91,9 @@ class Sampler:
             for token in seen:
                 lib.llama_sampler_accept(penalties, token)
             add(penalties)
-        # These count the answer alone, as OpenAI defines them and vLLM does. The model card's presence penalty of 1.5
-        # is no default: it is for prose, and takes the keys of boxes and JSON from the second object on.
-        frequency, presence = _pick(options.frequency_penalty, 0.0), _pick(options.presence_penalty, 0.0)
+        # These count the answer alone, as OpenAI defines them and vLLM does.
+        frequency = _pick(options.frequency_penalty, 0.0)
+        presence = _pick(options.presence_penalty, unset.presence_penalty)
         if frequency or presence:
             add(lib.llama_sampler_init_penalties(vocabulary, window, 1.0, frequency, presence))
         temperature = _pick(options.temperature, unset.temperature)

@@ -8,16 +8,17 @@ reaches between two steps; the cancelled answer ends at once.
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import openvino
-from openvino_genai import GenerationConfig, Tokenizer
+from openvino_genai import Tokenizer
 
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import (
@@ -26,8 +27,8 @@ from qwen3vl_ros.engines.base import (
     Description,
     FinishReason,
     ImageInput,
-    Message,
     ModelNotFound,
+    Options,
     Progress,
     PromptTooLong,
     Request,
@@ -47,6 +48,8 @@ from qwen3vl_ros.engines.openvino.files import (
 from qwen3vl_ros.engines.openvino.pipeline import Job, batches
 from qwen3vl_ros.engines.openvino.pipeline_process import PipelineProcess, Run
 from qwen3vl_ros.engines.openvino.prompt import ChatPrompt, Prompt, reason
+from qwen3vl_ros.engines.openvino.recommended import FileSampling
+from qwen3vl_ros.engines.thinking import CLOSING, ReasoningLimit, check_thinking
 
 _SUPPORTS = frozenset(
     {
@@ -62,6 +65,7 @@ _SUPPORTS = frozenset(
         "repetition_penalty",
         "presence_penalty",
         "frequency_penalty",
+        "reasoning_budget",
         "text_only",
     }
 )
@@ -117,13 +121,12 @@ class OpenvinoEngine:
                 f"OpenVINO cannot load '{model}' on {device}: {reason(error)} If the files are damaged, export it "
                 f"again: `{EXPORT_COMMAND}`."
             ) from error
-        self._sampling = folder / "generation_config.json"
         most_image_tokens = min(limits.most // TILE**2, self._prompt_limit)
         max_image_tokens = min(max_image_tokens, most_image_tokens)
         self._prompts = ChatPrompt(self._tokenizer, limits, most_image_tokens, text_only=not npu)
         self._pieces = _Pieces(self._tokenizer)
-        blank = np.zeros((TILE, TILE, 3), np.uint8)
-        thinking = self._prompts.build((Message("user", (blank,)),)).reasoning
+        self._sampling = FileSampling(folder, self._prompts.thinking.by_default)
+        thinking = self._prompts.thinking
         self._description = Description(
             engine="openvino",
             model=folder.resolve().name,
@@ -133,12 +136,12 @@ class OpenvinoEngine:
             max_images=max(1, self._prompt_limit // (max_image_tokens + 2)),
             image_input=ImageInput(TILE, most_image_tokens, default_tokens=max_image_tokens),
             concurrency=concurrency if batches(device) else 1,
-            supports=_SUPPORTS - {"text_only"} if npu else _SUPPORTS,
+            supports=_SUPPORTS - ({"text_only"} if npu else set()) | thinking.abilities,
             card=model_card(folder.resolve().name),
             details={
                 "directory": str(folder),
                 "device": f"{device} ({full_name(device)})",
-                "reasoning": "yes" if thinking else "no",
+                "reasoning": thinking.detail,
                 "OpenVINO": openvino.get_version(),
             },
         )
@@ -173,24 +176,41 @@ class OpenvinoEngine:
                 is a JSON Schema that OpenVINO alone cannot follow.
             BadImage: An image cannot be used.
             PromptTooLong: Prompt and images do not fit the context.
-            Unsupported: The request asks for something that OpenVINO GenAI cannot do.
+            Unsupported: The request asks for something that OpenVINO GenAI or the model cannot do.
             EngineError: OpenVINO failed.
         """
         started = time.monotonic()
-        prompt = self._prompts.build(request.messages)
-        job = self._job(request, prompt)
-        answer = _Answer(prompt, AnswerText(request.options.stop, prompt.reasoning), self._pieces, started)
+        check_thinking(request.thinking, request.max_reasoning_tokens, self._description)
+        prompt = self._prompts.build(request.messages, request.thinking)
+        options = self._sampling.options(request, prompt.reasoning)
+        job = self._job(request, options, prompt)
+        limit = ReasoningLimit(request.max_reasoning_tokens, prompt.reasoning)
+        answer = _Answer(prompt, AnswerText(options.stop, prompt.reasoning), self._pieces, limit, started)
         if cancel.is_set():
             yield answer.last("cancelled")
             return
+        yield Chunk(answer.stage)
+        if not limit.reached:
+            yield from self._follow(answer, job, cancel)
+        if answer.ended:
+            return
+        # The pipeline takes no tokens in the middle of an answer, so the rest is the answer to a longer prompt.
+        closed = self._prompts.closed(prompt, answer.written)
+        yield from answer.close_reasoning(self._prompts.n_closing)
+        left = None if options.max_tokens is None else options.max_tokens - answer.completion_tokens
+        if closed.tokens > self._prompt_limit or (left is not None and left < 1):
+            yield answer.last("length")
+            return
+        yield from self._follow(answer, self._job(request, replace(options, max_tokens=left), closed), cancel)
+
+    def _follow(self, answer: _Answer, job: Job, cancel: Cancel) -> Iterator[Chunk]:
         run = self._pipeline.start(job)
         try:
-            yield Chunk(answer.stage)
             yield from answer.follow(run, cancel)
         finally:
             run.cancel()
 
-    def _job(self, request: Request, prompt: Prompt) -> Job:
+    def _job(self, request: Request, options: Options, prompt: Prompt) -> Job:
         if prompt.tokens > self._prompt_limit:
             raise PromptTooLong(
                 f"The prompt has {prompt.tokens} tokens, {prompt.image_tokens} of them for images, and may have "
@@ -201,8 +221,8 @@ class OpenvinoEngine:
             raise Unsupported("choices: OpenVINO GenAI tells that of the token it chose alone; leave them out.")
         # The last token of an answer is never decoded, so it takes no room in the context.
         room = self._context_length - prompt.tokens + 1
-        job = Job(prompt.text, tuple(prompt.images), request.options, room, request.response_schema, prompt.reasoning)
-        job.configure(GenerationConfig(self._sampling) if self._sampling.is_file() else GenerationConfig())
+        job = Job(prompt.text, tuple(prompt.images), options, room, request.response_schema, prompt.reasoning)
+        job.configure(self._sampling.config())
         return job
 
 
@@ -219,21 +239,36 @@ class _Pieces:
 
 
 class _Answer:
-    """Reads the answer to one request from the pipeline; counts its tokens and measures its times."""
+    """Reads the answer to one request from the pipeline; counts its tokens and measures its times.
 
-    def __init__(self, prompt: Prompt, text: AnswerText, pieces: _Pieces, started: float) -> None:
+    ``ended``: the last chunk has come.
+    """
+
+    def __init__(
+        self, prompt: Prompt, text: AnswerText, pieces: _Pieces, limit: ReasoningLimit, started: float
+    ) -> None:
         self.stage = Stage.ENCODE if prompt.images else Stage.PREFILL
+        self.completion_tokens = 0
+        self.ended = False
         self._prompt = prompt
         self._prompt_tokens = prompt.tokens
+        self._closed = False
         self._text = text
         self._pieces = pieces
+        self._limit = limit
+        self._written = bytearray()
         self._started = started
-        self._completion_tokens = 0
         self._encode_time: float | None = None
         self._first_token_time: float | None = None
 
+    @property
+    def written(self) -> str:
+        """Return all of its text so far, reasoning and its marks included."""
+        # An incomplete character at the end is left out.
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(self._written))
+
     def follow(self, run: Run, cancel: Cancel) -> Iterator[Chunk]:
-        """Yield all chunks of ``run``; raises :class:`EngineError` when the pipeline failed."""
+        """Yield all chunks of ``run``, or those up to the limit of the reasoning; raises :class:`EngineError`."""
         with cancel.calling(run.wake):
             while True:
                 kind, content = run.events.get()
@@ -243,11 +278,13 @@ class _Answer:
                 if kind == "error":
                     raise content
                 if kind == "end":
-                    finish, self._prompt_tokens = content
+                    finish, prompt_tokens = content
+                    if not self._closed:
+                        self._prompt_tokens = prompt_tokens
                     yield self.last(finish)
                     return
                 if kind == "encoded":
-                    self._encode_time = content
+                    self._encode_time = (self._encode_time or 0.0) + content
                     if self.stage is Stage.ENCODE:  # a device without continuous batching tells it at the end
                         self.stage = Stage.PREFILL
                         yield Chunk(self.stage)
@@ -257,29 +294,43 @@ class _Answer:
                         if self._text.stopped:
                             yield self.last("stop")
                             return
+                        if self._limit.reached and not self._closed:
+                            return
+
+    def close_reasoning(self, n_tokens: int) -> Iterator[Chunk]:
+        """Write what closes the reasoning, ``n_tokens`` tokens, in the model's place."""
+        self._closed = True
+        self.completion_tokens += n_tokens
+        answer, thought = self._text.feed(CLOSING.encode())
+        if answer or thought:
+            yield Chunk(self.stage, answer, thought, self.completion_tokens)
 
     def _read(self, token: int) -> Iterator[Chunk]:
-        self._completion_tokens += 1
+        self.completion_tokens += 1
         if self._first_token_time is None:
             self._first_token_time = time.monotonic() - self._started
             self.stage = Stage.DECODE
-            yield Chunk(self.stage, completion_tokens=1)
-        answer, thought = self._text.feed(self._pieces[token])
+            yield Chunk(self.stage, completion_tokens=self.completion_tokens)
+        before, piece = self._text.reasoning, self._pieces[token]
+        self._written += piece
+        answer, thought = self._text.feed(piece)
+        self._limit.count(before, self._text.reasoning)
         if answer or thought:
-            yield Chunk(self.stage, answer, thought, self._completion_tokens)
+            yield Chunk(self.stage, answer, thought, self.completion_tokens)
 
     def last(self, finish: FinishReason) -> Chunk:
         """Return the last chunk."""
+        self.ended = True
         answer, thought = self._text.finish()
         usage = Usage(
             prompt_tokens=self._prompt_tokens,
             image_tokens=self._prompt.image_tokens,
-            completion_tokens=self._completion_tokens,
+            completion_tokens=self.completion_tokens,
             encode_time=self._encode_time,
             first_token_time=self._first_token_time,
             total_time=time.monotonic() - self._started,
         )
-        return Chunk(self.stage, answer, thought, self._completion_tokens, finish, usage)
+        return Chunk(self.stage, answer, thought, self.completion_tokens, finish, usage)
 
 
 def full_name(device: str) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import openvino_genai
 
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Message, Unsupported
 from qwen3vl_ros.engines.clips import refuse_clips
-from qwen3vl_ros.engines.conversation import Conversation, opens_reasoning
+from qwen3vl_ros.engines.conversation import Conversation
 from qwen3vl_ros.engines.openvino.files import TILE, ImageLimits
+from qwen3vl_ros.engines.thinking import CLOSING, TEMPLATE_VARIABLE, ThinkingTemplate, opening, opens_reasoning
 
 # Placeholder of an image, one for each in their order: NATIVE_TAG in openvino_genai's qwen2vl/classes.cpp.
 _IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -48,12 +49,19 @@ class ChatPrompt:
         self._limits = limits
         self._max_image_tokens = max_image_tokens
         self._text_only = text_only
+        self.thinking = ThinkingTemplate(lambda value: self._rendered([{"role": "user", "content": "?"}], value))
+        self.n_closing = self._count(CLOSING)
+        """Number of the tokens that end the reasoning."""
 
-    def build(self, messages: Sequence[Message]) -> Prompt:
+    def build(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
         """Render a conversation and count its tokens.
 
         The pipeline takes text instead of tokens and parses control tokens in it. To keep the text of a message from
         being one, a zero-width space is inserted after the first character of each.
+
+        Args:
+            messages: The conversation.
+            thinking: Whether the model is to think; the template can do it.
 
         Raises:
             BadRequest: The chat template refuses the conversation.
@@ -61,14 +69,12 @@ class ChatPrompt:
             Unsupported: There is no image, and the device needs one.
         """
         refuse_clips(messages, "ask about single frames of it, or use llama")
-        conversation = Conversation(messages, lambda text: _CONTROL.sub(f"<{_ZERO_WIDTH_SPACE}", text))
+        conversation = Conversation(messages, _harmless)
         images = conversation.images
         if not images and not self._text_only:
             raise Unsupported("text_only: on an NPU, OpenVINO GenAI runs Qwen3-VL only with an image. Attach one.")
-        try:
-            rendered = self._tokenizer.apply_chat_template(conversation.messages, add_generation_prompt=True)
-        except RuntimeError as error:
-            raise BadRequest(f"The model's chat template refuses this conversation: {reason(error)}") from error
+        rendered = self._rendered(conversation.messages, thinking)
+        rendered += opening(rendered, thinking)
         text = _IMAGE.join(conversation.split(rendered))
         sizes = [self._tokens(image) for image in images]
         if len(sizes) > 1 and 1 in sizes:
@@ -83,10 +89,33 @@ class ChatPrompt:
             text,
             images,
             # _IMAGE already contains one token of each image.
-            tokens=int(self._tokenizer.encode(text).input_ids.shape[1]) + image_tokens - len(images),
+            tokens=self._count(text) + image_tokens - len(images),
             image_tokens=image_tokens,
             reasoning=opens_reasoning(text),
         )
+
+    def closed(self, prompt: Prompt, written: str) -> Prompt:
+        """Return the prompt of an answer without more reasoning than it has.
+
+        Args:
+            prompt: The prompt of the answer so far.
+            written: The text of the answer so far, whose reasoning is open.
+        """
+        text = f"{prompt.text}{_harmless(written)}{CLOSING}"
+        tokens = self._count(text) + prompt.image_tokens - len(prompt.images)
+        return replace(prompt, text=text, tokens=tokens, reasoning=False)
+
+    def _count(self, text: str) -> int:
+        return int(self._tokenizer.encode(text).input_ids.shape[1])
+
+    def _rendered(self, messages: list[dict[str, str]], thinking: bool | None) -> str:
+        variables = {} if thinking is None else {TEMPLATE_VARIABLE: thinking}
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, extra_context=variables)
+            )
+        except RuntimeError as error:
+            raise BadRequest(f"The model's chat template refuses this conversation: {reason(error)}") from error
 
     def _tokens(self, image: Image) -> int:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -102,6 +131,11 @@ class ChatPrompt:
         if max(height, width) > _LONGEST_STRIP * min(height, width):
             raise BadImage(f"An image of {width}x{height} pixels is too thin a strip for this model.")
         return self._limits.tokens(width, height)
+
+
+def _harmless(text: str) -> str:
+    """Return ``text`` without control tokens in it."""
+    return _CONTROL.sub(f"<{_ZERO_WIDTH_SPACE}", text)
 
 
 _LONGEST_STRIP = 200  # smart_resize in openvino_genai's qwen2vl/classes.cpp

@@ -35,8 +35,8 @@ from qwen3vl_ros.engines.llama import log
 from qwen3vl_ros.engines.llama.context import n_cells
 from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from qwen3vl_ros.engines.llama.files import find_model
-from qwen3vl_ros.engines.llama.sampling import INSTRUCT, THINKING
 from qwen3vl_ros.engines.llama.slots import Slot
+from qwen3vl_ros.engines.recommended import OTHERS
 from tiny_model_tests import GREEDY, TinyModelTests, ask, noise_image, stream, text_of, user
 from tiny_qwen3vl import TinyModel
 from transformers_reference import Reference
@@ -193,9 +193,9 @@ def test_unset_options_are_the_models_recommendation(
     own = {"general__sampling__temp": 1.7, "general__sampling__top_k": 7, "general__sampling__penalty_repeat": 1.2}
     thinking = {"tokenizer__chat_template": tiny_qwen3vl.THINKING_CHAT_TEMPLATE}
     for metadata, values in (
-        ({}, INSTRUCT),
-        (thinking, THINKING),
-        (own, replace(INSTRUCT, temperature=1.7, top_k=7, repetition_penalty=1.2)),
+        ({}, OTHERS.at_once),
+        (thinking, OTHERS.thinking),
+        (own, replace(OTHERS.at_once, temperature=1.7, top_k=7, repetition_penalty=1.2)),
     ):
         engine = new_engine(altered(**metadata))
         explicit = Options(
