@@ -26,6 +26,7 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
     Usage,
 )
+from qwen3vl_ros.engines.thinking import check_thinking
 
 COLOURS = {
     "black": (0, 0, 0),
@@ -97,6 +98,7 @@ class MeanColourEngine:
         for option in fields(Options):
             if option.name not in self._description.supports and getattr(request.options, option.name) is not None:
                 raise Unsupported(f"{option.name}: a mean leaves nothing to chance, so leave it unset.")
+        check_thinking(request.thinking, request.max_reasoning_tokens, self._description)
         if request.response_schema is not None:
             raise Unsupported("response_schema: this engine speaks in sentences only, so leave it unset.")
         if request.choices:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from qwen3vl_ros.engines.base import Options, Request
 
@@ -31,13 +31,13 @@ class Family:
 
 
 # https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct and -Thinking, "Generation Hyperparameters", VL.
-_QWEN3_VL: Final = Family(
+QWEN3_VL: Final = Family(
     at_once=Recommended(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5),
     thinking=Recommended(temperature=1.0, top_p=0.95, top_k=20),
 )
 
 _FAMILIES: Final = {
-    r"qwen3[-_ ]?vl": _QWEN3_VL,
+    r"qwen3[-_ ]?vl": QWEN3_VL,
     # https://huggingface.co/Qwen/Qwen3.5-0.8B: "for VL tasks" and "for VL or precise coding tasks".
     r"qwen3\.5[-_ ]0\.8b": Family(
         at_once=Recommended(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5),
@@ -53,8 +53,8 @@ _FAMILIES: Final = {
 
 # For a model of another name, such as one that was trained further: it may repeat itself on purpose.
 OTHERS: Final = Family(
-    at_once=replace(_QWEN3_VL.at_once, presence_penalty=0.0),
-    thinking=_QWEN3_VL.thinking,
+    at_once=replace(QWEN3_VL.at_once, presence_penalty=0.0),
+    thinking=QWEN3_VL.thinking,
 )
 
 
@@ -78,6 +78,6 @@ def for_request(values: Recommended, request: Request) -> Recommended:
     return replace(values, presence_penalty=0.0) if greedy or request.response_schema is not None else values
 
 
-def filled(options: Options, values: Mapping[str, float]) -> Options:
+def filled(options: Options, values: Mapping[str, Any]) -> Options:
     """Return ``options`` with ``values`` for those that are unset."""
     return replace(options, **{name: value for name, value in values.items() if getattr(options, name) is None})

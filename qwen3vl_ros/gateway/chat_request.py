@@ -16,6 +16,7 @@ from starlette.requests import Request
 from qwen3vl_ros.gateway.errors import ApiError
 from qwen3vl_ros.gateway.request_errors import of_validation
 from qwen3vl_ros.gateway.request_fields import normalized, notes_on, plain_text
+from qwen3vl_ros.gateway.thinking import BUDGETS, Effort
 
 
 class _Object(BaseModel):
@@ -93,6 +94,12 @@ class StreamOptions(_Object):
     include_usage: bool = False
 
 
+class TemplateVariables(_Object):
+    """Variables of the model's chat template, as vLLM, SGLang and llama-server take them."""
+
+    enable_thinking: bool | None = Field(None, description="Another way to say thinking.")
+
+
 class JsonSchema(_Object):
     """OpenAI's wrapping of a JSON Schema. Answers always satisfy it: ``strict`` says nothing."""
 
@@ -154,6 +161,16 @@ class ChatRequest(_Object):
     task: str = Field("", description="Name of a ready-made task, which the question fills.")
     slots: dict[str, Any] | None = Field(None, description="Other slots of the task.")
     thinking: bool | None = Field(None, description="Whether a model that can do either thinks before it answers.")
+    chat_template_kwargs: TemplateVariables = TemplateVariables()
+    reasoning_effort: Effort | None = Field(
+        None,
+        description="none: as thinking false; the others: as thinking true, and max_reasoning_tokens of "
+        + ", ".join(f"{budget} ({effort})" for effort, budget in BUDGETS.items())
+        + " where there are none.",
+    )
+    max_reasoning_tokens: int | None = Field(
+        None, ge=1, le=10_000_000, description="Tokens that the model may think for; then it has to answer."
+    )
     max_image_tokens: Annotated[int, Field(ge=1, lt=2**32 - 1)] | Literal["auto"] | None = Field(
         None,
         description="Tokens that an image may take at most: fewer are faster and see less. auto: as many as the time "
@@ -190,6 +207,7 @@ class ChatRequest(_Object):
 _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "": frozenset(ChatRequest.model_fields),
     "stream_options": frozenset(StreamOptions.model_fields),
+    "chat_template_kwargs": frozenset(TemplateVariables.model_fields),
     "messages[]": frozenset(ChatTurn.model_fields),
     "messages[].content[]": frozenset(TextPart.model_fields) | frozenset(ImagePart.model_fields),
     # Of detail, request_fields knows which values have an effect.

@@ -23,6 +23,10 @@ _ALIASES: Final = {
     "random_seed": "seed",  # Mistral
     "stop_sequences": "stop",  # Anthropic
     "max_completion_tokens": "max_tokens",  # OpenAI
+    "enable_thinking": "thinking",  # DashScope
+    "thinking_budget": "max_reasoning_tokens",  # DashScope
+    "thinking_token_budget": "max_reasoning_tokens",  # vLLM
+    "thinking_budget_tokens": "max_reasoning_tokens",  # llama.cpp
     # Clients of the MaixCAM's service.
     "top-p": "top_p",
     "top-k": "top_k",
@@ -37,10 +41,11 @@ _UNSET: Final[Mapping[str, tuple[int, ...]]] = {
     "top_k": (-1,),  # vLLM: all
     "top_p": (1,),  # OpenAI's default, which many clients always send, to engines without the option, too
     "seed": (-1,),  # llama.cpp: a random one
+    "max_reasoning_tokens": (-1,),  # llama.cpp: no limit
 }
 """Values with which clients leave an option unset."""
 
-_WHOLE: Final = ("max_tokens", "top_k", "seed")
+_WHOLE: Final = ("max_tokens", "top_k", "seed", "max_reasoning_tokens")
 
 _LEAVE_OUT: Final = "it would change the answer, and this server cannot honour it: leave it out"
 _ONE_ANSWER: Final = "one answer is given to a request: send the request again for another one"
@@ -176,7 +181,8 @@ def notes_on(values: Mapping[str, Any], known: Mapping[str, frozenset[str]]) -> 
 
 def _fields(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """Yield (path of the object without indices, name, value) of every field in objects that may have unknown ones."""
-    objects: list[tuple[str, Any]] = [("", values), ("stream_options", values.get("stream_options"))]
+    objects: list[tuple[str, Any]] = [("", values)]
+    objects += [(name, values.get(name)) for name in ("stream_options", "chat_template_kwargs")]
     for message in _dicts(values.get("messages")):
         objects.append(("messages[]", message))
         for part in _dicts(message.get("content")):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from qwen3vl_ros.gateway.chat_request import ChatRequest, ChatTurn, ImagePart, TextPart, options_of
 from qwen3vl_ros.gateway.errors import ApiError
 from qwen3vl_ros.gateway.request_fields import DETAILS
+from qwen3vl_ros.gateway.thinking import thinking_of
 from qwen3vl_ros.msg import ChatMessage
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def to_goal(request: ChatRequest, images: Sequence[bytes], timeout: float) -> tu
         raise ApiError(
             400, "invalid_value", "camera: the question brings an image, too: choose one of them", param="camera"
         )
+    thinking, max_reasoning_tokens = thinking_of(request)
     arguments: Arguments = {
         "images": list(images) or None,
         "cameras": request.cameras,
@@ -75,7 +77,8 @@ def to_goal(request: ChatRequest, images: Sequence[bytes], timeout: float) -> tu
         "slots": request.slots,
         "response_schema": request.response_schema,
         "timeout": timeout,
-        "thinking": request.thinking,
+        "thinking": thinking,
+        "max_reasoning_tokens": max_reasoning_tokens,
         "max_image_tokens": request.max_image_tokens or _image_tokens(request),
         "new_pixels": request.new_pixels,
         "score_threshold": request.score_threshold,

@@ -105,6 +105,23 @@ def test_how_much_of_the_image_is_seen_is_an_option(scripted: ScriptedVlm, word:
 
 
 @pytest.mark.ros
+@pytest.mark.parametrize(
+    ("options", "thinking", "limit"),
+    [
+        ((), AskImage.Goal.THINKING_UNSET, 0),
+        (("--thinking", "--max-reasoning-tokens", "64"), AskImage.Goal.THINKING_ON, 64),
+        (("--no-thinking",), AskImage.Goal.THINKING_OFF, 0),
+    ],
+)
+def test_thinking_is_asked_for_by_options(
+    options: tuple[str, ...], thinking: int, limit: int, scripted: ScriptedVlm
+) -> None:
+    assert run("ask", "What is it?", *options).returncode == 0
+    request = scripted.goals[-1].request
+    assert (request.thinking, request.max_reasoning_tokens) == (thinking, limit)
+
+
+@pytest.mark.ros
 def test_how_sure_the_model_was_and_what_is_not_known_are_on_stderr(scripted: ScriptedVlm) -> None:
     scripted.script = lambda goal: goal.result(text="Yes", probability=0.875, probability_mass=0.5)
     done = run("ask", "--task", "yes_no", "Is it?")
@@ -347,7 +364,7 @@ def test_the_version_is_that_of_the_package() -> None:
         ("qwen3vl-ros lifecycle de", {"deactivate"}),
         ("qwen3vl-ros engine ll", {"llama"}),
         ("qwen3vl-ros param get llama.mm", {"llama.mmproj"}),
-        ("qwen3vl-ros ask --max-", {"--max-frame-age", "--max-tokens"}),
+        ("qwen3vl-ros ask --max-", {"--max-frame-age", "--max-reasoning-tokens", "--max-tokens"}),
     ],
 )
 def test_the_shell_completes_what_a_command_takes(line: str, words: set[str], tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
         timeout=1.5,
         presence_penalty=1.5,
         thinking=True,
+        max_reasoning_tokens=32,
         max_image_tokens=64,
         new_pixels=True,
         score_threshold=0.25,
@@ -173,6 +174,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert (sent.options.presence_penalty, sent.options.frequency_penalty) == (1.5, -1.0)
     assert (sent.thinking, sent.max_image_tokens, sent.score_threshold) == (AskImage.Goal.THINKING_ON, 64, 0.25)
     assert sent.new_pixels
+    assert sent.max_reasoning_tokens == 32
     assert (sent.timeout.sec, sent.timeout.nanosec) == (1, 500_000_000)
 
 

@@ -359,6 +359,57 @@ def test_openais_detail_is_a_number_of_image_tokens(asking: Any, details: tuple[
     assert asking(body | {"max_image_tokens": 64}).goal.max_image_tokens == 64
 
 
+@pytest.mark.parametrize(
+    ("fields", "thinking", "limit"),
+    [
+        ({"chat_template_kwargs": {"enable_thinking": True}}, True, 0),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, False, 0),
+        ({"enable_thinking": False}, False, 0),
+        ({"reasoning_effort": "none"}, False, 0),
+        ({"reasoning_effort": "minimal"}, True, 64),
+        ({"reasoning_effort": "low"}, True, 256),
+        ({"reasoning_effort": "medium"}, True, 1024),
+        ({"reasoning_effort": "high"}, True, 4096),
+        ({"reasoning_effort": "high", "max_reasoning_tokens": 7}, True, 7),
+        ({"reasoning_effort": "low", "thinking": True}, True, 256),
+        ({"max_reasoning_tokens": 7}, None, 7),
+        ({"thinking_token_budget": 7}, None, 7),
+        ({"thinking_budget_tokens": 7}, None, 7),
+        ({"thinking": False, "max_reasoning_tokens": 7}, False, 0),
+    ],
+    ids=str,
+)
+def test_every_way_to_say_how_long_to_think_is_understood(
+    fields: dict[str, Any], thinking: bool | None, limit: int, asking: Any
+) -> None:
+    goal = asking(question(**fields)).goal
+    wanted = {None: goal.THINKING_UNSET, False: goal.THINKING_OFF, True: goal.THINKING_ON}[thinking]
+    assert (goal.thinking, goal.max_reasoning_tokens) == (wanted, limit)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"thinking": True, "reasoning_effort": "none"}, "reasoning_effort"),
+        (
+            {"thinking": True, "chat_template_kwargs": {"enable_thinking": False}},
+            "chat_template_kwargs.enable_thinking",
+        ),
+        ({"reasoning_effort": "enormous"}, "reasoning_effort"),
+        ({"chat_template_kwargs": {"enable_thinking": "perhaps"}}, "chat_template_kwargs.enable_thinking"),
+        ({"max_reasoning_tokens": 0}, "max_reasoning_tokens"),
+        ({"thinking_token_budget": 10**9}, "thinking_token_budget"),
+    ],
+    ids=str,
+)
+def test_contradictions_about_thinking_are_refused_by_name(
+    fields: dict[str, Any], named: str, http: httpx.Client
+) -> None:
+    reply = http.post(CHAT, json=question(**fields))
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, named), reply.text
+    assert reply.json()["error"]["message"].startswith(f"{named}: ")
+
+
 def test_hyphenated_parameters_are_understood(asking: Any) -> None:
     goal = asking(question(**{"top-p": 0.25, "top-k": 7})).goal
     assert (goal.options.top_p, goal.options.top_k) == (0.25, 7)

@@ -54,8 +54,9 @@ def notes_of(http: httpx.Client, body: Any) -> list[str]:
 NAMES = [
     "audio", "best_of", "camera", "chat_template", "chat_template_kwargs", "frequency_penalty", "function_call",
     "functions", "grammar", "guided_json", "json_schema", "logit_bias", "logprobs", "max_completion_tokens",
-    "max_tokens", "metadata", "min_p", "min_tokens", "modalities", "model", "moderation", "n", "parallel_tool_calls",
-    "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_retention", "reasoning_effort",
+    "max_reasoning_tokens", "max_tokens", "metadata", "min_p", "min_tokens", "modalities", "model", "moderation", "n",
+    "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_retention",
+    "reasoning_effort",
     "repeat_penalty", "repetition_penalty", "response_format", "safety_identifier", "seed", "service_tier", "slots",
     "stop", "store", "stream", "stream_options", "structured_outputs", "task", "temperature", "tool_choice", "tools",
     "top_k", "top_logprobs", "top_p", "user", "verbosity", "web_search_options", "anything",
@@ -74,6 +75,7 @@ NOTHING: list[dict[str, Any]] = [
     {"response_format": {"type": "text"}}, {"response_format": {}}, {"ignore_eos": False}, {"min_tokens": 0},
     {"guided_json": ""}, {"grammar": ""}, {"store": False}, {"metadata": {}}, {"stop": []}, {"stop": ""},
     {"camera": []}, {"camera": ""}, {"typical_p": 1.0}, {"mirostat": 0}, {"stream_options": {}},
+    {"chat_template_kwargs": {}}, {"thinking_budget_tokens": -1},
     {"add_generation_prompt": True}, {"length_penalty": 1.0}, {"model": ""}, {"slots": {}},
 ]  # fmt: skip
 
@@ -84,9 +86,9 @@ def test_a_field_that_asks_for_nothing_is_taken_without_a_word(http: httpx.Clien
 
 
 WITHOUT_EFFECT: list[dict[str, Any]] = [
-    {"reasoning_effort": "low"}, {"verbosity": "high"}, {"prediction": {"type": "content", "content": "x"}},
+    {"verbosity": "high"}, {"prediction": {"type": "content", "content": "x"}},
     {"prompt_cache_key": "k"}, {"prompt_cache_retention": "24h"}, {"prompt_cache_options": {"ttl": 5}},
-    {"chat_template_kwargs": {"enable_thinking": False}}, {"timings_per_token": True}, {"user": "me"}, {"user": 5},
+    {"timings_per_token": True}, {"user": "me"}, {"user": 5},
     {"mm_processor_kwargs": {"max_pixels": 100}}, {"cache_prompt": True}, {"service_tier": "auto"},
     {"top_logprobs": 5}, {"keep_alive": "5m"}, {"extra_body": {"a": 1}}, {"no_such_field": [1]}, {"a.b": 1},
     {"\u0130\n": 1}, {"return_progress": True}, {"id_slot": 1},
@@ -97,6 +99,13 @@ WITHOUT_EFFECT: list[dict[str, Any]] = [
 def test_a_field_without_effect_is_taken_and_told(http: httpx.Client, fields: dict[str, Any]) -> None:
     (name,) = fields
     assert notes_of(http, question(**fields)) == [f"{name}: without effect"]
+
+
+def test_variables_of_the_template_without_effect_are_told(http: httpx.Client) -> None:
+    variables = {"enable_thinking": False, "preserve_thinking": True}
+    assert notes_of(http, question(chat_template_kwargs=variables)) == [
+        "chat_template_kwargs.preserve_thinking: without effect"
+    ]
 
 
 def test_what_has_no_effect_is_told_in_a_stream_and_for_a_form(http: httpx.Client) -> None:

@@ -35,6 +35,7 @@ from qwen3vl_ros.engines.maix.model import find_maix_model
 from qwen3vl_ros.engines.maix.process import MaixProcess
 from qwen3vl_ros.engines.maix.request import MaixPayload, abilities, payload_of
 from qwen3vl_ros.engines.model_card import model_card
+from qwen3vl_ros.engines.thinking import check_thinking
 
 _STOP_PERIOD = 0.5
 """Seconds between requests to stop: a service ignores them while it encodes an image."""
@@ -133,6 +134,7 @@ class MaixEngine:
             EngineNotReady: The model could not be loaded again in time.
             EngineError: A request is running already, or MaixPy failed.
         """
+        check_thinking(request.thinking, request.max_reasoning_tokens, self._description)
         payload = payload_of(request, self._model, (self._width, self._height))
         if not self._busy.acquire(blocking=False):
             raise EngineError("The maix engine answers one request at a time: end or close the running one first.")

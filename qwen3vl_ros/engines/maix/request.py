@@ -13,10 +13,8 @@ from qwen3vl_ros.engines.maix_http.request import (
     GREEDY,
     MOST_TOP_K,
     PENALTY_OFF,
-    TEMPERATURE,
+    RECOMMENDED,
     TEMPLATE_TOKENS,
-    TOP_K,
-    TOP_P,
     TOP_P_OFF,
 )
 from qwen3vl_ros.engines.maix_http.tokens import most_tokens
@@ -114,9 +112,9 @@ def _sampling(options: Options) -> dict[str, float | int | bool]:
 
     Unset options get the values that Qwen recommends. MaixPy samples by top-k, or by top-p without a top-k.
     """
-    temperature = TEMPERATURE if options.temperature is None else options.temperature
-    top_p = TOP_P if options.top_p is None else options.top_p
-    top_k = TOP_K if options.top_k is None else options.top_k
+    temperature = RECOMMENDED.temperature if options.temperature is None else options.temperature
+    top_p = RECOMMENDED.top_p if options.top_p is None else options.top_p
+    top_k = RECOMMENDED.top_k if options.top_k is None else options.top_k
     by_top_p = options.top_p is not None and options.top_p < 1 if options.top_k is None else options.top_k == 0
     if temperature < GREEDY:  # MaixPy silently ignores 0
         temperature, top_k, by_top_p = GREEDY, 1, False

@@ -50,6 +50,7 @@ from qwen3vl_ros.engines.maix_http.service import RESTART, NotYetError, Service
 from qwen3vl_ros.engines.maix_http.tokens import likely_tokens
 from qwen3vl_ros.engines.model_card import model_card
 from qwen3vl_ros.engines.streaming import EventLoop
+from qwen3vl_ros.engines.thinking import check_thinking
 
 _INPUT_SIZE = 448
 """Side in pixels of the encoder's input, which the service does not report; a few published models have 320 or 384."""
@@ -172,6 +173,7 @@ class MaixHttpEngine:
             EngineNotReady: The service is not reachable or still loads its model.
             EngineError: A request is running already, or the service failed.
         """
+        check_thinking(request.thinking, request.max_reasoning_tokens, self._description)
         prompt = requests.build(request, self._model, self._limits, self._size)
         if not self._busy.acquire(blocking=False):
             raise EngineError("The service answers one question at a time: end or close the running one first.")

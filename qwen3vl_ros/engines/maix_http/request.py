@@ -20,9 +20,10 @@ import PIL.Image
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Options, PromptTooLong, Request, Unsupported
 from qwen3vl_ros.engines.clips import refuse_clips
 from qwen3vl_ros.engines.maix_http.tokens import most_tokens
+from qwen3vl_ros.engines.recommended import QWEN3_VL
 
-# https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct, "Generation Hyperparameters", VL.
-TEMPERATURE, TOP_P, TOP_K = 0.7, 0.8, 20
+RECOMMENDED = QWEN3_VL.at_once
+"""For unset options. The boards know no presence penalty."""
 
 GREEDY = 0.01
 """Temperature sent for 0, with top-k 1: the service calls 0 itself "invalid" and uses temperature 1."""
@@ -174,13 +175,13 @@ def _settings(request: Request) -> dict[str, float]:
 
 def _sampling(options: Options) -> dict[str, float]:
     """Return temperature and top-k or top-p: the service samples by one of them, and any top-k disables top-p."""
-    temperature = TEMPERATURE if options.temperature is None else options.temperature
-    top_p = TOP_P if options.top_p is None else options.top_p
+    temperature = RECOMMENDED.temperature if options.temperature is None else options.temperature
+    top_p = RECOMMENDED.top_p if options.top_p is None else options.top_p
     if temperature <= 0:
-        return {"temperature": GREEDY, "top-p": TOP_P, "top-k": 1}
+        return {"temperature": GREEDY, "top-p": RECOMMENDED.top_p, "top-k": 1}
     if options.top_k == 0 or (options.top_k is None and options.top_p is not None and options.top_p < 1):
         return {"temperature": temperature, "top-p": min(top_p, TOP_P_OFF)}
-    top_k = min(options.top_k or TOP_K, MOST_TOP_K)
+    top_k = min(options.top_k or RECOMMENDED.top_k, MOST_TOP_K)
     return {"temperature": temperature, "top-p": top_p, "top-k": top_k}
 
 

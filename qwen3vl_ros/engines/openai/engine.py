@@ -40,7 +40,9 @@ from qwen3vl_ros.engines.openai.reply import Counts, Delta, TokenChances
 from qwen3vl_ros.engines.openai.request import FIELDS, ChatPayload
 from qwen3vl_ros.engines.openai.server import Listed, Sent, Server
 from qwen3vl_ros.engines.openai.stream import Patience
+from qwen3vl_ros.engines.openai.thinking import ThinkingOrder, abilities
 from qwen3vl_ros.engines.streaming import EventLoop
+from qwen3vl_ros.engines.thinking import check_thinking
 from qwen3vl_ros.engines.token_probabilities import Token
 
 _PROBE_TIME = 1.5
@@ -63,13 +65,8 @@ _MOST_IMAGE_TOKENS = 16384
 
 _UTF16 = codecs.getincrementaldecoder("utf-16-le")
 
-_SUPPORTS = frozenset(FIELDS) - {"response_schema"} | {
-    "json_schema",
-    "system_prompt",
-    "text_only",
-    "probabilities",
-    "video",
-}
+_OWN_NAMES = {"response_schema", "thinking", "max_reasoning_tokens"}
+_SUPPORTS = frozenset(FIELDS) - _OWN_NAMES | {"json_schema", "system_prompt", "text_only", "probabilities", "video"}
 
 
 class OpenaiEngine:
@@ -135,7 +132,7 @@ class OpenaiEngine:
             context_length=context_length or first.context_length,
             image_input=_image_input(max_image_tokens, context_length or first.context_length),
             concurrency=concurrency,
-            supports=_SUPPORTS,
+            supports=_SUPPORTS | abilities(first.owner, first.model),
             card=model_card(first.model),
             details={
                 "servers": ", ".join(server.address.url for server in self._servers),
@@ -178,7 +175,7 @@ class OpenaiEngine:
         greeted = await _greet_all(self._servers, model, seconds)
         for server, result in zip(self._servers, greeted, strict=True):
             if isinstance(result, Listed):
-                server.model = result.model
+                server.take(result)
             else:
                 server.model = model
                 server.dead_until = anyio.current_time() + self._retry_dead_after
@@ -215,6 +212,7 @@ class OpenaiEngine:
             ModelNotFound: Key, address or model are wrong.
             EngineError: Anything else.
         """
+        check_thinking(request.thinking, request.max_reasoning_tokens, self._description)
         answer = _Answer(request)
         payload = ChatPayload(request, self._jpeg_quality)
         yield Chunk(Stage.PREFILL)
@@ -277,6 +275,8 @@ class _Answer:
         # Servers are sent the stop strings, too, but some ignore them.
         self._text = AnswerText(request.options.stop)
         self._choices = request.choices
+        self._order = ThinkingOrder.of(request)
+        self._n_reasoning = 0
         self._first_token = FirstToken(request.choices)
         self._tells_tokens = request.token_probabilities
         self._tokens: list[Token] | None = []  # None: some are not known
@@ -296,7 +296,11 @@ class _Answer:
         return self._text.stopped
 
     def take(self, delta: Delta) -> Iterator[Chunk]:
-        """Yield the chunk for ``delta``, if it adds anything to show."""
+        """Yield the chunk for ``delta``, if it adds anything to show.
+
+        Raises:
+            Unsupported: It shows that the server does not do as it was told.
+        """
         self._finish = self._finish or delta.finish
         if delta.counts is not None:
             self._counts = delta.counts
@@ -320,6 +324,8 @@ class _Answer:
             self._first_token_time = time.monotonic() - self._started
         self._said = self._said or bool(text.strip())
         self._reasoned = self._reasoned or bool(reasoning)
+        self._n_reasoning += bool(reasoning.strip())
+        self._order.check_reasoning(self._n_reasoning, self.sent.url)
         if first or text or reasoning:
             yield Chunk(self._stage, text, reasoning, self._n_tokens)
 
@@ -338,6 +344,7 @@ class _Answer:
 
         Raises:
             EngineError: The stream ended without finish reason or cancel, or with a tool's call or reasoning alone.
+            Unsupported: There is no reasoning, and the request asked for some.
         """
         finish: FinishReason
         if self._finish or self.stopped:
@@ -349,6 +356,8 @@ class _Answer:
         text, reasoning = self._text.finish()
         if finish != "cancelled" and not self._said and not text.strip():
             self._check_empty(finish)
+        if finish == "stop" and not self.stopped:
+            self._order.check_answer(self._reasoned or bool(reasoning), self.sent.url)
         counts = self._counts or Counts(prompt=0, completion=self._n_tokens, image=0, cached=0)
         n_tokens = max(counts.completion, self._n_tokens if self._counts is None else 0)
         usage = Usage(

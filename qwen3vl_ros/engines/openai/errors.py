@@ -31,6 +31,7 @@ _WORDS = 300
 
 _NOT_KNOWN = re.compile(
     r"unknown|unrecogni|unsupported|(not|n't) support|not permitted|not allowed|not available|not enabled|unexpected"
+    r"|reasoning_config is not configured"  # vLLM
 )
 _WRONG_FORM = re.compile(
     # pydantic; LM Studio, which names its types

@@ -16,6 +16,7 @@ import PIL.Image
 
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Clip, Image, Message, Options, Request
 from qwen3vl_ros.engines.clips import timed_frames
+from qwen3vl_ros.engines.openai.thinking import BUDGET_FIELDS, SWITCH_FIELD, ThinkingOrder
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "temperature": ("temperature",),
@@ -30,6 +31,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "max_tokens": ("max_tokens", "max_completion_tokens"),
     "stop": ("stop",),
     "response_schema": ("response_format",),
+    "thinking": (SWITCH_FIELD,),
+    "max_reasoning_tokens": tuple(BUDGET_FIELDS.values()),
 }
 """The JSON names of each field of a request."""
 
@@ -66,6 +69,7 @@ class ChatPayload:
         self._clips = [part for message in request.messages for part in message.content if isinstance(part, Clip)]
         self._options = _options(request.options)
         self._tells = bool(request.choices) or request.token_probabilities
+        self.thinking = ThinkingOrder.of(request)
         if request.response_schema is not None:
             self._options["response_format"] = _response_format(request.response_schema)
 
@@ -74,13 +78,14 @@ class ChatPayload:
         """Return the most tokens that the answer may have, None if the request does not say."""
         return self._options.get("max_tokens")
 
-    def body(self, model: str, dialect: Dialect, max_tokens: int | None) -> bytes:
+    def body(self, model: str, dialect: Dialect, max_tokens: int | None, more: Mapping[str, Any]) -> bytes:
         """Return the request as UTF-8 JSON.
 
         Args:
             model: The name to ask for.
             dialect: The server's.
             max_tokens: In place of the request's own; None leaves it out.
+            more: Other fields for this server.
         """
         video = dialect.vllm_video and len(self._clips) == 1  # vLLM takes the times of one
         messages = [_with_clips(message, video=video) for message in self._messages]
@@ -91,7 +96,7 @@ class ChatPayload:
             body["stream_options"] = {"include_usage": True}
         if self._tells and dialect.logprobs:
             body |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
-        body |= self._options | {"max_tokens": max_tokens}
+        body |= self._options | more | {"max_tokens": max_tokens}
         for name in set(FIELDS["repetition_penalty"]) - set(dialect.penalty):
             body.pop(name, None)
         if max_tokens is None:
@@ -103,7 +108,8 @@ class ChatPayload:
     @property
     def fields(self) -> list[str]:
         """Return the names out of :data:`FIELDS` that this payload uses."""
-        return [name for name, called in FIELDS.items() if any(one in self._options for one in called)]
+        options = [name for name, called in FIELDS.items() if any(one in self._options for one in called)]
+        return options + self.thinking.names
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import httpx
 
-from qwen3vl_ros.engines.base import EngineNotReady, ModelNotFound
+from qwen3vl_ros.engines.base import EngineNotReady, ModelNotFound, Unsupported
 from qwen3vl_ros.engines.openai.address import Address, ApiKey
 from qwen3vl_ros.engines.openai.errors import (
     CHECK_ADDRESS,
@@ -48,10 +48,14 @@ _CONTEXT_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model that a server lists. ``context_length`` in tokens, None where the server gives none."""
+    """A model that a server lists. ``context_length`` in tokens, None where the server gives none.
+
+    ``owner``: ``owned_by``, by which servers say what program they are; "" where there is none.
+    """
 
     model: str
     context_length: int | None
+    owner: str = ""
 
 
 @dataclass(slots=True)
@@ -71,7 +75,11 @@ class _NoList(Refused):
 
 @dataclass(slots=True)
 class Server:
-    """One server. ``model``: its model's name, "" while unknown. ``dead_until``: a time of anyio's clock."""
+    """One server.
+
+    ``model``: its model's name, "" while unknown. ``owner``: as in :class:`Listed`, None while unknown. ``dead_until``:
+    a time of anyio's clock.
+    """
 
     address: Address
     key: ApiKey
@@ -79,6 +87,7 @@ class Server:
     connect_timeout: float
     patience: Patience
     model: str = ""
+    owner: str | None = None
     dead_until: float = 0.0
     dialect: Dialect = field(default_factory=Dialect)
 
@@ -103,12 +112,13 @@ class Server:
             raise self._answered(response, complaint)
         try:
             entries = json.loads(content)["data"]
-            self.dialect.vllm_video = any(entry.get("owned_by") == "vllm" for entry in entries)
-            return [Listed(entry["id"], _context_length(entry)) for entry in entries]
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            listed = [Listed(entry["id"], _context_length(entry), _owner(entry)) for entry in entries]
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise Refused(
                 ModelNotFound(f"{url} is no list of models but {complaint.message or 'empty'}. {CHECK_ADDRESS}")
             ) from None
+        self.dialect.vllm_video = any(one.owner == "vllm" for one in listed)
+        return listed
 
     async def choose_model(self, wanted: str, seconds: float) -> Listed:
         """Return the model ``wanted``, or the only one listed if that is "".
@@ -125,7 +135,8 @@ class Server:
                 return Listed(wanted, None)
             raise
         if wanted:
-            return next((one for one in listed if one.model == wanted), Listed(wanted, None))
+            owner = listed[0].owner if listed else ""
+            return next((one for one in listed if one.model == wanted), Listed(wanted, None, owner))
         if not listed:
             raise Refused(EngineNotReady(f"{self.address.url} lists no model: is it still loading?"), again=True)
         if len(listed) > 1:
@@ -133,6 +144,10 @@ class Server:
                 ModelNotFound(f"{self.address.url} has several models: set openai.model to one of {_names(listed)}.")
             )
         return listed[0]
+
+    def take(self, listed: Listed) -> None:
+        """Ask for this model from now on."""
+        self.model, self.owner = listed.model, listed.owner
 
     async def answer(self, payload: ChatPayload, sent: Sent) -> AsyncIterator[Delta]:
         """Send ``payload`` once and yield the answer.
@@ -145,8 +160,8 @@ class Server:
         sent.url = url
         try:
             with anyio.fail_after(self.patience.first_token):
-                if not self.model:
-                    self.model = (await self.choose_model("", self.patience.first_token)).model
+                if not self.model or (self.owner is None and payload.thinking.names):
+                    self.take(await self.choose_model(self.model, self.patience.first_token))
                 response = await self._accepted(payload, sent)
         except TimeoutError:
             raise late(url, self.patience) from None
@@ -167,8 +182,12 @@ class Server:
             Refused: The server cannot be reached or answers with an error.
         """
         max_tokens = payload.max_tokens
+        try:
+            thinking = payload.thinking.fields(self.owner or "", self.model, self.address.url)
+        except Unsupported as error:
+            raise Refused(error, dead=False) from None
         while True:
-            body = payload.body(self.model, self.dialect, max_tokens)
+            body = payload.body(self.model, self.dialect, max_tokens, thinking)
             try:
                 response = await self._send("POST", f"{self.address.url}/chat/completions", body)
             except httpx.RequestError as error:
@@ -286,6 +305,11 @@ def _context_length(entry: dict[str, Any]) -> int | None:
     places = [entry, meta] if isinstance(meta, dict) else [entry]
     values = (place.get(key) for key in _CONTEXT_KEYS for place in places)
     return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
+def _owner(entry: dict[str, Any]) -> str:
+    owner = entry.get("owned_by")
+    return owner if isinstance(owner, str) else ""
 
 
 def _names(listed: Sequence[Listed]) -> str:

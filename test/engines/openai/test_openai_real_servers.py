@@ -137,6 +137,21 @@ def llama_server(start: Callable[..., RealServer]) -> RealServer:
 
 
 @pytest.fixture(scope="module")
+def thinking_server(start: Callable[..., RealServer], tmp_path_factory: pytest.TempPathFactory) -> RealServer:
+    """llama.cpp's, with a model that thinks unless it is told not to."""
+    tiny_qwen3vl = pytest.importorskip("tiny_qwen3vl", reason="needs PyTorch, which makes the model")
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny = tiny_qwen3vl.make(folder)
+    # llama.cpp looks for the reasoning of earlier turns to see how a template marks it.
+    earlier = "{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}"
+    begin = "{%- if message.content is string %}"
+    marked = f"{{%- if message.reasoning_content %}}{earlier}{{%- endif %}}{begin}"
+    template = {"tokenizer.chat_template": tiny_qwen3vl.THINKS_UNLESS_TOLD.replace(begin, marked, 1)}
+    model = tiny_qwen3vl.with_metadata(tiny.model, folder / "thinker.gguf", template)
+    return start(model=str(model), mmproj=str(tiny.mmproj))
+
+
+@pytest.fixture(scope="module")
 def llama_cpp_server(model: dict[str, str]) -> Iterator[RealServer]:
     """llama-cpp-python's. It has no Qwen3-VL by name; its generic multimodal format does."""
     options = {
@@ -358,3 +373,27 @@ def test_llama_cpp_server_breaks_off_without_a_word_when_a_prompt_is_too_long(
 def test_llama_cpp_server_has_no_schemas(llama_cpp_server: RealServer, new_engine: Callable[..., OpenaiEngine]) -> None:
     with pytest.raises(Unsupported, match=r"^response_schema: "):
         ask(new_engine(llama_cpp_server), "?", schema=SHORT)
+
+
+def test_llama_server_thinks_as_it_is_told(thinking_server: RealServer) -> None:
+    engine = OpenaiEngine((thinking_server.url,))
+
+    def answer(**fields: Any) -> tuple[str, str]:
+        request = Request((Message("user", ("Tell me.",)),), Options(temperature=0.0, max_tokens=16), **fields)
+        chunks = list(engine.generate(request, Cancel()))
+        return "".join(chunk.reasoning for chunk in chunks), "".join(chunk.text for chunk in chunks)
+
+    try:
+        assert {"thinking", "thinking_off", "reasoning_budget"} <= engine.describe().supports
+        reasoning, text = answer(thinking=True)
+        assert (bool(reasoning), text) == (True, "")
+        assert answer() == (reasoning, "")
+        no_reasoning, text = answer(thinking=False)
+        assert (no_reasoning, bool(text)) == ("", True)
+        for limit in (1, 5):
+            short, text = answer(max_reasoning_tokens=limit)
+            assert reasoning.startswith(short.rstrip("\ufffd"))
+            assert len(short) < len(reasoning)
+            assert text
+    finally:
+        engine.close()
