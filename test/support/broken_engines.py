@@ -172,6 +172,44 @@ class DeafToOptions(Broken):
         return super().generate(replace(request, options=Options(), response_schema=None), cancel)
 
 
+class DeafToThinking(Broken):
+    caught_by = (
+        "test_what_it_cannot_do_about_reasoning_is_refused_by_name[thinking-thinking-True]",
+        "test_what_it_cannot_do_about_reasoning_is_refused_by_name[thinking_off-thinking-False]",
+        "test_what_it_cannot_do_about_reasoning_is_refused_by_name[reasoning_budget-max_reasoning_tokens-5]",
+    )
+
+    def generate(self, request: Request, cancel: Cancel) -> Iterator[Chunk]:
+        return super().generate(replace(request, thinking=None, max_reasoning_tokens=None), cancel)
+
+
+class Muses(DeafToThinking, Broken):
+    """Says that it can think, be quick and keep a limit, and thinks for as long as it likes."""
+
+    caught_by = (
+        "test_no_reasoning_where_none_is_wanted",
+        "test_reasoning_ends_at_its_limit_and_the_answer_follows",
+    )
+
+    def describe(self) -> Description:
+        able = {"thinking", "thinking_off", "reasoning_budget"}
+        return replace(super().describe(), supports=super().describe().supports | able)
+
+    def change(self, chunks: Iterator[Chunk], cancel: Cancel) -> Iterator[Chunk]:
+        begin = next(chunks)
+        yield begin
+        for count in range(1, 201):
+            yield Chunk(Stage.DECODE, reasoning="hm ", completion_tokens=count)
+        yield from (replace(chunk, completion_tokens=200 + chunk.completion_tokens) for chunk in chunks)
+
+
+class SaysItThinks(DeafToThinking, Broken):
+    caught_by = ("test_reasoning_comes_first_where_it_is_wanted",)
+
+    def describe(self) -> Description:
+        return replace(super().describe(), supports=super().describe().supports | {"thinking"})
+
+
 class NamesTheWrongField(Broken):
     caught_by = ("test_what_it_does_not_support_is_refused_by_name",)
 

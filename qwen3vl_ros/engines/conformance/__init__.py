@@ -25,12 +25,13 @@ from qwen3vl_ros.engines.conformance.concurrency import Concurrency
 from qwen3vl_ros.engines.conformance.fields import Fields
 from qwen3vl_ros.engines.conformance.refusals import Refusals
 from qwen3vl_ros.engines.conformance.stream import text_of
+from qwen3vl_ros.engines.conformance.thinking import Thinking
 
 __all__ = ["EngineConformance", "text_of"]
 
 
 # pytest runs the tests of the last base first; those that load engines of their own come last.
-class EngineConformance(Closing, Refusals, Fields, Concurrency, Cancelling, Answers):
+class EngineConformance(Closing, Refusals, Thinking, Fields, Concurrency, Cancelling, Answers):
     """Derive from it, in a class whose name begins with ``Test``; see the module.
 
     What to set and to replace: :class:`~qwen3vl_ros.engines.conformance.harness.EngineHarness`.

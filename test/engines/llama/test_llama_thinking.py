@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 import tiny_qwen3vl
 from qwen3vl_ros.engines.base import BadRequest, Cancel, Chunk, Options, Request, Unsupported
+from qwen3vl_ros.engines.conformance.thinking import Thinking
 from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from qwen3vl_ros.engines.thinking import CLOSING
 from tiny_model_tests import GREEDY, noise_image, text_of, user
@@ -48,6 +49,18 @@ def new_engine(tiny: TinyModel, tmp_path: Path) -> Iterator[Callable[..., LlamaE
     yield new
     for engine in engines:
         engine.close()
+
+
+class TestThinkingConformance(Thinking):
+    """With a model that can do either."""
+
+    engine_class = LlamaEngine
+
+    @pytest.fixture(scope="class")
+    def config(self, tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+        template = {"tokenizer.chat_template": tiny_qwen3vl.THINKS_UNLESS_TOLD}
+        model = tiny_qwen3vl.with_metadata(tiny.model, tmp_path_factory.mktemp("thinker") / "model.gguf", template)
+        return {"model": str(model), "mmproj": str(tiny.mmproj), "n_threads": 1}
 
 
 def ask(engine: LlamaEngine, options: Options = GREEDY, **fields: Any) -> list[Chunk]:
