@@ -311,6 +311,8 @@ FAMILIES: list[tuple[str, Any]] = [
     ("stream of reasoning", lambda n: ["</thin"] * n),
     ("stream of reasoning", lambda n: [" a"] * n),
     ("stream of reasoning", lambda n: ["a", "</think>", *["\n"] * n]),
+    ("stream of reasoning", lambda n: ["a", "</think>" * n]),
+    ("stream of reasoning", lambda n: ["a", *[" </think>"] * n]),
     ("stream with stops", lambda n: (["\n\n", "User:"], ["\n", "U"] * n)),
     ("follow", lambda n: [("a" * 100, "")] * n),
     ("follow", lambda n: [("", "a" * 100)] * n),

@@ -6,9 +6,11 @@ Every stage takes the stream in pieces cut anywhere; its complete output does no
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Sequence
 
 _OPEN, _CLOSE = "<think>", "</think>"
+_CLOSED_AGAIN = re.compile(rf"(?:\s*{_CLOSE})*\s*")
 
 
 class StopFilter:
@@ -50,8 +52,9 @@ class StopFilter:
 class ReasoningSplitter:
     """Splits ``<think>reasoning</think>answer``; removes the markers and the white space around them.
 
-    Only an opening marker at the very beginning counts, so an answer may contain ``<think>``. ``inside``: the prompt
-    already opened the reasoning, as the templates of Thinking models do.
+    Only an opening marker at the very beginning counts, so an answer may contain ``<think>``. Closing markers right
+    after the first one are removed, too: a model whose reasoning was closed in its place may close it once more.
+    ``inside``: the prompt already opened the reasoning, as the templates of Thinking models do.
     """
 
     def __init__(self, inside: bool = False) -> None:
@@ -94,7 +97,11 @@ class ReasoningSplitter:
                 return "", reasoning
             self._take()
             self._state, text = "gap", text[end + len(_CLOSE) :]
-        text = text.lstrip()
+        text = self._take() + text
+        text = text[_CLOSED_AGAIN.match(text).end() :]  # type: ignore[union-attr]
+        if text and _CLOSE.startswith(text):
+            self._held = text
+            return "", reasoning
         if text:
             self._state = "answer"
         return text, reasoning

@@ -87,8 +87,8 @@ def test_text_that_cannot_begin_a_stop_string_is_shown_at_once(text: str, stop: 
 @given(
     before=st.sampled_from(["", " ", "\n"]),
     reasoning=_texts.filter(lambda t: "</think>" not in t),
-    gap=st.sampled_from(["", "\n", "\n\n "]),
-    answer=_texts,
+    gap=st.sampled_from(["", "\n", "\n\n ", "\n\n</think>\n\n", "</think></think>"]),
+    answer=_texts.filter(lambda t: not t.lstrip().startswith("</think>")),
     inside=st.booleans(),
     cuts=_cuts,
 )
