@@ -97,7 +97,7 @@ class StreamOptions(_Object):
 class TemplateVariables(_Object):
     """Variables of the model's chat template, as vLLM, SGLang and llama-server take them."""
 
-    enable_thinking: bool | None = Field(None, description="Another way to say thinking.")
+    enable_thinking: Annotated[bool | None, Field(description="Another way to say thinking.")] = None
 
 
 class JsonSchema(_Object):

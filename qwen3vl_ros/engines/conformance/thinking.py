@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,8 @@ class Thinking(EngineHarness):
         """It is never ignored: Unsupported is raised and begins with the field's name (``check_thinking`` does it)."""
         if ability in engine.describe().supports:
             pytest.skip(f"the engine supports {ability}")
-        text = self.assert_refused(engine, replace(self.request(engine), **{field: value}), Unsupported)
+        wanted: dict[str, Any] = {field: value}
+        text = self.assert_refused(engine, replace(self.request(engine), **wanted), Unsupported)
         assert text.startswith(f"{field}: "), f"the sentence begins with the field, {field}: {text}"
         self.assert_still_answers(engine, whole)
 

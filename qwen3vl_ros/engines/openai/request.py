@@ -78,7 +78,7 @@ class ChatPayload:
         """Return the most tokens that the answer may have, None if the request does not say."""
         return self._options.get("max_tokens")
 
-    def body(self, model: str, dialect: Dialect, max_tokens: int | None, more: Mapping[str, Any]) -> bytes:
+    def body(self, model: str, dialect: Dialect, max_tokens: int | None, more: dict[str, Any]) -> bytes:
         """Return the request as UTF-8 JSON.
 
         Args:
