@@ -26,6 +26,7 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
     Usage,
 )
+from qwen3vl_ros.engines.clips import refuse_clips
 from qwen3vl_ros.engines.thinking import check_thinking
 
 COLOURS = {
@@ -103,6 +104,7 @@ class MeanColourEngine:
             raise Unsupported("response_schema: this engine speaks in sentences only, so leave it unset.")
         if request.choices:
             raise Unsupported("choices: this engine is never in doubt, so leave them out.")
+        refuse_clips(request.messages, "send one of its frames")
         images = []
         for message in request.messages:
             if message.role == "system":

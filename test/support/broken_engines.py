@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen3vl_ros.engines.base import Cancel, Chunk, Description, Options, Request, Stage
+from qwen3vl_ros.engines.base import Cancel, Chunk, Clip, Description, Options, Request, Stage
 from qwen3vl_ros.engines.conformance import EngineConformance
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples" / "engine_package"))
@@ -229,6 +229,7 @@ class Credulous(Broken):
         "test_missing_image_is_refused_where_one_is_needed",
         "test_prompt_that_does_not_fit_is_refused_with_both_numbers",
         "test_more_images_than_it_takes_are_refused",
+        "test_a_clip_is_read_or_refused_by_name",
     )
 
     def describe(self) -> Description:
@@ -236,6 +237,19 @@ class Credulous(Broken):
 
     def _images(self, request: Request) -> list[Any]:
         return [part for message in request.messages for part in message.content if not isinstance(part, str)]
+
+
+class LooksAtOneFrame(Broken):
+    """Takes a clip for its first frame, without the ability ``video``."""
+
+    caught_by = ("test_a_clip_is_read_or_refused_by_name",)
+
+    def _images(self, request: Request) -> list[Any]:
+        def still(part: Any) -> Any:
+            return part.frames[0] if isinstance(part, Clip) else part
+
+        messages = tuple(replace(m, content=tuple(map(still, m.content))) for m in request.messages)
+        return super()._images(replace(request, messages=messages))
 
 
 class PaintsOverImages(Broken):

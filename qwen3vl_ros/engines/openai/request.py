@@ -43,15 +43,13 @@ class Dialect:
 
     ``max_completion_tokens``: send this name in place of ``max_tokens``, which OpenAI's newer models refuse; older
     servers know only ``max_tokens``, so that is sent first. ``stream_options``: ask for token counts. ``logprobs``: ask
-    for probabilities. ``penalty``: the names of the repetition penalty to send it by. ``vllm_video``: send a clip as
-    vLLM takes it; the others get its frames as images, each after its time.
+    for probabilities. ``penalty``: the names of the repetition penalty to send it by.
     """
 
     max_completion_tokens: bool = False
     stream_options: bool = True
     logprobs: bool = True
     penalty: tuple[str, ...] = FIELDS["repetition_penalty"]
-    vllm_video: bool = False
 
 
 _TOP_LOGPROBS = 20
@@ -74,20 +72,27 @@ class ChatPayload:
             self._options["response_format"] = _response_format(request.response_schema)
 
     @property
+    def depends_on_owner(self) -> bool:
+        """Return whether servers of different programs are sent it differently: thinking, and clips."""
+        return bool(self.thinking.names or self._clips)
+
+    @property
     def max_tokens(self) -> int | None:
         """Return the most tokens that the answer may have, None if the request does not say."""
         return self._options.get("max_tokens")
 
-    def body(self, model: str, dialect: Dialect, max_tokens: int | None, more: dict[str, Any]) -> bytes:
+    def body(self, model: str, owner: str, dialect: Dialect, max_tokens: int | None, more: dict[str, Any]) -> bytes:
         """Return the request as UTF-8 JSON.
 
         Args:
             model: The name to ask for.
+            owner: Of the model, by which servers say what program they are: "vllm" takes a clip as a video. The others
+                get its frames as images, each after its time.
             dialect: The server's.
             max_tokens: In place of the request's own; None leaves it out.
             more: Other fields for this server.
         """
-        video = dialect.vllm_video and len(self._clips) == 1  # vLLM takes the times of one
+        video = owner == "vllm" and len(self._clips) == 1  # it takes the times of one
         messages = [_with_clips(message, video=video) for message in self._messages]
         body: dict[str, Any] = {"model": model, "messages": messages, "stream": True}
         if video:

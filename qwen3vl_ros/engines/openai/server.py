@@ -111,14 +111,11 @@ class Server:
         if not response.is_success:
             raise self._answered(response, complaint)
         try:
-            entries = json.loads(content)["data"]
-            listed = [Listed(entry["id"], _context_length(entry), _owner(entry)) for entry in entries]
+            return [Listed(entry["id"], _context_length(entry), _owner(entry)) for entry in json.loads(content)["data"]]
         except (ValueError, LookupError, TypeError, RecursionError):
             raise Refused(
                 ModelNotFound(f"{url} is no list of models but {complaint.message or 'empty'}. {CHECK_ADDRESS}")
             ) from None
-        self.dialect.vllm_video = any(one.owner == "vllm" for one in listed)
-        return listed
 
     async def choose_model(self, wanted: str, seconds: float) -> Listed:
         """Return the model ``wanted``, or the only one listed if that is "".
@@ -160,7 +157,7 @@ class Server:
         sent.url = url
         try:
             with anyio.fail_after(self.patience.first_token):
-                if not self.model or (self.owner is None and payload.thinking.names):
+                if not self.model or (self.owner is None and payload.depends_on_owner):
                     self.take(await self.choose_model(self.model, self.patience.first_token))
                 response = await self._accepted(payload, sent)
         except TimeoutError:
@@ -187,7 +184,7 @@ class Server:
         except Unsupported as error:
             raise Refused(error, dead=False) from None
         while True:
-            body = payload.body(self.model, self.dialect, max_tokens, thinking)
+            body = payload.body(self.model, self.owner or "", self.dialect, max_tokens, thinking)
             try:
                 response = await self._send("POST", f"{self.address.url}/chat/completions", body)
             except httpx.RequestError as error:

@@ -1139,7 +1139,7 @@ def test_the_description_says_how_images_are_wanted(
     short = new_engine(server, max_image_tokens=256, context_length=2048).describe()
     assert short.image_input == ImageInput(multiple=32, max_tokens=2047, default_tokens=256)
     options = {one.name for one in fields(Options)}
-    assert description.supports == options | {"system_prompt", "json_schema", "text_only", "probabilities"}
+    assert description.supports == options | {"system_prompt", "json_schema", "text_only", "probabilities", "video"}
 
 
 def test_a_probe_says_which_server_has_which_model(server: FakeServer) -> None:
