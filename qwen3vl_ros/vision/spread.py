@@ -12,11 +12,6 @@ from qwen3vl_ros.vision.fit import Fit
 from qwen3vl_ros.vision.region import Matrix, Region
 
 
-def unit_sizes(fit: Fit, scale: Scale) -> tuple[float, float]:
-    """Return the width and height of a coordinate's unit, in pixels of the fitted image."""
-    return (fit.fitted_size[0] / 1000, fit.fitted_size[1] / 1000) if scale == "relative_1000" else (1.0, 1.0)
-
-
 def spread_of(row: Sequence[float], variances: Sequence[float], fit: Fit, scale: Scale) -> tuple[float, ...]:
     """Return the standard deviations of a box's sides (left, top, right, bottom), or of a point (x, y), in pixels.
 
@@ -26,7 +21,7 @@ def spread_of(row: Sequence[float], variances: Sequence[float], fit: Fit, scale:
         fit: How the region's image was fitted.
         scale: Unit of the numbers.
     """
-    units = unit_sizes(fit, scale)
+    units = _unit_sizes(fit, scale)
     origin = np.array(fit.to_original(0.0, 0.0))
     axes = np.array([fit.to_original(1.0, 0.0), fit.to_original(0.0, 1.0)]) - origin  # at right angles to each other
     corners = np.reshape(row, (-1, 2)) * units @ axes
@@ -64,3 +59,8 @@ def position_covariance(region: Region, lens: Lens) -> Matrix | None:
     ahead = position / np.linalg.norm(position)
     covariance += (across**2).sum() / 2 * np.outer(ahead, ahead)
     return tuple(float(number) for number in covariance.ravel())
+
+
+def _unit_sizes(fit: Fit, scale: Scale) -> tuple[float, float]:
+    """Return the width and height of a coordinate's unit, in pixels of the fitted image."""
+    return (fit.fitted_size[0] / 1000, fit.fitted_size[1] / 1000) if scale == "relative_1000" else (1.0, 1.0)
