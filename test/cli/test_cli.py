@@ -364,7 +364,7 @@ def test_the_version_is_that_of_the_package() -> None:
         ("qwen3vl-ros lifecycle de", {"deactivate"}),
         ("qwen3vl-ros engine ll", {"llama"}),
         ("qwen3vl-ros param get llama.mm", {"llama.mmproj"}),
-        ("qwen3vl-ros ask --max-", {"--max-frame-age", "--max-reasoning-tokens", "--max-tokens"}),
+        ("qwen3vl-ros ask --max-", {"--max-frame-age", "--max-image-tokens", "--max-reasoning-tokens", "--max-tokens"}),
     ],
 )
 def test_the_shell_completes_what_a_command_takes(line: str, words: set[str], tmp_path: Path) -> None:
