@@ -17,6 +17,8 @@ from vlm import vlm
 
 _INTO_STAGE = 0.3  # seconds: encoder and prefill of a 2B model take seconds
 
+_SLOTS = 2  # the default of llama.slots
+
 _Stage = AskImage.Feedback
 
 
@@ -37,11 +39,21 @@ def cancel(bench: Bench) -> list[Figure]:
 
 
 def _queued(graph: RosGraph, _: int) -> float:
-    busy = graph.ask("Tell me everything.", 2000, text_only=True)
-    busy.wait_for_token()
+    busy = [graph.ask("Tell me everything.", 2000, text_only=True) for _ in range(_SLOTS)]
+    for goal in busy:
+        goal.wait_for_token()
     waiting = graph.ask("And then?", 1, text_only=True)
     waiting.wait_for(lambda message: message.stage == _Stage.STAGE_QUEUED)
     seconds = waiting.cancel()
+    for goal in busy:
+        goal.cancel()
+    return seconds
+
+
+def _prefill_beside_another(graph: RosGraph, seed: int) -> float:
+    busy = graph.ask("Tell me everything.", 2000, text_only=True)
+    busy.wait_for_token()
+    seconds = _prefill(graph, 2000 + seed)
     busy.cancel()
     return seconds
 
@@ -77,5 +89,6 @@ _STAGES: dict[str, Callable[[RosGraph, int], float]] = {
     "waiting for a frame": _waiting_for_frame,
     "image encode": _encode,
     "prefill": _prefill,
+    "prefill beside another answer": _prefill_beside_another,
     "decode": _decode,
 }
