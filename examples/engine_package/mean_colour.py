@@ -26,7 +26,7 @@ from qwen3vl_ros.engines.base import (
     Unsupported,
     Usage,
 )
-from qwen3vl_ros.engines.clips import refuse_clips
+from qwen3vl_ros.engines.clips import images_of
 from qwen3vl_ros.engines.thinking import check_thinking
 
 COLOURS = {
@@ -104,14 +104,12 @@ class MeanColourEngine:
             raise Unsupported("response_schema: this engine speaks in sentences only, so leave it unset.")
         if request.choices:
             raise Unsupported("choices: this engine is never in doubt, so leave them out.")
-        refuse_clips(request.messages, "send one of its frames")
-        images = []
         for message in request.messages:
             if message.role == "system":
                 raise Unsupported("system_prompt: this engine takes no instructions, so leave it unset.")
             if message.role not in ("user", "assistant"):
                 raise BadRequest(f"There is no role {message.role!r}; use user or assistant.")
-            images += [part for part in message.content if not isinstance(part, str)]
+        images = images_of(request.messages, "send one of its frames")
         if not images:
             raise Unsupported("text_only: this engine only looks at images, so send one.")
         for image in images:

@@ -35,7 +35,15 @@ def timed_frames(clip: Clip) -> Iterator[tuple[str, Image]]:
         yield f"<{time:.1f} seconds>", frame
 
 
-def refuse_clips(messages: Sequence[Message], instead: str) -> None:
-    """Raise :class:`Unsupported` if there is a clip; ``instead`` says what to do."""
-    if any(isinstance(part, Clip) for message in messages for part in message.content):
-        raise Unsupported(f"video: this engine takes no clips; {instead}.")
+def images_of(messages: Sequence[Message], instead: str) -> list[Image]:
+    """Return all images, in order, for an engine that takes no clips.
+
+    Raises :class:`Unsupported` if there is a clip; ``instead`` says what to do.
+    """
+    images = []
+    for part in (part for message in messages for part in message.content):
+        if isinstance(part, Clip):
+            raise Unsupported(f"video: this engine takes no clips; {instead}.")
+        if not isinstance(part, str):
+            images.append(part)
+    return images

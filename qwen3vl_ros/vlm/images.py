@@ -153,8 +153,8 @@ def collect_images(
             sources.append(_Source(frame.message(), camera, frame, grid))
     subject = request.subject(len(sources))
     _check_counts(request, sources, subject, description)
-    parts = sum(source.parts for source in sources)
-    budget = choose_budget(request, description, parts, job.deadline - time.monotonic(), cost)
+    n_parts = sum(source.parts for source in sources)
+    budget = choose_budget(request, description, n_parts, job.deadline - time.monotonic(), cost)
     wanted = budget.applied_to(description.image_input)
     images: list[InputImage] = []
     content: list[str | Image] = []
@@ -163,16 +163,17 @@ def collect_images(
         pixels = _pixels(source.message, job, sandbox)
         if pixels is None:
             return None
-        parts, fits = zip(*_fitted(pixels, source, wanted), strict=True)
+        fitted: Sequence[Image]
+        fitted, fits = zip(*_fitted(pixels, source, wanted), strict=True)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
         if source.camera is not None and source.frame is not None:
             moment = source.camera.frames.moment(source.frame)
-            new = FittedFrame(parts, fits, moment, source.frame.arrived, source.message.header.stamp)
+            new = FittedFrame(fitted, fits, moment, source.frame.arrived, source.message.header.stamp)
             images[-1].chosen = choice = source.camera.still.choose(
                 new, description, request.not_before, new_pixels=request.new_pixels
             )
-            parts = choice.pixels.parts
-        for part, image in enumerate(parts):
+            fitted = choice.pixels.parts
+        for part, image in enumerate(fitted):
             number += index >= subject
             # Announce a goal's images so that the answer can refer to them; those of earlier turns have their places.
             if several and (source.camera or (request.parser == "regions" and index >= images_in(request.history))):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Options, PromptTooLong, Request, Unsupported
-from qwen3vl_ros.engines.clips import refuse_clips
+from qwen3vl_ros.engines.clips import images_of
 from qwen3vl_ros.engines.maix.model import MaixModel
 from qwen3vl_ros.engines.maix_http.request import (
     GREEDY,
@@ -85,8 +85,7 @@ def _one_turn(request: Request, size: tuple[int, int]) -> tuple[str, Image | Non
     roles = [message.role for message in request.messages]
     if roles[-1:] != ["user"] or set(roles[:-1]) - {"system"}:
         raise Unsupported("sessions: the board remembers nothing; ask one question, with all it needs in it.")
-    refuse_clips(request.messages, "ask about one frame of it")
-    images = [part for message in request.messages for part in message.content if not isinstance(part, str)]
+    images = images_of(request.messages, "ask about one frame of it")
     if len(images) > 1:
         raise BadImage(f"This engine takes one image, not {len(images)}: MaixPy has one place for it.")
     for image in images:

@@ -18,7 +18,7 @@ import numpy as np
 import PIL.Image
 
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Options, PromptTooLong, Request, Unsupported
-from qwen3vl_ros.engines.clips import refuse_clips
+from qwen3vl_ros.engines.clips import images_of
 from qwen3vl_ros.engines.maix_http.tokens import most_tokens
 from qwen3vl_ros.engines.recommended import QWEN3_VL
 
@@ -132,7 +132,6 @@ def build(request: Request, model: str, limits: Limits, size: int) -> Prompt:
 
 def _question(request: Request) -> tuple[str, Image | None]:
     """Return the text, beginning with the system prompt, and the image."""
-    refuse_clips(request.messages, "ask about one frame of it")
     system = [part for m in request.messages if m.role == "system" for part in m.content]
     turns = [m for m in request.messages if m.role != "system"]
     if [m.role for m in turns] != ["user"]:
@@ -140,8 +139,7 @@ def _question(request: Request) -> tuple[str, Image | None]:
             "messages: every request to this engine is a fresh conversation of one question; earlier turns, if they "
             "matter, belong into its text."
         )
-    parts = [*system, *turns[0].content]
-    images = [part for part in parts if not isinstance(part, str)]
+    images = images_of(request.messages, "ask about one frame of it")
     if len(images) > 1:
         raise BadImage(f"This engine takes one image, not {len(images)}: a second one has no place in its prompt.")
     texts = ["\n".join(p for p in some if isinstance(p, str)).strip() for some in (system, turns[0].content)]

@@ -10,7 +10,7 @@ import numpy as np
 import openvino_genai
 
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Image, Message, Unsupported
-from qwen3vl_ros.engines.clips import refuse_clips
+from qwen3vl_ros.engines.clips import images_of
 from qwen3vl_ros.engines.conversation import Conversation
 from qwen3vl_ros.engines.openvino.files import TILE, ImageLimits
 from qwen3vl_ros.engines.thinking import CLOSING, TEMPLATE_VARIABLE, ThinkingTemplate, opening, opens_reasoning
@@ -68,9 +68,8 @@ class ChatPrompt:
             BadImage: An image has a wrong type, shape or size.
             Unsupported: There is no image, and the device needs one.
         """
-        refuse_clips(messages, "ask about single frames of it, or use llama")
+        images = images_of(messages, "ask about single frames of it, or use llama")
         conversation = Conversation(messages, _harmless)
-        images = conversation.images
         if not images and not self._text_only:
             raise Unsupported("text_only: on an NPU, OpenVINO GenAI runs Qwen3-VL only with an image. Attach one.")
         rendered = self._rendered(conversation.messages, thinking)
