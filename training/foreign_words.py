@@ -426,7 +426,7 @@ def foreign_question(rng: np.random.Generator, language: Language, split: Split)
         ("{m}", second),
         ("{a}", article(first)),
         ("{b}", article(second)),
-        ("{s}", plural(first)),
+        ("{s}", plural_of(first)),
     ):
         text = text.replace(key, word)
     return text[0].upper() + text[1:]
@@ -437,7 +437,7 @@ def article(noun: str) -> str:
     return "an" if noun[0] in "aeiou" else "a"
 
 
-def plural(noun: str) -> str:
+def plural_of(noun: str) -> str:
     """Of an English noun; only roughly, as people type."""
     irregular = {
         "man": "men",

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from training.dataset import Seen
-from training.foreign_words import REFUSAL, Split, a_noun, article, foreign_question, plural
+from training.foreign_words import REFUSAL, Split, a_noun, article, foreign_question, plural_of
 from training.scenes import COLOURS, MAX_OBJECTS, SHAPES
 from training.wordings import (
     ABSENT,
@@ -150,7 +150,7 @@ class _Asker:
 
     def _of_shape(self, *, plural: bool) -> tuple[str, int]:
         shape = self._likely(tuple(t.shape for t in self.things), SHAPES)
-        what = f"{self._name(shape)}{self._ending(plural=plural)}"
+        what = self._number(self._name(shape), plural=plural)
         return what, sum(t.shape == shape for t in self.things)
 
     def _likely(self, there: tuple[str, ...], known: tuple[str, ...]) -> str:
@@ -260,7 +260,7 @@ class _Asker:
 
     def foreign_places(self) -> Question:
         noun = a_noun(self.rng, self.language, self.split)
-        several = plural(noun) if self.language == "en" else noun
+        several = plural_of(noun) if self.language == "en" else noun
         if self.rng.random() < 0.3:
             return Question(self._word("count_json", w=several), json.dumps({"count": 0}), "foreign_places")
         kind = self.rng.random()
@@ -338,24 +338,24 @@ class _Asker:
 
     def _description(self, *, plural: bool) -> tuple[str, Callable[[Seen], bool]]:
         """Words for some things, and whether one is meant."""
-        ending = self._ending(plural=plural)
         kind = self.rng.random()
         if kind < 0.55:
             colour, shape = self._target() if self.rng.random() < 0.3 else _name(self._one(self.things))
-            words = f"{self._colour(colour)}{self._name(shape)}{ending}"
+            words = f"{self._colour(colour)}{self._number(self._name(shape), plural=plural)}"
             return words, lambda t: (t.colour, t.shape) == (colour, shape)
         if kind < 0.75:
             shape = self._one(self.things).shape if self.rng.random() < 0.9 else self._other("", tuple(NAMES["en"]))
-            return f"{self._name(shape)}{ending}", lambda t: t.shape == shape
-        thing = EVERYTHING[self.language].removesuffix("s") + ending
+            return self._number(self._name(shape), plural=plural), lambda t: t.shape == shape
+        thing = self._number(EVERYTHING[self.language].removesuffix("s"), plural=plural)
         if kind < 0.9:
             colours = tuple(ADJECTIVES["en"])
             colour = self._one(self.things).colour if self.rng.random() < 0.9 else self._other("", colours)
             return f"{self._colour(colour)}{thing}", lambda t: t.colour == colour
         return thing, lambda _: True
 
-    def _ending(self, *, plural: bool) -> str:
-        return "s" if plural and self.language == "en" else ""
+    def _number(self, noun: str, *, plural: bool) -> str:
+        """Of a noun, its plural if wanted; Chinese has none."""
+        return plural_of(noun) if plural and self.language == "en" else noun
 
     def _one_of(self, words: tuple[str, ...]) -> str:
         return words[self.rng.integers(len(words))]

@@ -60,6 +60,14 @@ def test_what_is_not_there_is_never_named(split: str) -> None:
         assert places.answer == "[]"
 
 
+def test_numbers_are_asked_of_boxes_and_not_of_boxs() -> None:
+    rng = np.random.default_rng(3)
+    asked = [ask(rng, scene_objects(rng), kind) for kind in ("count", "count_shape") for _ in range(300)]
+    texts = " ".join(question.text for question in asked if question is not None)
+    assert "boxes" in texts
+    assert "boxs" not in texts
+
+
 def test_every_question_to_an_image_that_is_no_scene_is_refused() -> None:
     rng = np.random.default_rng(1)
     answers = {question.answer for _ in range(300) if (question := ask_in_vain(rng, scene_objects(rng))) is not None}
