@@ -37,6 +37,8 @@ COMMANDS = (
 NEEDS_MORE = {
     "my.yaml": "a file of parameters that only a user has",
     "shelf_stock": "a task of a user's own",
+    "--thinking": "a model that can think",
+    "label.jpg": "an image of a user's own",
     "--watch": "it goes on until Ctrl-C",
     "engine openai": "a server",
     "engine --model": "a model that was downloaded",

@@ -135,6 +135,7 @@ class Nowhere:
 
 class Token:
     stage, queue_position, text = 4, 0, ""
+    max_image_tokens, expected_first_token_time = 0, -1.0
 
     def __init__(self, sequence: int, delta: str, reasoning: str) -> None:
         self.sequence, self.completion_tokens = sequence, sequence + 1

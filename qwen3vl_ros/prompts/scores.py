@@ -10,6 +10,7 @@ from qwen3vl_ros.engines.base import Description
 from qwen3vl_ros.prompts.request import AskRequest
 
 _LETTERS = re.compile(r"[^\W\d_]")
+_ANYTHING = re.compile(r"\b(every|all|any)|\b(objects?|things?|items?)$|所有|全部|一切|物体|东西")
 _GAPS = re.compile(r"[\W_]+")
 
 
@@ -45,19 +46,24 @@ def _points(request: AskRequest) -> bool:
 
 
 def label_notes(asked: Sequence[str], labels: Iterable[str]) -> Iterator[str]:
-    """Yield a note for each label that is none of those ``asked`` for.
+    """Yield a note on the labels that are none of those ``asked`` for, if there are some.
 
     Letters count, not their case or what is between words. A label may be a part of what was asked for ("cup" for "the
-    red cups") or contain it; one in another script, such as Chinese for English, cannot be compared.
+    red cups") or contain it. One in another script, such as Chinese for English, cannot be compared, nor can any where
+    everything was asked for.
     """
-    if not asked:
-        return
     wanted = [_plain(text) for text in asked]
-    for label in dict.fromkeys(labels):
+    if not asked or any(map(_ANYTHING.search, wanted)):
+        return
+
+    def differs(label: str) -> bool:
         plain = _plain(label)
-        if not plain or any(plain in text or text in plain or _script(text) != _script(plain) for text in wanted):
-            continue
-        yield f"asked for {' or '.join(map(repr, asked[:5]))}, the model says {label!r}"
+        return bool(plain) and not any(
+            plain in text or text in plain or _script(text) != _script(plain) for text in wanted
+        )
+
+    if others := list(filter(differs, dict.fromkeys(labels))):
+        yield f"asked for {' or '.join(map(repr, asked[:5]))}, the model says {', '.join(map(repr, others[:5]))}"
 
 
 def _plain(text: str) -> str:

@@ -38,6 +38,7 @@ class Token:
         self.stage, self.queue_position, self.sequence = 4, 0, sequence
         self.delta, self.text, self.reasoning_delta = f"{sequence} ", "", ""
         self.completion_tokens = sequence + 1
+        self.max_image_tokens, self.expected_first_token_time = 0, -1.0
 
 
 async def stays() -> dict[str, str]:

@@ -66,7 +66,15 @@ def test_a_label_that_is_something_else_gets_a_note_once() -> None:
     assert list(label_notes(("cup", "plate"), ["plate", "fork"])) == [
         "asked for 'cup' or 'plate', the model says 'fork'"
     ]
+    assert list(label_notes(("cup",), ["plate", "fork", "plate"])) == [
+        "asked for 'cup', the model says 'plate', 'fork'"
+    ]
     assert list(label_notes((), ["anything"])) == []
+
+
+@pytest.mark.parametrize("asked", ["everything", "Every thing on the table", "all objects", "red objects", "所有物体"])
+def test_no_label_differs_from_everything(asked: str) -> None:
+    assert list(label_notes((asked,), ["red ball", "红球"])) == []
 
 
 def test_labels_repeat_the_question_in_tasks_whose_example_says_so() -> None:

@@ -450,8 +450,9 @@ def test_a_region_that_is_left_out_is_noted(ros: RosClient, reciter: Reciter) ->
     reciter.start('[{"bbox_2d": [0, 0, 500, 500], "label": "cup"}, {"bbox_2d": [0, 0, 5000, 500], "label": "far"}]')
     result = ros.ask("cup", task="locate", images=[noise_image()]).result()
     assert [region.label for region in result.regions] == ["cup"]
-    (note,) = result.notes
-    assert "'far'" in note and "left out" in note
+    left_out, no_score = result.notes
+    assert "'far'" in left_out and "left out" in left_out
+    assert no_score.startswith("no score: engine 'reciter'")
 
 
 # --- JSON from an engine that cannot be made to write it -------------------------------------------------------------

@@ -514,7 +514,7 @@ def test_a_killed_worker_ends_the_goal_with_its_text_and_the_next_is_answered(
 
 
 def test_a_stopped_worker_does_not_outlive_the_goals_timeout(ros: RosClient, start_vlm: object) -> None:
-    node = start_vlm()
+    node = start_vlm(**{"llama.slots": 1})  # with more, a goal beside the stopped one ends with it
     worker = node.worker()
     goal = long_goal(ros, timeout=Duration(sec=2))
     goal.wait_for_text()

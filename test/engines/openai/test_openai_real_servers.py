@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,8 @@ def new_engine() -> Iterator[Callable[..., OpenaiEngine]]:
 
 def frame(name: str, engine: OpenaiEngine) -> Image:
     image = np.asarray(PIL.Image.open(FRAMES / name).convert("RGB"))
-    return fit_image(image, engine.describe().image_input)[0]
+    wanted = engine.describe().image_input
+    return fit_image(image, replace(wanted, max_tokens=wanted.usual_tokens))[0]
 
 
 def ask(engine: OpenaiEngine, *content: str | Image, options: Options = GREEDY, schema: Any = None) -> list[Chunk]:
