@@ -93,6 +93,9 @@ function inOriginal(region, { width, height, sentWidth, sentHeight }) {
   };
 }
 
+// Notes on what the page shows anyway: in its banner, and by boxes that have no score.
+const SEEN = ["a demonstration model: ", "no score: "];
+
 function facts(task, { engine, probability, notes }, usage, finishReason, seconds) {
   const parts = [`${seconds.toFixed(1)} s`];
   if (usage) parts.unshift(usage.completion_tokens === 1 ? "1 token" : `${usage.completion_tokens} tokens`);
@@ -100,6 +103,6 @@ function facts(task, { engine, probability, notes }, usage, finishReason, second
   if (typeof probability === "number") parts.push(`probability of ${what} ${probability.toFixed(2)}`);
   if (engine) parts.push(engine);
   if (finishReason === "length") parts.push("cut short at the most tokens that an answer may have");
-  const others = (notes ?? []).filter((note) => !note.startsWith("a demonstration model: ")); // the banner says so
+  const others = (notes ?? []).filter((note) => !SEEN.some((beginning) => note.startsWith(beginning)));
   return [parts.join(" · "), ...others].join("\n");
 }
