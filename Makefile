@@ -37,21 +37,19 @@ lint: check-tools
 	$(bin)/mypy
 
 # One process more than there are cores, as many tests wait for something.
-processes := $$(($$(nproc) + 1))
-
 check: lint
-	$(bin)/pytest --check -n $(processes) --dist worksteal
+	$(bin)/pytest --check -n $$(($$(nproc) + 1)) --dist worksteal
 
 coverage: check-tools
 	$(bin)/pytest --check -n auto --cov qwen3vl_ros --cov-report term:skip-covered
 
-# Each process has a ROS graph of its own. Jazzy: what talks to ROS.
+# A process per core, each with a ROS graph of its own. Jazzy: what talks to ROS.
 ifeq ($(ROS),kilted)
 test: test-tools lint
-	$(bin)/pytest -n $(processes) --dist loadfile
+	$(bin)/pytest -n auto --dist loadfile
 else
 test: test-tools
-	$(bin)/pytest -n $(processes) --dist loadfile -m "ros and not browser"
+	$(bin)/pytest -n auto --dist loadfile -m "ros and not browser"
 endif
 
 doctor:
