@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 _OPEN, _CLOSE = "<think>", "</think>"
-_CLOSED_AGAIN = re.compile(rf"(?:\s*{_CLOSE})*\s*")
+_BLANK = re.compile(r"\s*")
 
 
 class StopFilter:
@@ -98,7 +98,7 @@ class ReasoningSplitter:
             self._take()
             self._state, text = "gap", text[end + len(_CLOSE) :]
         text = self._take() + text
-        text = text[_CLOSED_AGAIN.match(text).end() :]  # type: ignore[union-attr]
+        text = _without_closings(text)
         if text and _CLOSE.startswith(text):
             self._held = text
             return "", reasoning
@@ -161,6 +161,16 @@ class AnswerText:
         last, reasoning = self._splitter.finish()
         answer = self._filter.feed(last)
         return answer + ("" if self.stopped else self._filter.finish()), reasoning
+
+
+def _without_closings(text: str) -> str:
+    """Return ``text`` without the white space and the further closings at its beginning."""
+    position = 0
+    while True:
+        position = _BLANK.match(text, position).end()  # type: ignore[union-attr]
+        if not text.startswith(_CLOSE, position):
+            return text[position:]
+        position += len(_CLOSE)
 
 
 def _overlap(text: str, marker: str) -> int:
