@@ -72,7 +72,7 @@ class HeldInEncoder(Cancel):
         return super().is_set()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """A KV cache in float32: in float16, rounding depends on what else is in a batch, by up to 0.05 in a logit."""
 
@@ -87,7 +87,6 @@ def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "lib", double)
 
 
-@pytest.mark.usefixtures("_exact")
 def test_hundreds_of_answers_with_images_and_cancels_are_those_given_alone(
     new_engine: Callable[..., LlamaEngine],
 ) -> None:
