@@ -29,7 +29,7 @@ _OPTION_NAMES = (
 )
 _THINKING = {AskImage.Goal.THINKING_UNSET: None, AskImage.Goal.THINKING_OFF: False, AskImage.Goal.THINKING_ON: True}
 _THINKING_PARAMETER = {"unset": None, "off": False, "on": True}
-_NOT_YET = ("session", "clip_frames")
+_NOT_YET = ("session", "clip_frames", "clip_pick", "images_are_clip")
 
 
 def timeout_of(goal: Any, settings: Settings) -> float:
@@ -46,8 +46,9 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
     for name in _NOT_YET:
         if getattr(goal, name, None):
             raise Unsupported(f"{name}: this version of the node cannot honour it; leave it unset")
-    if _seconds(goal, "clip_duration"):
-        raise Unsupported("clip_duration: this version of the node cannot honour it; leave it unset")
+    for name in ("clip_duration", "clip_end"):
+        if getattr(goal, name).sec or getattr(goal, name).nanosec:
+            raise Unsupported(f"{name}: this version of the node cannot honour it; leave it unset")
     if goal.slots and not goal.task:
         raise BadRequest("slots: they are a task's, and the goal names no task")
     task = tasks.named(goal.task) if goal.task else None

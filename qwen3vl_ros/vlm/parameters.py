@@ -24,6 +24,7 @@ from qwen3vl_ros.engines.registry import available
 from qwen3vl_ros.ros import parameters
 from qwen3vl_ros.ros.parameters import choice, flag, number, text, texts
 from qwen3vl_ros.vlm.engine_parameters import FIT, FITS, Llama, Maix, MaixHttp, Openai, Openvino
+from qwen3vl_ros.vlm.storage_parameters import History, Record, Session
 
 BUSY_POLICIES = ("queue", "reject", "preempt")
 TRANSPORTS = ("raw", "compressed")
@@ -52,7 +53,7 @@ def _check_not_zero(value: float) -> str:
 class Settings:
     """The parameters as they are now. ``live`` ones may change at any time, the others while unconfigured.
 
-    The groups at the end are the engines' own, ``llama.model`` and so on; :data:`ENGINES` has them by name.
+    The last groups are the engines' own, ``llama.model`` and so on; :data:`ENGINES` has them by name.
     """
 
     autostart: bool = flag(True, "Configure and activate as soon as the node runs.")
@@ -218,6 +219,23 @@ class Settings:
         "the default of max_tokens. 0: any number, up to max_tokens.",
         live=True,
     )
+    clip_frames: int = number(8, 2, 768, "Frames of a clip where a goal does not say.", live=True)
+    watches: tuple[str, ...] = texts(
+        ("",), "Watches that run from the start: a JSON object each, with the fields of Watch.msg that are not unset."
+    )
+    watch_min_period: float = number(
+        1.0, 0.0, _FOREVER, "Least seconds between two questions of a watch that does not say.", live=True
+    )
+    watch_max_period: float = number(
+        60.0,
+        0.1,
+        _FOREVER,
+        "Seconds after which a watch that does not say is asked again although its image has not changed.",
+        live=True,
+    )
+    history: History = field(default_factory=History)
+    session: Session = field(default_factory=Session)
+    record: Record = field(default_factory=Record)
     maix_http: MaixHttp = field(default_factory=MaixHttp)
     maix: Maix = field(default_factory=Maix)
     openai: Openai = field(default_factory=Openai)
@@ -225,7 +243,9 @@ class Settings:
     llama: Llama = field(default_factory=Llama)
 
 
-ENGINES = parameters.groups(Settings)
+ENGINES = {
+    name: group for name, group in parameters.groups(Settings).items() if name not in ("history", "session", "record")
+}
 """The parameters of each engine of this package. Those of third parties are what a parameter file has under their
 name; they are not described here."""
 
