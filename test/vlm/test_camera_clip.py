@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -46,8 +47,8 @@ class FakeCamera:
         self.history.add(frame)
         return frame
 
-    def begin(self) -> None:
-        pass
+    def held(self) -> Any:
+        return contextlib.nullcontext()
 
     def problem(self, _: str) -> str:
         return ""
