@@ -17,6 +17,7 @@ from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Call, State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.engines.token_probabilities import Token
+from qwen3vl_ros.prompts.clip import LAST_FRAME_PROMPT
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
 from qwen3vl_ros.prompts.request import AskRequest, card_notes, check_supported, conversation
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
@@ -28,6 +29,7 @@ from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.cameras import Camera
+from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.image_cost import ImageCost
 from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress, Wake
@@ -143,6 +145,7 @@ class Pipeline:
         display: Shows questions and answers.
         settings: Returns the current parameters.
         sandbox: Runs the validation of answers against their schemas.
+        recorder: Keeps the histories of the cameras.
         log: Takes sentences about answers.
     """
 
@@ -153,6 +156,7 @@ class Pipeline:
         display: Display,
         settings: Callable[[], Settings],
         sandbox: Sandbox,
+        recorder: HistoryRecorder,
         log: Callable[[str], None],
     ) -> None:
         self._engine = engine
@@ -160,6 +164,7 @@ class Pipeline:
         self._display = display
         self._settings = settings
         self._sandbox = sandbox
+        self._recorder = recorder
         self._log = log
         self._costs: defaultdict[tuple[str, str], ImageCost] = defaultdict(ImageCost)
 
@@ -185,7 +190,7 @@ class Pipeline:
         begin = time.monotonic()
         cost = self._costs[description.engine, description.model]
         timeout = self._settings().frame_timeout
-        inputs = collect_images(job, self._cameras, timeout, description, self._sandbox, cost)
+        inputs = collect_images(job, self._cameras, timeout, description, self._sandbox, cost, self._recorder)
         if inputs is None:
             return
         answer.inputs, answer.image_time = inputs, time.monotonic() - begin
@@ -239,6 +244,8 @@ class Pipeline:
                 prompt = prompt if view is None else request.prompt_through(view)
         if request.parser == "regions" and answer.inputs.parts > 1:
             prompt = f"{prompt}\n{naming_prompt(answer.inputs.parts)}"
+        if request.parser == "regions" and answer.inputs.clip_times:
+            prompt = f"{prompt}\n{LAST_FRAME_PROMPT}"
         if not constrained and request.response_schema is not None and not request.task:
             prompt = f"{prompt}\n\n{schema_prompt(request.response_schema)}"
         return prompt
