@@ -22,7 +22,7 @@ from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 
 _SECOND = 1_000_000_000
 
-_CHECK_PERIOD = 0.1
+_CHECK_PERIOD = 0.05
 """Seconds between two checks of a waiting thread whether its question has ended."""
 
 
@@ -94,7 +94,9 @@ def _chosen(
     start = max(request.not_before, end - round(clip.duration * _SECOND))
     span = camera.history.span
     frames = camera.history.between(start, end)
-    if end < span.oldest or not frames:
+    if not frames and span.oldest <= end <= span.newest:
+        raise NoFrame(f"no frame is kept from {_clock(start)} to {_clock(end)}; {_span_text(camera, span)}")
+    if not frames:
         raise NoFrame(_outside(camera, end, recorder.problem(camera.name)))
     late = (end - frames[-1].stamp) / _SECOND
     if late > max(request.max_frame_age, 2 * recorder.period):
