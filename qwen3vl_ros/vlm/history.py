@@ -147,7 +147,7 @@ def kept_frame(message: Any, stamp: int, max_side: int) -> KeptFrame:
     """Return an image as it is kept: the JPEG that came, or one of at most ``max_side`` pixels.
 
     Args:
-        message: sensor_msgs Image or CompressedImage.
+        message: sensor_msgs Image or CompressedImage, or a view of an Image.
         stamp: Nanoseconds of the camera's clock.
         max_side: Most pixels of the longer side.
 
