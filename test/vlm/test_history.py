@@ -85,13 +85,21 @@ def test_time_that_begins_anew_begins_a_new_history() -> None:
 
 def test_a_history_reaches_back_when_its_frames_do_or_when_it_holds_no_more() -> None:
     history = History(10.0, 0.1)
-    assert not history.reaches_back(1.0)
+
+    def reaches_back(seconds: float, not_before: float = 0.0) -> bool:
+        return history.wait_reaching_back(seconds, round(not_before * SECOND), 0.0)
+
+    assert not reaches_back(0.0)
     for at in range(5):
         history.add(kept(at, 20_000))
-    assert history.reaches_back(4.0)
-    assert not history.reaches_back(4.1)
+    assert reaches_back(4.0)
+    assert not reaches_back(4.1)
+    assert reaches_back(2.0, not_before=2.0)
+    assert not reaches_back(2.1, not_before=2.0)
+    assert not reaches_back(0.0, not_before=4.1)
     history.add(kept(5.0, 20_000))
-    assert history.reaches_back(60.0)  # a frame had to go
+    assert reaches_back(60.0)  # a frame had to go
+    assert not reaches_back(60.0, not_before=2.0)
 
 
 # --- what is kept of a frame ------------------------------------------------------------------------------------------
