@@ -8,14 +8,14 @@ or ``bbox_3d``, ``<ref>..</ref><box>(x1,y1),(x2,y2)</box>`` and ``<points x1="..
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.vision.coordinates import Row, Scale, Unusable, pairs, with_shape
 from qwen3vl_ros.vision.fit import Fit
-from qwen3vl_ros.vision.lenient_json import NUMBER, Kind, Node, Tag, Value, numbers, read
+from qwen3vl_ros.vision.lenient_json import NUMBER, Group, Kind, Node, Tag, Value, groups, numbers, read
 from qwen3vl_ros.vision.region import Region
 
 
@@ -118,21 +118,6 @@ _IMAGE_NAME: Final = re.compile(
     r"(?:(?P<word>image|picture|img|图片|图像|图)[\s_#-]*)?(?P<number>\d{1,6})", re.IGNORECASE
 )
 
-_Group: TypeAlias = "dict[str, tuple[Value, int]]"
-
-
-def _groups(node: Node) -> Iterator[_Group]:
-    """Yield a node's keys and values (value, its index in the text); a repeated key begins another group."""
-    group: _Group = {}
-    for key, value, at in node.items:
-        name = key.strip().lower().replace("-", "_").replace(" ", "_")
-        if name in group:
-            yield group
-            group = {}
-        if name:
-            group[name] = (value, at)
-    yield group
-
 
 def _number(value: Value) -> float | None:
     if isinstance(value, str):
@@ -140,7 +125,7 @@ def _number(value: Value) -> float | None:
     return value if isinstance(value, float) else None
 
 
-def _named_row(group: _Group) -> Row | None:
+def _named_row(group: Group) -> Row | None:
     """Return [x1, y1, x2, y2] or [x, y] of a group with these keys, else None."""
 
     def numbers(names: Sequence[str]) -> Row | None:
@@ -165,7 +150,7 @@ def _rows(value: Value, depth: int = 3) -> list[Row] | None:
     if not isinstance(value, Node) or depth == 0:
         return None
     if any(key for key, _, _ in value.items):
-        group = next(_groups(value))
+        group = next(groups(value))
         row = None if _label(group) else _named_row(group)
         return [row] if row else None
     row = []
@@ -205,7 +190,7 @@ def _shapes(kind: Kind, rows: list[Row], plural: bool) -> list[tuple[Kind, Row]]
     return [("polygon", row) for row in rows] if all(n >= 6 and n % 2 == 0 for n in lengths) else None
 
 
-def _label(group: _Group) -> str:
+def _label(group: Group) -> str:
     for key in _LABELS:
         value = group[key][0] if key in group else None
         if isinstance(value, Node) and value.closed:
@@ -219,7 +204,7 @@ def _label(group: _Group) -> str:
     return ""
 
 
-def _image(group: _Group) -> tuple[int, int] | None:
+def _image(group: Group) -> tuple[int, int] | None:
     """Return (number, number of the first image) of the image that a group names, or None."""
     for key, base in _IMAGES.items():
         value = group[key][0] if key in group else None
@@ -267,7 +252,7 @@ class _Answer:
             for key, value, start in node.items:
                 if not key and isinstance(value, Node):
                     inside.append((value, start, image, in_lists and not keyed, in_region))
-            for group in _groups(node):
+            for group in groups(node):
                 own = _image(group) or image
                 taken = self._add_group(group, own, in_region)
                 for key, (value, start) in group.items():
@@ -286,7 +271,7 @@ class _Answer:
         if rows and len(rows) == 1 and len(rows[0]) in (2, 4):
             self._place(at, "", None, [("point" if len(rows[0]) == 2 else "box", rows[0])])
 
-    def _add_group(self, group: _Group, image: tuple[int, int] | None, in_region: bool) -> set[str]:
+    def _add_group(self, group: Group, image: tuple[int, int] | None, in_region: bool) -> set[str]:
         """Add the region of ``group``, if it is one; return the keys of its coordinates."""
         label = _label(group)
         taken: set[str] = set()
