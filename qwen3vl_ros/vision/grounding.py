@@ -16,6 +16,7 @@ from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.vision.coordinates import Row, Scale, Unusable, pairs, with_shape
 from qwen3vl_ros.vision.fit import Fit
 from qwen3vl_ros.vision.lenient_json import NUMBER, Group, Kind, Node, Tag, Value, groups, numbers, read
+from qwen3vl_ros.vision.moments import frame_at, time_of
 from qwen3vl_ros.vision.region import Region
 
 
@@ -31,7 +32,9 @@ class Grounding:
     skipped: tuple[str, ...] = ()
 
 
-def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "relative_1000") -> Grounding:
+def parse_regions(
+    text: str, fits: Sequence[Fit], scale: Scale = "relative_1000", times: Sequence[float] = ()
+) -> Grounding:
     """Parse the regions in an answer.
 
     - Every object with complete coordinates counts, wherever the text is cut off. A label that is cut off is "".
@@ -41,6 +44,8 @@ def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "relative_1000"
       0 <= left < right <= width and 0 <= top < bottom <= height.
     - With several images a region must name its image, itself or in an enclosing object: ``image`` counts from 1, as
       the chat template does ("Picture 1: "), and ``image_index`` from 0, as :class:`Region` does.
+    - With the frames of a clip a region may name its time, itself or in an enclosing object, and is in the nearest
+      frame; else it is in the last one. One whose time is outside of the clip is left out.
     - x precedes y with every key. ``points`` are several regions, ``polygon`` is one.
     - ``bbox_3d`` is [x, y, z, x_size, y_size, z_size, roll, pitch, yaw] in metres, in the camera's frame with x to the
       right, y down and z forward: the cookbook 3d_grounding projects it as u = fx x/z + cx, v = fy y/z + cy. ``extent``
@@ -53,13 +58,14 @@ def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "relative_1000"
         text: The answer.
         fits: How the images were fitted, in the prompt's order.
         scale: Unit of the coordinates.
+        times: Where the images are the frames of a clip, the time of each, seconds since the first one.
 
     Raises:
         GroundingError: No region is left, and ``text`` does not say that there is none.
     """
     if not fits:
         raise ValueError("an answer that points into images needs the fit of each image: there is none")
-    answer = _Answer(text, tuple(fits), scale)
+    answer = _Answer(text, tuple(fits), scale, tuple(times))
     for part in read(text):
         if isinstance(part, Node):
             answer.add_structure(part)
@@ -223,6 +229,7 @@ class _Answer:
     text: str
     fits: tuple[Fit, ...]
     scale: Scale
+    times: tuple[float, ...] = ()
     regions: list[tuple[int, Region]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     says_none: bool = False
@@ -253,7 +260,7 @@ class _Answer:
                 if not key and isinstance(value, Node):
                     inside.append((value, start, image, in_lists and not keyed, in_region))
             for group in groups(node):
-                own = _image(group) or image
+                own = self._frame(group) or _image(group) or image
                 taken = self._add_group(group, own, in_region)
                 for key, (value, start) in group.items():
                     if isinstance(value, Node) and key not in taken:
@@ -329,8 +336,18 @@ class _Answer:
         if together and region != nothing:
             self.regions.append((at, region))
 
+    def _frame(self, group: Group) -> tuple[int, int] | None:
+        """Return (number, 0) of the frame whose time a group names, the number of frames for none; None = no time."""
+        time = time_of(group) if self.times else None
+        if time is None:
+            return None
+        frame = frame_at(self.times, time)
+        return len(self.times) if frame is None else frame, 0
+
     def _index(self, image: tuple[int, int] | None) -> int:
         count = len(self.fits)
+        if image is None and self.times:
+            return count - 1
         if image is None:
             if count > 1:
                 raise Unusable(f"does not say in which of the {count} images it is (image, from 1)")
@@ -338,6 +355,8 @@ class _Answer:
         number, base = image
         if count == 1 and number <= 1:
             return 0  # whatever number it names
+        if self.times and number - base == count:
+            raise Unusable(f"is at a time outside of the clip, which is {self.times[-1]:.3g} s long")
         if not 0 <= number - base < count:
             raise Unusable(f"is in image {number}, counted from {base}, of {count}")
         return number - base

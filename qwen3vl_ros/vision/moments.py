@@ -78,6 +78,27 @@ def parse_moments(text: str, length: float) -> Moments:
     return Moments(moments[:MOST_MOMENTS], tuple(answer.notes(len(moments))))
 
 
+def frame_at(times: Sequence[float], seconds: float) -> int | None:
+    """Return the index of the frame nearest to a time that an answer names; None where that is outside of the clip.
+
+    Args:
+        times: Of the frames, seconds since the first one, in order.
+        seconds: Since the first one.
+    """
+    if not 0 <= seconds <= times[-1] + _ROUNDING:
+        return None
+    after = bisect.bisect_left(times, seconds)
+    near = range(max(0, after - 1), min(after + 1, len(times)))
+    return min(near, key=lambda index: abs(times[index] - seconds))
+
+
+def time_of(group: Group) -> float | None:
+    """Return the time that an object names for itself, seconds; of a range its start. None = none."""
+    names = {key.replace("_", ""): key for key in group}
+    found = _first(group, names, (*_TIMES, *_STARTS))
+    return None if found is None else found[1].start
+
+
 _STARTS: Final = (
     *("start", "starttime", "starttimestamp", "startseconds", "startsec", "starts", "startsat"),
     *("begin", "begintime", "begins", "from", "fromtime", "tstart"),
@@ -158,8 +179,7 @@ class _Answer:
     def _add_group(self, group: Group, label: str) -> set[str]:
         """Add the times of an object; return the keys that say them."""
         names = {key.replace("_", ""): key for key in group}
-        start = self._first(group, names, _STARTS)
-        end = self._first(group, names, _ENDS)
+        start, end = _first(group, names, _STARTS), _first(group, names, _ENDS)
         taken: set[str] = set()
         if start is not None:
             key, time, at = start
@@ -183,16 +203,6 @@ class _Answer:
             for time in times or ():
                 self._add(at, said, time.start, time.end, self._written(time))
         return taken
-
-    def _first(self, group: Group, names: dict[str, str], wanted: Sequence[str]) -> tuple[str, WrittenTime, int] | None:
-        """Return (key, time, index) of the first of the ``wanted`` keys that holds a time."""
-        for name in wanted:
-            if name in names:
-                value, at = group[names[name]]
-                times = _times(value, is_range=True)
-                if times:
-                    return names[name], times[0], at
-        return None
 
     def _add_sentences(self, text: str, at: int, label: str) -> None:
         """Add the times of a text at that index of the answer; ``label`` is for one that is nothing but a time."""
@@ -230,6 +240,17 @@ class _Answer:
             yield f"times that end after {clip}, are taken to end with it: {_few(self.shortened)}"
         if found > MOST_MOMENTS:
             yield f"the answer names {found} times: the first {MOST_MOMENTS} are moments"
+
+
+def _first(group: Group, names: dict[str, str], wanted: Sequence[str]) -> tuple[str, WrittenTime, int] | None:
+    """Return (key, time, index) of the first of the ``wanted`` keys that holds a time."""
+    for name in wanted:
+        if name in names:
+            value, at = group[names[name]]
+            times = _times(value, is_range=True)
+            if times:
+                return names[name], times[0], at
+    return None
 
 
 def _times(value: Value, *, is_range: bool) -> list[WrittenTime] | None:

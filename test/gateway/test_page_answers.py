@@ -178,3 +178,22 @@ def test_metres_in_another_frame_than_the_cameras_have_its_axes(page: Page) -> N
     wait_answer(locate(page, "cup"))
     expect(page.locator("button.region .place")).to_contain_text("x 1.12, y -0.27, z 0.84 m in map")
     expect(page.locator("button.region .score")).to_have_text("score 0.87")
+
+
+def test_times_in_an_answer_about_a_clip_are_a_list(page: Page) -> None:
+    headers = [{"stamp": {"sec": 9, "nanosec": 900_000_000}, "frame_id": "lens"}] * 2
+    moments = [
+        {"label": "It falls.", "stamp": {"sec": 14, "nanosec": 400_000_000}, "image": 1},
+        {"label": "", "stamp": {"sec": 10, "nanosec": 900_000_000}, "image": 0},
+    ]
+    moments[0]["end_stamp"] = {"sec": 75, "nanosec": 0}
+    moments[1]["end_stamp"] = moments[1]["stamp"]
+    end = {
+        "choices": [{"index": 0, "delta": {"content": "It falls."}, "finish_reason": "stop"}],
+        "qwen3vl_ros": {"image_headers": headers, "moments": moments},
+    }
+    stream = f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=stream, content_type="text/event-stream"))
+    wait_answer(ask(page, "When?"))
+    times = page.get_by_role("list", name="Times in the answer").get_by_role("listitem")
+    expect(times).to_have_text(["0:04.5 \u2013 1:05.1 It falls.", "0:01.0"])

@@ -139,7 +139,7 @@ def test_a_label_is_the_description_or_the_sentence() -> None:
 def test_a_time_outside_of_the_clip_is_told_and_no_moment() -> None:
     found = parse_moments('The clock shows 12:30 at 0:02. {"time": -1} {"start": 9, "end": 10}', LENGTH)
     assert [moment.start for moment in found.moments] == [2.0]
-    assert found.notes == ("times outside of the clip, which is 6 s long, are left out: -1 s, 9 to 10 s, 12:30",)
+    assert found.notes == ("times outside of the clip, which is 6 s long, are left out: 12:30, -1 s, 9 to 10 s",)
 
 
 def test_a_time_that_rounding_put_behind_the_last_frame_is_that_frame() -> None:
