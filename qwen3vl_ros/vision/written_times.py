@@ -81,6 +81,13 @@ _DURATION_BEFORE: Final = re.compile(
     rf"{_OPENING}$",
     re.IGNORECASE,
 )
+_LASTING_BEFORE: Final = re.compile(
+    r"(?:\b(?:for|lasts?|lasting|lasted|takes?|taking|took|every|each|per)\b|持续|每隔?|历时|长达)\s{0,3}"
+    rf"(?:(?:about|around|approximately|roughly|only)\s)?{_OPENING}$",
+    re.IGNORECASE,
+)
+"""What makes a duration of a range, too: for 2 to 4 seconds."""
+
 _DURATION_AFTER: Final = re.compile(
     rf"{_CLOSING}[\s-]{{0,3}}(?:(?:later|long|ago|earlier|apart|left|remaining|old|per|in\slength|in\stotal|"
     r"before|pauses?|delays?|windows?|clips?|videos?|footage|durations?|intervals?|periods?|gaps?)\b|[内长前钟])",
@@ -185,7 +192,8 @@ def _is_duration(text: str, first: _Number, last: _Number) -> bool:
     begin = max(0, first.at - _CONTEXT)
     if _FROM.search(text, begin, first.at) or _MARK_AFTER.match(text, last.until):
         return False
-    if _DURATION_BEFORE.search(text, begin, first.at):
+    before = _DURATION_BEFORE if first is last else _LASTING_BEFORE
+    if before.search(text, begin, first.at):
         return True
     adjective = re.search("-[sm]", text[first.at : last.until], re.IGNORECASE) is not None
     if _PLACE.search(text, begin, first.at) and not adjective:
