@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from qwen3vl_ros.msg import Answer, ChatMessage
 from sensor_msgs.msg import Image
 
 import third_party
-from ros_client import RosClient
+from ros_client import SENSOR_DATA, RosClient
 from vlm_process import VlmProcess
 
 pytestmark = pytest.mark.ros
@@ -28,7 +28,7 @@ class Scripted:
     def __init__(self, folder: Path, start_vlm: Callable[..., VlmProcess]) -> None:
         self._folder = folder
         files = {f"reciter__{name}": str(folder / name) for name in ("says", "heard")}
-        start_vlm(engine="reciter", reciter__clips=True, **files).wait_connected()
+        start_vlm(engine="reciter", reciter__clips=True, frame_timeout=1.5, **files).wait_connected()
 
     def say(self, answer: object) -> None:
         text = answer if isinstance(answer, str) else json.dumps(answer)
@@ -126,6 +126,38 @@ def test_following_a_thing_gives_a_box_in_each_frame_that_shows_it(ros: RosClien
     assert "last frame" not in model.heard
     ros.ask("the cup", task="locate", images=CLIP, images_are_clip=True).result()
     assert "last frame" in model.heard
+
+
+@pytest.fixture
+def camera(ros: RosClient) -> Iterator[None]:
+    """A camera that sends ten frames a second."""
+    publisher = ros.node.create_publisher(Image, "/image", SENSOR_DATA)
+
+    def publish() -> None:
+        image = frame(0)
+        image.header.stamp = ros.node.get_clock().now().to_msg()
+        publisher.publish(image)
+
+    def close() -> None:
+        ros.node.destroy_timer(timer)
+        ros.node.destroy_publisher(publisher)
+
+    timer = ros.node.create_timer(0.1, publish)
+    yield
+    ros.on_executor(close)
+
+
+@pytest.mark.usefixtures("camera")
+def test_a_task_about_time_looks_at_the_last_four_seconds_of_the_camera(ros: RosClient, model: Scripted) -> None:
+    model.say([{"start": 0.0, "end": 0.25, "description": "A flash."}])
+    result = ros.ask(task="what_happened").result()
+    assert result.error_code == Code.NONE, result.error_msg
+    assert len(result.image_headers) >= 2
+    (moment,) = result.moments
+    first = result.image_headers[0].stamp
+    assert (moment.label, moment.stamp, moment.image_index) == ("A flash.", first, 0)
+    assert (moment.end_stamp.sec - first.sec) * 10**9 + moment.end_stamp.nanosec - first.nanosec == 250_000_000
+    assert any("of the 4 s" in note for note in result.notes)  # the first clip begins the history
 
 
 def test_a_task_about_time_is_not_answered_from_single_images(ros: RosClient, model: Scripted) -> None:
