@@ -115,8 +115,8 @@ def test_following_a_thing_gives_a_box_in_each_frame_that_shows_it(ros: RosClien
     )
     result = ros.ask("the cup", task="track", images=CLIP, images_are_clip=True).result()
     assert result.error_code == Code.NONE, result.error_msg
-    boxes = [(region.image_index, region.roi.x_offset, region.roi.width) for region in result.regions]
-    assert boxes == [(0, 0, 20), (2, 100, 20), (3, 180, 20)]
+    assert [region.image_index for region in result.regions] == [0, 2, 3]
+    assert [region.roi.x_offset for region in result.regions] == pytest.approx([0, 100, 180], abs=1)
     assert [result.image_headers[region.image_index].stamp for region in result.regions] == [
         stamp(0),
         stamp(20),
