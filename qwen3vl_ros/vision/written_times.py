@@ -31,6 +31,10 @@ class _Number(NamedTuple):
     kind: str
 
 
+_WORDS: Final = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
+_CHINESE: Final = "零一二三四五六七八九十"
 _UNIT: Final = r"[ \t\u00a0]{0,3}(?:-?(?:seconds?|secs?|s)(?![A-Za-z0-9_])|秒)"
 _NUMBER: Final = re.compile(
     rf"""
@@ -42,7 +46,8 @@ _NUMBER: Final = re.compile(
         (?P<seconds>[0-9]{{1,2}} (?: \.[0-9]{{1,6}} )?) {_UNIT}
       | (?P<minutes_alone>[0-9]{{1,4}} (?: \.[0-9]{{1,6}} )?) [ ]{{0,3}}
         (?: -?(?:minutes?|mins?) (?![A-Za-z0-9_]) | 分钟 )
-      | (?P<number>[0-9]{{1,6}} (?: \.[0-9]{{1,6}} )?) (?P<unit>{_UNIT})?
+      | (?P<number>[0-9]{{1,6}} (?: \.[0-9]{{1,6}} )? | (?:{"|".join(_WORDS)}) (?![A-Za-z0-9_]) | (?<![{_CHINESE}百两]) [{_CHINESE}两])
+        (?P<unit>{_UNIT})?
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -89,7 +94,7 @@ _LASTING_BEFORE: Final = re.compile(
 """What makes a duration of a range, too: for 2 to 4 seconds."""
 
 _DURATION_AFTER: Final = re.compile(
-    rf"{_CLOSING}[\s-]{{0,3}}(?:(?:later|long|ago|earlier|apart|left|remaining|old|per|in\slength|in\stotal|"
+    rf"{_CLOSING}[\s-]{{0,3}}(?:(?:later|long|ago|earlier|apart|left|remaining|old|per|of|in\slength|in\stotal|"
     r"before|pauses?|delays?|windows?|clips?|videos?|footage|durations?|intervals?|periods?|gaps?)\b|[内长前钟])",
     re.IGNORECASE,
 )
@@ -148,8 +153,17 @@ def _numbers(text: str) -> Iterator[_Number]:
             else:
                 has_unit = bool(match["unit"]) and not _is_decade(text, match)
                 kind = "seconds" if has_unit or _SECOND.search(text, max(0, at - _CONTEXT), at) else ""
-                yield _Number(at, until, float(match["number"]), kind)
+                yield _Number(at, until, _value(match["number"].lower()), kind)
         before = until
+
+
+def _value(number: str) -> float:
+    """Return the value of a number in digits or in a word."""
+    if number in _WORDS:
+        return float(_WORDS.index(number))
+    if number in _CHINESE or number == "两":
+        return float(_CHINESE.index(number)) if number != "两" else 2.0
+    return float(number)
 
 
 def _is_decade(text: str, match: re.Match[str]) -> bool:

@@ -55,7 +55,11 @@ def labels(text: str) -> list[str]:
         ("from 4 to 2 seconds", 2, 4),
         ("4.5秒", 4.5, 4.5),
         ("in the interval 2.0 - 4.0 s", 2, 4),
+        ("about three seconds into the video", 3, 3),
+        ("from two to four seconds", 2, 4),
         ("第3秒", 3, 3),
+        ("第三秒", 3, 3),
+        ("两秒后", 2, 2),
         ("第2到4秒", 2, 4),
         ("在第2.0秒至第4.0秒之间", 2, 4),
         ("0：04", 4, 4),
@@ -80,7 +84,14 @@ def test_every_time_of_a_list_is_one() -> None:
     "text",
     [
         *("two boxes", "5 balls and 3 cups", "the second 3 boxes", "1,2 and 4 things", "a 16:9 image of 1920x1080"),
-        *("It lay there for 3 seconds.", "2 seconds later", "a 3-second pause", "every 2 seconds", "3 seconds long"),
+        *(
+            "It lay there for 3 seconds.",
+            "2 seconds later",
+            "a 3-second pause",
+            "every 2 seconds",
+            "two seconds of silence",
+            "3 seconds long",
+        ),
         *(
             "in the first 2 seconds",
             "持续3秒",
