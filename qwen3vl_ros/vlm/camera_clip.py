@@ -22,7 +22,7 @@ from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 
 _SECOND = 1_000_000_000
 
-_CHECK_PERIOD = 0.1
+_CHECK_PERIOD = 0.05
 """Seconds between two checks of a waiting thread whether its question has ended."""
 
 
@@ -62,19 +62,30 @@ def camera_clip(
         NoFrame: The camera has no fresh frame, or the clip's end is outside of the history, or it has too few frames.
         BadImage: The newest frame cannot be decoded.
     """
-    recorder.begin()
-    if clip.end and clip.end <= camera.history.span.newest:
-        return _chosen(camera, clip, request, recorder, clip.end, None)
-    if clip.end:
-        newest = _frame_after(camera, clip.end, request.max_frame_age, deadline, cancel)
-    elif _wait_reaching_back(camera, clip.duration - recorder.period, deadline, cancel):
-        newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
-    else:
-        return None
-    if newest is None:
-        return None
-    kept = recorder.keep(camera, newest)
-    return _chosen(camera, clip, request, recorder, clip.end or kept.stamp, newest)
+    with recorder.held():
+        if clip.end and clip.end <= camera.history.span.newest:
+            return _chosen(camera, clip, request, recorder, clip.end, None)
+        if clip.end:
+            newest = _frame_after(camera, clip.end, request.max_frame_age, deadline, cancel)
+        elif _wait_reaching_back(camera, _least_span(clip, recorder), deadline, cancel):
+            newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
+        else:
+            return None
+        if newest is None:
+            return None
+        kept = recorder.keep(camera, newest)
+        return _chosen(camera, clip, request, recorder, clip.end or kept.stamp, newest)
+
+
+def _least_span(clip: ClipRequest, recorder: HistoryRecorder) -> float:
+    """Return the seconds that a history has to span before a clip of it is taken, with the newest frame after that.
+
+    Two frames, where the clip is long enough for them, and no more than a history of ``history.seconds`` always does.
+    """
+    if clip.duration < recorder.period:
+        return 0.0
+    most = recorder.settings.seconds - recorder.period
+    return max(min(clip.duration, most) - recorder.period, recorder.period / 2)
 
 
 def _chosen(
@@ -83,7 +94,9 @@ def _chosen(
     start = max(request.not_before, end - round(clip.duration * _SECOND))
     span = camera.history.span
     frames = camera.history.between(start, end)
-    if end < span.oldest or not frames:
+    if not frames and span.oldest <= end <= span.newest:
+        raise NoFrame(f"no frame is kept from {_clock(start)} to {_clock(end)}; {_span_text(camera, span)}")
+    if not frames:
         raise NoFrame(_outside(camera, end, recorder.problem(camera.name)))
     late = (end - frames[-1].stamp) / _SECOND
     if late > max(request.max_frame_age, 2 * recorder.period):

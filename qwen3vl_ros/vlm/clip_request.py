@@ -28,6 +28,9 @@ def clip_request(goal: Any, own_images: int, default_frames: int, task_duration:
         duration = task_duration
     if end < 0:
         raise BadRequest("clip_end: it is before the beginning of time; 0 means now")
+    not_before = getattr(goal, "not_before", None)
+    if end and not_before is not None and end < not_before.sec * 1_000_000_000 + not_before.nanosec:
+        raise BadRequest("clip_end: it is before not_before, so that no frame counts")
     if not duration:
         if end:
             raise BadRequest("clip_end: it is the end of a camera's clip; set clip_duration, too")

@@ -213,6 +213,8 @@ def collect_images(
         fitted: Sequence[Image]
         fitted, fits = zip(*_fitted(pixels, source, wanted if index >= subject else wanted_earlier), strict=True)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
+        if source.camera is not None and source.frame is None:
+            images[-1].depth = Depth(missing="depth images are kept of no earlier frame")
         if source.camera is not None and source.frame is not None and request.clip is None:
             moment = source.camera.frames.moment(source.frame)
             new = FittedFrame(fitted, fits, moment, source.frame.arrived, source.message.header.stamp)

@@ -124,6 +124,11 @@ def test_fields_of_a_clip_that_make_no_sense_are_refused_by_name(ros: RosClient,
         ({"images": two, "clip_pick": "even"}, Code.BAD_REQUEST, "clip_pick: "),
         ({"images": two, "images_are_clip": True, "clip_pick": "odd"}, Code.BAD_REQUEST, "clip_pick: 'odd'"),
         ({"images": two, "clip_end": Time(sec=1)}, Code.BAD_REQUEST, "clip_end: "),
+        (
+            {"clip_duration": Duration(sec=1), "clip_end": Time(sec=1), "not_before": Time(sec=2)},
+            Code.BAD_REQUEST,
+            "clip_",
+        ),
         ({"images": two, "clip_duration": Duration(sec=1)}, Code.BAD_REQUEST, "clip_duration: "),
         ({"text_only": True, "clip_duration": Duration(sec=1)}, Code.BAD_REQUEST, "clip_duration: "),
     ):

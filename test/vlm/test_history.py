@@ -193,8 +193,8 @@ def test_no_camera_is_looked_at_until_somebody_needs_its_history() -> None:
     with recording(camera) as (recorder, _):
         assert recorder.period == pytest.approx(1 / 30)
         assert not camera.looks
-        recorder.begin()
-        camera.wait_looks(3)
+        with recorder.held():
+            camera.wait_looks(3)
     assert camera.history.span.frames == 0
     looks = camera.looks
     assert not any(thread.name == "history" for thread in threading.enumerate())
@@ -212,11 +212,6 @@ def test_what_nobody_needs_any_more_is_forgotten() -> None:
     camera = FakeCamera()
     with recording(camera, seconds=0.1) as (recorder, _):
         assert camera.history.cleared.wait(PATIENCE)  # nothing is needed at first
-        recorder.begin()
-        camera.wait_looks(2)
-        camera.history.cleared.clear()
-        assert camera.history.cleared.wait(PATIENCE)
-        assert not camera.history.span.frames
         with recorder.held():  # for as long as it takes
             camera.history.cleared.clear()
             camera.wait_looks(12)
