@@ -270,6 +270,8 @@ FAMILIES: list[tuple[str, Any]] = [
     ("parse_moments", repeated("1,")),
     ("parse_moments", repeated("at 1, ", "", "s")),
     ("parse_moments", repeated("1 and ", "", "s")),
+    ("parse_moments", repeated("one and two ", "at ")),
+    ("parse_moments", repeated("三")),
     ("parse_moments", repeated("0:01")),
     ("parse_moments", repeated("0:01 ")),
     ("parse_moments", repeated("0:01-")),

@@ -46,7 +46,8 @@ _NUMBER: Final = re.compile(
         (?P<seconds>[0-9]{{1,2}} (?: \.[0-9]{{1,6}} )?) {_UNIT}
       | (?P<minutes_alone>[0-9]{{1,4}} (?: \.[0-9]{{1,6}} )?) [ ]{{0,3}}
         (?: -?(?:minutes?|mins?) (?![A-Za-z0-9_]) | 分钟 )
-      | (?P<number>[0-9]{{1,6}} (?: \.[0-9]{{1,6}} )? | (?:{"|".join(_WORDS)}) (?![A-Za-z0-9_]) | (?<![{_CHINESE}百两]) [{_CHINESE}两])
+      | (?P<number> [0-9]{{1,6}} (?: \.[0-9]{{1,6}} )? | (?:{"|".join(_WORDS)}) (?![A-Za-z0-9_])
+          | (?<![{_CHINESE}百两]) [{_CHINESE}两] )
         (?P<unit>{_UNIT})?
     )""",
     re.VERBOSE | re.IGNORECASE,

@@ -60,6 +60,7 @@ def labels(text: str) -> list[str]:
         ("第3秒", 3, 3),
         ("第三秒", 3, 3),
         ("两秒后", 2, 2),
+        ("at the one-second mark", 1, 1),
         ("第2到4秒", 2, 4),
         ("在第2.0秒至第4.0秒之间", 2, 4),
         ("0：04", 4, 4),
@@ -90,6 +91,7 @@ def test_every_time_of_a_list_is_one() -> None:
             "a 3-second pause",
             "every 2 seconds",
             "two seconds of silence",
+            "二十秒",
             "3 seconds long",
         ),
         *(
