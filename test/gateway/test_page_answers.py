@@ -180,6 +180,18 @@ def test_metres_in_another_frame_than_the_cameras_have_its_axes(page: Page) -> N
     expect(page.locator("button.region .score")).to_have_text("score 0.87")
 
 
+def test_of_a_thing_that_is_followed_through_a_clip_the_last_frame_is_shown(page: Page) -> None:
+    headers = [{"stamp": {"sec": sec, "nanosec": 0}, "frame_id": "lens"} for sec in (1, 2, 3)]
+    region = {"label": "cup", "point": None, "polygon": [], "position": None, "frame_id": None, "problem": ""}
+    regions = [{**region, "image": image, "box": [10 * image, 2, 3, 4], "score": None} for image in (0, 1)]
+    end = {"choices": [], "qwen3vl_ros": {"image_headers": headers, "regions": regions}}
+    stream = f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=stream, content_type="text/event-stream"))
+    answer = wait_answer(locate(page, "cup"))
+    expect(answer.locator("p").first).to_have_text("Found: 2 \u00d7 cup.")
+    expect(page.locator("button.region .place")).to_have_text("3 \u00d7 4 px at 10, 2")
+
+
 def test_times_in_an_answer_about_a_clip_are_a_list(page: Page) -> None:
     headers = [{"stamp": {"sec": 9, "nanosec": 900_000_000}, "frame_id": "lens"}] * 2
     moments = [
