@@ -31,7 +31,7 @@ _BROKEN_PIPE = 141
 def ask_on_terminal(
     client: VlmClient, prompt: str, *, told: set[str] | None = None, **arguments: Unpack[Arguments]
 ) -> tuple[Answer | None, int]:
-    """Ask, stream the answer, then print its notes and usage.
+    """Ask, stream the answer, then print its times, its notes and its usage.
 
     ``told`` collects the notes of several questions, each of which is printed once.
 
@@ -66,6 +66,8 @@ def ask_on_terminal(
         return None, error.exit_status
     except BrokenPipeError:
         return None, nobody_reads()
+    for line in moment_lines(answer):
+        print(line, file=sys.stderr)
     told = set() if told is None else told
     for note in answer.notes:
         if note not in told:
@@ -105,6 +107,20 @@ def _lines(task: Task) -> Iterator[str]:
         if slot.choices:
             marks.append(f"one of {', '.join(slot.choices)}")
         yield f"    {slot.name} ({', '.join(marks)}): {slot.description}"
+
+
+def moment_lines(answer: Answer) -> Iterator[str]:
+    """Yield a line for each time in an answer about a clip: from its first frame on, and what happens."""
+    for moment in answer.moments:
+        first = _seconds(answer.image_headers[0].stamp)
+        start, end = (_clock(_seconds(stamp) - first) for stamp in (moment.stamp, moment.end_stamp))
+        yield f"{start if start == end else f'{start} - {end}'}  {moment.label}".rstrip()
+
+
+def _clock(seconds: float) -> str:
+    """Return 0:04.5 for 4.5 seconds."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes}:{tenths / 10:04.1f}"
 
 
 def usage_line(answer: Answer) -> str:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 ClipPick: TypeAlias = Literal["even", "change"]
 """Which frames: evenly spread over the time, or those in which the image changed most."""
 
 LAST_FRAME_PROMPT = "It is a video: give the places in its last frame."
 """What to append to the prompt of a question for places in a clip."""
+
+
+def asks_times(schema: Mapping[str, Any] | None) -> bool:
+    """Return whether the items of a list that satisfies ``schema`` say their time, and so their frame."""
+    items = schema.get("items") if schema is not None else None
+    properties = items.get("properties") if isinstance(items, Mapping) else None
+    return isinstance(properties, Mapping) and "time" in properties
 
 
 @dataclass(frozen=True, slots=True)

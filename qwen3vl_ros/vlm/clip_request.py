@@ -8,13 +8,14 @@ from qwen3vl_ros.engines.base import BadRequest
 from qwen3vl_ros.prompts.clip import ClipPick, ClipRequest
 
 
-def clip_request(goal: Any, own_images: int, default_frames: int) -> ClipRequest | None:
+def clip_request(goal: Any, own_images: int, default_frames: int, task_duration: float = 0.0) -> ClipRequest | None:
     """Return the clip that an AskImage goal or an Ask request asks for, None for none.
 
     Args:
         goal: The message.
         own_images: Images of the goal that belong to the question, not to earlier turns.
         default_frames: The parameter ``clip_frames``.
+        task_duration: Seconds of the clip of its task where the goal does not say; 0 = the task is not about a clip.
 
     Raises:
         BadRequest: The fields make no sense together; the sentence names one of them.
@@ -23,6 +24,8 @@ def clip_request(goal: Any, own_images: int, default_frames: int) -> ClipRequest
     end = goal.clip_end.sec * 1_000_000_000 + goal.clip_end.nanosec
     if duration < 0:
         raise BadRequest(f"clip_duration: {duration:g} s is negative; 0 means a single frame")
+    if not duration and not goal.images_are_clip:
+        duration = task_duration
     if end < 0:
         raise BadRequest("clip_end: it is before the beginning of time; 0 means now")
     not_before = getattr(goal, "not_before", None)

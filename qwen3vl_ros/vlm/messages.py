@@ -77,7 +77,7 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         cameras=tuple(goal.cameras),
         text_only=goal.text_only,
         history=history,
-        clip=clip_request(goal, len(images) - in_history, settings.clip_frames),
+        clip=clip_request(goal, len(images) - in_history, settings.clip_frames, task.clip_duration if task else 0.0),
         not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
         max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
         response_schema=parse_schema(goal.response_schema) or (asked.response_schema if asked else None),
@@ -120,6 +120,7 @@ def fill_result(message: Any, result: GoalResult) -> Any:
     message.json = output_text(result.json)  # JSON can contain an escaped half of a surrogate pair
     message.image_headers = list(result.headers)
     message.regions = [region_message(region, result.headers[region.image_index]) for region in result.regions]
+    message.moments = list(result.moments)
     message.probability = _or_unknown(result.certainty.probability)
     message.probability_mass = _or_unknown(result.certainty.mass)
     message.notes = list(map(output_text, result.notes))

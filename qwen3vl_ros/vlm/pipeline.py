@@ -17,7 +17,8 @@ from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Call, State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.engines.token_probabilities import Token
-from qwen3vl_ros.prompts.clip import LAST_FRAME_PROMPT
+from qwen3vl_ros.msg import Moment
+from qwen3vl_ros.prompts.clip import LAST_FRAME_PROMPT, asks_times
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
 from qwen3vl_ros.prompts.request import AskRequest, card_notes, check_supported, conversation
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
@@ -33,6 +34,7 @@ from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.image_cost import ImageCost
 from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress, Wake
+from qwen3vl_ros.vlm.moments import moments_of
 from qwen3vl_ros.vlm.parameters import Settings, wanted_engines
 from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of, sure_enough
 from qwen3vl_ros.vlm.visualization import Display
@@ -63,6 +65,7 @@ class PartialAnswer:
     json: str = ""
     inputs: InputImages = field(default_factory=InputImages)
     regions: tuple[Region, ...] = ()
+    moments: tuple[Moment, ...] = ()
     usage: Usage = field(default_factory=Usage)
     probabilities: tuple[float, ...] | None = None
     tokens: tuple[Token, ...] = ()
@@ -99,6 +102,7 @@ class PartialAnswer:
             pixel_stamps=tuple(image.pixel_stamp for image in self.inputs.images),
             image_change=self.inputs.change,
             regions=self.regions,
+            moments=self.moments,
             certainty=self.certainty,
             notes=tuple(dict.fromkeys(self.notes)),
             usage=usage,
@@ -244,7 +248,7 @@ class Pipeline:
                 prompt = prompt if view is None else request.prompt_through(view)
         if request.parser == "regions" and answer.inputs.parts > 1:
             prompt = f"{prompt}\n{naming_prompt(answer.inputs.parts)}"
-        if request.parser == "regions" and answer.inputs.clip_times:
+        if request.parser == "regions" and answer.inputs.clip_times and not asks_times(request.response_schema):
             prompt = f"{prompt}\n{LAST_FRAME_PROMPT}"
         if not constrained and request.response_schema is not None and not request.task:
             prompt = f"{prompt}\n\n{schema_prompt(request.response_schema)}"
@@ -300,7 +304,7 @@ class Pipeline:
         self._read(job, request, answer, description)
 
     def _read(self, job: Job, request: AskRequest, answer: PartialAnswer, description: Description) -> None:
-        """Parse the JSON and the regions of a complete answer. Raises :class:`BadAnswer`."""
+        """Parse the JSON, the regions and the times of a complete answer. Raises :class:`BadAnswer`."""
 
         def report(sentence: str) -> None:
             answer.notes.append(sentence)
@@ -314,6 +318,7 @@ class Pipeline:
             answer.notes += label_notes(request.labels, [region.label for region in answer.regions])
 
         text = str(answer.text)
+        answer.moments = moments_of(text, answer.inputs, answer.notes.append)
         try:
             if request.parser in ("regions", "regions_3d"):
                 read_regions()

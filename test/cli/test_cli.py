@@ -17,7 +17,7 @@ import PIL.Image
 import pytest
 from builtin_interfaces.msg import Duration, Time
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.msg import Region, Task, TaskSlot
+from qwen3vl_ros.msg import Moment, Region, Task, TaskSlot
 from qwen3vl_ros.srv import ListTasks
 from std_msgs.msg import Header
 
@@ -165,6 +165,19 @@ def test_how_sure_the_model_was_and_what_is_not_known_are_on_stderr(scripted: Sc
     assert "scores: red cup 0.75" in done.stderr
     assert "box -1" not in done.stderr
     assert scripted.goals[-1].request.score_threshold == 0.5
+
+
+@pytest.mark.ros
+def test_times_in_an_answer_about_a_clip_are_lines_on_stderr(scripted: ScriptedVlm) -> None:
+    headers = [Header(stamp=Time(sec=9, nanosec=900_000_000)), Header(stamp=Time(sec=13))]
+    moments = [
+        Moment(label="It falls.", stamp=Time(sec=14, nanosec=400_000_000), end_stamp=Time(sec=75), image_index=1),
+        Moment(stamp=Time(sec=10, nanosec=900_000_000), end_stamp=Time(sec=10, nanosec=900_000_000)),
+    ]
+    scripted.script = lambda goal: goal.result(text="It falls.", image_headers=headers, moments=moments)
+    done = run("ask", "When?")
+    assert done.stdout == "It falls.\n"
+    assert done.stderr.startswith("0:04.5 - 1:05.1  It falls.\n0:01.0\n")
 
 
 @pytest.mark.ros

@@ -19,7 +19,7 @@ import rclpy
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.msg import ChatMessage, Region
+from qwen3vl_ros.msg import ChatMessage, Moment, Region
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage, Image
@@ -130,6 +130,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     def script(goal: Goal) -> AskImage.Result:
         result = goal.result(text='{"n": 2}', json='{"n": 2}', reasoning="I count", engine="llama", model="tiny.gguf")
         result.image_headers, result.regions = [header], [region]
+        result.moments = [Moment(label="it falls", stamp=Time(sec=8), end_stamp=Time(sec=9), image_index=1)]
         result.pixel_stamps, result.usage.image_change = [Time(sec=3)], 1.5
         result.usage.completion_tokens, result.usage.first_token_time = 5, 0.25
         result.usage.max_image_tokens, result.usage.expected_first_token_time = 1024, 0.5
@@ -162,6 +163,9 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert answer.stamp == header.stamp
     assert answer.image_headers[0].frame_id == "camera"
     assert (answer.pixel_stamps, answer.usage.image_change) == ((Time(sec=3),), 1.5)
+    (moment,) = answer.moments
+    assert (moment.label, moment.stamp, moment.end_stamp) == ("it falls", Time(sec=8), Time(sec=9))
+    assert moment.image_index == 1
     assert answer.regions[0].box == Box(1, 2, 30, 40)
     assert answer.regions[0].point == (3.0, 4.0)
     assert answer.regions[0].position is not None

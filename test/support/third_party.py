@@ -121,13 +121,15 @@ RECITER = """
     class Reciter:
         '''Answers with the texts in a file, one after the other, and writes down what it was asked.'''
 
-        def __init__(self, says, heard, progress, constrains=False, tells=False):
+        def __init__(self, says, heard, progress, constrains=False, tells=False, clips=False):
             self._says, self._heard, self._text, self._asked = Path(says), Path(heard), "", 0
             self._abilities = {"text_only", "max_tokens", "temperature", "system_prompt"}
             if constrains:
                 self._abilities.add("json_schema")
             if tells:
                 self._abilities.add("probabilities")
+            if clips:
+                self._abilities.add("video")
 
         def describe(self):
             return Description("reciter", "none", max_images=4, supports=frozenset(self._abilities))
