@@ -99,9 +99,12 @@ def text_tokens(request: AskRequest) -> int:
     """Return about how many tokens the text of a question has, rather too many."""
     texts = [request.prompt, request.system_prompt]
     texts += [part for turn in request.history for part in turn.content if part is not None]
-    return sum(len(text.encode("utf-8", "replace")) for text in texts) // _BYTES_PER_TOKEN + 16 * (
-        1 + len(request.history)
-    )
+    return sum(map(text_size, texts)) + 16 * (1 + len(request.history))
+
+
+def text_size(text: str) -> int:
+    """Return about how many tokens a text has, rather too many."""
+    return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
 
 
 def _task_tokens(request: AskRequest, description: Description) -> int:
@@ -125,7 +128,9 @@ def _most(request: AskRequest, description: Description, parts: int) -> int:
     if request.options.max_tokens is not None:
         answer = min(answer, request.options.max_tokens)
     answer = max(answer, context - (description.prompt_limit or context))
-    share = (context - answer - text_tokens(request)) // parts - 2  # an image is enclosed by two control tokens
+    share = (
+        context - answer - text_tokens(request) - request.session_tokens
+    ) // parts - 2  # an image is enclosed by two control tokens
     return min(own.max_tokens, max(share, own.usual_tokens))
 
 

@@ -115,6 +115,7 @@ class _Source:
 
 def collect_images(
     job: Job,
+    request: AskRequest,
     cameras: Mapping[str, Camera],
     frame_timeout: float,
     description: Description,
@@ -125,6 +126,7 @@ def collect_images(
 
     Args:
         job: Its goal was checked.
+        request: The goal, which may continue a conversation.
         cameras: By name.
         frame_timeout: Seconds to wait for a fresh frame, 0 = as long as the job has time.
         description: Of the engine.
@@ -139,7 +141,6 @@ def collect_images(
         BadImage: An image cannot be decoded.
         NoFrame: No fresh frame arrived in time.
     """
-    request = job.request
     sources = [_Source(message) for message in request.images]
     if request.needs_cameras:
         job.reply.progress(Progress(Stage.WAITING_FRAME))

@@ -35,7 +35,7 @@ class NodeSnapshot:
     """The node's current state. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
     ``pending``: a sentence about the engine that is loading to replace ``engine``; "" = none. ``tasks``: names of the
-    ready-made tasks.
+    ready-made tasks. ``sessions``: conversations that are kept.
     """
 
     settings: Settings
@@ -44,6 +44,7 @@ class NodeSnapshot:
     pending: str
     scheduler: Scheduler | None
     tasks: tuple[str, ...]
+    sessions: int
 
 
 class StatusPublisher:
@@ -125,6 +126,7 @@ class StatusPublisher:
                 else:
                     status.state = VlmStatus.BUSY if scheduler.running else VlmStatus.READY
             status.tasks = list(snapshot.tasks)
+            status.sessions = snapshot.sessions
             if scheduler is not None:
                 status.queue_length, status.queue_capacity = scheduler.waiting, snapshot.settings.queue_size
             status.goals_accepted = self._totals["accepted"]
