@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Answer, ChatMessage
 from qwen3vl_ros.srv import ResetSession, SetEngine
 
+import child_process
 import third_party
+from qwen3vl_ros.client import VlmClient
 from ros_client import RosClient, noise_image
 from vlm_process import VlmProcess
 
@@ -209,3 +213,40 @@ def test_a_conversation_survives_the_engine_and_the_change_to_another_one(ros: R
     assert ros.ask("Four?", session="x", text_only=True).result().text == "answer 7"
     assert ros.lifecycle("deactivate") and ros.lifecycle("cleanup")
     node.wait_status(lambda s: s.state == s.UNCONFIGURED and s.sessions == 0)
+
+
+def test_the_python_client_asks_in_a_session_and_forgets_it_at_the_end_of_the_block(
+    ros: RosClient, listener: Listener
+) -> None:
+    node = listener.start()
+    with VlmClient() as client:
+        with client.session() as session:
+            assert session.ask("One?", images=[np.zeros((48, 64, 3), np.uint8)]).text == "answer 1"
+            assert session.ask("Two?", text_only=True).text == "answer 3"
+            assert "".join(session.stream("Three?", text_only=True)) == "answer 5"
+            assert client.ask("Four?", text_only=True, session=session.name).text == "answer 7"
+            with client.session() as other:
+                assert other.send("One?", text_only=True).result().text == "answer 1"
+                node.wait_status(lambda s: s.sessions == 2)
+            node.wait_status(lambda s: s.sessions == 1)
+        node.wait_status(lambda s: s.sessions == 0)
+        client.ask("One?", text_only=True, session="kept")
+        client.reset_session()
+        assert client.ask("Anew?", text_only=True, session="kept").text == "answer 1"
+
+
+def test_the_command_line_continues_a_session_and_resets_it(ros: RosClient, listener: Listener) -> None:
+    listener.start()
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        command = child_process.command("qwen3vl_ros.cli.main", *arguments, "--wait", "60")
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        return done.returncode, done.stdout.strip(), done.stderr
+
+    assert run("ask", "--session", "x", "--text-only", "One?")[:2] == (0, "answer 1")
+    assert run("ask", "--session", "x", "--text-only", "Two?")[:2] == (0, "answer 3")
+    assert run("session", "reset", "x")[:2] == (0, "the conversation 'x' is forgotten, 2 questions")
+    status, out, error = run("session", "reset", "x")
+    assert (status, out) == (1, "") and "no conversation 'x' is kept" in error
+    assert run("session", "reset", "--all")[:2] == (0, "0 conversations forgotten")
+    assert run("session", "reset")[0] == 2
