@@ -250,3 +250,15 @@ def test_the_command_line_continues_a_session_and_resets_it(ros: RosClient, list
     assert (status, out) == (1, "") and "no conversation 'x' is kept" in error
     assert run("session", "reset", "--all")[:2] == (0, "0 conversations forgotten")
     assert run("session", "reset")[0] == 2
+
+
+def test_a_follow_up_reads_neither_the_image_nor_the_earlier_question_again(ros: RosClient, vlm: VlmProcess) -> None:
+    image = noise_image(320, 240)
+    first = ros.ask("How many boxes are there?", session="counting", images=[image]).result()
+    assert first.error_msg == "" and first.usage.encode_time > 0
+    second = ros.ask("What colour is the box?", session="counting", text_only=True).result()
+    assert second.usage.cached_tokens >= first.usage.prompt_tokens and second.usage.encode_time == 0
+    again = ros.ask("Is there a ball?", session="counting", images=[image]).result()
+    assert again.usage.cached_tokens >= second.usage.prompt_tokens and again.usage.encode_time == 0
+    assert again.usage.image_tokens == first.usage.image_tokens, "the same pixels are in the prompt once"
+    reset(ros, "counting")
