@@ -219,7 +219,7 @@ def _same(one: Part, other: Part) -> bool:
 
 
 def _takes(wanted: ImageInput, part: Image) -> bool:
-    height, width, _ = part.shape
+    height, width = (int(side) for side in part.shape[:2])
     m = wanted.multiple
     return height % m == 0 and width % m == 0 and height * width <= wanted.max_tokens * m * m
 

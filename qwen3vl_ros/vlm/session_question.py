@@ -124,6 +124,6 @@ class SessionQuestion:
             answer = min(usage.completion_tokens, text_size(text)) + _CONTROL_TOKENS
             return max(1, usage.prompt_tokens + answer - self.earlier.tokens)
         texts = [part for part in turn.question if isinstance(part, str)]
-        area = sum(part.shape[0] * part.shape[1] for image in turn.images for part in image.parts)
+        area = sum(int(part.shape[0] * part.shape[1]) for image in turn.images for part in image.parts)
         own = area // self.engine.image_input.multiple**2 + sum(map(text_size, texts)) + text_size(text)
         return own + 2 * _CONTROL_TOKENS
