@@ -156,6 +156,7 @@ class Sessions:
             self._sessions.clear()
             if self._due is not None:
                 self._due.forget()
+                self._due = None
 
     # --- age ---------------------------------------------------------------------------------------------------------
 
