@@ -35,6 +35,7 @@ from restart import restart
 from ros_graph import RosGraph, isolate
 from same_frame import same_frame
 from scores import scores
+from session import session
 from several_callers import several_callers
 from spinning import spinning
 from start_up import start_up
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "cancel": cancel,
     "same_frame": same_frame,
     "restart": restart,
+    "session": session,
     "still_camera": still_camera,
     "camera_cpu": camera_cpu,
     "history_cpu": history_cpu,

@@ -100,7 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument(
         "--camera", metavar="NAME", action="append", default=[], help="look through this camera (repeatable)"
     )
-    ask.add_argument("--text-only", action="store_true", help="ask without any image")
+    ask.add_argument(
+        "--text-only",
+        action="store_true",
+        help="ask without any image; with --session, about the images of the conversation",
+    )
+    ask.add_argument(
+        "--session", metavar="NAME", default="", help="continue, or begin, a conversation that the node keeps"
+    )
     ask.add_argument(
         "--json", metavar="SCHEMA", type=arguments.schema, help="JSON Schema, a file or the text: answer as JSON"
     )
@@ -239,6 +246,7 @@ def _ask(parsed: argparse.Namespace) -> int:
             images=parsed.image or None,
             cameras=parsed.camera,
             text_only=parsed.text_only,
+            session=parsed.session,
             task=parsed.task,
             slots=parsed.slots,
             system_prompt=parsed.system,

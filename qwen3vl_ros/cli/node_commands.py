@@ -57,6 +57,16 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     arguments.add_node(engine)
 
+    session = command("session", None, "Forget conversations that the node keeps; `ask --session` continues one.")
+    actions = session.add_subparsers(metavar="ACTION", title="actions", required=True)
+    text = "Forget a conversation, or all of them."
+    reset = actions.add_parser("reset", help=text, description=text, allow_abbrev=False)
+    which = reset.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", metavar="NAME", nargs="?", default="", help="of the session")
+    which.add_argument("--all", action="store_true", help="all conversations of the node")
+    reset.set_defaults(run=_connected(_reset_session))
+    arguments.add_node(reset)
+
     param = command("param", None, "Read and set the parameters of the node while it runs.")
     actions = param.add_subparsers(metavar="ACTION", title="actions", required=True)
     for action, run, text in (
@@ -145,6 +155,15 @@ def _engine(connection: Connection, parsed: argparse.Namespace) -> int:
     if parsed.name or parsed.model or parsed.mmproj:
         return engine.change(connection, parsed.name, parsed.model, parsed.mmproj, parsed.grace or 0.0)
     return engine.show(connection)
+
+
+def _reset_session(connection: Connection, parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.srv import ResetSession
+
+    request = ResetSession.Request(session=parsed.name)
+    response = connection.call(ResetSession, "reset_session", request, patience=connection.wait)
+    print(response.message, file=sys.stdout if response.success else sys.stderr)
+    return 0 if response.success else 1
 
 
 def _get_parameter(connection: Connection, parsed: argparse.Namespace) -> int:

@@ -101,6 +101,7 @@ class _Watcher:
                 "failed": message.goals_failed,
                 "cancelled": message.goals_cancelled,
             },
+            "sessions": message.sessions,
             "tokens": {"prompt": message.prompt_tokens, "completion": message.completion_tokens},
             "process": {
                 "pid": message.engine_pid,
@@ -208,6 +209,7 @@ def _lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{goals['accepted']} accepted: {goals['succeeded']} answered, {goals['failed']} failed, "
         f"{goals['cancelled']} cancelled",
     )
+    yield "sessions", f"{report['sessions']} conversations kept"
     yield "tokens", f"{tokens['prompt']} read, {tokens['completion']} generated"
     yield "last error", report["last_error"] or "none"
 

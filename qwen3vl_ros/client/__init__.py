@@ -36,6 +36,7 @@ from qwen3vl_ros.client.exceptions import (
     WouldDeadlock,
 )
 from qwen3vl_ros.client.goal import ImageLike
+from qwen3vl_ros.client.session import Session
 from qwen3vl_ros.client.tasks import Slot, Task
 from qwen3vl_ros.client.vlm_client import VlmClient
 
@@ -46,6 +47,6 @@ __all__ = [
     "Answer", "AnswerFuture", "AnswerStream", "BadImage", "BadRequest", "BadResponse", "Box", "Busy", "Cancelled",
     "EngineCrashed", "EngineError", "EngineFailure", "EngineNotReady", "GoalTimeout", "ImageLike", "InternalError",
     "Moment", "NoFrame", "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region",
-    "ServerInactive", "ServerLost", "ServerUnavailable", "Shutdown", "Slot", "Task", "Unreachable", "Unsupported",
-    "Usage", "VlmClient", "VlmError", "WouldDeadlock",
+    "ServerInactive", "ServerLost", "ServerUnavailable", "Session", "Shutdown", "Slot", "Task", "Unreachable",
+    "Unsupported", "Usage", "VlmClient", "VlmError", "WouldDeadlock",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import atexit
 import itertools
 import os
 import threading
+import uuid
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,12 @@ from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
 from qwen3vl_ros.client.goal import DEFAULT_TIMEOUT, build_goal
 from qwen3vl_ros.client.goal_tracker import GoalTracker
+from qwen3vl_ros.client.service_call import ServiceCaller
+from qwen3vl_ros.client.session import Session
 from qwen3vl_ros.client.tasks import Task, TaskList
 from qwen3vl_ros.ros.background_node import BackgroundNode
 from qwen3vl_ros.ros.polling_subscription import RclError
+from qwen3vl_ros.srv import ResetSession
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -55,6 +59,7 @@ class VlmClient:
         self._node = node
         self._node_name = node_name
         self._task_list: TaskList | None = None
+        self._resetting: ServiceCaller | None = None
         self._making = threading.Lock()
         self._server_timeout = server_timeout
         self._grace = grace
@@ -85,9 +90,10 @@ class VlmClient:
         [height, width], a PIL image, a file path, the bytes of a file, sensor_msgs Image or CompressedImage. None, the
         default, asks the camera; an empty list is refused.
         ``cameras``: names of cameras to look through; default the node's first one.
-        ``text_only``: True to ask without any image.
+        ``text_only``: True to ask without any image; in a session, about the images of the conversation.
         ``task``: name of a ready-made task, whose main slot ``prompt`` fills; ``slots``: its other slots by name.
-        ``system_prompt``, ``session``, ``history`` (ChatMessage.msg): as in AskImage.action.
+        ``session``: name of a conversation that the node keeps, which this question continues or begins.
+        ``system_prompt``, ``history`` (ChatMessage.msg): as in AskImage.action.
         ``response_schema``: JSON Schema (dict or JSON text) that the answer must satisfy; see ``Answer.json``.
         ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty``, ``presence_penalty``,
         ``frequency_penalty``, ``seed``, ``max_tokens``, ``stop``: as in GenerationOptions.msg; None = the node's own
@@ -156,6 +162,33 @@ class VlmClient:
             self._tracker.check_usable()
             raise
 
+    def session(self, name: str = "") -> Session:
+        """Return a conversation that the node keeps, to ask in; "" = a new one with a name that nobody else has.
+
+        with client.session() as session:
+            session.ask("What is on the table?")
+            session.ask("Which of them is red?", text_only=True)  # the same image
+        """
+        return Session(self, name or f"session-{uuid.uuid4().hex}")
+
+    def reset_session(self, name: str = "", timeout: float | None = None) -> None:
+        """Have the node forget a conversation, if it keeps it; "" = all conversations of everybody.
+
+        Blocks, and raises as :meth:`tasks` does.
+        """
+        self._tracker.check_usable()
+        self._tracker.check_may_block()
+        try:
+            with self._making:
+                if self._resetting is None:
+                    node = self._node or self._background_node
+                    self._resetting = ServiceCaller(node, ResetSession, f"{self._node_name}/reset_session")
+            request = ResetSession.Request(session=name)
+            self._resetting.call(request, self._server_timeout if timeout is None else timeout)
+        except (InvalidHandle, RclError):
+            self._tracker.check_usable()
+            raise
+
     def wait_for_server(self, timeout: float | None = None) -> None:
         """Wait until a node serves the action; ServerUnavailable after ``timeout`` (default server_timeout) seconds.
 
@@ -170,9 +203,12 @@ class VlmClient:
         self._tracker.close()
         if self._background is not None:
             self._background.stop()
-        elif self._task_list is not None and self._node is not None and self._node.context.ok():
-            task_list, self._task_list = self._task_list, None
-            task_list.close()
+        elif self._node is not None and self._node.context.ok():
+            services = (self._task_list, self._resetting)
+            self._task_list = self._resetting = None
+            for service in services:
+                if service is not None:
+                    service.close()
 
     def __enter__(self) -> VlmClient:
         return self

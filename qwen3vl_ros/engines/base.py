@@ -81,7 +81,6 @@ ABILITIES = frozenset(
         "thinking",
         "thinking_off",
         "reasoning_budget",
-        "sessions",
         "video",
         "text_only",
         "probabilities",

@@ -67,12 +67,15 @@ class AskRequest:
     first one), unless ``text_only``.
     ``history``: the earlier turns, whose images are the first of ``images``.
     ``clip``: the clip that it is about, None = single images.
+    ``session``: name of a conversation that the node keeps, "" = none; ``session_tokens``: what its earlier turns take,
+    once that is known.
     ``task``: its name; ``ready_made``: whether it is the package's, not the user's; ``parser``: how its answer is
     parsed, None without a task; ``min_images``: how many it needs;
     ``choices``: groups of words that its answer begins with; the probability of the first group is wanted;
     ``labels``: what its regions are to be labelled with, () = anything;
     ``prompt_through``: makes its prompt once the camera is known, None if the prompt does not depend on that.
-    ``asked``: names of the options, and of the next two, that the goal itself sets; the others are the node's defaults.
+    ``asked``: names of the options, and of the next two, that the goal itself sets, and "system_prompt" where it
+    does, "task_system_prompt" where its task does; the others are the node's defaults.
     ``thinking``: whether the model thinks first, None = as it does by itself; ``max_reasoning_tokens``: after which it
     has to answer, None = any number.
     ``max_image_tokens``: of the goal, 0 = the task's, which is ``task_image_tokens``; there, 0 = the engine's.
@@ -88,6 +91,8 @@ class AskRequest:
     text_only: bool = False
     history: tuple[Turn, ...] = ()
     clip: ClipRequest | None = None
+    session: str = ""
+    session_tokens: int = 0
     not_before: int = 0
     max_frame_age: float = 2.0
     new_pixels: bool = False
@@ -127,17 +132,21 @@ def images_in(history: Sequence[Turn]) -> int:
     return sum(turn.content.count(None) for turn in history)
 
 
-def conversation(request: AskRequest, content: Sequence[str | Image | Clip], prompt: str) -> tuple[Message, ...]:
+def conversation(
+    request: AskRequest, content: Sequence[str | Image | Clip], prompt: str, earlier: Sequence[Message] = ()
+) -> tuple[Message, ...]:
     """Assemble the messages for the model: instruction, history and question, without two of one role in a row.
 
     Args:
         request: The goal.
         content: All images and clips, fitted, and the texts that introduce them; those of the history come first.
         prompt: Text of the question for this engine.
+        earlier: The turns of the request's session.
     """
     rest = iter(content)
     turns = [
-        Message(turn.role, tuple(next(rest) if p is None else p for p in turn.content)) for turn in request.history
+        *earlier,
+        *(Message(turn.role, tuple(next(rest) if p is None else p for p in turn.content)) for turn in request.history),
     ]
     if request.system_prompt:
         turns.insert(0, Message("system", (request.system_prompt,)))
@@ -224,8 +233,12 @@ def check_supported(request: AskRequest, description: Description) -> None:
             f"task: the model {description.model} does not know {request.task!r}; it knows {', '.join(card.tasks)}. "
             f"{card.domain} {REAL_MODEL}"
         )
-    if request.history and not card.conversation:
-        raise Unsupported(f"history: the model {description.model} knows no conversation; ask each question by itself")
+    for name in ("history", "session"):
+        if getattr(request, name) and not card.conversation:
+            raise Unsupported(
+                f"{name}: the model {description.model} knows no conversation in engine {description.engine!r}; ask "
+                "each question by itself"
+            )
     # With AUTO, the one size of a fixed encoder is what is chosen; a task's number is a default, which is left out.
     if request.max_image_tokens not in (0, AUTO_IMAGE_TOKENS) and description.image_input.size is not None:
         raise Unsupported(

@@ -113,6 +113,23 @@ def fit_image(
     return fitted, fit
 
 
+def fit_again(image: Image, fit: Fit, spec: ImageInput) -> tuple[Image, Fit]:
+    """Fit what ``fit`` shows of ``image`` for another engine.
+
+    Args:
+        image: The original, uint8 [height, width, 3] RGB.
+        fit: How it, or a part of it, was fitted before.
+        spec: The size that the other engine takes.
+
+    Returns:
+        The fitted image and its mapping, as :func:`fit_image` does.
+    """
+    height, width, _ = image.shape
+    turned = (_turned(x, y, fit.rotation, width, height) for x, y in (fit.shown[:2], fit.shown[2:]))
+    (x1, x2), (y1, y2) = (sorted(map(round, edges)) for edges in zip(*turned, strict=True))
+    return fit_image(image, spec, fit.rotation, (x1, y1, x2, y2))
+
+
 def plan_fit(width: int, height: int, spec: ImageInput, rotation: Rotation = 0, part: Rectangle | None = None) -> Fit:
     """Compute the mapping of :func:`fit_image` for an image of width x height pixels."""
     across, down = (width, height) if rotation % 180 == 0 else (height, width)

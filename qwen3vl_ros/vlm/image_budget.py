@@ -106,9 +106,12 @@ def text_tokens(request: AskRequest) -> int:
     """Return about how many tokens the text of a question has, rather too many."""
     texts = [request.prompt, request.system_prompt]
     texts += [part for turn in request.history for part in turn.content if part is not None]
-    return sum(len(text.encode("utf-8", "replace")) for text in texts) // _BYTES_PER_TOKEN + 16 * (
-        1 + len(request.history)
-    )
+    return sum(map(text_size, texts)) + 16 * (1 + len(request.history))
+
+
+def text_size(text: str) -> int:
+    """Return about how many tokens a text has, rather too many."""
+    return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
 
 
 def _task_tokens(request: AskRequest, description: Description) -> int:
@@ -132,7 +135,8 @@ def _most(request: AskRequest, description: Description, parts: int, usual: int)
     if request.options.max_tokens is not None:
         answer = min(answer, request.options.max_tokens)
     answer = max(answer, context - (description.prompt_limit or context))
-    share = (context - answer - text_tokens(request)) // parts - 2  # an image is enclosed by two control tokens
+    room = context - answer - text_tokens(request) - request.session_tokens
+    share = room // parts - 2  # an image is enclosed by two control tokens
     return min(own.max_tokens, max(share, usual))
 
 

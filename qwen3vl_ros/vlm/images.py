@@ -135,6 +135,7 @@ class _Source:
 
 def collect_images(
     job: Job,
+    request: AskRequest,
     cameras: Mapping[str, Camera],
     frame_timeout: float,
     description: Description,
@@ -146,6 +147,7 @@ def collect_images(
 
     Args:
         job: Its goal was checked.
+        request: The goal, which may continue a conversation.
         cameras: By name.
         frame_timeout: Seconds to wait for a fresh frame, 0 = as long as the job has time.
         description: Of the engine.
@@ -161,7 +163,6 @@ def collect_images(
         BadImage: An image cannot be decoded.
         NoFrame: No fresh frame arrived in time.
     """
-    request = job.request
 
     def decode(message: Any) -> Image | None:
         return _pixels(message, job, sandbox)

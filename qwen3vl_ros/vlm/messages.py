@@ -30,7 +30,9 @@ _OPTION_NAMES = (
 )
 _THINKING = {AskImage.Goal.THINKING_UNSET: None, AskImage.Goal.THINKING_OFF: False, AskImage.Goal.THINKING_ON: True}
 _THINKING_PARAMETER = {"unset": None, "off": False, "on": True}
-_NOT_YET = ("session",)
+
+MAX_SESSION_NAME = 256
+"""Most characters of a session's name."""
 
 
 def timeout_of(goal: Any, settings: Settings) -> float:
@@ -44,9 +46,6 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
     Raises:
         BadRequest: The goal makes no sense; the sentence names the field.
     """
-    for name in _NOT_YET:
-        if getattr(goal, name, None):
-            raise Unsupported(f"{name}: this version of the node cannot honour it; leave it unset")
     if goal.slots and not goal.task:
         raise BadRequest("slots: they are a task's, and the goal names no task")
     task = tasks.named(goal.task) if goal.task else None
@@ -69,6 +68,10 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         raise BadRequest(f"history: it has places for {in_history} images, and the goal brings {len(images)}")
     if goal.text_only and (len(images) > in_history or goal.cameras):
         raise BadRequest("text_only: the goal brings images or names cameras, and asks to answer without; choose one")
+    if goal.session and history:
+        raise BadRequest("session: the goal brings a history as well; leave one of them out")
+    if len(goal.session) > MAX_SESSION_NAME:
+        raise BadRequest(f"session: the name has {len(goal.session)} characters, and {MAX_SESSION_NAME} are taken")
     not_before = getattr(goal, "not_before", None)
     return AskRequest(
         prompt=goal.prompt if asked is None else asked.prompt,
@@ -78,6 +81,7 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         text_only=goal.text_only,
         history=history,
         clip=clip_request(goal, len(images) - in_history, settings.clip_frames, task.clip_duration if task else 0.0),
+        session=goal.session,
         not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
         max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
         response_schema=parse_schema(goal.response_schema) or (asked.response_schema if asked else None),
@@ -101,6 +105,8 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
             [name for name in _OPTION_NAMES if getattr(goal.options, name) >= 0]
             + ["thinking"] * (thinking is not None)
             + ["max_reasoning_tokens"] * (goal.max_reasoning_tokens > 0)
+            + ["system_prompt"] * bool(goal.system_prompt)
+            + ["task_system_prompt"] * bool(asked and asked.system_prompt and not goal.system_prompt)
         ),
         options=merge_options(
             {name: _value(getattr(goal.options, name)) for name in _OPTION_NAMES}
@@ -203,6 +209,7 @@ def answer_message(request: AskRequest | None, goal_id: str, result: GoalResult)
     answer.goal_id = goal_id
     answer.prompt = "" if request is None else request.prompt
     answer.task = "" if request is None else request.task
+    answer.session = "" if request is None else request.session
     return answer
 
 

@@ -30,7 +30,7 @@ from qwen3vl_ros.prompts.task_files import TaskFileError, load_tasks
 from qwen3vl_ros.prompts.tasks import Tasks
 from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.ros.stop_signal import StopSignal
-from qwen3vl_ros.srv import Ask, ListTasks, SetEngine
+from qwen3vl_ros.srv import Ask, ListTasks, ResetSession, SetEngine
 from qwen3vl_ros.vlm import parameters
 from qwen3vl_ros.vlm.cameras import open_cameras
 from qwen3vl_ros.vlm.deadlines import Deadlines
@@ -39,6 +39,7 @@ from qwen3vl_ros.vlm.job import Code, GoalError, GoalReply, GoalResult, Job
 from qwen3vl_ros.vlm.messages import fill_result, request_from, task_message, timeout_of
 from qwen3vl_ros.vlm.replies import ActionReply, ServiceReply
 from qwen3vl_ros.vlm.scheduler import Scheduler
+from qwen3vl_ros.vlm.sessions import Sessions
 from qwen3vl_ros.vlm.status import NodeSnapshot, StatusPublisher
 from qwen3vl_ros.vlm.visualization import Display
 
@@ -68,6 +69,7 @@ class VlmNode(LifecycleNode):
         self._advised: set[str] = set()
         self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
         self._deadlines = Deadlines(self._log_error)
+        self._sessions = self._new_sessions()
         self._swap = EngineSwap(
             self,
             executor,
@@ -97,6 +99,9 @@ class VlmNode(LifecycleNode):
         self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
         self._list_tasks = self.create_service(ListTasks, "~/list_tasks", self._on_list_tasks, callback_group=group)
         self._set_engine = self.create_service(SetEngine, "~/set_engine", self._swap.serve, callback_group=group)
+        self._reset_session = self.create_service(
+            ResetSession, "~/reset_session", self._on_reset_session, callback_group=group
+        )
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._read_parameters)
         self._status.publish()
@@ -104,7 +109,15 @@ class VlmNode(LifecycleNode):
     def _take_snapshot(self) -> NodeSnapshot:
         pending = self._swap.pending  # read once: another thread may change it
         coming = "" if pending is None else str(pending)
-        return NodeSnapshot(self._settings, self._message, self._engine, coming, self._scheduler, tuple(self._tasks))
+        return NodeSnapshot(
+            self._settings,
+            self._message,
+            self._engine,
+            coming,
+            self._scheduler,
+            tuple(self._tasks),
+            len(self._sessions),
+        )
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -113,6 +126,8 @@ class VlmNode(LifecycleNode):
         self._settings = parameters.read(self)
         self._status.set_period(self._settings.diagnostics_period)
         self._message = ""
+        self._sessions.close()
+        self._sessions = self._new_sessions()
         try:
             specs = parameters.engine_specs(self, self._settings)
             self._tasks = load_tasks(parameters.task_files(self._settings))
@@ -141,6 +156,7 @@ class VlmNode(LifecycleNode):
             cameras,
             self._display,
             lambda: self._settings,
+            self._sessions,
             self._status.publish,
             self._on_finish,
             self._log_error,
@@ -157,8 +173,9 @@ class VlmNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Unload the model."""
+        """Unload the model, and forget all conversations."""
         self._tasks = Tasks({})
+        self._sessions.close()
         self._close_engine()
         return TransitionCallbackReturn.SUCCESS
 
@@ -289,6 +306,16 @@ class VlmNode(LifecycleNode):
     def _on_list_tasks(self, _request: ListTasks.Request, response: ListTasks.Response) -> ListTasks.Response:
         response.tasks = [task_message(task) for task in self._tasks.values()]
         return response
+
+    def _on_reset_session(
+        self, request: ResetSession.Request, response: ResetSession.Response
+    ) -> ResetSession.Response:
+        response.success, response.message = self._sessions.reset(request.session)
+        self._status.publish()
+        return response
+
+    def _new_sessions(self) -> Sessions:
+        return Sessions(self._settings.session, self._deadlines, lambda: self._status.publish())
 
     def _accept(self, goal: Any, reply: GoalReply) -> None:
         """Hand a goal to the scheduler, or finish it at once with an error if it cannot be accepted."""

@@ -11,7 +11,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from qwen3vl_ros.engines.base import BadRequest, Chunk, Description, EngineError, EngineNotReady, Request, Stage, Usage
+from qwen3vl_ros.engines.base import (
+    BadRequest,
+    Chunk,
+    Description,
+    EngineError,
+    EngineNotReady,
+    PromptTooLong,
+    Request,
+    Stage,
+    Usage,
+)
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Call, State
@@ -37,6 +47,8 @@ from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress, Wake
 from qwen3vl_ros.vlm.moments import moments_of
 from qwen3vl_ros.vlm.parameters import Settings, wanted_engines
 from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of, sure_enough
+from qwen3vl_ros.vlm.session_question import SessionQuestion
+from qwen3vl_ros.vlm.sessions import Sessions
 from qwen3vl_ros.vlm.visualization import Display
 
 RESULT_GRACE = 0.25
@@ -80,6 +92,7 @@ class PartialAnswer:
     image_time: float | None = None
     engine: str = ""
     model: str = ""
+    session: SessionQuestion | None = None
 
     def result(self, job: Job, error: GoalError | None = None) -> GoalResult:
         """Return the job's result. Its own error, such as a cancel, takes precedence over ``error``."""
@@ -150,6 +163,7 @@ class Pipeline:
         settings: Returns the current parameters.
         sandbox: Runs the validation of answers against their schemas.
         recorder: Keeps the histories of the cameras.
+        sessions: The conversations that goals continue.
         log: Takes sentences about answers.
     """
 
@@ -161,6 +175,7 @@ class Pipeline:
         settings: Callable[[], Settings],
         sandbox: Sandbox,
         recorder: HistoryRecorder,
+        sessions: Sessions,
         log: Callable[[str], None],
     ) -> None:
         self._engine = engine
@@ -169,6 +184,7 @@ class Pipeline:
         self._settings = settings
         self._sandbox = sandbox
         self._recorder = recorder
+        self._sessions = sessions
         self._log = log
         self._costs: defaultdict[tuple[str, str], ImageCost] = defaultdict(ImageCost)
 
@@ -188,15 +204,24 @@ class Pipeline:
             return
         answer.engine, answer.model = description.engine, description.model
         answer.notes = [*card_notes(description), *self._passed_over(description)]
-        request = job.request
-        check_supported(request, description)
+        request, session = job.request, None
+        if request.session:
+            session = answer.session = self._sessions.begin(request.session, description)
+            request = session.continued(request)
+        check_supported(request if session is None else session.supported(request), description)
         check_asked_thinking(request, description)
         begin = time.monotonic()
         cost = self._costs[description.engine, description.model]
         timeout = self._settings().frame_timeout
-        inputs = collect_images(job, self._cameras, timeout, description, self._sandbox, cost, self._recorder)
+        inputs = None if session is None else session.earlier_images(request)
+        if inputs is None:
+            inputs = collect_images(
+                job, request, self._cameras, timeout, description, self._sandbox, cost, self._recorder
+            )
         if inputs is None:
             return
+        if session is not None:
+            inputs = session.joined(inputs, cost)
         answer.inputs, answer.image_time = inputs, time.monotonic() - begin
         answer.notes += inputs.notes
         if request.parser == "regions" and inputs.parts > 1 and request.response_schema is not None:
@@ -209,6 +234,8 @@ class Pipeline:
             self._ask_until_valid(job, request, answer, description, prompt)
         except BadAnswer as error:
             problem = error
+        if session is not None:
+            answer.notes += [*session.notes, *filter(None, [session.earlier.note])]
         if answer.withheld and answer.text:
             self._show(job, answer, Chunk(Stage.DECODE, str(answer.text), "", answer.completion_tokens), True)
         self._display.answered(request.prompt, str(answer.text), inputs.images, answer.regions)
@@ -280,20 +307,31 @@ class Pipeline:
 
     def _ask(self, job: Job, request: AskRequest, answer: PartialAnswer, description: Description, prompt: str) -> None:
         """Stream the engine's answer and parse it, unless the job ends before. Raises :class:`BadAnswer`."""
+        session = answer.session
+        earlier = () if session is None else session.earlier.messages
         engine_request = Request(
-            conversation(request, answer.inputs.content, prompt),
+            conversation(request, answer.inputs.content, prompt, earlier),
             options_with_room(request, description),
             request.response_schema if "json_schema" in description.supports else None,
             wanted_choices(request, description),
             scores_wanted(request, description),
             **supported_thinking(request, description),
         )
-        if job.error is None:
-            with self._engine.asked_by(job) as chain:
-                self._stream(job, answer, engine_request, description, chain)
-            self._costs[description.engine, description.model].observe(answer.inputs.load, answer.usage)
+        try:
+            if job.error is None:
+                with self._engine.asked_by(job) as chain:
+                    self._stream(job, answer, engine_request, description, chain)
+                self._costs[description.engine, description.model].observe(answer.inputs.load, answer.usage)
+        except PromptTooLong:
+            if session is None or not session.shorten():
+                raise
+            self._ask(job, request, answer, description, prompt)
+            return
         if job.error is not None:
             return
+        if session is not None:
+            asked = engine_request.messages[-1]
+            session.answered(asked, answer.inputs, str(answer.text), answer.usage)
         if answer.finish_reason == "length" and answer.reasoning and not answer.text:
             answer.notes.append(
                 "max_tokens ended the answer before the reasoning was over: ask with a higher max_tokens, or with "

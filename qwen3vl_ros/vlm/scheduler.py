@@ -27,6 +27,7 @@ from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.pipeline import ActiveEngine, PartialAnswer, Pipeline
+from qwen3vl_ros.vlm.sessions import Sessions
 from qwen3vl_ros.vlm.visualization import Display
 
 _MOST_UNCHECKED = 64
@@ -55,11 +56,12 @@ class GoalQueue(Generic[T]):
     """A thread-safe bounded priority queue whose items can be withdrawn while they wait.
 
     ``capacity`` may change at any time; queued items stay in the queue. Operations are linear in the number of items,
-    since there are few.
+    since there are few. An item that is not ready waits; :meth:`look_again` has to be called when it may be.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, is_ready: Callable[[T], bool] = lambda _: True) -> None:
         self.capacity = capacity
+        self._is_ready = is_ready
         self._items: list[T] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -78,10 +80,17 @@ class GoalQueue(Generic[T]):
             return True
 
     def take(self) -> T | None:
-        """Wait for the next item and remove it; None once the queue is closed and empty."""
+        """Wait for the next item that is ready and remove it; None once the queue is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
-            return self._items.pop(0) if self._items else None
+            self._changed.wait_for(lambda: self._closed or any(map(self._is_ready, self._items)))
+            ready = (i for i, item in enumerate(self._items) if self._closed or self._is_ready(item))
+            index = next(ready, None)
+            return None if index is None else self._items.pop(index)
+
+    def look_again(self) -> None:
+        """Note that an item may have become ready."""
+        with self._changed:
+            self._changed.notify_all()
 
     def withdraw(self, item: T) -> bool:
         """Remove ``item`` from any position; return False if it is not in the queue."""
@@ -111,6 +120,7 @@ class Scheduler:
         cameras: By name; closed with the scheduler.
         display: Shows questions and answers.
         settings: Returns the current parameters.
+        sessions: The conversations that goals continue.
         on_change: Called when a job was queued or leaves the queue, and when histories have changed.
         on_finish: Called once per job, with its result.
         log_exception: Takes a sentence when a defect of this package ended a question.
@@ -122,18 +132,22 @@ class Scheduler:
         cameras: dict[str, Camera],
         display: Display,
         settings: Callable[[], Settings],
+        sessions: Sessions,
         on_change: Callable[[], None],
         on_finish: Callable[[Job, GoalResult], None],
         log_exception: Callable[[str], None],
     ) -> None:
-        self._jobs: GoalQueue[Job] = GoalQueue(settings().queue_size)
+        self._jobs: GoalQueue[Job] = GoalQueue(settings().queue_size, self._is_next)
         self._engine = ActiveEngine(engine)
         self._cameras = cameras
         self._settings = settings
+        self._sessions = sessions
         self._sandbox = Sandbox()
         self._sandbox.warm_up()  # it takes as long to start as a small model to answer
         self.recorder = HistoryRecorder(cameras, settings().history, on_change, log_exception)
-        self._pipeline = Pipeline(self._engine, cameras, display, settings, self._sandbox, self.recorder, log_exception)
+        self._pipeline = Pipeline(
+            self._engine, cameras, display, settings, self._sandbox, self.recorder, sessions, log_exception
+        )
         self._checker = ThreadPoolExecutor(1, "check-goals")  # one thread keeps goals in the order of acceptance
         self._unchecked: set[Job] = set()
         self._on_change = on_change
@@ -201,6 +215,8 @@ class Scheduler:
             if job not in self._unchecked:
                 return  # it ended during the check, and has its result
             self._unchecked.remove(job)
+            if refusal is None and job.request.session:
+                self._sessions.enter(job.request.session, job)
             free = self._n_threads - (len(self._live) - 1 - len(self._jobs) - len(self._unchecked))
         if refusal is None:
             assert job.checked is not None
@@ -269,6 +285,9 @@ class Scheduler:
         """Forget ``job``, which has its result."""
         with self._lock:
             self._live.pop(job.reply.goal_id, None)
+        if job.checked is not None and job.checked.session:
+            self._sessions.leave(job.checked.session, job)
+            self._jobs.look_again()
         try:
             self._on_finish(job, result)
         finally:
@@ -333,7 +352,15 @@ class Scheduler:
             self._answer(job, answer)
         except Exception as error:  # noqa: BLE001 the goal must get a result
             failure = self._error_of(error)
-        job.finish(answer.result(job, failure))
+        result = answer.result(job, failure)
+        if result.error is None and answer.session is not None:
+            answer.session.end()  # before the result: the next question may follow at once
+        job.finish(result)
+
+    def _is_next(self, job: Job) -> bool:
+        """Return whether the questions of its session that came before ``job`` are over."""
+        session = job.request.session
+        return not session or self._sessions.is_next(session, job)
 
     def _error_of(self, error: Exception) -> GoalError:
         code = getattr(Code, getattr(error, "code_name", "UNKNOWN"))

@@ -36,7 +36,7 @@ class NodeSnapshot:
     """The node's current state. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
     ``pending``: a sentence about the engine that is loading to replace ``engine``; "" = none. ``tasks``: names of the
-    ready-made tasks.
+    ready-made tasks. ``sessions``: conversations that are kept.
     """
 
     settings: Settings
@@ -45,6 +45,7 @@ class NodeSnapshot:
     pending: str
     scheduler: Scheduler | None
     tasks: tuple[str, ...]
+    sessions: int
 
 
 class StatusPublisher:
@@ -126,6 +127,7 @@ class StatusPublisher:
                 else:
                     status.state = VlmStatus.BUSY if scheduler.running else VlmStatus.READY
             status.tasks = list(snapshot.tasks)
+            status.sessions = snapshot.sessions
             if scheduler is not None:
                 status.histories = [_history_message(*one) for one in scheduler.histories().items()]
                 status.queue_length, status.queue_capacity = scheduler.waiting, snapshot.settings.queue_size

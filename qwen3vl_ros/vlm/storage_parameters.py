@@ -27,7 +27,17 @@ class Session:
     max_sessions: int = number(16, 1, 10000, "Conversations kept; one more, and the longest unused one is forgotten.")
     max_turns: int = number(16, 1, 1000, "Questions of a conversation that are kept, with their answers.")
     max_tokens: int = number(
-        0, 0, 10_000_000, "Prompt tokens that a conversation may take, estimated. 0: half of the engine's context."
+        0,
+        0,
+        10_000_000,
+        "Tokens that earlier turns may take in a question's prompt, estimated. 0: half of the engine's context.",
+    )
+    megabytes: float = number(
+        256.0,
+        1.0,
+        1e6,
+        "Most megabytes (10^6 bytes) of the images of all conversations; for more, the longest unused conversation is "
+        "forgotten, and of a single one its oldest questions.",
     )
     max_age: float = number(3600.0, 1.0, 1e7, "Seconds after its last question that a conversation is forgotten.")
 

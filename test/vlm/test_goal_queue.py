@@ -55,3 +55,20 @@ def test_closing_releases_whoever_waits_after_the_rest_is_served() -> None:
     assert not thread.is_alive()
     assert served == [item]
     assert not queue.put(Item(0, 1))
+
+
+def test_an_item_that_is_not_ready_waits_and_holds_nobody_up() -> None:
+    ready: set[int] = {1}
+    queue: GoalQueue[Item] = GoalQueue(3, lambda item: item.number in ready)
+    items = [Item(9, 0), Item(0, 1), Item(0, 2)]
+    assert all(queue.put(item) for item in items)
+    assert queue.take() is items[1]
+    served: list[Item | None] = []
+    thread = threading.Thread(target=lambda: served.append(queue.take()))
+    thread.start()
+    ready.add(2)
+    queue.look_again()
+    thread.join(10)
+    assert served == [items[2]]
+    queue.close()
+    assert [queue.take(), queue.take()] == [items[0], None], "closed, it gives what is left"

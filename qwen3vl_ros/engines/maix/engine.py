@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 
@@ -96,7 +97,7 @@ class MaixEngine:
             max_images=1,
             image_input=ImageInput(size=(self._width, self._height), fit=fit),
             supports=abilities(self._model),
-            card=model_card(self._model.name),
+            card=replace(model_card(self._model.name), conversation=False),  # the board remembers nothing
             details={
                 "file": str(self._model.path),
                 "kind": f"nn.{model_class}, {self._version}",

@@ -26,6 +26,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import (
@@ -121,7 +122,7 @@ class MaixHttpEngine:
             max_images=1,
             image_input=ImageInput(size=(self._size, self._size), fit=fit),
             supports=_SUPPORTS,
-            card=model_card(model or self._model),
+            card=replace(model_card(model or self._model), conversation=False),  # the service reads the last question
             details={
                 "url": self._service.url,
                 "limits": self._limits.source,
