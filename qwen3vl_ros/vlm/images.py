@@ -16,6 +16,8 @@ from qwen3vl_ros.prompts.request import AskRequest, images_in
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.vision.compressed import decode_apart, is_heavy, loss_of, pixels_of
 from qwen3vl_ros.vision.fit import Fit, fit_image
+from qwen3vl_ros.vision.polygon import bounds, only_inside, turned
+from qwen3vl_ros.vision.region import Point
 from qwen3vl_ros.vision.tiles import tiles
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
 from qwen3vl_ros.vlm.frame_source import Frame
@@ -145,11 +147,13 @@ def collect_images(
         job.reply.progress(Progress(Stage.WAITING_FRAME))
         deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
         for camera in chosen(cameras, request.cameras):
-            frame = camera.wait(request.not_before, request.max_frame_age, deadline, job.cancellation)
+            frame = job.frames.get(camera.name) or camera.wait(
+                request.not_before, request.max_frame_age, deadline, job.cancellation
+            )
             if frame is None:
                 return None
             # Not split for 3D: a part has another field of view than the camera, which the model needs for metres.
-            grid = (1, 1) if request.parser == "regions_3d" else camera.grid
+            grid = (1, 1) if request.parser == "regions_3d" or request.region else camera.grid
             sources.append(_Source(frame.message(), camera, frame, grid))
     subject = request.subject(len(sources))
     _check_counts(request, sources, subject, description)
@@ -164,7 +168,7 @@ def collect_images(
         if pixels is None:
             return None
         fitted: Sequence[Image]
-        fitted, fits = zip(*_fitted(pixels, source, wanted), strict=True)
+        fitted, fits = zip(*_fitted(pixels, source, wanted, request.region), strict=True)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
         if source.camera is not None and source.frame is not None:
             moment = source.camera.frames.moment(source.frame)
@@ -193,19 +197,36 @@ def collect_images(
 
 def _pixels(message: Any, job: Job, sandbox: Sandbox) -> Image | None:
     """Decode an image, in the sandbox if that may take long; None if the job ended before. Raises BadImage."""
+    try:
+        return decoded(message, min(DECODE_TIME, job.deadline - time.monotonic()), sandbox, job.cancellation)
+    except BadImage:
+        if job.error is not None or time.monotonic() >= job.deadline:
+            return None
+        raise
+
+
+def decoded(message: Any, timeout: float, sandbox: Sandbox, cancel: Cancel) -> Image:
+    """Decode an Image or a CompressedImage, in the sandbox if that may take long.
+
+    Args:
+        message: The image.
+        timeout: Seconds that the sandbox gets.
+        sandbox: Decodes it.
+        cancel: Ends that early.
+
+    Raises:
+        BadImage: It cannot be decoded, or was not in time.
+    """
     if not (isinstance(message, CompressedImage) and is_heavy(message)):
         return pixels_of(message)
     what = f"the compressed image of {len(message.data)} bytes"
-    timeout = max(0.0, min(DECODE_TIME, job.deadline - time.monotonic()))
     try:
-        return sandbox.run(decode_apart, bytes(message.data), message.format, timeout=timeout, cancel=job.cancellation)
+        return sandbox.run(decode_apart, bytes(message.data), message.format, timeout=max(0.0, timeout), cancel=cancel)
     except ValueError as error:
         raise BadImage(str(error)) from error
     except RuntimeError as error:
         raise BadImage(f"{what} cannot be decoded ({error}): send a smaller one") from error
     except Killed as error:
-        if job.error is not None or time.monotonic() >= job.deadline:
-            return None
         raise BadImage(f"{what} was not decoded, {error}: send a smaller one") from error
 
 
@@ -220,7 +241,7 @@ def _check_counts(request: AskRequest, sources: Sequence[_Source], subject: int,
         raise BadRequest(f"task {request.task} looks at one image; the goal has {own}: ask about each")
 
 
-def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tuple[Image, Fit]]:
+def _fitted(pixels: Image, source: _Source, wanted: ImageInput, region: Sequence[Point]) -> Iterator[tuple[Image, Fit]]:
     """Yield each part fitted for the engine, with its mapping to the original."""
     if source.camera is None:
         yield fit_image(pixels, wanted)
@@ -229,6 +250,10 @@ def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tupl
         wanted = replace(wanted, fit=source.camera.fit)
     rotation = source.camera.rotation
     height, width, _ = pixels.shape
+    if region:
+        part = turned(bounds(region, width, height), width, height, rotation)
+        yield fit_image(only_inside(pixels, region), wanted, rotation, part)
+        return
     across, down = (width, height) if rotation % 180 == 0 else (height, width)
     for part in tiles(across, down, *source.grid):
         yield fit_image(pixels, wanted, rotation, None if source.grid == (1, 1) else part)

@@ -33,7 +33,7 @@ from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress, Wake
 from qwen3vl_ros.vlm.parameters import Settings, wanted_engines
 from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of, sure_enough
-from qwen3vl_ros.vlm.visualization import Display
+from qwen3vl_ros.vlm.visualization import Display, NoDisplay
 
 RESULT_GRACE = 0.25
 """Seconds that an ended question waits for the engine's last chunk; then its result is sent without that."""
@@ -150,7 +150,7 @@ class Pipeline:
         self,
         engine: ActiveEngine,
         cameras: Mapping[str, Camera],
-        display: Display,
+        display: Display | NoDisplay,
         settings: Callable[[], Settings],
         sandbox: Sandbox,
         log: Callable[[str], None],
