@@ -38,6 +38,7 @@ from qwen3vl_ros.client.exceptions import (
 from qwen3vl_ros.client.goal import ImageLike
 from qwen3vl_ros.client.tasks import Slot, Task
 from qwen3vl_ros.client.vlm_client import VlmClient
+from qwen3vl_ros.client.watch import WatchEvent, Watching
 
 Question = AnswerFuture
 """The former name of :class:`AnswerFuture`."""
@@ -47,5 +48,5 @@ __all__ = [
     "EngineCrashed", "EngineError", "EngineFailure", "EngineNotReady", "GoalTimeout", "ImageLike", "InternalError",
     "NoFrame", "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region", "ServerInactive",
     "ServerLost", "ServerUnavailable", "Shutdown", "Slot", "Task", "Unreachable", "Unsupported", "Usage", "VlmClient",
-    "VlmError", "WouldDeadlock",
+    "VlmError", "WatchEvent", "Watching", "WouldDeadlock",
 ]  # fmt: skip

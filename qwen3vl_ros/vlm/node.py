@@ -41,6 +41,7 @@ from qwen3vl_ros.vlm.replies import ActionReply, ServiceReply
 from qwen3vl_ros.vlm.scheduler import Scheduler
 from qwen3vl_ros.vlm.status import NodeSnapshot, StatusPublisher
 from qwen3vl_ros.vlm.visualization import Display
+from qwen3vl_ros.vlm.watch_services import WatchServices
 
 _FEEDBACK = QoSProfile(depth=1000)
 """Keeps every token for a client that is busy for a while; the default depth is ten."""
@@ -76,9 +77,21 @@ class VlmNode(LifecycleNode):
             self._take_over,
             lambda: self._status.publish(),
         )
+        group = ReentrantCallbackGroup()
+        self._watches = WatchServices(
+            self,
+            executor,
+            group,
+            lambda: self._settings,
+            lambda: self._tasks,
+            lambda: self._scheduler,
+            self._deadlines,
+            lambda: self._status.publish(),
+            lambda result: self._status.count_tokens(result),
+            self._log_error,
+        )
         self._status = StatusPublisher(self, self._take_snapshot, self._deadlines)
         self._display = Display(self, self._log_error)
-        group = ReentrantCallbackGroup()
         self._action_server = ActionServer(
             self,
             AskImage,
@@ -104,7 +117,10 @@ class VlmNode(LifecycleNode):
     def _take_snapshot(self) -> NodeSnapshot:
         pending = self._swap.pending  # read once: another thread may change it
         coming = "" if pending is None else str(pending)
-        return NodeSnapshot(self._settings, self._message, self._engine, coming, self._scheduler, tuple(self._tasks))
+        watches = self._watches.watches.states()
+        return NodeSnapshot(
+            self._settings, self._message, self._engine, coming, self._scheduler, tuple(self._tasks), watches
+        )
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -147,6 +163,7 @@ class VlmNode(LifecycleNode):
         )
         self._message = ""
         self._scheduler.engine_changed()
+        self._watches.activate(self._scheduler)
         self._status.publish()
         self._fall_back_if_failed(self._engine.health)
         return super().on_activate(state)
@@ -157,7 +174,8 @@ class VlmNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Unload the model."""
+        """Forget the watches and unload the model."""
+        self._watches.clear()
         self._tasks = Tasks({})
         self._close_engine()
         return TransitionCallbackReturn.SUCCESS
@@ -172,6 +190,7 @@ class VlmNode(LifecycleNode):
     def close(self) -> None:
         """Unload the model and finalize the node, from any state."""
         self._close_engine()
+        self._watches.close()
         self._display.close()
         self._deadlines.close()
         if not self._finalized:
@@ -203,6 +222,7 @@ class VlmNode(LifecycleNode):
     def _end_goals(self, code: int, message: str) -> None:
         if self._scheduler is not None:
             scheduler, self._scheduler = self._scheduler, None
+            self._watches.deactivate()
             scheduler.close(code, message)
         self._status.publish()
 
