@@ -39,6 +39,7 @@ from spinning import spinning
 from start_up import start_up
 from still_camera import still_camera
 from streaming import delay, throughput
+from watches import watches
 
 BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "throughput": throughput,
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "same_frame": same_frame,
     "restart": restart,
     "still_camera": still_camera,
+    "watches": watches,
     "camera_cpu": camera_cpu,
     "start_up": start_up,
     "ask_command": ask_command,
