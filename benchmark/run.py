@@ -41,6 +41,7 @@ from spinning import spinning
 from start_up import start_up
 from still_camera import still_camera
 from streaming import delay, throughput
+from watches import watches
 
 BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "throughput": throughput,
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "restart": restart,
     "session": session,
     "still_camera": still_camera,
+    "watches": watches,
     "camera_cpu": camera_cpu,
     "history_cpu": history_cpu,
     "start_up": start_up,

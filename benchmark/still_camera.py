@@ -26,7 +26,7 @@ NOISE = 3.0
 TOLERANCE = 5.0
 
 
-class _NoisyCamera:
+class NoisyCamera:
     """Publishes a scene, each frame with noise of its own."""
 
     def __init__(self, graph: RosGraph) -> None:
@@ -64,8 +64,9 @@ class _NoisyCamera:
 
 
 @contextlib.contextmanager
-def _noisy_camera(graph: RosGraph) -> Iterator[_NoisyCamera]:
-    camera = graph.on_executor(lambda: _NoisyCamera(graph))
+def noisy_camera(graph: RosGraph) -> Iterator[NoisyCamera]:
+    """Run such a camera."""
+    camera = graph.on_executor(lambda: NoisyCamera(graph))
     try:
         yield camera
     finally:
@@ -77,7 +78,7 @@ def still_camera(bench: Bench) -> list[Figure]:
     ratios, firsts, again, changes = [], [], [], []
     bench.say("loading the 2B-shaped model")
     with (
-        _noisy_camera(bench.graph) as camera,
+        noisy_camera(bench.graph) as camera,
         vlm(bench, bench.large, parameters={"reuse_tolerance": TOLERANCE, "reuse_max_age": 3600.0}),
     ):
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qwen3vl_ros.cli import arguments
+from qwen3vl_ros.cli import arguments, watch_arguments
 
 if TYPE_CHECKING:
     from qwen3vl_ros.cli.connection import Connection
@@ -43,6 +43,8 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--watch", action="store_true", help="until Ctrl-C; with --json, a line of JSON for each change"
     )
     arguments.add_node(status)
+
+    watch_arguments.add(command, _connected(_watch))
 
     engine = command("engine", _connected(_engine), "Say which engine answers, or load another one beside it.")
     name: Any = engine.add_argument("name", metavar="NAME", nargs="?", default="", help="engine to change to, or auto")
@@ -147,6 +149,15 @@ def _status(connection: Connection, parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli import status
 
     return status.run(connection, as_json=parsed.json, watch=parsed.watch)
+
+
+def _watch(connection: Connection, parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli import watch
+
+    if parsed.list:
+        return watch.show(connection, as_json=parsed.json)
+    parsed.watch = watch_arguments.fields_of(parsed)
+    return watch.run(connection, parsed)
 
 
 def _engine(connection: Connection, parsed: argparse.Namespace) -> int:

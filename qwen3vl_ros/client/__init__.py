@@ -39,6 +39,7 @@ from qwen3vl_ros.client.goal import ImageLike
 from qwen3vl_ros.client.session import Session
 from qwen3vl_ros.client.tasks import Slot, Task
 from qwen3vl_ros.client.vlm_client import VlmClient
+from qwen3vl_ros.client.watch import WatchEvent, Watching
 
 Question = AnswerFuture
 """The former name of :class:`AnswerFuture`."""
@@ -48,5 +49,5 @@ __all__ = [
     "EngineCrashed", "EngineError", "EngineFailure", "EngineNotReady", "GoalTimeout", "ImageLike", "InternalError",
     "Moment", "NoFrame", "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region",
     "ServerInactive", "ServerLost", "ServerUnavailable", "Session", "Shutdown", "Slot", "Task", "Unreachable",
-    "Unsupported", "Usage", "VlmClient", "VlmError", "WouldDeadlock",
+    "Unsupported", "Usage", "VlmClient", "VlmError", "WatchEvent", "Watching", "WouldDeadlock",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
+from qwen3vl_ros.msg import Answer as AnswerMessage
 from qwen3vl_ros.msg import Region as RegionMessage
 
 
@@ -133,11 +134,11 @@ class Answer:
         return self.image_headers[0].stamp if self.image_headers else None
 
 
-def answer_of_result(result: AskImage.Result) -> Answer:
-    """Convert an AskImage result, whole or partial."""
+def answer_of_result(result: AskImage.Result | AnswerMessage) -> Answer:
+    """Convert an AskImage result, whole or partial, or an Answer message, which has fewer fields."""
     return Answer(
         text=result.text,
-        reasoning=result.reasoning,
+        reasoning=getattr(result, "reasoning", ""),
         json=json.loads(result.json) if result.json else None,
         regions=tuple(_region(region) for region in result.regions),
         moments=tuple(Moment(one.label, one.stamp, one.end_stamp, one.image_index) for one in result.moments),
@@ -145,7 +146,7 @@ def answer_of_result(result: AskImage.Result) -> Answer:
         probability_mass=_known(result.probability_mass),
         notes=tuple(result.notes),
         image_headers=tuple(result.image_headers),
-        pixel_stamps=tuple(result.pixel_stamps),
+        pixel_stamps=tuple(getattr(result, "pixel_stamps", ())),
         usage=_usage(result.usage),
         finish_reason=result.finish_reason,
         engine=result.engine,

@@ -8,7 +8,7 @@ import os
 import threading
 import uuid
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rclpy.exceptions import InvalidHandle
 
@@ -19,6 +19,8 @@ from qwen3vl_ros.client.goal_tracker import GoalTracker
 from qwen3vl_ros.client.service_call import ServiceCaller
 from qwen3vl_ros.client.session import Session
 from qwen3vl_ros.client.tasks import Task, TaskList
+from qwen3vl_ros.client.watch import Watching
+from qwen3vl_ros.client.watch_message import build_watch
 from qwen3vl_ros.ros.background_node import BackgroundNode
 from qwen3vl_ros.ros.polling_subscription import RclError
 from qwen3vl_ros.srv import ResetSession
@@ -188,6 +190,24 @@ class VlmClient:
         except (InvalidHandle, RclError):
             self._tracker.check_usable()
             raise
+
+    def watch(self, prompt: str = "", *, timeout: float | None = None, **arguments: Any) -> Watching:
+        """Have the node ask ``prompt`` again and again, and tell when the condition becomes true or stops being true.
+
+        with client.watch("Is the door open?", cooldown=5.0) as watch:
+            for event in watch:
+                print(event.kind, event.message)
+
+        The end of the block removes the watch. Arguments: see :func:`qwen3vl_ros.client.watch_message.build_watch` and
+        docs/watches.md. ``timeout``: seconds to find the node and to have its reply (default server_timeout).
+
+        Blocks until the watch is added; raises BadRequest, ServerInactive, ServerUnavailable, NotSpinning.
+        """
+        message = build_watch(prompt, **arguments)
+        self._tracker.check_usable()
+        self._tracker.check_may_block()
+        seconds = self._server_timeout if timeout is None else timeout
+        return Watching(self._node or self._background_node, self._node_name, message, seconds)
 
     def wait_for_server(self, timeout: float | None = None) -> None:
         """Wait until a node serves the action; ServerUnavailable after ``timeout`` (default server_timeout) seconds.

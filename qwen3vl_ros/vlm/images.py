@@ -18,6 +18,8 @@ from qwen3vl_ros.prompts.request import AskRequest, images_in
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.vision.compressed import decode_apart, is_heavy, loss_of, pixels_of
 from qwen3vl_ros.vision.fit import Fit, Rotation, fit_image, plan_fit
+from qwen3vl_ros.vision.polygon import bounds, only_inside, turned
+from qwen3vl_ros.vision.region import Point
 from qwen3vl_ros.vision.tiles import tiles
 from qwen3vl_ros.vlm.camera_clip import camera_clip
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
@@ -181,11 +183,13 @@ def collect_images(
                 sources += (_Source(kept.message(), camera, size=kept.size) for kept in clip.frames)
                 sources[-1] = replace(sources[-1], frame=clip.newest)
                 continue
-            frame = camera.wait(request.not_before, request.max_frame_age, deadline, job.cancellation)
+            frame = job.frames.get(camera.name) or camera.wait(
+                request.not_before, request.max_frame_age, deadline, job.cancellation
+            )
             if frame is None:
                 return None
             # Not split for 3D: a part has another field of view than the camera, which the model needs for metres.
-            grid = (1, 1) if request.parser == "regions_3d" else camera.grid
+            grid = (1, 1) if request.parser == "regions_3d" or request.region else camera.grid
             sources.append(_Source(frame.message(), camera, frame, grid))
     subject = request.subject(len(sources))
     if request.clip is not None and not request.clip.duration:
@@ -212,7 +216,8 @@ def collect_images(
         if pixels is None:
             return None
         fitted: Sequence[Image]
-        fitted, fits = zip(*_fitted(pixels, source, wanted if index >= subject else wanted_earlier), strict=True)
+        wanted_now = wanted if index >= subject else wanted_earlier
+        fitted, fits = zip(*_fitted(pixels, source, wanted_now, request.region), strict=True)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
         if source.camera is not None and source.frame is None:
             images[-1].depth = Depth(missing="depth images are kept of no earlier frame")
@@ -264,19 +269,36 @@ def _encoded(content: Sequence[str | Image | Clip]) -> Iterator[Image]:
 
 def _pixels(message: Any, job: Job, sandbox: Sandbox) -> Image | None:
     """Decode an image, in the sandbox if that may take long; None if the job ended before. Raises BadImage."""
+    try:
+        return decoded(message, min(DECODE_TIME, job.deadline - time.monotonic()), sandbox, job.cancellation)
+    except BadImage:
+        if job.error is not None or time.monotonic() >= job.deadline:
+            return None
+        raise
+
+
+def decoded(message: Any, timeout: float, sandbox: Sandbox, cancel: Cancel) -> Image:
+    """Decode an Image or a CompressedImage, in the sandbox if that may take long.
+
+    Args:
+        message: The image.
+        timeout: Seconds that the sandbox gets.
+        sandbox: Decodes it.
+        cancel: Ends that early.
+
+    Raises:
+        BadImage: It cannot be decoded, or was not in time.
+    """
     if not (isinstance(message, CompressedImage) and is_heavy(message)):
         return pixels_of(message)
     what = f"the compressed image of {len(message.data)} bytes"
-    timeout = max(0.0, min(DECODE_TIME, job.deadline - time.monotonic()))
     try:
-        return sandbox.run(decode_apart, bytes(message.data), message.format, timeout=timeout, cancel=job.cancellation)
+        return sandbox.run(decode_apart, bytes(message.data), message.format, timeout=max(0.0, timeout), cancel=cancel)
     except ValueError as error:
         raise BadImage(str(error)) from error
     except RuntimeError as error:
         raise BadImage(f"{what} cannot be decoded ({error}): send a smaller one") from error
     except Killed as error:
-        if job.error is not None or time.monotonic() >= job.deadline:
-            return None
         raise BadImage(f"{what} was not decoded, {error}: send a smaller one") from error
 
 
@@ -292,7 +314,7 @@ def _check_counts(request: AskRequest, sources: Sequence[_Source], subject: int,
         raise BadRequest(f"task {request.task} looks at one image; the goal has {own}: ask about each")
 
 
-def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tuple[Image, Fit]]:
+def _fitted(pixels: Image, source: _Source, wanted: ImageInput, region: Sequence[Point]) -> Iterator[tuple[Image, Fit]]:
     """Yield each part fitted for the engine, with its mapping to the original."""
     if source.camera is None:
         yield fit_image(pixels, wanted)
@@ -304,6 +326,10 @@ def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tupl
         yield _fitted_reduced(pixels, source.size, wanted, rotation)
         return
     height, width, _ = pixels.shape
+    if region:
+        part = turned(bounds(region, width, height), width, height, rotation)
+        yield fit_image(only_inside(pixels, region), wanted, rotation, part)
+        return
     across, down = (width, height) if rotation % 180 == 0 else (height, width)
     for part in tiles(across, down, *source.grid):
         yield fit_image(pixels, wanted, rotation, None if source.grid == (1, 1) else part)

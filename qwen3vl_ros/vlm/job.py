@@ -6,7 +6,7 @@ import enum
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from qwen3vl_ros.prompts.probability import Certainty
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.deadlines import Deadlines
+from qwen3vl_ros.vlm.frame_source import Frame
 from qwen3vl_ros.vlm.image_budget import ImageBudget
 
 Code = AskImage.Result
@@ -107,7 +108,8 @@ class Job:
     in. That sets ``cancellation``, which every stage is given, and then calls ``on_end``, once, in that caller's
     thread. What the engine has for the job, and :class:`Wake` when the job or the engine's state changed, arrives in
     ``inbox``. ``position``: how many are before it, as its client was told last; None = not yet.
-    ``priority``: higher is served first. ``timeout`` in seconds from now.
+    ``priority``: higher is served first. ``timeout`` in seconds from now. ``frames``: by camera, those that the
+    question is about in the place of the newest.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Job:
         self.done = threading.Event()
         self.position: int | None = None
         self.checked: AskRequest | None = None
+        self.frames: Mapping[str, Frame] = {}
         self._on_end = on_end
         self._on_finish = on_finish
         self._lock = threading.Lock()

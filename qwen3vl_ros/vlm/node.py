@@ -42,6 +42,7 @@ from qwen3vl_ros.vlm.scheduler import Scheduler
 from qwen3vl_ros.vlm.sessions import Sessions
 from qwen3vl_ros.vlm.status import NodeSnapshot, StatusPublisher
 from qwen3vl_ros.vlm.visualization import Display
+from qwen3vl_ros.vlm.watch_services import WatchServices
 
 _FEEDBACK = QoSProfile(depth=1000)
 """Keeps every token for a client that is busy for a while; the default depth is ten."""
@@ -78,9 +79,21 @@ class VlmNode(LifecycleNode):
             self._take_over,
             lambda: self._status.publish(),
         )
+        group = ReentrantCallbackGroup()
+        self._watches = WatchServices(
+            self,
+            executor,
+            group,
+            lambda: self._settings,
+            lambda: self._tasks,
+            lambda: self._scheduler,
+            self._deadlines,
+            lambda: self._status.publish(),
+            lambda result: self._status.count_tokens(result),
+            self._log_error,
+        )
         self._status = StatusPublisher(self, self._take_snapshot, self._deadlines)
         self._display = Display(self, self._log_error)
-        group = ReentrantCallbackGroup()
         self._action_server = ActionServer(
             self,
             AskImage,
@@ -117,6 +130,7 @@ class VlmNode(LifecycleNode):
             self._scheduler,
             tuple(self._tasks),
             len(self._sessions),
+            self._watches.watches.states(),
         )
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
@@ -163,6 +177,7 @@ class VlmNode(LifecycleNode):
         )
         self._message = ""
         self._scheduler.engine_changed()
+        self._watches.activate(self._scheduler)
         self._status.publish()
         self._fall_back_if_failed(self._engine.health)
         return super().on_activate(state)
@@ -173,7 +188,8 @@ class VlmNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Unload the model, and forget all conversations."""
+        """Unload the model, and forget watches and conversations."""
+        self._watches.clear()
         self._tasks = Tasks({})
         self._sessions.close()
         self._close_engine()
@@ -189,6 +205,7 @@ class VlmNode(LifecycleNode):
     def close(self) -> None:
         """Unload the model and finalize the node, from any state."""
         self._close_engine()
+        self._watches.close()
         self._display.close()
         self._deadlines.close()
         if not self._finalized:
@@ -220,6 +237,7 @@ class VlmNode(LifecycleNode):
     def _end_goals(self, code: int, message: str) -> None:
         if self._scheduler is not None:
             scheduler, self._scheduler = self._scheduler, None
+            self._watches.deactivate()
             scheduler.close(code, message)
         self._status.publish()
 

@@ -41,6 +41,12 @@ def _check_tiles(value: str) -> str:
     return f"{value!r} is no COLUMNSxROWS such as 2x1, with 9 of each at most"
 
 
+def _check_address(value: str) -> str:
+    if not value or re.match(r"https?://[^/\s]+", value):
+        return ""
+    return f"{value!r} is no address such as https://example.org/events"
+
+
 def _check_max_tokens(value: int) -> str:
     return "" if value else "an answer has at least 1 token; use a negative number for no limit but the context"
 
@@ -232,6 +238,24 @@ class Settings:
         _FOREVER,
         "Seconds after which a watch that does not say is asked again although its image has not changed.",
         live=True,
+    )
+    watch_change: float = number(
+        6.0,
+        0.0,
+        255.0,
+        "Grey levels of 255. A watch is asked before its greatest period is over where the mean of an 8x8 block of its "
+        "image, at most 640 pixels wide, has changed by more since the last answer.",
+        live=True,
+    )
+    watch_webhook: str = text(
+        "",
+        "Address, http:// or https://, to which every event of a watch is posted as JSON. Empty: none.",
+        check=_check_address,
+    )
+    watch_webhook_secret: str = text(
+        "",
+        "File whose content, white space at its ends apart, is the key of the signature of what is posted; "
+        "`watch_webhook` needs one.",
     )
     history: History = field(default_factory=History)
     session: Session = field(default_factory=Session)

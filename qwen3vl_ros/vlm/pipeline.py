@@ -49,7 +49,7 @@ from qwen3vl_ros.vlm.parameters import Settings, wanted_engines
 from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of, sure_enough
 from qwen3vl_ros.vlm.session_question import SessionQuestion
 from qwen3vl_ros.vlm.sessions import Sessions
-from qwen3vl_ros.vlm.visualization import Display
+from qwen3vl_ros.vlm.visualization import Display, NoDisplay
 
 RESULT_GRACE = 0.25
 """Seconds that an ended question waits for the engine's last chunk; then its result is sent without that."""
@@ -171,7 +171,7 @@ class Pipeline:
         self,
         engine: ActiveEngine,
         cameras: Mapping[str, Camera],
-        display: Display,
+        display: Display | NoDisplay,
         settings: Callable[[], Settings],
         sandbox: Sandbox,
         recorder: HistoryRecorder,

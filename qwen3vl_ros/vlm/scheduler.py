@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Any
 
 from qwen3vl_ros import defect
-from qwen3vl_ros.engines.base import EngineNotReady, Stage
+from qwen3vl_ros.engines.base import BadRequest, Cancel, EngineNotReady, Image, Stage
 from qwen3vl_ros.engines.chain import EngineChain
-from qwen3vl_ros.engines.process import CANNOT_ANSWER
+from qwen3vl_ros.engines.process import CANNOT_ANSWER, State
 from qwen3vl_ros.prompts.request import AskRequest
-from qwen3vl_ros.prompts.sandbox import Sandbox
-from qwen3vl_ros.vlm.cameras import Camera
+from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
+from qwen3vl_ros.prompts.schema import validate_answer
+from qwen3vl_ros.vlm.cameras import Camera, chosen
 from qwen3vl_ros.vlm.frame_source import CameraHealth
+from qwen3vl_ros.vlm.goal_queue import GoalQueue
 from qwen3vl_ros.vlm.history import HistorySpan
 from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
+from qwen3vl_ros.vlm.images import DECODE_TIME, decoded
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
-from qwen3vl_ros.vlm.pipeline import ActiveEngine, PartialAnswer, Pipeline
+from qwen3vl_ros.vlm.pipeline import VALIDATION_TIME, ActiveEngine, PartialAnswer, Pipeline
 from qwen3vl_ros.vlm.sessions import Sessions
-from qwen3vl_ros.vlm.visualization import Display
+from qwen3vl_ros.vlm.visualization import Display, NoDisplay
 
 _MOST_UNCHECKED = 64
 """Most goals that wait for their check, which takes 0.1 ms, with the worst schema 1 s."""
@@ -38,78 +41,6 @@ class Busy(Exception):
     """A goal is not taken because of others; the text says what to do."""
 
     code_name = "BUSY"  # as in engines/base.py
-
-
-class Prioritized(Protocol):
-    """An item of a :class:`GoalQueue`."""
-
-    @property
-    def priority(self) -> int:
-        """Higher is served first."""
-        ...
-
-
-T = TypeVar("T", bound=Prioritized)
-
-
-class GoalQueue(Generic[T]):
-    """A thread-safe bounded priority queue whose items can be withdrawn while they wait.
-
-    ``capacity`` may change at any time; queued items stay in the queue. Operations are linear in the number of items,
-    since there are few. An item that is not ready waits; :meth:`look_again` has to be called when it may be.
-    """
-
-    def __init__(self, capacity: int, is_ready: Callable[[T], bool] = lambda _: True) -> None:
-        self.capacity = capacity
-        self._is_ready = is_ready
-        self._items: list[T] = []
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def put(self, item: T) -> bool:
-        """Add ``item`` behind those of its priority; return False if the queue is full or closed."""
-        with self._changed:
-            if self._closed or len(self._items) >= self.capacity:
-                return False
-            index = next((i for i, other in enumerate(self._items) if other.priority < item.priority), len(self._items))
-            self._items.insert(index, item)
-            self._changed.notify()
-            return True
-
-    def take(self) -> T | None:
-        """Wait for the next item that is ready and remove it; None once the queue is closed and empty."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or any(map(self._is_ready, self._items)))
-            ready = (i for i, item in enumerate(self._items) if self._closed or self._is_ready(item))
-            index = next(ready, None)
-            return None if index is None else self._items.pop(index)
-
-    def look_again(self) -> None:
-        """Note that an item may have become ready."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def withdraw(self, item: T) -> bool:
-        """Remove ``item`` from any position; return False if it is not in the queue."""
-        with self._changed:
-            if item in self._items:
-                self._items.remove(item)
-                return True
-            return False
-
-    def waiting(self) -> list[T]:
-        """Return all items, the next one first."""
-        with self._changed:
-            return list(self._items)
-
-    def close(self) -> None:
-        """Accept no more items; :meth:`take` returns the rest, then None."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 class Scheduler:
@@ -145,9 +76,18 @@ class Scheduler:
         self._sandbox = Sandbox()
         self._sandbox.warm_up()  # it takes as long to start as a small model to answer
         self.recorder = HistoryRecorder(cameras, settings().history, on_change, log_exception)
-        self._pipeline = Pipeline(
-            self._engine, cameras, display, settings, self._sandbox, self.recorder, sessions, log_exception
-        )
+
+        def pipeline(display: Display | NoDisplay) -> Pipeline:
+            return Pipeline(
+                self._engine, cameras, display, settings, self._sandbox, self.recorder, sessions, log_exception
+            )
+
+        self._pipeline = pipeline(display)
+        # What the answers of watches show stays off the topics on which people follow those of goals.
+        self._pipeline_beside = pipeline(NoDisplay())
+        self._beside: set[Job] = set()
+        self._wanting_slot = 0
+        self._closed = False
         self._checker = ThreadPoolExecutor(1, "check-goals")  # one thread keeps goals in the order of acceptance
         self._unchecked: set[Job] = set()
         self._on_change = on_change
@@ -267,7 +207,7 @@ class Scheduler:
             new, self._n_threads = max(0, wanted - self._n_threads), max(wanted, self._n_threads)
         for _ in range(new):
             threading.Thread(target=self._serve, name="scheduler", daemon=True).start()
-        for job in self.live:
+        for job in (*self.live, *self._jobs_beside()):
             job.wake()
 
     def ended(self, job: Job) -> None:
@@ -311,6 +251,7 @@ class Scheduler:
 
     def close(self, code: int, message: str) -> None:
         """Take no more questions, end every live one with this error, and close the camera."""
+        self._closed = True
         self._jobs.close()
         self.end_all(code, message)
         self._checker.shutdown(wait=False)
@@ -321,8 +262,80 @@ class Scheduler:
 
     def end_all(self, code: int, message: str) -> None:
         """End every live question with the same error."""
-        for job in self.live:
+        for job in (*self.live, *self._jobs_beside()):
             job.end(code, message)
+
+    # --- questions beside the goals ----------------------------------------------------------------------------------
+
+    @property
+    def not_ready(self) -> str:
+        """Why the engine cannot answer now, "" if it can."""
+        health = self._engine.chain.health
+        return "" if health.state is State.READY else health.message or "the model is still loading"
+
+    def has_room_beside(self, timeout: float = 0.0) -> bool:
+        """Wait until a slot is free that no goal needs; return False after ``timeout`` seconds."""
+        with self._slot_freed:
+            return self._slot_freed.wait_for(self._room_beside, timeout)
+
+    def ask_beside(self, job: Job) -> PartialAnswer:
+        """Answer ``job`` on the calling thread; it gets its result before this returns.
+
+        It counts as no goal: not in the queue, for no ``busy_policy``, not in the status. A goal that needs its slot
+        ends it with PREEMPTED, as does the want of a free slot at the beginning.
+        """
+        answer, failure = PartialAnswer(queue_time=time.monotonic() - job.accepted), None
+        with self._slot_freed:
+            free = self._room_beside()
+            if free:
+                self._slots_taken += 1
+                self._beside.add(job)
+        try:
+            if self._closed:
+                job.end(Code.SHUTDOWN, "the node was deactivated")
+            elif not free:
+                job.end(Code.PREEMPTED, "goals need every slot of the engine")
+            if job.error is None:
+                self._ask(job, answer, self._pipeline_beside)
+        except Exception as error:  # noqa: BLE001 the caller gets it as a result
+            failure = self._error_of(error)
+        finally:
+            if free:
+                with self._slot_freed:
+                    self._beside.remove(job)
+                    self._slots_taken -= 1
+                    self._slot_freed.notify_all()
+        job.finish(answer.result(job, failure))
+        return answer
+
+    def satisfies(self, text: str, schema: Mapping[str, Any], cancel: Cancel) -> bool:
+        """Return whether JSON ``text`` satisfies a checked ``schema``; raises BadRequest if that takes too long."""
+        try:
+            self._sandbox.run(validate_answer, text, schema, timeout=VALIDATION_TIME, cancel=cancel)
+        except ValueError:
+            return False
+        except Killed as error:
+            raise BadRequest(
+                f"condition_schema: the answer could not be held against it, {error}: simplify its patterns and "
+                "references"
+            ) from error
+        return True
+
+    def camera(self, name: str) -> Camera:
+        """Return the camera of that name, the first one for ""; raises :class:`BadRequest` if there is none."""
+        return chosen(self._cameras, [name] if name else [])[0]
+
+    def decode(self, message: Any, cancel: Cancel) -> Image:
+        """Decode an image, in the sandbox if that may take long; raises :class:`BadImage`."""
+        return decoded(message, DECODE_TIME, self._sandbox, cancel)
+
+    def _jobs_beside(self) -> list[Job]:
+        with self._slot_freed:
+            return list(self._beside)
+
+    def _room_beside(self) -> bool:
+        free = self._slots_taken < self._slots and not self._wanting_slot and not len(self._jobs)
+        return free and not self._unchecked
 
     def show_positions(self) -> None:
         """Send each waiting job its position where that has changed."""
@@ -377,22 +390,34 @@ class Scheduler:
         being reloaded. Does not retry after a crash of the engine's process, which the question may have caused.
         """
         with self._slot(job):  # before a frame is taken, so that it is fresh when the engine gets it
-            try:
-                self._pipeline.run(job, answer)
-            except EngineNotReady:
-                if answer.begun or self._engine.chain.health.state in CANNOT_ANSWER:
-                    raise
-                self._pipeline.run(job, answer)
+            self._ask(job, answer, self._pipeline)
+
+    def _ask(self, job: Job, answer: PartialAnswer, pipeline: Pipeline) -> None:
+        try:
+            pipeline.run(job, answer)
+        except EngineNotReady:
+            if answer.begun or self._engine.chain.health.state in CANNOT_ANSWER:
+                raise
+            pipeline.run(job, answer)
 
     @contextmanager
     def _slot(self, job: Job) -> Iterator[None]:
-        """Hold one of the engine's slots within the block; wait for a free one, or until the job ends."""
+        """Hold one of the engine's slots within the block; wait for a free one, or until the job ends.
+
+        Where none is free, questions beside the goals give theirs up.
+        """
+        with self._slot_freed:
+            self._wanting_slot += 1
+            beside = list(self._beside) if self._slots_taken >= self._slots else []
+        for other in beside:  # not within the lock: a cancel takes the engine's locks
+            other.end(Code.PREEMPTED, "a goal needs its slot of the engine")
         with self._slot_freed:
             self._slot_freed.wait_for(lambda: self._slots_taken < self._slots or job.error is not None)
+            self._wanting_slot -= 1
             self._slots_taken += 1
         try:
             yield
         finally:
             with self._slot_freed:
                 self._slots_taken -= 1
-                self._slot_freed.notify()
+                self._slot_freed.notify_all()

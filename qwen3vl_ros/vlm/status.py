@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Health, State
-from qwen3vl_ros.msg import Answer, CameraHistory, ModelCard, VlmStatus
+from qwen3vl_ros.msg import Answer, CameraHistory, ModelCard, VlmStatus, WatchState
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.ros.polling_subscription import Closed
 from qwen3vl_ros.vlm.deadlines import Deadlines
@@ -36,7 +36,7 @@ class NodeSnapshot:
     """The node's current state. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
     ``pending``: a sentence about the engine that is loading to replace ``engine``; "" = none. ``tasks``: names of the
-    ready-made tasks. ``sessions``: conversations that are kept.
+    ready-made tasks. ``sessions``: conversations that are kept. ``watches``: a WatchState.msg of each.
     """
 
     settings: Settings
@@ -46,6 +46,7 @@ class NodeSnapshot:
     scheduler: Scheduler | None
     tasks: tuple[str, ...]
     sessions: int
+    watches: Sequence[WatchState] = ()
 
 
 class StatusPublisher:
@@ -79,6 +80,12 @@ class StatusPublisher:
         """Count an accepted question."""
         with self._lock:
             self._totals["accepted"] += 1
+
+    def count_tokens(self, result: GoalResult) -> None:
+        """Count the tokens of an answer that no goal has asked for."""
+        with self._lock:
+            self._totals["prompt_tokens"] += result.usage.prompt_tokens
+            self._totals["completion_tokens"] += result.usage.completion_tokens
 
     def finished(self, request: AskRequest | None, goal_id: str, result: GoalResult) -> None:
         """Count a question that has its result, and publish it on ~/answers."""
@@ -128,6 +135,7 @@ class StatusPublisher:
                     status.state = VlmStatus.BUSY if scheduler.running else VlmStatus.READY
             status.tasks = list(snapshot.tasks)
             status.sessions = snapshot.sessions
+            status.watches = len(snapshot.watches)
             if scheduler is not None:
                 status.histories = [_history_message(*one) for one in scheduler.histories().items()]
                 status.queue_length, status.queue_capacity = scheduler.waiting, snapshot.settings.queue_size
@@ -169,6 +177,8 @@ class StatusPublisher:
         array.status.append(
             _queue_diagnostics(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)
         )
+        if snapshot.watches:
+            array.status.append(_watch_diagnostics(name, snapshot.watches))
         self._look_for_namesake(name)
         level = DiagnosticStatus.ERROR if self._namesake else DiagnosticStatus.OK
         array.status.append(_diagnostics_of(name, "name", level, self._namesake or "no other node has it", {}))
@@ -273,6 +283,34 @@ def _queue_diagnostics(
         DiagnosticStatus.WARN if full else DiagnosticStatus.OK,
         "full: the next goal ends with BUSY" if full else "goals are accepted",
         {"waiting": waiting, "capacity": capacity, "running": running, **totals, "last error": last_error},
+    )
+
+
+def _watch_diagnostics(node: str, watches: Sequence[WatchState]) -> DiagnosticStatus:
+    """Return the status: WARN if the last question of a watch failed or came late."""
+    failing = [one for one in watches if one.error_msg]
+    late = [one for one in watches if one.late > 0]
+    message = "all are asked in time"
+    if failing:
+        message = f"{failing[0].watch.watch_id}: {failing[0].error_msg}"
+    elif late:
+        message = f"{len(late)} come late, because others go before"
+    return _diagnostics_of(
+        node,
+        "watches",
+        DiagnosticStatus.WARN if failing or late else DiagnosticStatus.OK,
+        message,
+        {
+            "watches": len(watches),
+            "active": sum(one.active for one in watches),
+            "muted": sum(one.watch.muted for one in watches),
+            "asked": sum(one.asked for one in watches),
+            "left out, as the image had not changed": sum(one.unchanged for one in watches),
+            "events": sum(one.events for one in watches),
+            "failed": sum(one.failed for one in watches),
+            "late": len(late),
+            "latest (s)": f"{max(one.late for one in watches):.1f}",
+        },
     )
 
 

@@ -104,6 +104,16 @@ class Display:
             self._annotated.publish(image_message(drawn, image.header))
 
 
+class NoDisplay:
+    """Shows nothing: takes what :class:`Display` takes."""
+
+    def writing(self, question: str, text: TextBuffer, images: Sequence[InputImage]) -> None:
+        """Do nothing."""
+
+    def answered(self, question: str, text: str, images: Sequence[InputImage], regions: Sequence[Region]) -> None:
+        """Do nothing."""
+
+
 def markers(regions: Sequence[Region], headers: Sequence[Header]) -> MarkerArray:
     """Return a box (or a small ball if the size is unknown) and a name for each region with a position.
 

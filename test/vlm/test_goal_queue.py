@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3vl_ros.vlm.scheduler import GoalQueue
+from qwen3vl_ros.vlm.goal_queue import GoalQueue
 
 
 @dataclass(eq=False)
