@@ -77,7 +77,7 @@ class HistoryRecorder:
 
     def keep(self, camera: Camera, frame: Frame) -> KeptFrame:
         """Add a frame that a question took to its camera's history, and return it as kept. Raises BadImage."""
-        kept = kept_frame(frame.message(), camera.stamp_of(frame), self.settings.max_side)
+        kept = kept_frame(frame.view(), camera.stamp_of(frame), self.settings.max_side)
         camera.history.add(kept)
         return kept
 
@@ -129,7 +129,7 @@ class HistoryRecorder:
         if span.frames and span.newest - RESTART <= stamp < span.newest + self.period * 0.5e9:
             return False
         try:
-            kept = kept_frame(frame.message(), stamp, self.settings.max_side)
+            kept = kept_frame(frame.view(), stamp, self.settings.max_side)
         except BadImage as error:
             self._report_problem(name, str(error))
             return False

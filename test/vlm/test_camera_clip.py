@@ -120,7 +120,9 @@ def test_a_clip_of_the_past_has_the_frames_of_that_time() -> None:
 
 
 def test_not_before_cuts_a_clip() -> None:
-    assert times(clip_of(FakeCamera([1.0, 2.0, 3.0, 4.0], 5.0), 10.0, not_before=2.5)) == [3.0, 4.0, 5.0]
+    clip = clip_of(FakeCamera([1.0, 2.0, 3.0, 4.0], 5.0), 10.0, not_before=2.5)
+    assert times(clip) == [3.0, 4.0, 5.0]
+    assert clip.notes == ("the clip has 2.0 s of the 10 s: the others are from before not_before",)
 
 
 def test_a_clip_that_the_history_does_not_cover_says_what_it_has() -> None:
