@@ -71,9 +71,9 @@ class Caller:
         return sum(begin < token <= end for token in self.tokens) / (end - begin)
 
     def longest_gap(self, begin: float, end: float) -> float:
-        """Seconds between two tokens, of which one is between two times."""
-        pairs = itertools.pairwise(self.tokens)
-        return max((after - before for before, after in pairs if after > begin and before < end), default=end - begin)
+        """Seconds without a token between two times: what is before and after them is another stage's."""
+        times = [begin, *(token for token in self.tokens if begin < token < end), end]
+        return max(after - before for before, after in itertools.pairwise(times))
 
 
 def main() -> None:

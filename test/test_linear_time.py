@@ -38,6 +38,7 @@ from qwen3vl_ros.vision.annotate import annotate
 from qwen3vl_ros.vision.fit import plan_fit
 from qwen3vl_ros.vision.grounding import GroundingError, parse_regions
 from qwen3vl_ros.vision.lenient_json import NUMBER
+from qwen3vl_ros.vision.moments import parse_moments
 from qwen3vl_ros.vision.tiles import merged, tiles
 from qwen3vl_ros.vlm.regions import mentions_regions
 
@@ -165,6 +166,7 @@ FUNCTIONS: dict[str, Callable[[Any], object]] = {
     "parse_regions": quiet(lambda text: parse_regions(text, [FIT]), GroundingError),
     "merged": lambda text: merged(parse_regions(text, TILES).regions, TILES),
     "mentions_regions": mentions_regions,
+    "parse_moments": lambda text: parse_moments(text, 60.0),
     "annotate": lambda text: annotate(IMAGE, text, text),
     "parse_slots": quiet(parse_slots, BadRequest),
     "short": short,
@@ -261,6 +263,32 @@ FAMILIES: list[tuple[str, Any]] = [
     ("mentions_regions", repeated("<point")),
     ("mentions_regions", repeated("bbox_")),
     ("mentions_regions", repeated("<|box_start")),
+    # Times.
+    ("parse_moments", repeated("1")),
+    ("parse_moments", repeated("1 ")),
+    ("parse_moments", repeated(" ", "1", "s")),
+    ("parse_moments", repeated("1,")),
+    ("parse_moments", repeated("at 1, ", "", "s")),
+    ("parse_moments", repeated("1 and ", "", "s")),
+    ("parse_moments", repeated("one and two ", "at ")),
+    ("parse_moments", repeated("三")),
+    ("parse_moments", repeated("0:01")),
+    ("parse_moments", repeated("0:01 ")),
+    ("parse_moments", repeated("0:01-")),
+    ("parse_moments", repeated("from 1 to ")),
+    ("parse_moments", repeated("1 minute and ")),
+    ("parse_moments", repeated("at second ")),
+    ("parse_moments", repeated("1s. ")),
+    ("parse_moments", repeated("99:59 ")),
+    ("parse_moments", repeated("at ", "", "1 s")),
+    ("parse_moments", repeated("[")),
+    ("parse_moments", repeated("[0:01 ")),
+    ("parse_moments", repeated('{"time":')),
+    ("parse_moments", repeated('{"a": "0:01", "b":')),
+    ("parse_moments", repeated('{"time": 1},', "[")),
+    ("parse_moments", repeated("[1, 2], ", '{"times": [', "]}")),
+    ("parse_moments", repeated('"1:00": "a", ', "{", "}")),
+    ("parse_moments", lambda n: json.dumps([{"label": "a" * n, "times": [1.5] * n}])),
     # Text to look at.
     ("annotate", repeated("a")),
     ("annotate", repeated("a ")),

@@ -122,6 +122,24 @@ def _parser() -> argparse.ArgumentParser:
         "--new-pixels", action="store_true", help="read this moment's image even if the camera stands still"
     )
     ask.add_argument(
+        "--clip", metavar="S", type=arguments.seconds, help="ask about the camera's last S seconds, not about one frame"
+    )
+    ask.add_argument(
+        "--clip-end",
+        metavar="T",
+        type=arguments.moment,
+        help="with --clip, where it ends: seconds before now, such as -20, or a stamp (default: now)",
+    )
+    ask.add_argument(
+        "--clip-frames", metavar="N", type=int, default=0, help="frames of it that the model sees (default: the node's)"
+    )
+    ask.add_argument(
+        "--clip-pick",
+        choices=("even", "change"),
+        default="",
+        help="which: evenly spread, or where the image changed most (default: even)",
+    )
+    ask.add_argument(
         "--score-threshold",
         metavar="P",
         type=float,
@@ -236,6 +254,10 @@ def _ask(parsed: argparse.Namespace) -> int:
             timeout=parsed.timeout,
             max_frame_age=parsed.max_frame_age,
             new_pixels=parsed.new_pixels,
+            clip_duration=parsed.clip,
+            clip_end=parsed.clip_end,
+            clip_frames=parsed.clip_frames,
+            clip_pick=parsed.clip_pick,
             max_tokens=parsed.max_tokens,
             max_image_tokens=parsed.max_image_tokens,
             score_threshold=parsed.score_threshold,

@@ -31,7 +31,7 @@ _BROKEN_PIPE = 141
 def ask_on_terminal(
     client: VlmClient, prompt: str, *, told: set[str] | None = None, **arguments: Unpack[Arguments]
 ) -> tuple[Answer | None, int]:
-    """Ask, stream the answer, then print its notes and usage.
+    """Ask, stream the answer, then print its times, its notes and its usage.
 
     ``told`` collects the notes of several questions, each of which is printed once.
 
@@ -66,6 +66,8 @@ def ask_on_terminal(
         return None, error.exit_status
     except BrokenPipeError:
         return None, nobody_reads()
+    for line in moment_lines(answer):
+        print(line, file=sys.stderr)
     told = set() if told is None else told
     for note in answer.notes:
         if note not in told:
@@ -107,6 +109,20 @@ def _lines(task: Task) -> Iterator[str]:
         yield f"    {slot.name} ({', '.join(marks)}): {slot.description}"
 
 
+def moment_lines(answer: Answer) -> Iterator[str]:
+    """Yield a line for each time in an answer about a clip: from its first frame on, and what happens."""
+    for moment in answer.moments:
+        first = _seconds(answer.image_headers[0].stamp)
+        start, end = (_clock(_seconds(stamp) - first) for stamp in (moment.stamp, moment.end_stamp))
+        yield f"{start if start == end else f'{start} - {end}'}  {moment.label}".rstrip()
+
+
+def _clock(seconds: float) -> str:
+    """Return 0:04.5 for 4.5 seconds."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes}:{tenths / 10:04.1f}"
+
+
 def usage_line(answer: Answer) -> str:
     """Return one line about the answer's usage and its image."""
     usage = answer.usage
@@ -132,7 +148,10 @@ def usage_line(answer: Answer) -> str:
     if usage.image_change is not None:
         parts.append(f"image changed by {usage.image_change:.1f} of 255")
     # A node of an earlier version tells no stamps of pixels.
-    for header, pixels in itertools.zip_longest(answer.image_headers, answer.pixel_stamps):
+    frames = itertools.zip_longest(answer.image_headers, answer.pixel_stamps)
+    for camera, group in itertools.groupby(frames, lambda frame: frame[0].frame_id):
+        of_camera = list(group)
+        header, pixels = of_camera[-1]
         stamp = _seconds(header.stamp)
         if stamp:
             age = time.time() - stamp
@@ -140,7 +159,12 @@ def usage_line(answer: Answer) -> str:
             when = f"{age:.2f} s old now" if 0 <= age < 86400 else f"stamped {stamp:.3f}"
             earlier = 0.0 if pixels is None else stamp - _seconds(pixels)
             again = f", pixels of {earlier:.2f} s before" if earlier else ""
-            parts.append(f"frame of {header.frame_id or 'an unnamed camera'} {when}{again}")
+            name = camera or "an unnamed camera"
+            if len(of_camera) > 1:  # a clip
+                span = stamp - _seconds(of_camera[0][0].stamp)
+                parts.append(f"{len(of_camera)} frames of {name} over {span:.2f} s, the last {when}{again}")
+            else:
+                parts.append(f"frame of {name} {when}{again}")
     return f"[{answer.engine} {os.path.basename(answer.model)}: {', '.join(parts)}]"  # noqa: PTH119 it may be a served name
 
 

@@ -8,7 +8,7 @@
 docs/client.md is the manual. ``Question`` is the former name of :class:`AnswerFuture`, for one more release.
 """
 
-from qwen3vl_ros.client.answer import Answer, Box, Position, Region, Usage
+from qwen3vl_ros.client.answer import Answer, Box, Moment, Position, Region, Usage
 from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
 from qwen3vl_ros.client.exceptions import (
     BadImage,
@@ -46,7 +46,7 @@ Question = AnswerFuture
 __all__ = [
     "Answer", "AnswerFuture", "AnswerStream", "BadImage", "BadRequest", "BadResponse", "Box", "Busy", "Cancelled",
     "EngineCrashed", "EngineError", "EngineFailure", "EngineNotReady", "GoalTimeout", "ImageLike", "InternalError",
-    "NoFrame", "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region", "ServerInactive",
-    "ServerLost", "ServerUnavailable", "Session", "Shutdown", "Slot", "Task", "Unreachable", "Unsupported", "Usage",
-    "VlmClient", "VlmError", "WouldDeadlock",
+    "Moment", "NoFrame", "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region",
+    "ServerInactive", "ServerLost", "ServerUnavailable", "Session", "Shutdown", "Slot", "Task", "Unreachable",
+    "Unsupported", "Usage", "VlmClient", "VlmError", "WouldDeadlock",
 ]  # fmt: skip

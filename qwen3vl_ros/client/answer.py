@@ -86,11 +86,26 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """A time that the answer to a question about a clip names, in the clock of the images' stamps.
+
+    ``end_stamp`` is ``stamp`` where it is no range of time. ``image_index``: of the nearest frame, in
+    ``Answer.image_headers``. ``label``: what happens then, "" if the answer does not say.
+    """
+
+    label: str
+    stamp: Time
+    end_stamp: Time
+    image_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An answer, and the frames that it is about.
 
     ``json`` is the parsed, validated JSON if the question had a response schema, else None. ``image_headers`` are
     the std_msgs/Header of the images used, in the order the model saw them: ``stamp`` and ``frame_id`` for tf.
+    ``moments``: the times that it names, of a question about a clip.
     ``pixel_stamps``: stamps of the frames whose pixels the model read, earlier ones where nothing had changed since.
     ``probability`` of the first of a task's choices (of yes, for yes_no), 0..1: its share of ``probability_mass``,
     the sum over all choices; None = unknown. ``notes``: remarks, a sentence each.
@@ -101,6 +116,7 @@ class Answer:
     reasoning: str = ""
     json: Any = None
     regions: tuple[Region, ...] = ()
+    moments: tuple[Moment, ...] = ()
     probability: float | None = None
     probability_mass: float | None = None
     notes: tuple[str, ...] = ()
@@ -124,6 +140,7 @@ def answer_of_result(result: AskImage.Result) -> Answer:
         reasoning=result.reasoning,
         json=json.loads(result.json) if result.json else None,
         regions=tuple(_region(region) for region in result.regions),
+        moments=tuple(Moment(one.label, one.stamp, one.end_stamp, one.image_index) for one in result.moments),
         probability=_known(result.probability),
         probability_mass=_known(result.probability_mass),
         notes=tuple(result.notes),

@@ -15,24 +15,32 @@ from qwen3vl_ros.engines.base import Clip, Image, Message, Unsupported
 
 @dataclass(frozen=True, slots=True)
 class FramePair:
-    """Two frames of one size that follow each other; the encoder merges them into one image's tokens."""
+    """Two frames of one size that follow each other; the encoder merges them into one image's tokens.
+
+    ``time``: the mean of theirs, seconds.
+    """
 
     first: Image
     second: Image
+    time: float = 0.0
 
 
-def timed_pairs(clip: Clip) -> Iterator[tuple[str, FramePair]]:
-    """Yield the pairs of ``clip``, each with the text before it."""
+def frame_pairs(clip: Clip) -> Iterator[FramePair]:
+    """Yield the pairs of ``clip``."""
     for index in range(0, len(clip.frames), 2):
         last = min(index + 1, len(clip.frames) - 1)
-        time = (clip.times[index] + clip.times[last]) / 2
-        yield f"<{time:.1f} seconds>", FramePair(clip.frames[index], clip.frames[last])
+        yield FramePair(clip.frames[index], clip.frames[last], (clip.times[index] + clip.times[last]) / 2)
+
+
+def time_text(seconds: float) -> str:
+    """Return the text before a pair, or a frame, of that time."""
+    return f"<{seconds:.1f} seconds>"
 
 
 def timed_frames(clip: Clip) -> Iterator[tuple[str, Image]]:
     """Yield the frames of ``clip``, each with the text before it: for a server that takes images alone."""
     for frame, time in zip(clip.frames, clip.times, strict=True):
-        yield f"<{time:.1f} seconds>", frame
+        yield time_text(time), frame
 
 
 def images_of(messages: Sequence[Message], instead: str) -> list[Image]:

@@ -6,13 +6,13 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from qwen3vl_ros.engines.base import BadRequest, Clip, Image, Message, Unsupported
-from qwen3vl_ros.engines.clips import FramePair, timed_pairs
+from qwen3vl_ros.engines.clips import FramePair, frame_pairs, time_text
 
 
 class Conversation:
     """``messages``: role and content of each, for the template. ``images``: what marks stand for, in their order."""
 
-    def __init__(self, messages: Sequence[Message], guard: Callable[[str], str]) -> None:
+    def __init__(self, messages: Sequence[Message], guard: Callable[[str], str], *, write_times: bool = True) -> None:
         """Put the text of ``messages`` together, with a random mark, which no text can contain, for each image.
 
         A clip becomes a mark for each pair of its frames, after the text of its time.
@@ -20,6 +20,7 @@ class Conversation:
         Args:
             messages: The conversation.
             guard: Makes control tokens in the text of a message harmless.
+            write_times: Write those texts; False where the library does it.
 
         Raises:
             BadRequest: There are no messages.
@@ -29,6 +30,7 @@ class Conversation:
         self.messages: list[dict[str, str]] = []
         self.images: list[Image | FramePair] = []
         self._mark = f"image{secrets.token_hex(8)}"
+        self._write_times = write_times
         for message in messages:
             texts = [self._text_of(part) for part in message.content]
             self.messages.append({"role": message.role, "content": guard("".join(texts))})
@@ -39,9 +41,9 @@ class Conversation:
         if not isinstance(part, Clip):
             self.images.append(part)
             return self._mark
-        pairs = list(timed_pairs(part))
-        self.images += [pair for _, pair in pairs]
-        return "".join(text + self._mark for text, _ in pairs)
+        pairs = list(frame_pairs(part))
+        self.images += pairs
+        return "".join((time_text(pair.time) if self._write_times else "") + self._mark for pair in pairs)
 
     def split(self, rendered: str) -> list[str]:
         """Split the rendered template into the text before, between and after the images.

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from builtin_interfaces.msg import Time
 
-from qwen3vl_ros.client.answer import Answer, Region, Usage
+from qwen3vl_ros.client.answer import Answer, Moment, Region, Usage
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import BadResponse
 
@@ -60,6 +60,7 @@ class ChatResponse:
         """Return the fields that OpenAI's objects lack, named like those of AskImage's result."""
         return {
             "regions": [_region(region) for region in answer.regions],
+            "moments": [_moment(moment) for moment in answer.moments],
             "json": answer.json,
             "image_headers": [
                 {"stamp": _stamp(header.stamp), "frame_id": header.frame_id} for header in answer.image_headers
@@ -146,6 +147,15 @@ def _content(answer: Answer, *, as_json: bool) -> str:
 
 def _stamp(stamp: Time) -> dict[str, int]:
     return {"sec": stamp.sec, "nanosec": stamp.nanosec}
+
+
+def _moment(moment: Moment) -> dict[str, Any]:
+    return {
+        "label": moment.label,
+        "stamp": _stamp(moment.stamp),
+        "end_stamp": _stamp(moment.end_stamp),
+        "image": moment.image_index,
+    }
 
 
 def _region(region: Region) -> dict[str, Any]:

@@ -142,6 +142,15 @@ _REGION: Final = {
         "problem": {"type": "string", "description": "Why there is no position; empty where nobody can know one."},
     },
 }
+_MOMENT: Final = {
+    "type": "object",
+    "properties": {
+        "label": {"type": "string", "description": "What happens then, empty if the answer does not say."},
+        "stamp": {"type": "object", "description": "When it is, or begins, in the clock of the images' stamps."},
+        "end_stamp": {"type": "object", "description": "When it ends; `stamp` where it is one time."},
+        "image": {"type": "integer", "description": "Index of the nearest frame, from 0."},
+    },
+}
 _COMPLETION: Final = {
     "type": "object",
     "required": ["id", "object", "created", "model", "choices", "usage", "qwen3vl_ros"],
@@ -156,6 +165,7 @@ _COMPLETION: Final = {
             "type": "object",
             "properties": {
                 "regions": {"type": "array", "items": _REGION},
+                "moments": {"type": "array", "items": _MOMENT, "description": "Times in an answer about a clip."},
                 "json": {"description": "The checked JSON, null without."},
                 "image_headers": {"type": "array", "items": {"type": "object"}},
                 "pixel_stamps": {

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
-from qwen3vl_ros.engines.base import BadRequest, Description, Image, Message, Options, Unsupported
+from qwen3vl_ros.engines.base import BadRequest, Clip, Description, Image, Message, Options, Unsupported
 from qwen3vl_ros.prompts.camera_view import CameraView
+from qwen3vl_ros.prompts.clip import ClipRequest
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 
@@ -65,6 +66,7 @@ class AskRequest:
     ``images``: sensor_msgs Image and CompressedImage messages; empty = take frames of ``cameras`` (names; empty = the
     first one), unless ``text_only``.
     ``history``: the earlier turns, whose images are the first of ``images``.
+    ``clip``: the clip that it is about, None = single images.
     ``session``: name of a conversation that the node keeps, "" = none; ``session_tokens``: what its earlier turns take,
     once that is known.
     ``task``: its name; ``ready_made``: whether it is the package's, not the user's; ``parser``: how its answer is
@@ -88,6 +90,7 @@ class AskRequest:
     cameras: tuple[str, ...] = ()
     text_only: bool = False
     history: tuple[Turn, ...] = ()
+    clip: ClipRequest | None = None
     session: str = ""
     session_tokens: int = 0
     not_before: int = 0
@@ -130,13 +133,13 @@ def images_in(history: Sequence[Turn]) -> int:
 
 
 def conversation(
-    request: AskRequest, content: Sequence[str | Image], prompt: str, earlier: Sequence[Message] = ()
+    request: AskRequest, content: Sequence[str | Image | Clip], prompt: str, earlier: Sequence[Message] = ()
 ) -> tuple[Message, ...]:
     """Assemble the messages for the model: instruction, history and question, without two of one role in a row.
 
     Args:
         request: The goal.
-        content: All images, fitted, and the texts that introduce them; those of the history come first.
+        content: All images and clips, fitted, and the texts that introduce them; those of the history come first.
         prompt: Text of the question for this engine.
         earlier: The turns of the request's session.
     """
@@ -147,7 +150,7 @@ def conversation(
     ]
     if request.system_prompt:
         turns.insert(0, Message("system", (request.system_prompt,)))
-    asked: tuple[str | Image, ...] = (*rest, prompt) if prompt else tuple(rest)
+    asked: tuple[str | Image | Clip, ...] = (*rest, prompt) if prompt else tuple(rest)
     return _alternating((*turns, Message("user", asked)))
 
 
@@ -218,6 +221,11 @@ def check_supported(request: AskRequest, description: Description) -> None:
         raise Unsupported(
             f"score_threshold: engine {description.engine!r} tells no probabilities of its tokens, so there are no "
             "scores; leave it unset, or set it to 0"
+        )
+    if request.clip is not None and "video" not in description.supports:
+        raise Unsupported(
+            f"{request.clip.goal_field}: engine {description.engine!r} takes no clips; ask it about single images, or "
+            "use an engine that does (docs/clips.md)"
         )
     card = description.card
     if request.ready_made and card.tasks and request.task not in card.tasks:

@@ -32,6 +32,9 @@ _WORDING: Final = {
     "propertyNames": {"pattern": "^[a-z]{2}$"},
     "additionalProperties": {"type": "string", "minLength": 1},
 }
+MOST_CLIP_SECONDS: Final = 3600
+"""The longest clip of a task; histories of cameras are shorter."""
+
 _NAME: Final = {"pattern": "^[a-z][a-z0-9_]*$"}
 _SLOT: Final = {
     "type": "object",
@@ -72,6 +75,12 @@ _TASK: Final = {
             "type": "integer",
             "minimum": 1,
             "maximum": MOST_IMAGE_TOKENS,
+        },
+        "clip_duration": {
+            "description": "The task is about a clip, of so many seconds where the goal does not say.",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": MOST_CLIP_SECONDS,
         },
         "choices": {
             "description": "Words that the answer begins with, in groups that mean the same, for its probability.",
@@ -241,6 +250,7 @@ def _build(name: str, definition: Mapping[str, Any], source: str) -> Task:
         parser=definition["parser"],
         min_images=definition.get("min_images", 1),
         max_image_tokens=definition.get("max_image_tokens", 0),
+        clip_duration=definition.get("clip_duration", 0.0),
         options=_options(definition.get("options", {})),
         choices=_choices(definition.get("choices", []), definition["parser"]),
         score_threshold=_score_threshold(definition.get("score_threshold"), definition["parser"]),

@@ -105,6 +105,7 @@ class Task:
     """A question template. ``source``: the file that defines it. ``main``: the slot that a goal's prompt fills, if any.
 
     ``max_image_tokens``: of an image where the goal does not say, 0 = the engine's own number.
+    ``clip_duration``: the task is about a clip, of so many seconds where the goal does not say; 0 = of single images.
     ``schema`` may refer to slots: ``{"$slot": name}`` is the slot's value, and ``{"$each": name, "as": schema}`` is
     an object with that schema for each text of the slot. ``uses_camera``: whether a :class:`CameraView` is of use.
     ``example_answer``: the text, or the parsed JSON, of an answer to the question that ``example_slots`` make.
@@ -125,6 +126,7 @@ class Task:
     example_answer: Any
     uses_camera: bool
     max_image_tokens: int
+    clip_duration: float
     prompts: Mapping[str, jinja2.Template] = field(repr=False)
     system_prompts: Mapping[str, jinja2.Template] = field(repr=False)
 

@@ -8,14 +8,15 @@ or ``bbox_3d``, ``<ref>..</ref><box>(x1,y1),(x2,y2)</box>`` and ``<points x1="..
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.vision.coordinates import Row, Scale, Unusable, pairs, with_shape
 from qwen3vl_ros.vision.fit import Fit
-from qwen3vl_ros.vision.lenient_json import NUMBER, Kind, Node, Tag, Value, numbers, read
+from qwen3vl_ros.vision.lenient_json import NUMBER, Group, Kind, Node, Tag, Value, groups, numbers, read
+from qwen3vl_ros.vision.moments import frame_at, time_of
 from qwen3vl_ros.vision.region import Region
 
 
@@ -31,7 +32,9 @@ class Grounding:
     skipped: tuple[str, ...] = ()
 
 
-def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "relative_1000") -> Grounding:
+def parse_regions(
+    text: str, fits: Sequence[Fit], scale: Scale = "relative_1000", times: Sequence[float] = ()
+) -> Grounding:
     """Parse the regions in an answer.
 
     - Every object with complete coordinates counts, wherever the text is cut off. A label that is cut off is "".
@@ -41,6 +44,8 @@ def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "relative_1000"
       0 <= left < right <= width and 0 <= top < bottom <= height.
     - With several images a region must name its image, itself or in an enclosing object: ``image`` counts from 1, as
       the chat template does ("Picture 1: "), and ``image_index`` from 0, as :class:`Region` does.
+    - With the frames of a clip a region may name its time, itself or in an enclosing object, and is in the nearest
+      frame; else it is in the last one. One whose time is outside of the clip is left out.
     - x precedes y with every key. ``points`` are several regions, ``polygon`` is one.
     - ``bbox_3d`` is [x, y, z, x_size, y_size, z_size, roll, pitch, yaw] in metres, in the camera's frame with x to the
       right, y down and z forward: the cookbook 3d_grounding projects it as u = fx x/z + cx, v = fy y/z + cy. ``extent``
@@ -53,13 +58,14 @@ def parse_regions(text: str, fits: Sequence[Fit], scale: Scale = "relative_1000"
         text: The answer.
         fits: How the images were fitted, in the prompt's order.
         scale: Unit of the coordinates.
+        times: Where the images are the frames of a clip, the time of each, seconds since the first one.
 
     Raises:
         GroundingError: No region is left, and ``text`` does not say that there is none.
     """
     if not fits:
         raise ValueError("an answer that points into images needs the fit of each image: there is none")
-    answer = _Answer(text, tuple(fits), scale)
+    answer = _Answer(text, tuple(fits), scale, tuple(times))
     for part in read(text):
         if isinstance(part, Node):
             answer.add_structure(part)
@@ -118,21 +124,6 @@ _IMAGE_NAME: Final = re.compile(
     r"(?:(?P<word>image|picture|img|图片|图像|图)[\s_#-]*)?(?P<number>\d{1,6})", re.IGNORECASE
 )
 
-_Group: TypeAlias = "dict[str, tuple[Value, int]]"
-
-
-def _groups(node: Node) -> Iterator[_Group]:
-    """Yield a node's keys and values (value, its index in the text); a repeated key begins another group."""
-    group: _Group = {}
-    for key, value, at in node.items:
-        name = key.strip().lower().replace("-", "_").replace(" ", "_")
-        if name in group:
-            yield group
-            group = {}
-        if name:
-            group[name] = (value, at)
-    yield group
-
 
 def _number(value: Value) -> float | None:
     if isinstance(value, str):
@@ -140,7 +131,7 @@ def _number(value: Value) -> float | None:
     return value if isinstance(value, float) else None
 
 
-def _named_row(group: _Group) -> Row | None:
+def _named_row(group: Group) -> Row | None:
     """Return [x1, y1, x2, y2] or [x, y] of a group with these keys, else None."""
 
     def numbers(names: Sequence[str]) -> Row | None:
@@ -165,7 +156,7 @@ def _rows(value: Value, depth: int = 3) -> list[Row] | None:
     if not isinstance(value, Node) or depth == 0:
         return None
     if any(key for key, _, _ in value.items):
-        group = next(_groups(value))
+        group = next(groups(value))
         row = None if _label(group) else _named_row(group)
         return [row] if row else None
     row = []
@@ -205,7 +196,7 @@ def _shapes(kind: Kind, rows: list[Row], plural: bool) -> list[tuple[Kind, Row]]
     return [("polygon", row) for row in rows] if all(n >= 6 and n % 2 == 0 for n in lengths) else None
 
 
-def _label(group: _Group) -> str:
+def _label(group: Group) -> str:
     for key in _LABELS:
         value = group[key][0] if key in group else None
         if isinstance(value, Node) and value.closed:
@@ -219,7 +210,7 @@ def _label(group: _Group) -> str:
     return ""
 
 
-def _image(group: _Group) -> tuple[int, int] | None:
+def _image(group: Group) -> tuple[int, int] | None:
     """Return (number, number of the first image) of the image that a group names, or None."""
     for key, base in _IMAGES.items():
         value = group[key][0] if key in group else None
@@ -238,6 +229,7 @@ class _Answer:
     text: str
     fits: tuple[Fit, ...]
     scale: Scale
+    times: tuple[float, ...] = ()
     regions: list[tuple[int, Region]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     says_none: bool = False
@@ -267,8 +259,8 @@ class _Answer:
             for key, value, start in node.items:
                 if not key and isinstance(value, Node):
                     inside.append((value, start, image, in_lists and not keyed, in_region))
-            for group in _groups(node):
-                own = _image(group) or image
+            for group in groups(node):
+                own = self._frame(group) or _image(group) or image
                 taken = self._add_group(group, own, in_region)
                 for key, (value, start) in group.items():
                     if isinstance(value, Node) and key not in taken:
@@ -286,7 +278,7 @@ class _Answer:
         if rows and len(rows) == 1 and len(rows[0]) in (2, 4):
             self._place(at, "", None, [("point" if len(rows[0]) == 2 else "box", rows[0])])
 
-    def _add_group(self, group: _Group, image: tuple[int, int] | None, in_region: bool) -> set[str]:
+    def _add_group(self, group: Group, image: tuple[int, int] | None, in_region: bool) -> set[str]:
         """Add the region of ``group``, if it is one; return the keys of its coordinates."""
         label = _label(group)
         taken: set[str] = set()
@@ -344,8 +336,18 @@ class _Answer:
         if together and region != nothing:
             self.regions.append((at, region))
 
+    def _frame(self, group: Group) -> tuple[int, int] | None:
+        """Return (number, 0) of the frame whose time a group names, the number of frames for none; None = no time."""
+        time = time_of(group) if self.times else None
+        if time is None:
+            return None
+        frame = frame_at(self.times, time)
+        return len(self.times) if frame is None else frame, 0
+
     def _index(self, image: tuple[int, int] | None) -> int:
         count = len(self.fits)
+        if image is None and self.times:
+            return count - 1
         if image is None:
             if count > 1:
                 raise Unusable(f"does not say in which of the {count} images it is (image, from 1)")
@@ -353,6 +355,8 @@ class _Answer:
         number, base = image
         if count == 1 and number <= 1:
             return 0  # whatever number it names
+        if self.times and number - base == count:
+            raise Unusable(f"is at a time outside of the clip, which is {self.times[-1]:.3g} s long")
         if not 0 <= number - base < count:
             raise Unusable(f"is in image {number}, counted from {base}, of {count}")
         return number - base

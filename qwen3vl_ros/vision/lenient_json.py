@@ -58,12 +58,17 @@ _ESCAPED: Final = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """An object, list or tuple: (key, value, the value's index in the text); key "" = none. ``closed``: has its end."""
+    """An object, list or tuple: (key, value, the value's index in the text); key "" = none. ``closed``: has its end.
+
+    ``at``, ``until``: where a structure that no other encloses is in the text.
+    """
 
     opener: str
     items: list[tuple[str, Value, int]] = field(default_factory=list)
     key: str = ""
     closed: bool = False
+    at: int = 0
+    until: int = 0
 
     def add(self, value: Value, at: int) -> None:
         """Add a value under the key that was read last."""
@@ -77,6 +82,9 @@ class Node:
 
 
 Value: TypeAlias = "str | float | Node | None"
+
+Group: TypeAlias = "dict[str, tuple[Value, int]]"
+"""Keys of an object, in lower case with underscores, and their values: (value, its index in the text)."""
 
 
 class Tag(NamedTuple):
@@ -95,6 +103,7 @@ def read(text: str) -> Iterator[Node | Tag]:
         at, position = match.start(), match.end()
         if match["open"]:
             node, position = _read_structure(text, at)
+            node.at, node.until = at, position
             yield node
         elif match["label"] is not None:
             label, position = match["label"].strip(), position - 1
@@ -111,6 +120,19 @@ def read(text: str) -> Iterator[Node | Tag]:
                 yield Tag(at, label, "box", [row])
         else:
             yield _points_tag(at, match["attributes"], match["phrase"])
+
+
+def groups(node: Node) -> Iterator[Group]:
+    """Yield a node's keys and values; a repeated key begins another group."""
+    group: Group = {}
+    for key, value, at in node.items:
+        name = key.strip().lower().replace("-", "_").replace(" ", "_")
+        if name in group:
+            yield group
+            group = {}
+        if name:
+            group[name] = (value, at)
+    yield group
 
 
 def _points_tag(at: int, attributes: str, phrase: str | None) -> Tag:

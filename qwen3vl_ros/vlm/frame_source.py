@@ -30,6 +30,7 @@ from qwen3vl_ros.ros.clock_watch import ClockWatch
 from qwen3vl_ros.ros.fast_dds import profile_assignment
 from qwen3vl_ros.ros.parameters import overrides
 from qwen3vl_ros.ros.polling_subscription import Closed, PollingSubscription
+from qwen3vl_ros.vlm.image_view import image_view
 
 _NEWEST = QoSProfile(
     depth=1,
@@ -95,6 +96,11 @@ class Frame:
     def message(self) -> Any:
         """The deserialized sensor_msgs Image or CompressedImage."""
         return deserialize_message(self.serialized, self.message_type)
+
+    def view(self) -> Any:
+        """The message, or what has the fields of an Image without a copy of its pixels, to be read and no more."""
+        view = image_view(self.serialized) if self.message_type is Image else None
+        return self.message() if view is None else view
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +286,14 @@ class FrameSource:
         except Closed:
             return None  # closed while waiting
         return None
+
+    def newest(self) -> Frame | None:
+        """Take the newest frame without waiting, None before the first one; a running :meth:`wait` gets it, too."""
+        taken_before = self._taken
+        frame = self._take()
+        if self._taken != taken_before:
+            self._samples.interrupt()
+        return frame
 
     def age(self, frame: Frame) -> float:
         """Seconds since the frame was stamped, by the node's clock, and no less than since it arrived.

@@ -5,20 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
+import cv2
+import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from qwen3vl_ros.engines.base import BadImage, BadRequest, Cancel, Description, Image, ImageInput, Stage
+from qwen3vl_ros.engines.base import BadImage, BadRequest, Cancel, Clip, Description, Image, ImageInput, Stage
 from qwen3vl_ros.prompts.request import AskRequest, images_in
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.vision.compressed import decode_apart, is_heavy, loss_of, pixels_of
-from qwen3vl_ros.vision.fit import Fit, fit_image
+from qwen3vl_ros.vision.fit import Fit, Rotation, fit_image, plan_fit
 from qwen3vl_ros.vision.tiles import tiles
+from qwen3vl_ros.vlm.camera_clip import camera_clip
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
+from qwen3vl_ros.vlm.clips import choose_images, clip_of, seconds_from_first
 from qwen3vl_ros.vlm.frame_source import Frame
+from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.image_budget import ImageBudget, choose_budget, text_tokens
 from qwen3vl_ros.vlm.image_cost import ImageCost, ImageLoad
 from qwen3vl_ros.vlm.job import Job, Progress
@@ -30,7 +35,7 @@ DECODE_TIME = 5.0
 
 @dataclass(slots=True)
 class InputImage:
-    """An image that a question is about: its original pixels (uint8 [height, width, 3] RGB), and how it was fitted.
+    """An image that a question is about: its pixels (uint8 [height, width, 3] RGB), and how the original was fitted.
 
     ``fits``: one, or those of its parts if the camera has ``tiles``. ``camera``, ``frame`` and ``chosen`` are None for
     an image in the goal. ``depth`` is the frame's, even where the model reads an earlier frame's pixels: nothing has
@@ -52,8 +57,16 @@ class InputImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.pixels.shape[1], self.pixels.shape[0]
+        """(width, height) in pixels, as published."""
+        return self.fits[0].original_size
+
+    @property
+    def published(self) -> Image:
+        """The pixels at that size: a frame out of a history may have been reduced."""
+        if self.size == (self.pixels.shape[1], self.pixels.shape[0]):
+            return self.pixels
+        enlarged: Image = np.asarray(cv2.resize(self.pixels, self.size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        return enlarged
 
     def fetch_depth(self, tolerance: float, cancel: Cancel) -> None:
         """Take the depth image of the frame's time, once; see :meth:`Camera.depth_of`."""
@@ -63,18 +76,21 @@ class InputImage:
 
 @dataclass(frozen=True, slots=True)
 class InputImages:
-    """The images of a question. ``content``: every image or part of one, fitted, after its announcement.
+    """The images of a question. ``content``: every image or part of one, fitted, after its announcement, or the clip.
 
     ``subject``: index of the first image that it is about; those before belong to earlier turns. ``notes``: what the
     images lost on their way. ``budget``: the tokens that each may have; ``load``: which are new to the engine.
+    ``clip_times``: where the images that it is about are the frames of a clip, the time of each in seconds since the
+    first one; () elsewhere.
     """
 
     images: tuple[InputImage, ...] = ()
-    content: tuple[str | Image, ...] = ()
+    content: tuple[str | Image | Clip, ...] = ()
     subject: int = 0
     notes: tuple[str, ...] = ()
     budget: ImageBudget = field(default_factory=ImageBudget)
     load: ImageLoad = field(default_factory=ImageLoad)
+    clip_times: tuple[float, ...] = ()
 
     @property
     def own(self) -> tuple[InputImage, ...]:
@@ -83,8 +99,8 @@ class InputImages:
 
     @property
     def parts(self) -> int:
-        """Number of those images, or of their parts, that the model sees."""
-        return sum(len(image.fits) for image in self.own)
+        """Number of those images, or of their parts, that the model sees and may be asked to tell apart."""
+        return 1 if self.clip_times else sum(len(image.fits) for image in self.own)
 
     @property
     def change(self) -> float | None:
@@ -101,12 +117,16 @@ class InputImages:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The origin of an image, and the grid (columns, rows) of parts in which the model sees it."""
+    """The origin of an image, and the grid (columns, rows) of parts in which the model sees it.
+
+    ``size``: (width, height) as it was published, where ``message`` has been reduced; None = as it is.
+    """
 
     message: Any
     camera: Camera | None = None
     frame: Frame | None = None
     grid: tuple[int, int] = (1, 1)
+    size: tuple[int, int] | None = None
 
     @property
     def parts(self) -> int:
@@ -121,6 +141,7 @@ def collect_images(
     description: Description,
     sandbox: Sandbox,
     cost: ImageCost,
+    recorder: HistoryRecorder,
 ) -> InputImages | None:
     """Collect the images of the goal and its cameras, and fit them for the engine.
 
@@ -132,6 +153,7 @@ def collect_images(
         description: Of the engine.
         sandbox: Decodes images that may take long.
         cost: Of that engine.
+        recorder: Keeps the histories of the cameras.
 
     Returns:
         None when the job ended before.
@@ -141,11 +163,24 @@ def collect_images(
         BadImage: An image cannot be decoded.
         NoFrame: No fresh frame arrived in time.
     """
+
+    def decode(message: Any) -> Image | None:
+        return _pixels(message, job, sandbox)
+
+    losses: list[str] = []
     sources = [_Source(message) for message in request.images]
     if request.needs_cameras:
         job.reply.progress(Progress(Stage.WAITING_FRAME))
         deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
         for camera in chosen(cameras, request.cameras):
+            if request.clip is not None:
+                clip = camera_clip(camera, request.clip, request, recorder, deadline, job.cancellation)
+                if clip is None:
+                    return None
+                losses += clip.notes
+                sources += (_Source(kept.message(), camera, size=kept.size) for kept in clip.frames)
+                sources[-1] = replace(sources[-1], frame=clip.newest)
+                continue
             frame = camera.wait(request.not_before, request.max_frame_age, deadline, job.cancellation)
             if frame is None:
                 return None
@@ -153,21 +188,35 @@ def collect_images(
             grid = (1, 1) if request.parser == "regions_3d" else camera.grid
             sources.append(_Source(frame.message(), camera, frame, grid))
     subject = request.subject(len(sources))
+    if request.clip is not None and not request.clip.duration:
+        frames = choose_images([source.message for source in sources[subject:]], request.clip, decode)
+        if frames is None:
+            return None
+        if len(frames) < len(sources) - subject:
+            losses.append(f"the model saw {len(frames)} of the clip's {len(sources) - subject} images: see clip_frames")
+        sources[subject:] = map(_Source, frames)
     _check_counts(request, sources, subject, description)
-    n_parts = sum(source.parts for source in sources)
-    budget = choose_budget(request, description, n_parts, job.deadline - time.monotonic(), cost)
+    seconds = job.deadline - time.monotonic()
+    budget = choose_budget(request, description, _n_parts(request, sources, subject), seconds, cost)
     wanted = budget.applied_to(description.image_input)
+    wanted_earlier = wanted
+    if request.clip is not None and subject:  # an image of an earlier turn is to stay as the model knows it
+        wanted_earlier = choose_budget(replace(request, clip=None), description, subject, seconds, cost).applied_to(
+            description.image_input
+        )
     images: list[InputImage] = []
-    content: list[str | Image] = []
-    number, several = 0, sum(source.parts for source in sources[subject:]) > 1
+    content: list[str | Image | Clip] = []
+    number, several = 0, request.clip is None and sum(source.parts for source in sources[subject:]) > 1
     for index, source in enumerate(sources):
-        pixels = _pixels(source.message, job, sandbox)
+        pixels = decode(source.message)
         if pixels is None:
             return None
         fitted: Sequence[Image]
-        fitted, fits = zip(*_fitted(pixels, source, wanted), strict=True)
+        fitted, fits = zip(*_fitted(pixels, source, wanted if index >= subject else wanted_earlier), strict=True)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
-        if source.camera is not None and source.frame is not None:
+        if source.camera is not None and source.frame is None:
+            images[-1].depth = Depth(missing="depth images are kept of no earlier frame")
+        if source.camera is not None and source.frame is not None and request.clip is None:
             moment = source.camera.frames.moment(source.frame)
             new = FittedFrame(fitted, fits, moment, source.frame.arrived, source.message.header.stamp)
             images[-1].chosen = choice = source.camera.still.choose(
@@ -180,16 +229,37 @@ def collect_images(
             if several and (source.camera or (request.parser == "regions" and index >= images_in(request.history))):
                 content.append(_announcement(number, source, part))
             content.append(image)
-    losses = [
+    clip_times: tuple[float, ...] = ()
+    if request.clip is not None:
+        clip_times = seconds_from_first([image.header.stamp for image in images[subject:]])
+        content[subject:] = [clip_of([cast("Image", frame) for frame in content[subject:]], clip_times)]
+    losses += [
         f"camera {source.camera.name!r}: {loss}" if source.camera else loss
         for source in sources
         if (loss := loss_of(source.message))
     ]
     losses += [budget.note] if budget.note else []
-    load = cost.load_of([part for part in content if not isinstance(part, str)], wanted.multiple)
+    load = cost.load_of(list(_encoded(content)), wanted.multiple)
     if images:
         budget = replace(budget, expected=cost.first_token_time(load.new, text_tokens(request)))
-    return InputImages(tuple(images), tuple(content), subject, tuple(dict.fromkeys(losses)), budget, load)
+    notes = tuple(dict.fromkeys(losses))
+    return InputImages(tuple(images), tuple(content), subject, notes, budget, load, clip_times)
+
+
+def _n_parts(request: AskRequest, sources: Sequence[_Source], subject: int) -> int:
+    """Return how many images, or parts of images, the engine encodes: two frames of a clip are one."""
+    if request.clip is None:
+        return sum(source.parts for source in sources)
+    return subject + (len(sources) - subject + 1) // 2
+
+
+def _encoded(content: Sequence[str | Image | Clip]) -> Iterator[Image]:
+    """Yield what the engine encodes; of the two frames of a pair the first one, as a pair costs one image."""
+    for part in content:
+        if isinstance(part, Clip):
+            yield from part.frames[::2]
+        elif not isinstance(part, str):
+            yield part
 
 
 def _pixels(message: Any, job: Job, sandbox: Sandbox) -> Image | None:
@@ -211,7 +281,8 @@ def _pixels(message: Any, job: Job, sandbox: Sandbox) -> Image | None:
 
 
 def _check_counts(request: AskRequest, sources: Sequence[_Source], subject: int, description: Description) -> None:
-    parts, own = sum(source.parts for source in sources), len(sources) - subject
+    own = len(sources) - subject
+    parts = sum(source.parts for source in sources) if request.clip is None else subject + 1
     if description.max_images is not None and parts > description.max_images:
         counted = "images in the goal" if parts == len(sources) else "images, the parts of `tiles` counted,"
         raise BadRequest(f"{parts} {counted}; engine {description.engine!r} takes {description.max_images}")
@@ -229,10 +300,26 @@ def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tupl
     if source.camera.fit is not None:
         wanted = replace(wanted, fit=source.camera.fit)
     rotation = source.camera.rotation
+    if source.size is not None:
+        yield _fitted_reduced(pixels, source.size, wanted, rotation)
+        return
     height, width, _ = pixels.shape
     across, down = (width, height) if rotation % 180 == 0 else (height, width)
     for part in tiles(across, down, *source.grid):
         yield fit_image(pixels, wanted, rotation, None if source.grid == (1, 1) else part)
+
+
+def _fitted_reduced(
+    pixels: Image, published: tuple[int, int], wanted: ImageInput, rotation: Rotation
+) -> tuple[Image, Fit]:
+    """Fit an image that has been reduced as the published one would be, with the mapping to that."""
+    if wanted.size is None:
+        wanted = replace(wanted, size=plan_fit(*published, wanted, rotation).fitted_size, fit="fill")
+    fitted, fit = fit_image(pixels, wanted, rotation)
+    across, down = published[0] / pixels.shape[1], published[1] / pixels.shape[0]
+    left, top, right, bottom = fit.shown
+    shown = (left * across, top * down, right * across, bottom * down)
+    return fitted, replace(fit, original_size=published, shown=shown)
 
 
 def _announcement(number: int, source: _Source, part: int) -> str:

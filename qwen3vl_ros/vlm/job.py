@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.engines.base import Cancel, Chunk, Stage, Usage
+from qwen3vl_ros.msg import Moment
 from qwen3vl_ros.prompts.probability import Certainty
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vision.region import Region
@@ -56,6 +57,7 @@ class GoalResult:
     pixel_stamps: tuple[Time, ...] = ()
     image_change: float | None = None
     regions: tuple[Region, ...] = ()
+    moments: tuple[Moment, ...] = ()
     certainty: Certainty = field(default_factory=Certainty)
     notes: tuple[str, ...] = ()
     usage: Usage = field(default_factory=Usage)

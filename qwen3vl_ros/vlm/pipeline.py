@@ -27,6 +27,8 @@ from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Call, State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.engines.token_probabilities import Token
+from qwen3vl_ros.msg import Moment
+from qwen3vl_ros.prompts.clip import LAST_FRAME_PROMPT, asks_times
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
 from qwen3vl_ros.prompts.request import AskRequest, card_notes, check_supported, conversation
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
@@ -38,9 +40,11 @@ from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.cameras import Camera
+from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.image_cost import ImageCost
 from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress, Wake
+from qwen3vl_ros.vlm.moments import moments_of
 from qwen3vl_ros.vlm.parameters import Settings, wanted_engines
 from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of, sure_enough
 from qwen3vl_ros.vlm.session_question import SessionQuestion
@@ -73,6 +77,7 @@ class PartialAnswer:
     json: str = ""
     inputs: InputImages = field(default_factory=InputImages)
     regions: tuple[Region, ...] = ()
+    moments: tuple[Moment, ...] = ()
     usage: Usage = field(default_factory=Usage)
     probabilities: tuple[float, ...] | None = None
     tokens: tuple[Token, ...] = ()
@@ -110,6 +115,7 @@ class PartialAnswer:
             pixel_stamps=tuple(image.pixel_stamp for image in self.inputs.images),
             image_change=self.inputs.change,
             regions=self.regions,
+            moments=self.moments,
             certainty=self.certainty,
             notes=tuple(dict.fromkeys(self.notes)),
             usage=usage,
@@ -156,6 +162,7 @@ class Pipeline:
         display: Shows questions and answers.
         settings: Returns the current parameters.
         sandbox: Runs the validation of answers against their schemas.
+        recorder: Keeps the histories of the cameras.
         sessions: The conversations that goals continue.
         log: Takes sentences about answers.
     """
@@ -167,6 +174,7 @@ class Pipeline:
         display: Display,
         settings: Callable[[], Settings],
         sandbox: Sandbox,
+        recorder: HistoryRecorder,
         sessions: Sessions,
         log: Callable[[str], None],
     ) -> None:
@@ -175,6 +183,7 @@ class Pipeline:
         self._display = display
         self._settings = settings
         self._sandbox = sandbox
+        self._recorder = recorder
         self._sessions = sessions
         self._log = log
         self._costs: defaultdict[tuple[str, str], ImageCost] = defaultdict(ImageCost)
@@ -206,7 +215,9 @@ class Pipeline:
         timeout = self._settings().frame_timeout
         inputs = None if session is None else session.earlier_images(request)
         if inputs is None:
-            inputs = collect_images(job, request, self._cameras, timeout, description, self._sandbox, cost)
+            inputs = collect_images(
+                job, request, self._cameras, timeout, description, self._sandbox, cost, self._recorder
+            )
         if inputs is None:
             return
         if session is not None:
@@ -264,6 +275,8 @@ class Pipeline:
                 prompt = prompt if view is None else request.prompt_through(view)
         if request.parser == "regions" and answer.inputs.parts > 1:
             prompt = f"{prompt}\n{naming_prompt(answer.inputs.parts)}"
+        if request.parser == "regions" and answer.inputs.clip_times and not asks_times(request.response_schema):
+            prompt = f"{prompt}\n{LAST_FRAME_PROMPT}"
         if not constrained and request.response_schema is not None and not request.task:
             prompt = f"{prompt}\n\n{schema_prompt(request.response_schema)}"
         return prompt
@@ -329,7 +342,7 @@ class Pipeline:
         self._read(job, request, answer, description)
 
     def _read(self, job: Job, request: AskRequest, answer: PartialAnswer, description: Description) -> None:
-        """Parse the JSON and the regions of a complete answer. Raises :class:`BadAnswer`."""
+        """Parse the JSON, the regions and the times of a complete answer. Raises :class:`BadAnswer`."""
 
         def report(sentence: str) -> None:
             answer.notes.append(sentence)
@@ -343,6 +356,7 @@ class Pipeline:
             answer.notes += label_notes(request.labels, [region.label for region in answer.regions])
 
         text = str(answer.text)
+        answer.moments = moments_of(text, answer.inputs, answer.notes.append)
         try:
             if request.parser in ("regions", "regions_3d"):
                 read_regions()

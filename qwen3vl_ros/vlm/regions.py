@@ -75,7 +75,7 @@ def regions_of(
     Args:
         text: The answer.
         tokens: Those of the answer, for scores; () if they are unknown.
-        inputs: The images that it is about.
+        inputs: The images that it is about; of a clip, places without a time are those in its last frame.
         scale: Unit of its coordinates.
         report: Takes a sentence for each region that is left out.
         cancel: Set when the goal ends.
@@ -84,7 +84,7 @@ def regions_of(
         GroundingError: It has no usable region.
     """
     fits = [fit for image in inputs.own for fit in image.fits]
-    grounding = parse_regions(text, fits, scale)
+    grounding = parse_regions(text, fits, scale, inputs.clip_times)
     for sentence in grounding.skipped:
         report(f"a region of the answer is left out: {sentence}")
     confidence = Confidence(text, tokens)

@@ -8,15 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.msg import Region, Task, TaskSlot
+from qwen3vl_ros.msg import Moment, Region, Task, TaskSlot
 from qwen3vl_ros.srv import ListTasks
 from std_msgs.msg import Header
 
@@ -98,6 +99,32 @@ def test_what_a_still_camera_spared_is_on_stderr_and_can_be_declined(scripted: S
 
 
 @pytest.mark.ros
+def test_a_clip_is_asked_for_and_its_span_is_on_stderr(scripted: ScriptedVlm) -> None:
+    def script(goal: Goal) -> Result:
+        result = goal.result(text="A ball left.", image_headers=[Header(frame_id="front") for _ in range(3)])
+        for header, second in zip(result.image_headers, (20, 21, 24), strict=True):
+            header.stamp.sec = second
+        result.pixel_stamps = [header.stamp for header in result.image_headers]
+        return result
+
+    scripted.script = script
+    options = ("--clip", "4.5", "--clip-end", "100.25", "--clip-frames", "3", "--clip-pick", "change")
+    done = run("ask", "What happened?", *options)
+    assert done.stdout == "A ball left.\n"
+    assert "3 frames of front over 4.00 s, the last stamped 24.000]" in done.stderr
+    sent = scripted.goals[0].request
+    assert (sent.clip_duration, sent.clip_end) == (
+        Duration(sec=4, nanosec=500_000_000),
+        Time(sec=100, nanosec=250_000_000),
+    )
+    assert (sent.clip_frames, sent.clip_pick) == (3, "change")
+    before = time.time()
+    run("ask", "What happened?", "--clip", "4", "--clip-end", "-20")
+    assert before - 20 <= scripted.goals[1].request.clip_end.sec + 1
+    assert scripted.goals[1].request.clip_end.sec <= time.time() - 20
+
+
+@pytest.mark.ros
 @pytest.mark.parametrize(("word", "number"), [("1024", 1024), ("auto", AskImage.Goal.MAX_IMAGE_TOKENS_AUTO)])
 def test_how_much_of_the_image_is_seen_is_an_option(scripted: ScriptedVlm, word: str, number: int) -> None:
     assert run("ask", "What is it?", "--max-image-tokens", word).returncode == 0
@@ -138,6 +165,19 @@ def test_how_sure_the_model_was_and_what_is_not_known_are_on_stderr(scripted: Sc
     assert "scores: red cup 0.75" in done.stderr
     assert "box -1" not in done.stderr
     assert scripted.goals[-1].request.score_threshold == 0.5
+
+
+@pytest.mark.ros
+def test_times_in_an_answer_about_a_clip_are_lines_on_stderr(scripted: ScriptedVlm) -> None:
+    headers = [Header(stamp=Time(sec=9, nanosec=900_000_000)), Header(stamp=Time(sec=13))]
+    moments = [
+        Moment(label="It falls.", stamp=Time(sec=14, nanosec=400_000_000), end_stamp=Time(sec=75), image_index=1),
+        Moment(stamp=Time(sec=10, nanosec=900_000_000), end_stamp=Time(sec=10, nanosec=900_000_000)),
+    ]
+    scripted.script = lambda goal: goal.result(text="It falls.", image_headers=headers, moments=moments)
+    done = run("ask", "When?")
+    assert done.stdout == "It falls.\n"
+    assert done.stderr.startswith("0:04.5 - 1:05.1  It falls.\n0:01.0\n")
 
 
 @pytest.mark.ros

@@ -19,7 +19,7 @@ import rclpy
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point32
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.msg import ChatMessage, Region
+from qwen3vl_ros.msg import ChatMessage, Moment, Region
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage, Image
@@ -130,6 +130,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     def script(goal: Goal) -> AskImage.Result:
         result = goal.result(text='{"n": 2}', json='{"n": 2}', reasoning="I count", engine="llama", model="tiny.gguf")
         result.image_headers, result.regions = [header], [region]
+        result.moments = [Moment(label="it falls", stamp=Time(sec=8), end_stamp=Time(sec=9), image_index=1)]
         result.pixel_stamps, result.usage.image_change = [Time(sec=3)], 1.5
         result.usage.completion_tokens, result.usage.first_token_time = 5, 0.25
         result.usage.max_image_tokens, result.usage.expected_first_token_time = 1024, 0.5
@@ -150,6 +151,11 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
         max_image_tokens=64,
         new_pixels=True,
         score_threshold=0.25,
+        clip_duration=1.5,
+        clip_end=7.25,
+        clip_frames=5,
+        clip_pick="change",
+        images_are_clip=True,
     )
 
     assert (answer.text, answer.json, answer.reasoning) == ('{"n": 2}', {"n": 2}, "I count")
@@ -157,6 +163,9 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert answer.stamp == header.stamp
     assert answer.image_headers[0].frame_id == "camera"
     assert (answer.pixel_stamps, answer.usage.image_change) == ((Time(sec=3),), 1.5)
+    (moment,) = answer.moments
+    assert (moment.label, moment.stamp, moment.end_stamp) == ("it falls", Time(sec=8), Time(sec=9))
+    assert moment.image_index == 1
     assert answer.regions[0].box == Box(1, 2, 30, 40)
     assert answer.regions[0].point == (3.0, 4.0)
     assert answer.regions[0].position is not None
@@ -174,6 +183,8 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert (sent.options.presence_penalty, sent.options.frequency_penalty) == (1.5, -1.0)
     assert (sent.thinking, sent.max_image_tokens, sent.score_threshold) == (AskImage.Goal.THINKING_ON, 64, 0.25)
     assert sent.new_pixels
+    assert (sent.clip_duration, sent.clip_end) == (sent.timeout, Time(sec=7, nanosec=250_000_000))
+    assert (sent.clip_frames, sent.clip_pick, sent.images_are_clip) == (5, "change", True)
     assert sent.max_reasoning_tokens == 32
     assert (sent.timeout.sec, sent.timeout.nanosec) == (1, 500_000_000)
 
@@ -560,6 +571,8 @@ def test_a_node_that_vanishes_ends_the_question_long_before_its_time(client: Vlm
         ({"task": "\0"}, "task: it holds a NUL"),
         ({"session": "\0"}, "session: it holds a NUL"),
         ({"cameras": ["front", "\0"]}, "cameras: it holds a NUL"),
+        ({"clip_duration": 0.0}, "clip_duration is a number of seconds greater than zero"),
+        ({"clip_frames": 2**16}, "clip_frames"),
         ({"stop": ["\0"]}, "stop: it holds a NUL"),
         ({"slots": {"what": ["cup", "\0"]}}, r"^slots\.what\.1: it holds a NUL"),
         ({"slots": {"\0": 1}}, "^a name in slots: it holds a NUL"),

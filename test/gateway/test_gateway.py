@@ -15,7 +15,7 @@ from qwen3vl_ros.action import AskImage
 from std_msgs.msg import Header
 
 from gateway_server import Server, data_url, events, image_file, question, serving, stays_open
-from qwen3vl_ros.client.answer import Box, Position, Region, Usage
+from qwen3vl_ros.client.answer import Box, Moment, Position, Region, Usage
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.engines import speed
 from qwen3vl_ros.engines.catalogue import catalogue
@@ -69,6 +69,7 @@ def test_an_answer_has_what_openai_has_no_place_for(server: Server, http: httpx.
     server.backend.script = lambda asked: asked.answer(
         "[]",
         regions=regions,
+        moments=(Moment("it falls", Time(sec=8), Time(sec=9, nanosec=5), 1),),
         json=[],
         image_headers=(header,),
         pixel_stamps=(Time(sec=6, nanosec=5),),
@@ -88,6 +89,9 @@ def test_an_answer_has_what_openai_has_no_place_for(server: Server, http: httpx.
     assert box["point"] is None
     assert box["position"] is None
     assert box["problem"].startswith("NO_DEPTH")
+    assert more["moments"] == [
+        {"label": "it falls", "stamp": {"sec": 8, "nanosec": 0}, "end_stamp": {"sec": 9, "nanosec": 5}, "image": 1}
+    ]
     assert more["image_headers"] == [{"stamp": {"sec": 7, "nanosec": 8}, "frame_id": "optical"}]
     assert (more["pixel_stamps"], more["image_change"]) == ([{"sec": 6, "nanosec": 5}], 1.5)
     assert (more["json"], more["engine"], more["probability"], more["notes"]) == ([], "scripted", 0.75, ["one"])

@@ -178,3 +178,34 @@ def test_metres_in_another_frame_than_the_cameras_have_its_axes(page: Page) -> N
     wait_answer(locate(page, "cup"))
     expect(page.locator("button.region .place")).to_contain_text("x 1.12, y -0.27, z 0.84 m in map")
     expect(page.locator("button.region .score")).to_have_text("score 0.87")
+
+
+def test_of_a_thing_that_is_followed_through_a_clip_the_last_frame_is_shown(page: Page) -> None:
+    headers = [{"stamp": {"sec": sec, "nanosec": 0}, "frame_id": "lens"} for sec in (1, 2, 3)]
+    region = {"label": "cup", "point": None, "polygon": [], "position": None, "frame_id": None, "problem": ""}
+    regions = [{**region, "image": image, "box": [10 * image, 2, 3, 4], "score": None} for image in (0, 1)]
+    end = {"choices": [], "qwen3vl_ros": {"image_headers": headers, "regions": regions}}
+    stream = f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=stream, content_type="text/event-stream"))
+    answer = wait_answer(locate(page, "cup"))
+    expect(answer.locator("p").first).to_have_text("Found: 2 \u00d7 cup.")
+    expect(page.locator("button.region .place")).to_have_text("3 \u00d7 4 px at 10, 2")
+
+
+def test_times_in_an_answer_about_a_clip_are_a_list(page: Page) -> None:
+    headers = [{"stamp": {"sec": 9, "nanosec": 900_000_000}, "frame_id": "lens"}] * 2
+    moments = [
+        {"label": "It falls.", "stamp": {"sec": 14, "nanosec": 400_000_000}, "image": 1},
+        {"label": "", "stamp": {"sec": 10, "nanosec": 900_000_000}, "image": 0},
+    ]
+    moments[0]["end_stamp"] = {"sec": 75, "nanosec": 0}
+    moments[1]["end_stamp"] = moments[1]["stamp"]
+    end = {
+        "choices": [{"index": 0, "delta": {"content": "It falls."}, "finish_reason": "stop"}],
+        "qwen3vl_ros": {"image_headers": headers, "moments": moments},
+    }
+    stream = f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=stream, content_type="text/event-stream"))
+    wait_answer(ask(page, "When?"))
+    times = page.get_by_role("list", name="Times in the answer").get_by_role("listitem")
+    expect(times).to_have_text(["0:04.5 \u2013 1:05.1 It falls.", "0:01.0"])

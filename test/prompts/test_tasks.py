@@ -24,6 +24,7 @@ from qwen3vl_ros.prompts.task_files import TaskFileError, load_tasks
 from qwen3vl_ros.prompts.tasks import Task, parse_slots
 from qwen3vl_ros.vision.fit import fit_image
 from qwen3vl_ros.vision.grounding import parse_regions
+from qwen3vl_ros.vision.moments import Moment, parse_moments
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = REPOSITORY / "config" / "tasks.yaml"
@@ -33,7 +34,9 @@ PROMISED = {
     *("caption", "vqa", "yes_no", "count", "locate", "point", "locate_3d", "describe_spatial", "ocr", "ocr_fields"),
     *("read_gauge", "classify", "find_anomaly", "compare", "gui_elements", "image_to_html", "image_to_drawio"),
     *("translate_sign", "steps_to"),
+    *("what_happened", "when", "before_after", "count_events", "track"),
 }
+ABOUT_A_CLIP = {"what_happened", "when", "before_after", "count_events", "track"}
 
 
 def each_task(*parsers: str) -> pytest.MarkDecorator:
@@ -109,8 +112,9 @@ def test_a_task_speaks_english_and_chinese_or_neither(task: Task) -> None:
         assert not re.search(r"[{}]{2}|\{%|  |\bNone\b|\bnone\b", text)
 
 
-@pytest.mark.parametrize("name", sorted(set(TASKS) - {"compare"}))  # whose two images alone are too many
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"compare"} - ABOUT_A_CLIP))
 def test_a_question_fits_the_npus_320_tokens_beside_its_image(name: str) -> None:
+    # The two images of compare alone are too many, and the NPU takes no clips.
     for question in wordings(TASKS[name]):
         image, template = (448 // 32) ** 2, 10
         assert image + template + most_tokens(question.system_prompt + question.prompt) <= 320
@@ -180,6 +184,28 @@ def test_yes_or_no_is_plain_text_whose_first_token_answers() -> None:
 
 def test_comparing_needs_two_images() -> None:
     assert {name for name, task in TASKS.items() if task.ask("", task.example_slots).min_images != 1} == {"compare"}
+
+
+def test_tasks_about_time_ask_for_a_clip_of_some_seconds_and_no_others_do() -> None:
+    assert {name for name, task in TASKS.items() if task.clip_duration} == ABOUT_A_CLIP
+    assert {TASKS[name].clip_duration for name in ABOUT_A_CLIP} == {4}
+
+
+def test_following_a_thing_is_asked_for_in_qwens_own_words() -> None:
+    assert TASKS["track"].ask("red cup").prompt == (
+        'Given the query "red cup", for each frame, detect and localize the visual content described by the given '
+        "textual query in JSON format. If the visual content does not exist in a frame, skip that frame. "
+        'Output Format: [{"time": 1.0, "bbox_2d": [x_min, y_min, x_max, y_max], "label": ""}, '
+        '{"time": 2.0, "bbox_2d": [x_min, y_min, x_max, y_max], "label": ""}, ...].'
+    )
+
+
+@each_task("json")
+def test_times_in_an_example_are_moments(task: Task) -> None:
+    events = task.example_answer["events"] if task.name == "count_events" else task.example_answer
+    if task.name in ABOUT_A_CLIP - {"before_after"}:
+        moments = parse_moments(json.dumps(task.example_answer), 4.0).moments
+        assert moments == tuple(Moment(event["description"], event["start"], event["end"]) for event in events)
 
 
 def test_labels_become_the_only_answers() -> None:
@@ -457,6 +483,8 @@ TEXT = {"type": "text", "description": "d"}
         ({"parser": "text", "schema": None, "example": {"answer": 3}}, "example.answer", "not 3"),
         ({"example": {"answer": {"fern": True, "ivy": "no"}}}, "example.answer", "ivy"),
         ({"min_images": 0}, "min_images", "minimum"),
+        ({"clip_duration": 0}, "clip_duration", "minimum"),
+        ({"clip_duration": "long"}, "clip_duration", "number"),
         ({"score_threshold": 0.5}, "score_threshold", "no regions"),
         ({"score_threshold": 1.5}, "score_threshold", "maximum"),
     ],

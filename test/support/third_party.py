@@ -121,13 +121,15 @@ RECITER = """
     class Reciter:
         '''Answers with the texts in a file, one after the other, and writes down what it was asked.'''
 
-        def __init__(self, says, heard, progress, constrains=False, tells=False):
+        def __init__(self, says, heard, progress, constrains=False, tells=False, clips=False):
             self._says, self._heard, self._text, self._asked = Path(says), Path(heard), "", 0
             self._abilities = {"text_only", "max_tokens", "temperature", "system_prompt"}
             if constrains:
                 self._abilities.add("json_schema")
             if tells:
                 self._abilities.add("probabilities")
+            if clips:
+                self._abilities.add("video")
 
         def describe(self):
             return Description("reciter", "none", max_images=4, supports=frozenset(self._abilities))
@@ -197,3 +199,40 @@ DEADLY = """
             pass
 """
 """Source of an engine ``Deadly()``, whose process aborts where the prompt tells it to."""
+
+
+WITNESS = """
+    import json
+    from qwen3vl_ros.engines.base import *
+    from qwen3vl_ros.engines.base import Usage
+
+    class Witness:
+        '''Says what it was shown, as JSON: a text, an image, or a clip with its times, each with the mean
+        of its pixels. Where the question is about a cup, ``says``.'''
+
+        def __init__(self, progress, says="", video=True):
+            self._says = says
+            self._abilities = {"text_only", "max_tokens", "temperature"} | ({"video"} if video else set())
+
+        def describe(self):
+            image_input = ImageInput(32, 1000, default_tokens=300)
+            return Description("witness", "none", image_input=image_input, supports=frozenset(self._abilities))
+
+        def _seen(self, part):
+            if isinstance(part, str):
+                return part
+            if isinstance(part, Clip):
+                return {"times": part.times, "size": part.frames[0].shape[1::-1],
+                        "means": [round(float(frame.mean())) for frame in part.frames]}
+            return {"size": part.shape[1::-1], "means": [round(float(part.mean()))]}
+
+        def generate(self, request, cancel):
+            seen = [[self._seen(part) for part in message.content] for message in request.messages]
+            says = self._says if "cup" in str(seen[-1][-1]) else json.dumps(seen)
+            yield Chunk(Stage.DECODE, says, completion_tokens=1)
+            yield Chunk(Stage.DECODE, "", "", 1, "stop", Usage(prompt_tokens=1, completion_tokens=1))
+
+        def close(self):
+            pass
+"""
+"""Source of an engine ``Witness(says, video)``, whose answer tells what the node gave it."""

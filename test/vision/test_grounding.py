@@ -41,6 +41,24 @@ def boxes(text: str) -> list[Any]:
     return [(region.label, *region.box) for region in regions(text) if region.box]
 
 
+def test_in_a_clip_a_time_says_the_frame_and_without_one_it_is_the_last() -> None:
+    def frames(*things: dict[str, Any], enclosed: bool = False) -> list[tuple[str, int]]:
+        text = json.dumps([{"time": "0:01", "frames": things}] if enclosed else things)
+        found = parse_regions(text, [SQUARE] * 4, times=[0.0, 0.5, 1.0, 2.0])
+        assert found.skipped == ()
+        return [(region.label, region.image_index) for region in found.regions]
+
+    box = {"bbox_2d": [100, 200, 300, 400]}
+    timed = [{"time": time, "label": str(time), **box} for time in (0.2, 0.8, "<2.0 seconds>", "00:00:01.9", 2.4)]
+    assert frames(*timed) == [("0.2", 0), ("0.8", 2), ("<2.0 seconds>", 3), ("00:00:01.9", 3), ("2.4", 3)]
+    assert frames({"label": "cup", **box}, enclosed=True) == [("cup", 2)]
+    assert frames({"label": "cup", **box}) == [("cup", 3)]
+    assert frames({"label": "cup", "image": 2, **box}) == [("cup", 1)]
+    found = parse_regions(json.dumps([{"time": 9, "label": "cup", **box}, box]), [SQUARE] * 2, times=[0.0, 4.0])
+    assert [region.image_index for region in found.regions] == [1]
+    assert found.skipped == ("'cup' is at a time outside of the clip, which is 4 s long",)
+
+
 # ---- what models of the Qwen-VL family write ----
 
 CUPS = [("cup", 100, 200, 300, 400), ("red mug", 500, 0, 999, 333)]

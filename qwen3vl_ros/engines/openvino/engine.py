@@ -67,6 +67,7 @@ _SUPPORTS = frozenset(
         "frequency_penalty",
         "reasoning_budget",
         "text_only",
+        "video",
     }
 )
 
@@ -123,7 +124,7 @@ class OpenvinoEngine:
             ) from error
         most_image_tokens = min(limits.most // TILE**2, self._prompt_limit)
         max_image_tokens = min(max_image_tokens, most_image_tokens)
-        self._prompts = ChatPrompt(self._tokenizer, limits, most_image_tokens, text_only=not npu)
+        self._prompts = ChatPrompt(self._tokenizer, limits, most_image_tokens, npu=npu)
         self._pieces = _Pieces(self._tokenizer)
         self._sampling = FileSampling(folder, self._prompts.thinking.by_default)
         thinking = self._prompts.thinking
@@ -136,7 +137,7 @@ class OpenvinoEngine:
             max_images=max(1, self._prompt_limit // (max_image_tokens + 2)),
             image_input=ImageInput(TILE, most_image_tokens, default_tokens=max_image_tokens),
             concurrency=concurrency if batches(device) else 1,
-            supports=_SUPPORTS - ({"text_only"} if npu else set()) | thinking.abilities,
+            supports=_SUPPORTS - ({"text_only", "video"} if npu else set()) | thinking.abilities,
             card=model_card(folder.resolve().name),
             details={
                 "directory": str(folder),

@@ -34,10 +34,12 @@ from openvino_genai import (
     SchedulerConfig,
     StreamerBase,
     StreamingStatus,
+    VideoMetadata,
     VLMPipeline,
 )
 
 from qwen3vl_ros.engines.base import EngineError, Image, Options
+from qwen3vl_ros.engines.clips import FramePair
 from qwen3vl_ros.engines.openvino.encoder_cache import with_cache
 from qwen3vl_ros.engines.openvino.prompt import reason
 from qwen3vl_ros.engines.openvino.sampling import configure, constraint, schema_error
@@ -45,19 +47,22 @@ from qwen3vl_ros.engines.worker import unpack
 
 _log = logging.getLogger(__name__)
 
+_NO_TIME = 1e9
+"""Frames per second with which the library writes 0.0 seconds."""
+
 _SCHEMAS = 64
 """JSON Schemas that are remembered as ones which the library can follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a pipeline is asked: a rendered prompt, its images, and how to sample.
+    """What a pipeline is asked: a rendered prompt, its images and pairs of frames, and how to sample.
 
     ``reasoning``: the prompt has opened ``<think>``; ``schema`` holds for what follows its end.
     """
 
     text: str
-    images: tuple[Image, ...]
+    images: tuple[Image | FramePair, ...]
     options: Options
     max_tokens: int
     schema: Mapping[str, Any] | None
@@ -70,9 +75,22 @@ class Job:
             config.structured_output_config = constraint(self.schema, self.reasoning)
         return config
 
-    def tensors(self) -> list[openvino.Tensor]:
-        """Return the images as the library takes them."""
-        return [openvino.Tensor(np.ascontiguousarray(image)[np.newaxis]) for image in self.images]
+    def visuals(self) -> dict[str, Any]:
+        """Return images and pairs of frames as arguments of the library's calls.
+
+        A pair is a video of its own: the times of a longer one are those of a fixed rate. ``fps`` is so that the mean
+        time of its two frames, 0 and 1 / fps, is the pair's as it is written, with one digit.
+        """
+        images = [image for image in self.images if not isinstance(image, FramePair)]
+        pairs = [image for image in self.images if isinstance(image, FramePair)]
+        videos: dict[str, Any] = {"videos": [], "videos_metadata": []}
+        for pair in pairs:
+            metadata, time = VideoMetadata(), round(pair.time, 1)
+            metadata.fps, metadata.frames_indices = 1 / (2 * time) if time else _NO_TIME, [0, 1]
+            videos["videos_metadata"].append(metadata)
+            videos["videos"].append(openvino.Tensor(np.stack((pair.first, pair.second))))
+        tensors = [openvino.Tensor(np.ascontiguousarray(image)[np.newaxis]) for image in images]
+        return {"images": tensors, **(videos if pairs else {})}
 
 
 def batches(device: str) -> bool:
@@ -140,7 +158,7 @@ class _Batches:
                 self._check(job)
             config = job.configure(self._pipeline.get_config())
             begin = time.monotonic()
-            handle = self._pipeline.add_request(identifier, job.text, job.tensors(), config)
+            handle = self._pipeline.add_request(identifier, job.text, generation_config=config, **job.visuals())
         except (EngineError, RuntimeError) as error:
             self._socket.send_error(identifier, error)
             return
@@ -223,7 +241,7 @@ class _OneByOne(StreamerBase):  # type: ignore[misc]
     def _generate(self, job: Job) -> Any:
         try:
             config = job.configure(self._pipeline.get_generation_config())
-            return self._pipeline.generate(job.text, images=job.tensors(), generation_config=config, streamer=self)
+            return self._pipeline.generate(job.text, generation_config=config, streamer=self, **job.visuals())
         finally:
             # Even outside a chat the pipeline keeps the tokens of every prompt until this call, and after a failed
             # call the next one fails on them.

@@ -3,23 +3,24 @@
 // A conversation is {id, camera, own, images, turns}: each question sends its `images`, or, where it is about the
 // camera of this machine (`own`), a new image of that; or, where it has a `camera`, has the node look through it anew.
 //
-// A turn is {question, title, task, text, parser, image, answer, begun, started, stage, problem, stopped}: `question`
-// is what QuestionForm.question gave, to ask it again; `image` is the frame that is shown beside the answer about a
-// camera, and sent where it is this machine's, null for none; `begun` is when it was asked, `started` when it left the
-// queue, 0 before (performance.now()); `stage` is null once it is over. Its answer is {text, reasoning, regions, json, facts};
+// A turn is {question, title, task, text, parser, image, frame, answer, begun, started, stage, problem, stopped}:
+// `question` is what QuestionForm.question gave, to ask it again; `image` is the frame that is shown beside the answer
+// about a camera, and sent where it is this machine's, null for none, and `frame` its index among the answer's images;
+// `begun` is when it was asked, `started` when it left the queue, 0 before (performance.now()); `stage` is null once it
+// is over. Its answer is {text, reasoning, regions, moments, json, facts};
 // `regions` are those of the gateway's answer in pixels of the original image, `optical` where their metres are in the
-// frame of the image itself.
+// frame of the image itself; `moments` are {label, start, end}, seconds since the first frame of a clip.
 
 const WAITING = ["queued", "frame"]; // the stages before the node has its frame
 
 /** The turn that begins with what QuestionForm.question gives. */
 export function newTurn(question) {
   const { title, text, task, parser } = question;
-  const answer = { text: "", reasoning: "", regions: [], json: null, facts: "" };
+  const answer = { text: "", reasoning: "", regions: [], moments: [], json: null, facts: "" };
   const begun = performance.now();
   return {
     ...{ question, title, text, task, parser, answer, begun },
-    ...{ started: 0, image: null, stage: {}, problem: "", stopped: false },
+    ...{ started: 0, image: null, frame: 0, stage: {}, problem: "", stopped: false },
   };
 }
 
@@ -62,6 +63,7 @@ export async function follow(steps, turn, { camera, own, images }, onStep) {
   const { extra, usage, finishReason } = step.value;
   turn.answer.facts = facts(turn.task, extra, usage, finishReason, (performance.now() - turn.begun) / 1000);
   turn.answer.json = extra.json ?? null;
+  turn.answer.moments = momentsOf(extra);
   const regions = (extra.regions ?? []).map((region) => ({
     ...region,
     optical: region.frame_id === extra.image_headers?.[region.image]?.frame_id,
@@ -77,6 +79,12 @@ export async function follow(steps, turn, { camera, own, images }, onStep) {
   }
   const since = (time) => (time - turn.started) / 1000;
   return { headers: extra.image_headers, times: firstWord ? [since(firstWord), since(performance.now())] : null };
+}
+
+/** The times in an answer about a clip, in seconds since its first frame. */
+function momentsOf({ moments = [], image_headers: headers = [] }) {
+  const since = ({ sec, nanosec }) => sec - headers[0].stamp.sec + (nanosec - headers[0].stamp.nanosec) / 1e9;
+  return moments.map(({ label, stamp, end_stamp: end }) => ({ label, start: since(stamp), end: since(end) }));
 }
 
 /** A region in pixels of the original image, not of what was sent. */

@@ -149,13 +149,15 @@ function update() {
 }
 
 /** Show the images of a turn with what was found there. */
-function showTurn({ image, answer }) {
+function showTurn({ image, frame = 0, answer }) {
+  const ofImage = (region) => ({ ...region, image: 0 });
+  const regions = image ? answer.regions.filter((region) => region.image === frame).map(ofImage) : answer.regions;
   const images = image ? [image] : conversation.images;
   if (!images.length) {
     say("There is no image of this answer.");
     return;
   }
-  panel.showImages(images, answer.regions, answer.regions[0]?.image ?? 0);
+  panel.showImages(images, regions, regions[0]?.image ?? 0);
   byId("stage").scrollIntoView({ block: "nearest" }); // on a phone it is above the conversation
 }
 
@@ -248,7 +250,10 @@ async function answer(turn, request) {
       history.progress(conversation);
     });
     if (times) answerTimes.add(model, ...times);
-    if (conversation.camera) await addImage(turn, headers[0].stamp);
+    if (conversation.camera) {
+      turn.frame = turn.answer.regions.at(-1)?.image ?? headers.length - 1; // of a clip; else there is only one
+      await addImage(turn, headers[turn.frame].stamp);
+    }
     if (turn.image || turn.answer.regions.length) showTurn(turn);
     const labels = turn.answer.regions.map(({ label }) => label).filter(Boolean);
     if (labels.length) form.labels = [...new Set(labels)];

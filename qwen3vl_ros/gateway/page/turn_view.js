@@ -3,6 +3,7 @@
 import { copyButton } from "./copy.js";
 import { element, sentence } from "./elements.js";
 import { jsonView } from "./json_view.js";
+import { momentInWords } from "./moments.js";
 import { foundInWords } from "./places.js";
 import { RenderedText } from "./rendered_text.js";
 import { copiedOf, pretty, resultInWords, resultOf } from "./result.js";
@@ -14,6 +15,7 @@ export class TurnView {
   #turn;
   #answer = element("div", { className: "answer" });
   #reasoning = folded("Reasoning", "");
+  #moments = element("ul", { className: "moments", ariaLabel: "Times in the answer" });
   #state = element("p", { className: "state" });
   #tools = element("div", { className: "tools" });
   #text;
@@ -36,7 +38,7 @@ export class TurnView {
     const retry = element("button", { type: "button", className: "retry" }, "Retry");
     retry.addEventListener("click", () => onRetry(turn));
     this.#tools.append(copy, show, retry);
-    this.root.append(question, this.#reasoning, this.#answer, this.#waiting.root, this.#state, this.#tools);
+    this.root.append(question, this.#reasoning, this.#answer, this.#moments, this.#waiting.root, this.#state, this.#tools);
     this.update();
   }
 
@@ -50,6 +52,8 @@ export class TurnView {
     if (running && (parser !== "text" || /^\s*(```json\s*)?[[{]/.test(answer.text))) this.#text.show("", false);
     else if (running || result.kind === "text") this.#text.show(answer.text, !running);
     else this.#answer.replaceChildren(...this.#parts(result));
+    this.#moments.hidden = running || !answer.moments?.length; // an old turn of the history has none
+    if (!running) this.#moments.replaceChildren(...(answer.moments ?? []).map(momentItem));
     this.root.classList.toggle("running", running);
     this.root.classList.toggle("failed", Boolean(problem));
     this.#waiting.update();
@@ -78,4 +82,5 @@ export class TurnView {
   }
 }
 
+const momentItem = (moment) => element("li", {}, momentInWords(moment));
 const folded = (title, text) => element("details", {}, element("summary", {}, title), element("pre", {}, text));
