@@ -11,7 +11,7 @@ from geometry_msgs.msg import Point32
 from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.engines.base import BadRequest, Unsupported
+from qwen3vl_ros.engines.base import BadRequest
 from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.msg import Answer, TaskSlot, Usage
 from qwen3vl_ros.msg import Region as RegionMessage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from qwen3vl_ros.engines.base import BadRequest, Description, Message, Usage
+from qwen3vl_ros.engines.base import BadRequest, Clip, Description, Message, Usage
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vlm.image_budget import text_size
 from qwen3vl_ros.vlm.image_cost import ImageCost, ImageLoad
@@ -72,7 +72,8 @@ class SessionQuestion:
             )
         if len(images) > 1 and request.parser == "regions_3d":
             raise BadRequest(f"task {request.task} looks at one image; the conversation's newest are {len(images)}")
-        return InputImages(images)
+        clips = [part for part in turn.question if isinstance(part, Clip)]
+        return InputImages(images, clip_times=clips[0].times if clips else ())
 
     def joined(self, inputs: InputImages, cost: ImageCost) -> InputImages:
         """Return ``inputs`` as they go on with the conversation, and leave out turns for which no images are left.

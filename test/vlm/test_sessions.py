@@ -281,6 +281,7 @@ def test_a_clip_counts_as_one_image_and_goes_where_an_engine_takes_none(new: Cal
     question.end()
     follow_up, question, joined = ask(sessions, engine=able)
     assert question.earlier.n_images == 1 and len(joined.images) == 4
+    assert joined.clip_times == clip.times, "times in the answer are the clip's"
     (kept,) = images_of(follow_up)
     assert isinstance(kept, Clip) and all(map(np.array_equal, kept.frames, clip.frames))
     smaller = sessions.begin("x", replace(able, image_input=BOARD.image_input)).earlier.turns[0].question[0]
