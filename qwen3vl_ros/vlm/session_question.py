@@ -91,12 +91,17 @@ class SessionQuestion:
         return replace(inputs, load=ImageLoad(known.new + own.new, known.digests + own.digests))
 
     def shorten(self) -> bool:
-        """Leave out the oldest turn, as the prompt was too long; return False where nothing can go."""
+        """Leave out the oldest turn, of many an eighth, as the prompt was too long; return False where nothing can go.
+
+        The images that the question is about stay.
+        """
         turns = self.earlier.turns
-        if not turns or (self._about_earlier and not any(turn.images for turn in turns[1:])):
-            return False
-        self.earlier = self.earlier.without_oldest("the prompt would have been too long")
-        return True
+        free = len(turns)
+        if self._about_earlier:
+            free = max(index for index, turn in enumerate(turns) if turn.images)
+        for _ in range(min(free, max(1, len(turns) // 8))):
+            self.earlier = self.earlier.without_oldest("the prompt would have been too long")
+        return free > 0
 
     def answered(self, asked: Message, inputs: InputImages, text: str, usage: Usage) -> None:
         """Note the complete turn.
