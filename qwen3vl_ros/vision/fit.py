@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
@@ -117,7 +117,7 @@ def fit_again(image: Image, fit: Fit, spec: ImageInput) -> tuple[Image, Fit]:
     """Fit what ``fit`` shows of ``image`` for another engine.
 
     Args:
-        image: The original, uint8 [height, width, 3] RGB.
+        image: The original, uint8 [height, width, 3] RGB, in any resolution.
         fit: How it, or a part of it, was fitted before.
         spec: The size that the other engine takes.
 
@@ -125,9 +125,14 @@ def fit_again(image: Image, fit: Fit, spec: ImageInput) -> tuple[Image, Fit]:
         The fitted image and its mapping, as :func:`fit_image` does.
     """
     height, width, _ = image.shape
-    turned = (_turned(x, y, fit.rotation, width, height) for x, y in (fit.shown[:2], fit.shown[2:]))
+    across, down = fit.original_size[0] / width, fit.original_size[1] / height
+    corners = ((x / across, y / down) for x, y in (fit.shown[:2], fit.shown[2:]))
+    turned = (_turned(x, y, fit.rotation, width, height) for x, y in corners)
     (x1, x2), (y1, y2) = (sorted(map(round, edges)) for edges in zip(*turned, strict=True))
-    return fit_image(image, spec, fit.rotation, (x1, y1, x2, y2))
+    fitted, own = fit_image(image, spec, fit.rotation, (x1, y1, x2, y2))
+    left, top, right, bottom = own.shown
+    shown = (left * across, top * down, right * across, bottom * down)
+    return fitted, replace(own, original_size=fit.original_size, shown=shown)
 
 
 def plan_fit(width: int, height: int, spec: ImageInput, rotation: Rotation = 0, part: Rectangle | None = None) -> Fit:

@@ -24,7 +24,8 @@ def clip_request(goal: Any, own_images: int, default_frames: int, task_duration:
     end = goal.clip_end.sec * 1_000_000_000 + goal.clip_end.nanosec
     if duration < 0:
         raise BadRequest(f"clip_duration: {duration:g} s is negative; 0 means a single frame")
-    if not duration and not goal.images_are_clip:
+    about_earlier = goal.text_only and goal.session  # it is about the clip that the conversation has
+    if not duration and not goal.images_are_clip and not about_earlier:
         duration = task_duration
     if end < 0:
         raise BadRequest("clip_end: it is before the beginning of time; 0 means now")

@@ -81,8 +81,8 @@ class KeptTurn:
 
     @property
     def n_images(self) -> int:
-        """Number of images, or parts of images, that the engine reads."""
-        return sum(len(image.parts) for image in self.images)
+        """Number of images that the engine reads; a part of an image counts as one, and so does a clip."""
+        return count_images(self.question)
 
     @property
     def size(self) -> int:
@@ -116,7 +116,7 @@ class EarlierTurns:
 
     @property
     def n_images(self) -> int:
-        """Number of images, or parts of images, that the engine reads."""
+        """Number of images that the engine reads; a part of an image counts as one, and so does a clip."""
         return sum(turn.n_images for turn in self.turns)
 
     @property
@@ -125,14 +125,14 @@ class EarlierTurns:
         return sum(turn.size for turn in self.turns)
 
     @property
-    def pixels(self) -> tuple[Image, ...]:
-        """Those images."""
-        return tuple(part for turn in self.turns for image in turn.images for part in image.parts)
+    def encoded(self) -> tuple[Image, ...]:
+        """What the engine encodes for them; see :func:`encoded_in`."""
+        return tuple(image for turn in self.turns for image in encoded_in(turn.question))
 
     @property
-    def newest_images(self) -> tuple[KeptImage, ...]:
-        """The images of the last turn that brought some, () without one."""
-        return next((turn.images for turn in reversed(self.turns) if turn.images), ())
+    def newest_with_images(self) -> KeptTurn | None:
+        """The last turn that brought images, None without one."""
+        return next((turn for turn in reversed(self.turns) if turn.images), None)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -155,13 +155,14 @@ class EarlierTurns:
         """Return them without the oldest turn; there is one."""
         return EarlierTurns(self.turns[1:], self.left_out + 1, reason)
 
-    def within(self, turns: int, tokens: int | None, images: int | None) -> EarlierTurns:
+    def within(self, turns: int, tokens: int | None, images: int | None, *, clips: bool = True) -> EarlierTurns:
         """Return the newest of them, as many as these limits allow.
 
         Args:
             turns: Most turns.
             tokens: Most tokens, None = any number.
-            images: Most images, or parts of images, None = any number.
+            images: Most images, None = any number.
+            clips: Whether the engine takes clips.
         """
         kept = self
         while kept.turns:
@@ -171,6 +172,8 @@ class EarlierTurns:
                 kept = kept.without_oldest(f"a conversation takes {tokens} tokens at most (session.max_tokens)")
             elif images is not None and kept.n_images > images:
                 kept = kept.without_oldest("the engine takes no more images")
+            elif not clips and any(isinstance(part, Clip) for turn in kept.turns for part in turn.question):
+                kept = kept.without_oldest("the engine takes no clips")
             else:
                 break
         return kept
@@ -181,10 +184,10 @@ class EarlierTurns:
 
     def end_with(self, content: Sequence[Part]) -> bool:
         """Return whether the last turn that brought images begins with just this content: the same pixels."""
-        last = next((turn for turn in reversed(self.turns) if turn.images), None)
+        last = self.newest_with_images
         return (
             last is not None
-            and last.n_images == sum(not isinstance(part, str) for part in content)
+            and last.n_images == count_images(content)
             and all(_same(new, old) for new, old in zip(content, last.question, strict=False))
         )
 
@@ -197,6 +200,21 @@ def pixels_in(content: Sequence[Part]) -> list[Image]:
         if not isinstance(part, str)
         for image in (part.frames if isinstance(part, Clip) else (part,))
     ]
+
+
+def encoded_in(content: Sequence[Part]) -> list[Image]:
+    """Return what an engine encodes of ``content``: of a pair of frames of a clip, which costs one image, the first."""
+    return [
+        image
+        for part in content
+        if not isinstance(part, str)
+        for image in (part.frames[::2] if isinstance(part, Clip) else (part,))
+    ]
+
+
+def count_images(content: Sequence[Part]) -> int:
+    """Return the number of images in ``content``; a clip counts as one."""
+    return sum(not isinstance(part, str) for part in content)
 
 
 def _with_pixels(content: Sequence[Part], pixels: Iterator[Image]) -> Iterator[Part]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from qwen3vl_ros.engines.base import BadRequest, Description, Message, Usage
+from qwen3vl_ros.engines.base import BadRequest, Clip, Description, Message, Usage
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vlm.image_budget import text_size
-from qwen3vl_ros.vlm.image_cost import ImageCost
+from qwen3vl_ros.vlm.image_cost import ImageCost, ImageLoad
 from qwen3vl_ros.vlm.images import InputImages
-from qwen3vl_ros.vlm.kept_turns import EarlierTurns, KeptImage, KeptTurn, pixels_in
+from qwen3vl_ros.vlm.kept_turns import EarlierTurns, KeptImage, KeptTurn, count_images, encoded_in, pixels_in
 
 _CONTROL_TOKENS = 8
 """Tokens around the texts of a question and its answer."""
@@ -45,7 +45,7 @@ class SessionQuestion:
             self._system_prompt = "" if of_task else request.system_prompt
         if not of_task:
             request = replace(request, system_prompt=self._system_prompt)
-        self._about_earlier = request.text_only and bool(self.earlier.newest_images)
+        self._about_earlier = request.text_only and self.earlier.newest_with_images is not None
         return replace(request, session_tokens=self.earlier.tokens)
 
     def supported(self, request: AskRequest) -> AskRequest:
@@ -61,9 +61,10 @@ class SessionQuestion:
         Raises:
             BadRequest: The task needs more, or fewer.
         """
-        if not self._about_earlier:
+        turn = self.earlier.newest_with_images
+        if not self._about_earlier or turn is None:
             return None
-        images = tuple(image.decoded() for image in self.earlier.newest_images)
+        images = tuple(image.decoded() for image in turn.images)
         if len(images) < request.min_images:
             raise BadRequest(
                 f"task {request.task} is about {request.min_images} images; the conversation's newest question with "
@@ -71,7 +72,8 @@ class SessionQuestion:
             )
         if len(images) > 1 and request.parser == "regions_3d":
             raise BadRequest(f"task {request.task} looks at one image; the conversation's newest are {len(images)}")
-        return InputImages(images)
+        clips = [part for part in turn.question if isinstance(part, Clip)]
+        return InputImages(images, clip_times=clips[0].times if clips else ())
 
     def joined(self, inputs: InputImages, cost: ImageCost) -> InputImages:
         """Return ``inputs`` as they go on with the conversation, and leave out turns for which no images are left.
@@ -81,20 +83,25 @@ class SessionQuestion:
         """
         if inputs.content and self.earlier.end_with(inputs.content):
             self._about_earlier = True
-            inputs = replace(inputs, content=())
-        new, most = pixels_in(inputs.content), self.engine.max_images
+            inputs = replace(inputs, content=(), load=ImageLoad())
+        most = self.engine.max_images
         if most is not None:
-            self.earlier = self.earlier.within(len(self.earlier.turns), None, most - len(new))
-        load = cost.load_of([*self.earlier.pixels, *new], self.engine.image_input.multiple)
-        return replace(inputs, load=load)
+            self.earlier = self.earlier.within(len(self.earlier.turns), None, most - count_images(inputs.content))
+        known, own = cost.load_of(self.earlier.encoded, self.engine.image_input.multiple), inputs.load
+        return replace(inputs, load=ImageLoad(known.new + own.new, known.digests + own.digests))
 
     def shorten(self) -> bool:
-        """Leave out the oldest turn, as the prompt was too long; return False where nothing can go."""
+        """Leave out the oldest turn, of many an eighth, as the prompt was too long; return False where nothing can go.
+
+        The images that the question is about stay.
+        """
         turns = self.earlier.turns
-        if not turns or (self._about_earlier and not any(turn.images for turn in turns[1:])):
-            return False
-        self.earlier = self.earlier.without_oldest("the prompt would have been too long")
-        return True
+        free = len(turns)
+        if self._about_earlier:
+            free = max(index for index, turn in enumerate(turns) if turn.images)
+        for _ in range(min(free, max(1, len(turns) // 8))):
+            self.earlier = self.earlier.without_oldest("the prompt would have been too long")
+        return free > 0
 
     def answered(self, asked: Message, inputs: InputImages, text: str, usage: Usage) -> None:
         """Note the complete turn.
@@ -124,6 +131,6 @@ class SessionQuestion:
             answer = min(usage.completion_tokens, text_size(text)) + _CONTROL_TOKENS
             return max(1, usage.prompt_tokens + answer - self.earlier.tokens)
         texts = [part for part in turn.question if isinstance(part, str)]
-        area = sum(int(part.shape[0] * part.shape[1]) for image in turn.images for part in image.parts)
+        area = sum(int(image.shape[0] * image.shape[1]) for image in encoded_in(turn.question))
         own = area // self.engine.image_input.multiple**2 + sum(map(text_size, texts)) + text_size(text)
         return own + 2 * _CONTROL_TOKENS

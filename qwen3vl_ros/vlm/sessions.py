@@ -95,9 +95,12 @@ class Sessions:
             self._sessions.move_to_end(name)
             why = self._forgotten.get(name, "")
             earlier = session.turns
-        fitted = earlier.within(limits.max_turns, tokens, engine.max_images).fitted_for(engine.image_input)
+        clips = "video" in engine.supports
+        kept = earlier.within(limits.max_turns, tokens, engine.max_images, clips=clips)
         notes = (f"this question began the conversation {name!r} anew: {why}",) if why else ()
-        return SessionQuestion(fitted, engine, notes, lambda turns: self._keep(name, session, turns))
+        return SessionQuestion(
+            kept.fitted_for(engine.image_input), engine, notes, lambda turns: self._keep(name, session, turns)
+        )
 
     def _keep(self, name: str, session: _Session, turns: EarlierTurns) -> None:
         """Make ``turns`` the conversation, unless it was forgotten meanwhile."""

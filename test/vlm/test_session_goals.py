@@ -39,13 +39,17 @@ LISTENER = """
 
         def describe(self):
             return Description("listener", f"side {self._side}", context_length=2000, max_images=4, concurrency=2,
-                               supports=frozenset({"text_only", "max_tokens", "temperature", "system_prompt"}),
+                               supports=frozenset({"text_only", "max_tokens", "temperature", "system_prompt", "video"}),
                                image_input=ImageInput(size=(self._side, self._side)),
                                card=ModelCard(conversation=self._conversation))
 
         def generate(self, request, cancel):
-            said = [[m.role, "".join(p if isinstance(p, str) else f"<{p.shape[1]}>" for p in m.content)]
-                    for m in request.messages]
+            def text_of(part):
+                if isinstance(part, str):
+                    return part
+                return f"<{len(part.frames)} frames>" if isinstance(part, Clip) else f"<{part.shape[1]}>"
+
+            said = [[m.role, "".join(map(text_of, m.content))] for m in request.messages]
             with self._heard.open("a") as heard:
                 heard.write(json.dumps(said) + "\\n")
             prompt = said[-1][1]
@@ -54,7 +58,7 @@ LISTENER = """
                 os.abort()
             if "Long" in prompt and len(said) > 3:
                 raise PromptTooLong("999 tokens, and the limit is 320")
-            answer = f"answer {len(said)}"
+            answer = prompt.partition("Say ")[2] or f"answer {len(said)}"
             yield Chunk(Stage.DECODE, answer[:3], completion_tokens=1)
             if "Wait" in prompt:
                 cancel.wait()
@@ -213,6 +217,21 @@ def test_a_conversation_survives_the_engine_and_the_change_to_another_one(ros: R
     assert ros.ask("Four?", session="x", text_only=True).result().text == "answer 7"
     assert ros.lifecycle("deactivate") and ros.lifecycle("cleanup")
     node.wait_status(lambda s: s.state == s.UNCONFIGURED and s.sessions == 0)
+
+
+def test_a_follow_up_is_about_the_clip_of_the_conversation_with_its_times(ros: RosClient, listener: Listener) -> None:
+    listener.start()
+    frames = [noise_image(seed=number) for number in range(4)]
+    for second, image in enumerate(frames, 1000):
+        image.header.stamp.sec = second
+    first = ros.ask("What happened?", session="x", images=frames, images_are_clip=True).result()
+    assert first.error_msg == ""
+    followed = ros.ask("Say At 2.0 seconds.", session="x", text_only=True).result()
+    assert [(moment.stamp.sec, moment.image_index) for moment in followed.moments] == [(1002, 2)]
+    assert [header.stamp.sec for header in followed.image_headers] == [1000, 1001, 1002, 1003]
+    task = ros.ask("it moves", task="when", session="x", text_only=True).result()
+    assert task.error_code != Code.UNSUPPORTED and "text_only" not in task.error_msg
+    assert [said[0] for said in listener.heard] == ["<4 frames>What happened?"] * len(listener.heard)
 
 
 def test_the_python_client_asks_in_a_session_and_forgets_it_at_the_end_of_the_block(

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from std_msgs.msg import Header
 
-from qwen3vl_ros.engines.base import BadRequest, Description, Image, ImageInput, Message, Usage
+from qwen3vl_ros.engines.base import BadRequest, Clip, Description, Image, ImageInput, Message, Usage
 from qwen3vl_ros.prompts.request import AskRequest, conversation
-from qwen3vl_ros.vision.fit import fit_image
+from qwen3vl_ros.vision.fit import Rotation, fit_again, fit_image
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.image_cost import ImageCost
 from qwen3vl_ros.vlm.images import InputImage, InputImages
@@ -209,7 +209,7 @@ def test_a_prompt_that_is_too_long_loses_its_oldest_turns_but_not_the_image_that
     question = sessions.begin("x", ENGINE)
     question.continued(AskRequest("?", session="x", text_only=True))
     assert [question.shorten() for _ in range(4)] == [True, True, False, False]
-    assert len(question.earlier.newest_images) == 1
+    assert question.earlier.newest_with_images is not None
     question = sessions.begin("x", ENGINE)
     question.continued(AskRequest("?", session="x"))
     assert [question.shorten() for _ in range(5)] == [True] * 4 + [False]
@@ -269,6 +269,43 @@ def test_images_are_fitted_again_for_an_engine_that_takes_another_size(new: Call
     back, *_ = ask(sessions)
     (again,), (once,) = images_of(back), images_of(before)
     assert again.shape == once.shape and np.abs(again.astype(int) - once).mean() < 4
+
+
+def test_a_clip_counts_as_one_image_and_goes_where_an_engine_takes_none(new: Callable[..., Sessions]) -> None:
+    sessions, able = new(), replace(ENGINE, supports=frozenset({"video"}), max_images=2)
+    frames = inputs([picture() for _ in range(4)], able)
+    clip = Clip(tuple(images_of([Message("user", frames.content)])), (0.0, 1.0, 2.0, 3.0))
+    question = sessions.begin("x", able)
+    joined = question.joined(replace(frames, content=(clip,)), ImageCost())
+    question.answered(Message("user", (clip, "When?")), joined, "Then.", Usage())
+    question.end()
+    follow_up, question, joined = ask(sessions, engine=able)
+    assert question.earlier.n_images == 1 and len(joined.images) == 4
+    assert joined.clip_times == clip.times, "times in the answer are the clip's"
+    (kept,) = images_of(follow_up)
+    assert isinstance(kept, Clip) and all(map(np.array_equal, kept.frames, clip.frames))
+    smaller = sessions.begin("x", replace(able, image_input=BOARD.image_input)).earlier.turns[0].question[0]
+    assert isinstance(smaller, Clip) and smaller.times == clip.times and smaller.frames[3].shape == (64, 64, 3)
+    unable = sessions.begin("x", ENGINE).earlier
+    assert [turn.question for turn in unable.turns] == [("What?",)] and "takes no clips" in unable.note
+
+
+@given(st.integers(40, 900), st.integers(40, 900), st.sampled_from([0, 90, 180, 270]), st.sampled_from([1, 2, 3]))
+def test_what_is_fitted_again_shows_the_same_part_of_the_original_in_any_resolution(
+    width: int, height: int, rotation: Rotation, reduced: int
+) -> None:
+    pixels = np.zeros((height, width, 3), np.uint8)
+    _, before = fit_image(pixels, ENGINE.image_input, rotation)
+    small = pixels[: height // reduced * reduced : reduced, : width // reduced * reduced : reduced]
+    fitted, after = fit_again(small, before, BOARD.image_input)
+    assert fitted.shape == (64, 64, 3) and after.original_size == (width, height)
+    x, y = after.place[0] + (after.place[2] - after.place[0]) / 4, (after.place[1] + after.place[3]) / 2
+    there = before.to_fitted(*after.to_original(x, y))
+    assert np.allclose(
+        [there[0] / before.fitted_size[0], there[1] / before.fitted_size[1]],
+        [1 / 4, 1 / 2],
+        atol=0.05,
+    )
 
 
 # --- order and forgetting --------------------------------------------------------------------------------------------
