@@ -262,6 +262,22 @@ def test_a_thousand_watches_that_come_and_go_under_load_leave_nothing_behind(rig
     rig.wait_for(lambda: len(rig.scheduler.asked) > asked and prompts(rig)[-1].startswith("Is it still"))
 
 
+@pytest.mark.parametrize(
+    ("prompt", "fields", "named"),
+    [
+        (" ", {}, "prompt: it is empty"),
+        ("a", {"cameras": ["back"]}, "cameras: there is no camera 'back'"),
+        ("a", {"on_threshold": float("nan")}, "on_threshold"),
+        ("a", {"region": Polygon(points=[Point32(x=float("nan"))] * 3)}, "region: a corner is not finite"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(prompt: str, fields: dict[str, Any], named: str) -> None:
+    rig = Rig()
+    with pytest.raises(BadRequest, match=named):
+        rig.add(prompt, **fields)
+    rig.close()
+
+
 def test_no_more_watches_than_there_are_places_for() -> None:
     rig = Rig()
     for _ in range(MOST_WATCHES):
