@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Point32, Polygon
 from qwen3vl_ros.msg import Watch, WatchEvent
 from rclpy.clock import Clock
@@ -25,6 +26,7 @@ from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.frame_source import Frame, NoFrame
 from qwen3vl_ros.vlm.job import Code, GoalResult, Job
 from qwen3vl_ros.vlm.parameters import Settings, ready_made_tasks
+from qwen3vl_ros.vlm.status import _watch_diagnostics
 from qwen3vl_ros.vlm.watches import MOST_WATCHES, Watches
 
 PATIENCE = 30.0
@@ -218,6 +220,22 @@ def test_a_camera_without_frames_is_a_failure_that_ends_when_they_come(rig: Rig)
     rig.scheduler.blind = False
     rig.wait_for(lambda: rig.watches.states()[0].asked == 1)
     assert rig.watches.states()[0].error_msg == ""
+
+
+def test_diagnostics_say_what_fails_and_how_late_watches_are(rig: Rig) -> None:
+    rig.scheduler.room.clear()
+    rig.add(watch_id="starved")
+    rig.wait_for(lambda: rig.watches.states()[0].late > 0.1)
+    starved = _watch_diagnostics("/vlm", rig.watches.states())
+    assert (starved.level, starved.message) == (DiagnosticStatus.WARN, "1 come late, because others go before")
+    rig.scheduler.room.set()
+    rig.scheduler.blind = True
+    rig.wait_for(lambda: rig.watches.states()[0].error_msg)
+    assert _watch_diagnostics("/vlm", rig.watches.states()).message == "starved: no frame on /image"
+    rig.scheduler.blind = False
+    rig.wait_for(lambda: not rig.watches.states()[0].error_msg)
+    values = {pair.key: pair.value for pair in _watch_diagnostics("/vlm", rig.watches.states()).values}
+    assert (values["watches"], values["active"]) == ("1", "0")
 
 
 def test_a_region_goes_with_the_question_and_what_changes_outside_of_it_costs_nothing(rig: Rig) -> None:
