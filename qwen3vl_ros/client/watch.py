@@ -16,7 +16,7 @@ from rclpy.exceptions import InvalidHandle
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from qwen3vl_ros.client.answer import Answer, answer_of_result
-from qwen3vl_ros.client.exceptions import BadRequest, ServerInactive, ServerLost, VlmError
+from qwen3vl_ros.client.exceptions import BadRequest, ServerInactive, ServerLost, ServerUnavailable, VlmError
 from qwen3vl_ros.client.service_call import ServiceCaller
 from qwen3vl_ros.msg import WatchEvent as EventMessage
 from qwen3vl_ros.ros.polling_subscription import RclError
@@ -114,8 +114,11 @@ class Watching:
         }
         try:
             response = self._callers[AddWatch].call(AddWatch.Request(watch=watch), timeout)
-        except BaseException:
+        except ServerUnavailable:
             self._free()
+            raise
+        except BaseException:  # such as Ctrl-C: it may run by now
+            self.close()
             raise
         if not response.success:
             self._free()

@@ -77,6 +77,8 @@ def check(watch: Any, settings: Settings, tasks: Tasks, scheduler: Any) -> Watch
     if len(watch.prompt) + len(watch.slots) + len(watch.message) > MOST_CHARACTERS:
         raise BadRequest(f"prompt, slots, message: they have more than {MOST_CHARACTERS} characters together")
     image_only = watch.condition == Watch.CONDITION_IMAGE
+    if not image_only and not watch.task and not watch.prompt.strip():
+        raise BadRequest("prompt: it is empty, so there is nothing to ask")
     for name in watch.cameras:
         scheduler.camera(name)
     polygon = _polygon(watch)

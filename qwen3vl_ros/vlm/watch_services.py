@@ -119,7 +119,12 @@ class WatchServices:
             response.message = "the node is not active: activate it first"
             return response
         added: Future[tuple[str, str]] = Future(executor=self._executor)
-        self._checker.submit(lambda: added.set_result(self._try_to_add(request.watch, scheduler)))
+
+        def add() -> None:
+            added.set_result(self._try_to_add(request.watch, scheduler))
+            self._executor.wake()  # it may be waiting for messages
+
+        self._checker.submit(add)
         response.watch_id, response.message = await added
         response.success = not response.message
         return response

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import Point, Pose, Quaternion
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.srv import MoveObject
+from qwen3vl_ros.msg import Watch, WatchEvent
+from qwen3vl_ros.srv import AddWatch, ListWatches, MoveObject, RemoveWatch
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
 import child_process
@@ -105,3 +107,29 @@ def test_what_is_not_there_has_no_regions(robot: RosClient) -> None:
     result = ask(robot, "purple ball", "locate")
     assert list(result.regions) == []
     assert result.json == "[]"
+
+
+def test_a_watch_tells_when_the_ball_leaves_the_table_and_asks_nothing_while_it_lies_still(robot: RosClient) -> None:
+    move_ball(robot, 1.08, -0.18)
+    watch = Watch(prompt="Is there a blue ball?", watch_id="ball")
+    watch.min_period.nanosec, watch.max_period.sec = 200_000_000, 3600
+    latched = QoSProfile(depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    with robot.listen(WatchEvent, "/vlm/watch_events", latched) as events:
+        assert robot.call(AddWatch, "/vlm/add_watch", AddWatch.Request(watch=watch)).success
+        assert events.wait_for().kind == WatchEvent.ON
+
+        def state() -> object:
+            return robot.call(ListWatches, "/vlm/list_watches", ListWatches.Request()).watches[0]
+
+        asked = state().asked
+        while state().unchanged < 10:
+            pass
+        assert (state().asked, state().events) == (asked, 1)
+        leaves = robot.node.get_clock().now()
+        move_ball(robot, -20.0, 0.0)
+        gone = events.wait_for()
+        assert (gone.kind, gone.answer.text.strip(" .").lower()) == (WatchEvent.OFF, "no")
+        assert leaves.nanoseconds < gone.header.stamp.sec * 10**9 + gone.header.stamp.nanosec
+        assert state().since == gone.header.stamp
+    assert robot.call(RemoveWatch, "/vlm/remove_watch", RemoveWatch.Request(watch_id="ball")).success
+    move_ball(robot, 1.08, -0.18)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Point32, Polygon
 from qwen3vl_ros.msg import Watch, WatchEvent
 from rclpy.clock import Clock
@@ -25,6 +26,7 @@ from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.frame_source import Frame, NoFrame
 from qwen3vl_ros.vlm.job import Code, GoalResult, Job
 from qwen3vl_ros.vlm.parameters import Settings, ready_made_tasks
+from qwen3vl_ros.vlm.status import _watch_diagnostics
 from qwen3vl_ros.vlm.watches import MOST_WATCHES, Watches
 
 PATIENCE = 30.0
@@ -220,6 +222,22 @@ def test_a_camera_without_frames_is_a_failure_that_ends_when_they_come(rig: Rig)
     assert rig.watches.states()[0].error_msg == ""
 
 
+def test_diagnostics_say_what_fails_and_how_late_watches_are(rig: Rig) -> None:
+    rig.scheduler.room.clear()
+    rig.add(watch_id="starved")
+    rig.wait_for(lambda: rig.watches.states()[0].late > 0.1)
+    starved = _watch_diagnostics("/vlm", rig.watches.states())
+    assert (starved.level, starved.message) == (DiagnosticStatus.WARN, "1 come late, because others go before")
+    rig.scheduler.room.set()
+    rig.scheduler.blind = True
+    rig.wait_for(lambda: rig.watches.states()[0].error_msg)
+    assert _watch_diagnostics("/vlm", rig.watches.states()).message == "starved: no frame on /image"
+    rig.scheduler.blind = False
+    rig.wait_for(lambda: not rig.watches.states()[0].error_msg)
+    values = {pair.key: pair.value for pair in _watch_diagnostics("/vlm", rig.watches.states()).values}
+    assert (values["watches"], values["active"]) == ("1", "0")
+
+
 def test_a_region_goes_with_the_question_and_what_changes_outside_of_it_costs_nothing(rig: Rig) -> None:
     corners = [(4.0, 4.0), (40.0, 4.0), (40.0, 40.0)]
     rig.add(region=Polygon(points=[Point32(x=x, y=y) for x, y in corners]))
@@ -260,6 +278,22 @@ def test_a_thousand_watches_that_come_and_go_under_load_leave_nothing_behind(rig
     asked = len(rig.scheduler.asked)
     rig.add("Is it still there?")
     rig.wait_for(lambda: len(rig.scheduler.asked) > asked and prompts(rig)[-1].startswith("Is it still"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fields", "named"),
+    [
+        (" ", {}, "prompt: it is empty"),
+        ("a", {"cameras": ["back"]}, "cameras: there is no camera 'back'"),
+        ("a", {"on_threshold": float("nan")}, "on_threshold"),
+        ("a", {"region": Polygon(points=[Point32(x=float("nan"))] * 3)}, "region: a corner is not finite"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(prompt: str, fields: dict[str, Any], named: str) -> None:
+    rig = Rig()
+    with pytest.raises(BadRequest, match=named):
+        rig.add(prompt, **fields)
+    rig.close()
 
 
 def test_no_more_watches_than_there_are_places_for() -> None:
