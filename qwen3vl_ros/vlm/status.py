@@ -25,6 +25,7 @@ from qwen3vl_ros.vlm.frame_source import SAMPLE_PERIOD, CameraHealth
 from qwen3vl_ros.vlm.job import Code, GoalResult
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings
+from qwen3vl_ros.vlm.recorder import RecorderHealth
 from qwen3vl_ros.vlm.scheduler import Scheduler
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -35,7 +36,7 @@ class NodeSnapshot:
     """The node's current state. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
     ``pending``: a sentence about the engine that is loading to replace ``engine``; "" = none. ``tasks``: names of the
-    ready-made tasks.
+    ready-made tasks. ``recording``: None = nothing is recorded.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class NodeSnapshot:
     pending: str
     scheduler: Scheduler | None
     tasks: tuple[str, ...]
+    recording: RecorderHealth | None = None
 
 
 class StatusPublisher:
@@ -163,6 +165,8 @@ class StatusPublisher:
         array.status.append(
             _queue_diagnostics(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)
         )
+        if snapshot.recording is not None:
+            array.status.append(_recording_diagnostics(name, snapshot.recording))
         self._look_for_namesake(name)
         level = DiagnosticStatus.ERROR if self._namesake else DiagnosticStatus.OK
         array.status.append(_diagnostics_of(name, "name", level, self._namesake or "no other node has it", {}))
@@ -257,6 +261,22 @@ def _queue_diagnostics(
         DiagnosticStatus.WARN if full else DiagnosticStatus.OK,
         "full: the next goal ends with BUSY" if full else "goals are accepted",
         {"waiting": waiting, "capacity": capacity, "running": running, **totals, "last error": last_error},
+    )
+
+
+def _recording_diagnostics(node: str, recording: RecorderHealth) -> DiagnosticStatus:
+    """Return the status: WARN while answers are left out because nothing can be written."""
+    return _diagnostics_of(
+        node,
+        "recording",
+        DiagnosticStatus.WARN if recording.problem else DiagnosticStatus.OK,
+        recording.problem or "answers are recorded",
+        {
+            "directory": recording.directory,
+            "recorded": recording.recorded,
+            "left out": recording.left_out,
+            "size (MB)": f"{recording.size / 1e6:.1f}",
+        },
     )
 
 
