@@ -112,10 +112,10 @@ def _correct(parsed: argparse.Namespace) -> int:
 
 
 def _correct_in_directory(parsed: argparse.Namespace, text: str) -> int:
-    from qwen3vl_ros.vlm.recorded_answers import read_answers
+    from qwen3vl_ros.vlm.recorded_answers import check_recording
     from qwen3vl_ros.vlm.recording import Recording
 
-    next(read_answers(parsed.directory), None)  # refuses to make a recording out of another directory
+    check_recording(parsed.directory)  # it is not to be made here
     recording = Recording(parsed.directory, float("inf"))
     try:
         recording.correct(parsed.id, text)

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import PIL.Image
 
-from qwen3vl_ros.vlm.recorded_answers import RecordedAnswer, RecordingError, read_answers
+from qwen3vl_ros.vlm.recorded_answers import RecordedAnswer, RecordingError, check_recording, read_answers
 
 Sample: TypeAlias = dict[str, Any]
 
@@ -77,16 +77,15 @@ def export(directory: Path, output: Path, form: str, *, corrected_only: bool = F
     """
     if output.suffix in (".json", ".jsonl"):
         raise RecordingError(f"{output}: OUT is a directory, as images go there, too: name one, such as {output.stem}")
-    answers = read_answers(directory)
-    first = next(answers, None)  # refuses what is no recording before anything is made
+    check_recording(directory)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RecordingError(f"{output} is there already: name a new directory")
-    output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
     media = _Media(directory, output)
     convert: Callable[[RecordedAnswer, _Media], Sample] = _of_qwen_vl if form == "qwen-vl" else _of_messages
     samples: list[Sample] = []
     corrected, left_out = 0, Counter[str]()
-    for answer in [] if first is None else [first, *answers]:
+    for answer in read_answers(directory):
         if corrected_only and answer.correction is None:
             left_out["not corrected"] += 1
             continue

@@ -55,7 +55,7 @@ class Finished:
     def entry(self) -> dict[str, Any]:
         """Return its line; docs/recording.md has the keys."""
         answer = answer_message(self.request, self.goal_id, self.result)
-        given = answer_of_result(fill_result(AskImage.Result(), self.result))
+        given = answer_of_result(fill_result(AskImage.Result(), self.result), self.goal_id)
         error = self.result.error
         said = asdict(given) | {"json": json.loads(self.result.json) if self.result.json else None}
         said = {name: value for name, value in said.items() if name not in ("image_headers", "pixel_stamps")}

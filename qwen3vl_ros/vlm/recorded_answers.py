@@ -35,8 +35,7 @@ def read_answers(directory: Path) -> Iterator[RecordedAnswer]:
     Raises:
         RecordingError: It is no recording.
     """
-    if not (directory / "answers").is_dir():
-        raise RecordingError(f"{directory} is no recording: name what the node's parameter record.directory has")
+    check_recording(directory)
     corrections = {
         entry["correct"]: str(entry["text"])
         for path in segments_of(directory)
@@ -49,8 +48,15 @@ def read_answers(directory: Path) -> Iterator[RecordedAnswer]:
                 yield RecordedAnswer(directory, entry, corrections.get(entry["goal_id"]))
 
 
+def check_recording(directory: Path) -> None:
+    """Raise :class:`RecordingError` if there is no recording in ``directory``."""
+    if not (directory / "answers").is_dir():
+        raise RecordingError(f"{directory} is no recording: name what the node's parameter record.directory has")
+
+
 def find_answer(directory: Path, goal_id: str) -> RecordedAnswer:
     """Return the answer that :func:`whole_id` finds."""
+    check_recording(directory)
     whole = whole_id(directory, goal_id)
     return next(answer for answer in read_answers(directory) if answer.goal_id == whole)
 

@@ -8,7 +8,8 @@
 // camera, and sent where it is this machine's, null for none; `begun` is when it was asked, `started` when it left the
 // queue, 0 before (performance.now()); `stage` is null once it is over. Its answer is {text, reasoning, regions, json, facts};
 // `regions` are those of the gateway's answer in pixels of the original image, `optical` where their metres are in the
-// frame of the image itself.
+// frame of the image itself. A turn that was answered has the `goalId` by which the node's recording knows it, and, once
+// the user has said so, the `correction`.
 
 const WAITING = ["queued", "frame"]; // the stages before the node has its frame
 
@@ -62,6 +63,7 @@ export async function follow(steps, turn, { camera, own, images }, onStep) {
   const { extra, usage, finishReason } = step.value;
   turn.answer.facts = facts(turn.task, extra, usage, finishReason, (performance.now() - turn.begun) / 1000);
   turn.answer.json = extra.json ?? null;
+  turn.goalId = extra.goal_id ?? "";
   const regions = (extra.regions ?? []).map((region) => ({
     ...region,
     optical: region.frame_id === extra.image_headers?.[region.image]?.frame_id,
