@@ -92,7 +92,7 @@ def _line(answer: RecordedAnswer) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
     return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}..."
 
 

@@ -225,8 +225,7 @@ class _Media:
         digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:8]
         name = f"images/{source.stem}-{digest}.jpg"
         if not (self._output / name).exists():
-            with PIL.Image.open(source) as opened:
-                _as_seen(opened.convert("RGB"), seen).save(self._output / name, quality=_QUALITY)
+            _as_seen(_pixels(source), seen).save(self._output / name, quality=_QUALITY)
         return name
 
     def video(self, frames: Sequence[str], times: Sequence[float], name: str) -> str:
@@ -237,7 +236,7 @@ class _Media:
             raise RecordingError(f"a clip needs PyAV to become a video (`pip install av`): {error}") from error
         path = f"videos/{name}.mp4"
         (self._output / "videos").mkdir(exist_ok=True)
-        images = [np.asarray(PIL.Image.open(self._output / frame).convert("RGB")) for frame in frames]
+        images = [np.asarray(_pixels(self._output / frame)) for frame in frames]
         height, width = (length - length % 2 for length in images[0].shape[:2])  # yuv420p has pairs of pixels
         with av.open(str(self._output / path), "w") as container:
             stream = container.add_stream("libx264", rate=_TICKS, options={"crf": "18"})
@@ -249,6 +248,15 @@ class _Media:
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
         return path
+
+
+def _pixels(path: Path) -> PIL.Image.Image:
+    """Return an image as RGB. Raises :class:`Unusable`."""
+    try:
+        with PIL.Image.open(path) as opened:
+            return opened.convert("RGB")
+    except OSError as error:  # also for a file that is cut off
+        raise Unusable("with a broken image") from error
 
 
 def _as_seen(image: PIL.Image.Image, part: Mapping[str, Any]) -> PIL.Image.Image:

@@ -107,7 +107,7 @@ class Recording:
         files = {_name_of(image): image for image in images}
         described = [dict(one, file=_name_of(image)) for one, image in zip(entry["images"], images, strict=True)]
         line = _line_of({**entry, "images": described})
-        new = {name: image for name, image in files.items() if not (self.directory / name).exists()}
+        new = {name: image for name, image in files.items() if self._size_of(name) != len(image)}
         need = len(line) + sum(map(len, new.values()))
         if need > self._most * (1 - 1 / _SEGMENTS_OF_WHOLE):
             raise RecordingError(
@@ -116,7 +116,7 @@ class Recording:
             )
         segment = self._open_segment()
         for name in files.keys() - new.keys():
-            self._refer(name, segment, (self.directory / name).stat().st_size)
+            self._refer(name, segment, len(files[name]))
         self._make_room(need)
         written: list[str] = []
         try:
@@ -195,6 +195,13 @@ class Recording:
             newest = _Segment(newest.number + 1)
             self._segments.append(newest)
         return newest
+
+    def _size_of(self, name: str) -> int:
+        """Return the bytes of an image's file, -1 without one; after a power cut it may be shorter than it was."""
+        try:
+            return (self.directory / name).stat().st_size
+        except FileNotFoundError:
+            return -1
 
     def _refer(self, name: str, segment: _Segment, size: int) -> None:
         """Note that the newest ``segment`` refers to an image."""
