@@ -254,7 +254,8 @@ def _pixels(path: Path) -> PIL.Image.Image:
     """Return an image as RGB. Raises :class:`Unusable`."""
     try:
         with PIL.Image.open(path) as opened:
-            return opened.convert("RGB")
+            pixels: PIL.Image.Image = opened.convert("RGB")
+            return pixels
     except OSError as error:  # also for a file that is cut off
         raise Unusable("with a broken image") from error
 
