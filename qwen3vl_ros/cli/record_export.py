@@ -225,7 +225,7 @@ class _Media:
         digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:8]
         name = f"images/{source.stem}-{digest}.jpg"
         if not (self._output / name).exists():
-            _as_seen(_pixels(source), seen).save(self._output / name, quality=_QUALITY)
+            _as_seen(_pixels(source), of["width"], seen).save(self._output / name, quality=_QUALITY)
         return name
 
     def video(self, frames: Sequence[str], times: Sequence[float], name: str) -> str:
@@ -260,14 +260,18 @@ def _pixels(path: Path) -> PIL.Image.Image:
         raise Unusable("with a broken image") from error
 
 
-def _as_seen(image: PIL.Image.Image, part: Mapping[str, Any]) -> PIL.Image.Image:
-    """Return what the model saw of an image: cropped, rotated, and with the black bars beside it."""
-    left, top, right, bottom = (round(edge) for edge in part["shown"])
+def _as_seen(image: PIL.Image.Image, width: int, part: Mapping[str, Any]) -> PIL.Image.Image:
+    """Return what the model saw of an image: cropped, rotated, and with the black bars beside it.
+
+    ``width``: of the image as it was published; that of a clip may have been reduced.
+    """
+    scale = image.width / width
+    left, top, right, bottom = (round(edge * scale) for edge in part["shown"])
     seen = image.crop((left, top, right, bottom)).rotate(-part["rotation"], expand=True)
-    (x1, y1, x2, y2), (width, height) = part["place"], part["fitted_size"]
+    (x1, y1, x2, y2), (fitted_width, fitted_height) = part["place"], part["fitted_size"]
     across, down = seen.width / (x2 - x1), seen.height / (y2 - y1)  # pixels of the image for one of the fitted image
-    if (x1, y1, x2, y2) == (0, 0, width, height):
+    if (x1, y1, x2, y2) == (0, 0, fitted_width, fitted_height):
         return seen
-    barred = PIL.Image.new("RGB", (round(width * across), round(height * down)))
+    barred = PIL.Image.new("RGB", (round(fitted_width * across), round(fitted_height * down)))
     barred.paste(seen, (round(x1 * across), round(y1 * down)))
     return barred

@@ -109,7 +109,7 @@ class Job:
     thread. What the engine has for the job, and :class:`Wake` when the job or the engine's state changed, arrives in
     ``inbox``. ``position``: how many are before it, as its client was told last; None = not yet.
     ``priority``: higher is served first. ``timeout`` in seconds from now.
-    ``messages`` and ``inputs``: what the engine got first, for the recording; () and None before.
+    ``messages`` and ``inputs``: what the engine got, for the recording; () and None before.
     """
 
     def __init__(

@@ -277,8 +277,7 @@ class Pipeline:
             scores_wanted(request, description),
             **supported_thinking(request, description),
         )
-        if not job.messages:  # a second attempt asks in other words
-            job.messages, job.inputs = engine_request.messages, answer.inputs
+        job.messages, job.inputs = engine_request.messages, answer.inputs
         if job.error is None:
             with self._engine.asked_by(job) as chain:
                 self._stream(job, answer, engine_request, description, chain)

@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.client.answer import answer_of_result
 from qwen3vl_ros.client.exceptions import error_of_code
-from qwen3vl_ros.engines.base import Clip, Message
+from qwen3vl_ros.engines.base import Clip, Image, Message
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vision.compressed import jpeg_file
 from qwen3vl_ros.vision.fit import Fit
@@ -44,16 +44,27 @@ class Finished:
         """Bytes of its images in memory."""
         return sum(image.pixels.nbytes for image in self.inputs.images)
 
-    def images(self) -> list[bytes]:
-        """Return its images as JPEG files: as they came, or of :data:`QUALITY` if they came as anything else."""
-        sent = self.request.images
-        return [
-            _jpeg_of(image, sent[index] if index < len(sent) else None)
-            for index, image in enumerate(self.inputs.images)
-        ]
+    def recorded(self) -> tuple[dict[str, Any], list[bytes]]:
+        """Return its line, docs/recording.md has the keys, and its images as JPEG files.
 
-    def entry(self) -> dict[str, Any]:
-        """Return its line; docs/recording.md has the keys."""
+        A JPEG is as it came; what came as anything else has :data:`QUALITY`. Images of earlier turns that a session
+        keeps are as the engine gets them.
+        """
+        images = self.inputs.images
+        described = [_image(image) for image in images]
+        sent = {id(message.header): message for message in self.request.images}
+        files = [_jpeg_of(image, sent.get(id(image.header))) for image in images]
+        parts = [(number, part) for number, image in enumerate(images) for part in range(len(image.fits))]
+        places = dict(zip(map(id, _pixels_in(self.inputs.content)), parts, strict=False))
+        for message in self.messages:
+            for pixels in _pixels_in(message.content):
+                if id(pixels) not in places:
+                    places[id(pixels)] = len(described), 0
+                    described.append(_earlier_image(pixels))
+                    files.append(_jpeg(pixels))
+        return self._entry(described, places), files
+
+    def _entry(self, images: list[dict[str, Any]], places: Mapping[int, tuple[int, int]]) -> dict[str, Any]:
         answer = answer_message(self.request, self.goal_id, self.result)
         given = answer_of_result(fill_result(AskImage.Result(), self.result), self.goal_id)
         error = self.result.error
@@ -69,8 +80,8 @@ class Finished:
             "options": options,
             "thinking": self.request.thinking,
             "response_schema": self.request.response_schema,
-            "messages": list(_messages(self.messages, self.inputs.images)),
-            "images": [_image(image) for image in self.inputs.images],
+            "messages": [_message(message, places) for message in self.messages],
+            "images": images,
             "error": None
             if error is None
             else {"code": error.code, "name": error_of_code(error.code).name, "message": error.message},
@@ -79,21 +90,28 @@ class Finished:
         return {name: plain(value) for name, value in entry.items()}
 
 
-def _messages(messages: Sequence[Message], images: Sequence[InputImage]) -> Iterator[dict[str, Any]]:
-    """Yield the turns; their images are numbers of ``images`` and of the parts in which the model saw each."""
-    seen = iter([(number, part) for number, image in enumerate(images) for part in range(len(image.fits))])
-    for message in messages:
-        content: list[dict[str, Any]] = []
-        for part in message.content:
-            if isinstance(part, str):
-                content.append({"type": "text", "text": part})
-            elif isinstance(part, Clip):
-                frames = [next(seen)[0] for _ in part.frames]
-                content.append({"type": "video", "images": frames, "times": list(part.times)})
-            else:
-                number, of = next(seen)
-                content.append({"type": "image", "image": number, "part": of})
-        yield {"role": message.role, "content": content}
+def _pixels_in(content: Sequence[Any]) -> Iterator[Image]:
+    """Yield the images in the content of a turn, and the frames of its clips."""
+    for part in content:
+        if isinstance(part, Clip):
+            yield from part.frames
+        elif not isinstance(part, str):
+            yield part
+
+
+def _message(message: Message, places: Mapping[int, tuple[int, int]]) -> dict[str, Any]:
+    """Return a turn; ``places``: the number and the part of each image, by the id of its pixels."""
+    content: list[dict[str, Any]] = []
+    for part in message.content:
+        if isinstance(part, str):
+            content.append({"type": "text", "text": part})
+        elif isinstance(part, Clip):
+            frames = [places[id(frame)][0] for frame in part.frames]
+            content.append({"type": "video", "images": frames, "times": list(part.times)})
+        else:
+            number, of = places[id(part)]
+            content.append({"type": "image", "image": number, "part": of})
+    return {"role": message.role, "content": content}
 
 
 def _image(image: InputImage) -> dict[str, Any]:
@@ -109,6 +127,14 @@ def _image(image: InputImage) -> dict[str, Any]:
     }
 
 
+def _earlier_image(pixels: Image) -> dict[str, Any]:
+    height, width, _ = pixels.shape
+    whole = (0, 0, width, height)
+    part = {"rotation": 0, "shown": whole, "place": whole, "fitted_size": (width, height)}
+    unknown = dict.fromkeys(("camera", "frame_id", "stamp", "pixel_stamp"))
+    return {"width": width, "height": height, **unknown, "parts": [part]}
+
+
 def _part(fit: Fit) -> dict[str, Any]:
     return {"rotation": fit.rotation, "shown": fit.shown, "place": fit.place, "fitted_size": fit.fitted_size}
 
@@ -116,11 +142,15 @@ def _part(fit: Fit) -> dict[str, Any]:
 def _jpeg_of(image: InputImage, sent: Any) -> bytes:
     """Return an image as a JPEG file; ``sent``: its message, if it was in the goal."""
     message = sent
-    if message is None and image.frame is not None and image.frame.message_type is CompressedImage:
+    if image.chosen is not None and image.frame is not None and image.frame.message_type is CompressedImage:
         message = image.frame.message()
     if isinstance(message, CompressedImage) and (file := jpeg_file(message)):
         return file
-    bgr = cv2.cvtColor(image.pixels, cv2.COLOR_RGB2BGR)
+    return _jpeg(image.pixels)
+
+
+def _jpeg(pixels: Image) -> bytes:
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))[1].tobytes()
 
 

@@ -151,7 +151,7 @@ class Recorder:
             return item
 
     def _write(self, finished: Finished) -> None:
-        problem = self._attempt(lambda recording: recording.append(finished.entry(), finished.images()))
+        problem = self._attempt(lambda recording: recording.append(*finished.recorded()))
         with self._changed:
             if problem:
                 self._left_out += 1

@@ -262,6 +262,18 @@ def test_a_clip_is_a_video_with_its_times_or_the_list_of_its_frames(tmp_path: Pa
     assert [(file.parent / path).read_bytes() for path in video["messages"][0]["content"][0]["video"]] == frames
 
 
+def test_a_clips_frames_may_be_smaller_than_what_was_published(tmp_path: Path, say: Say) -> None:
+    small = jpeg(corners()[::2, ::2])
+    part = part_of(fit_image(corners(), ImageInput(size=(32, 64), fit="cover"))[1])
+    recording = Recording(tmp_path / "rec", 10.0)
+    recording.append(entry(1, [image(0), text("What?")], [part]), [small])
+    recording.close()
+    file, _ = export(say, recording.directory, "qwen-vl")
+    (sample,) = json.loads(file.read_text())
+    middle = np.asarray(PIL.Image.open(file.parent / sample["image"])).astype(int)
+    assert middle.shape[:2] == (24, 12) and near(middle[3, 2], "red") and near(middle[-3, -2], "white")
+
+
 def test_an_answer_without_its_images_is_left_out(directory: Path, say: Say) -> None:
     for path in (directory / "images").rglob("*.jpg"):
         if path.read_bytes() == plain_image("red"):

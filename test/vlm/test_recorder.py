@@ -59,7 +59,7 @@ def finished(number: int, *images: Any, clip: bool = False, **result: Any) -> tu
     job = SimpleNamespace(
         checked=request,
         messages=messages,
-        inputs=InputImages(tuple(inputs), fitted and tuple(fitted)),  # type: ignore[arg-type]
+        inputs=InputImages(tuple(inputs), content),  # type: ignore[arg-type]
         reply=SimpleNamespace(goal_id=f"{number:032x}"),
     )
     headers = tuple(message.header for message in images)
@@ -170,6 +170,35 @@ def test_the_frames_of_a_clip_are_recorded_with_their_times(tmp_path: Path, reco
     assert answer.entry["messages"][1]["content"][0] == {"type": "video", "images": [0, 1, 2], "times": [0.0, 1.0, 2.0]}
     files = [one["file"] for one in answer.entry["images"]]
     assert files[0] == files[2] != files[1]
+
+
+def test_earlier_images_of_a_conversation_that_the_node_keeps_are_recorded_as_the_engine_gets_them(
+    tmp_path: Path, recorder: Recorder
+) -> None:
+    job, result = finished(1, raw(1))
+    earlier = (Message("user", (pixels(2), "And this?")), Message("assistant", ("a ball",)))
+    job.messages = (*earlier, *job.messages[1:])
+    recorder.take(job, result)
+    assert correct(recorder, 1) == ""
+    (answer,) = recorded(tmp_path)
+    entry = answer.entry
+    first, _, last = entry["messages"]
+    assert (first["content"][0]["image"], last["content"][0]["image"]) == (1, 0)
+    assert [(image["width"], image["frame_id"]) for image in entry["images"]] == [(64, "lens"), (64, None)]
+    with PIL.Image.open(tmp_path / "rec" / entry["images"][1]["file"]) as opened:
+        assert np.abs(np.asarray(opened).astype(int) - pixels(2)).mean() < 8
+
+
+def test_the_images_of_a_goal_are_told_apart_where_not_all_are_used(tmp_path: Path, recorder: Recorder) -> None:
+    came = [CompressedImage(format="jpeg", data=jpeg(number)) for number in range(3)]
+    job, result = finished(1, *came)
+    job.inputs = InputImages(job.inputs.images[1:], job.inputs.content[1:])
+    job.messages = conversation(job.checked, job.inputs.content, "What is it?")
+    recorder.take(job, result)
+    assert correct(recorder, 1) == ""
+    (answer,) = recorded(tmp_path)
+    files = [(tmp_path / "rec" / one["file"]).read_bytes() for one in answer.entry["images"]]
+    assert files == [jpeg(1), jpeg(2)]
 
 
 def test_a_failed_answer_is_recorded_with_its_reason(tmp_path: Path, recorder: Recorder) -> None:
