@@ -41,7 +41,9 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     show.add_argument("id", metavar="ID", help="identifier of the answer, or its beginning")
     correct = action("correct", _correct, "Say what the right answer would have been.", needs_directory=False)
     correct.add_argument("id", metavar="ID", help="identifier of the answer, or its beginning")
-    correct.add_argument("text", metavar="TEXT", help="the right answer; - reads stdin")
+    correct.add_argument(
+        "text", metavar="TEXT", nargs="?", default="-", help="the right answer (default: asked for, or read from stdin)"
+    )
     arguments.add_node(correct)
     export = action("export", _export, "Write questions, images and right answers as a data set for fine-tuning.")
     export.add_argument(
@@ -107,8 +109,14 @@ def _show(parsed: argparse.Namespace) -> int:
 
 
 def _correct(parsed: argparse.Namespace) -> int:
-    text = sys.stdin.read().strip() if parsed.text == "-" else parsed.text
+    text = _asked_for() if parsed.text == "-" else parsed.text
     return _correct_in_directory(parsed, text) if parsed.directory is not None else _correct_by_node(parsed, text)
+
+
+def _asked_for() -> str:
+    if sys.stdin.isatty():
+        print("The right answer (Ctrl-D ends it):", file=sys.stderr)
+    return sys.stdin.read().strip()
 
 
 def _correct_in_directory(parsed: argparse.Namespace, text: str) -> int:

@@ -117,6 +117,12 @@ def test_the_list_has_a_line_for_each_answer(directory: Path, say: Say) -> None:
     assert lines[3].endswith("->  TIMEOUT")
 
 
+def test_a_correction_may_come_through_a_pipe(directory: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a ball,\nand a box\n"))
+    assert say("correct", "--directory", directory, f"{1:032x}")[0] == 0
+    assert json.loads(say("show", "--directory", directory, f"{1:032x}")[1])["correction"] == "a ball,\nand a box"
+
+
 def test_show_has_everything_as_json(directory: Path, say: Say) -> None:
     say("correct", "--directory", directory, f"{3:032x}", "rot")
     status, out, _ = say("show", "--directory", directory, f"{3:032x}")
