@@ -33,6 +33,9 @@ seen, keep no more than is needed, and delete it then. Only the user who ran the
 To delete the recording, delete this directory; to end it, set record.directory to "" and configure the node again.
 """
 
+LONGEST_CORRECTION: Final = 100_000
+"""Most characters of a correction."""
+
 _SEGMENTS_OF_WHOLE: Final = 20
 """A segment is closed at this part of the recording's size, so that no more than about that is deleted at once."""
 
@@ -142,6 +145,8 @@ class Recording:
         """
         if not text.strip():
             raise RecordingError("the right answer is empty: say what the model should have answered")
+        if len(text) > LONGEST_CORRECTION:
+            raise RecordingError(f"the right answer has {len(text)} characters, more than {LONGEST_CORRECTION}")
         whole = whole_id(self.directory, goal_id)
         line = _line_of({"correct": whole, "text": text, "time": now()})
         segment = self._open_segment()
@@ -156,7 +161,7 @@ class Recording:
         """Make the directory, for its owner alone."""
         directory = self.directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        known = {"answers", "images", "lock", "incoming", "NOTICE"}
+        known = {"answers", "images", "lock", "incoming", "NOTICE", "lost+found"}  # the last, of a disk of its own
         if others := sorted({entry.name for entry in os.scandir(directory)} - known):
             raise RecordingError(
                 f"{directory} is not a recording, as it holds {others[0]!r}: set record.directory to a new directory"
@@ -165,7 +170,9 @@ class Recording:
             folder.mkdir(mode=0o700, exist_ok=True)
             if folder.stat().st_mode & 0o777 != 0o700:
                 folder.chmod(0o700)
-        _write_whole(directory / "NOTICE", NOTICE.encode())
+        notice = directory / "NOTICE"
+        if not notice.exists() or notice.read_bytes() != NOTICE.encode():
+            _write_whole(notice, NOTICE.encode())
 
     def _scan(self) -> None:
         """Read which images the segments refer to, and delete those that nobody does, left by a crash."""

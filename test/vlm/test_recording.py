@@ -188,6 +188,7 @@ def test_a_correction_is_found_with_its_answer_and_the_last_one_counts(recording
         ("../x", "blue", "no identifier"),
         ("", "blue", "no identifier"),
         (f"{1:032x}", " \n", "is empty"),
+        (f"{1:032x}", "x" * 100_001, "100001 characters"),
     ],
 )
 def test_a_correction_of_nothing_is_refused(recording: Recording, goal_id: str, text: str, why: str) -> None:
