@@ -29,6 +29,7 @@ TORCH = (
     "engines/llama/test_qwen3_5.py",
     "engines/llama/test_llama_thinking.py",
     "engines/llama/test_saved_prefixes.py",
+    "training/test_finetune.py",
     "training/test_model_card.py",
     "training/test_scores_measure.py",
     "vlm/test_thinking.py",
@@ -40,7 +41,8 @@ OPENVINO = tuple(
     for part in ("openvino_engine", "openvino_thinking", "openvino_conformance", "encoder_cache")
 )
 BROWSER = tuple(
-    f"gateway/test_page{part}.py" for part in ("", "_answers", "_camera", "_history", "_live", "_model", "_states")
+    f"gateway/test_page{part}.py"
+    for part in ("", "_answers", "_camera", "_correction", "_history", "_live", "_model", "_states")
 )
 NEEDS = {
     **dict.fromkeys(TORCH, ("torch", "model")),

@@ -111,6 +111,7 @@ class Answer:
     ``probability`` of the first of a task's choices (of yes, for yes_no), 0..1: its share of ``probability_mass``,
     the sum over all choices; None = unknown. ``notes``: remarks, a sentence each.
     ``finish_reason``: "stop", "length" (cut at max_tokens or the context) or "cancelled".
+    ``goal_id``: identifier of the goal, 32 hexadecimal digits, by which a recording knows the answer.
     """
 
     text: str
@@ -127,6 +128,7 @@ class Answer:
     finish_reason: str = ""
     engine: str = ""
     model: str = ""
+    goal_id: str = ""
 
     @property
     def stamp(self) -> Time | None:
@@ -134,8 +136,8 @@ class Answer:
         return self.image_headers[0].stamp if self.image_headers else None
 
 
-def answer_of_result(result: AskImage.Result | AnswerMessage) -> Answer:
-    """Convert an AskImage result, whole or partial, or an Answer message, which has fewer fields."""
+def answer_of_result(result: AskImage.Result | AnswerMessage, goal_id: str = "") -> Answer:
+    """Convert the AskImage result of a goal, whole or partial, or an Answer message, which has fewer fields."""
     return Answer(
         text=result.text,
         reasoning=getattr(result, "reasoning", ""),
@@ -151,6 +153,7 @@ def answer_of_result(result: AskImage.Result | AnswerMessage) -> Answer:
         finish_reason=result.finish_reason,
         engine=result.engine,
         model=result.model,
+        goal_id=goal_id,
     )
 
 

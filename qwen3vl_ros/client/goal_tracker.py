@@ -222,7 +222,7 @@ class GoalTracker:
                 ),
             )
         else:
-            open_goal.future.end(*_outcome(response.result))
+            open_goal.future.end(*_outcome(response.result, key.hex()))
 
     # The reader thread.
 
@@ -505,9 +505,9 @@ class GoalTracker:
         self._executor_ran_at = time.monotonic()
 
 
-def _outcome(result: AskImage.Result) -> tuple[Answer | None, VlmError | None]:
+def _outcome(result: AskImage.Result, goal_id: str) -> tuple[Answer | None, VlmError | None]:
     try:
-        answer = answer_of_result(result)
+        answer = answer_of_result(result, goal_id)
     except (ValueError, RecursionError) as error:
         return None, InternalError(f"the node's result has JSON that is none: {error}. Please report it.")
     if result.error_code == AskImage.Result.NONE:

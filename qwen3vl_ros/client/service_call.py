@@ -35,6 +35,11 @@ class ServiceCaller:
         self._start = start
         self.name: str = self._client.service_name
 
+    @property
+    def is_there(self) -> bool:
+        """Whether a node serves it, as far as is known now."""
+        return bool(self._client.service_is_ready())
+
     def call(self, request: Any, timeout: float, *, patience: float | None = None) -> Any:
         """Wait for the service, send ``request`` and return the response.
 

@@ -24,6 +24,7 @@ from qwen3vl_ros.gateway.auth import Authentication
 from qwen3vl_ros.gateway.backend import Backend, Unavailable, UnknownCamera, why_not
 from qwen3vl_ros.gateway.bodies import BodyLimit, Head
 from qwen3vl_ros.gateway.chat import Chat
+from qwen3vl_ros.gateway.corrections import CORRECTION_BODY, Corrected, Corrections
 from qwen3vl_ros.gateway.errors import ApiError
 from qwen3vl_ros.gateway.metrics import Metrics
 from qwen3vl_ros.gateway.openapi import (
@@ -68,6 +69,7 @@ def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:
     _handle_errors(app, metrics)
     _serve_questions(app, Chat(backend, settings, metrics), backend)
     _serve_health(app, backend, metrics)
+    _serve_corrections(app, Corrections(backend, settings))
     _serve_page(app, backend, Renderer(settings), token_required=bool(access.token))
     describe(app, token_required=bool(access.token))
     return app
@@ -137,6 +139,15 @@ def _serve_health(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
     async def prometheus() -> Response:
         """Numbers for Prometheus."""
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _serve_corrections(app: FastAPI, corrections: Corrections) -> None:
+    @app.post(
+        "/api/corrections", openapi_extra={"requestBody": CORRECTION_BODY}, responses=errors(400, 408, 415, 499, 503)
+    )
+    async def correct(request: Request) -> Corrected:
+        """Write into the node's recording what would have been the right answer."""
+        return await corrections.take(request)
 
 
 def _serve_page(app: FastAPI, backend: Backend, renderer: Renderer, *, token_required: bool) -> None:

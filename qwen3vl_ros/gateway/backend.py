@@ -21,7 +21,10 @@ State: TypeAlias = Literal["absent", "unconfigured", "loading", "inactive", "rea
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """The last known status of the node ``vlm``; fields as in VlmStatus.msg. ``message``: why it is not ready."""
+    """The last known status of the node ``vlm``; fields as in VlmStatus.msg. ``message``: why it is not ready.
+
+    ``records``: whether it records its answers, so that they can be corrected.
+    """
 
     state: State
     message: str = ""
@@ -32,6 +35,7 @@ class NodeStatus:
     tasks: tuple[str, ...] = ()
     context_length: int = 0
     model_card: ModelCard = field(default_factory=ModelCard)
+    records: bool = False
 
     @property
     def answers(self) -> bool:
@@ -85,6 +89,10 @@ class Unavailable(Exception):
     """The backend cannot provide something now, such as a frame; the text is a sentence that says why."""
 
 
+class CorrectionRefused(Exception):
+    """The node does not take a correction; the text is a sentence that says why."""
+
+
 class Backend(Protocol):
     """Answers questions. ``status`` and ``cameras`` return at once; the others may block for a while."""
 
@@ -111,3 +119,11 @@ class Backend(Protocol):
 
     def tasks(self) -> Sequence[Task]:
         """Return the ready-made tasks. Raises :class:`Unavailable` when the node does not answer."""
+
+    def correct(self, goal_id: str, text: str) -> None:
+        """Have the node write into its recording what would have been right.
+
+        Raises:
+            CorrectionRefused: It does not, such as for an answer that it does not know.
+            Unavailable: It records nothing, or does not answer.
+        """

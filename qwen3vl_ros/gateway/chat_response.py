@@ -59,6 +59,7 @@ class ChatResponse:
     def extension_of(self, answer: Answer) -> dict[str, Any]:
         """Return the fields that OpenAI's objects lack, named like those of AskImage's result."""
         return {
+            "goal_id": answer.goal_id,
             "regions": [_region(region) for region in answer.regions],
             "moments": [_moment(moment) for moment in answer.moments],
             "json": answer.json,

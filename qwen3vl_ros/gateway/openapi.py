@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from qwen3vl_ros.engines.base import ModelCard
 from qwen3vl_ros.gateway.backend import CameraStatus, NodeStatus
 from qwen3vl_ros.gateway.chat_request import ChatRequest
+from qwen3vl_ros.gateway.corrections import Correction
 from qwen3vl_ros.gateway.render import MarkdownText
 
 
@@ -33,7 +34,10 @@ class ErrorBody(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """Node, engine, queue and cameras. ``node``: whether it is there; ``message``: why it is not ready."""
+    """Node, engine, queue and cameras. ``node``: whether it is there; ``message``: why it is not ready.
+
+    ``records``: whether the node records its answers.
+    """
 
     node: bool
     state: str
@@ -43,6 +47,7 @@ class StatusReport:
     model_card: ModelCard
     queue_length: int
     queue_capacity: int
+    records: bool
     cameras: Sequence[CameraStatus]
     token_required: bool
 
@@ -164,6 +169,7 @@ _COMPLETION: Final = {
         "qwen3vl_ros": {
             "type": "object",
             "properties": {
+                "goal_id": {"type": "string", "description": "Identifier of the answer, for a correction."},
                 "regions": {"type": "array", "items": _REGION},
                 "moments": {"type": "array", "items": _MOMENT, "description": "Times in an answer about a clip."},
                 "json": {"description": "The checked JSON, null without."},
@@ -215,7 +221,7 @@ def describe(app: FastAPI, *, token_required: bool) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            for model in (ChatRequest, ErrorBody, MarkdownText):
+            for model in (ChatRequest, Correction, ErrorBody, MarkdownText):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 document["components"]["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
             if token_required:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import cv2
@@ -16,10 +17,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from qwen3vl_ros.client import VlmClient
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import NotSpinning, ServerUnavailable
+from qwen3vl_ros.client.service_call import ServiceCaller
 from qwen3vl_ros.client.tasks import Task
 from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.gateway.backend import (
     CameraStatus,
+    CorrectionRefused,
     NodeStatus,
     Snapshot,
     Unavailable,
@@ -28,6 +31,7 @@ from qwen3vl_ros.gateway.backend import (
 from qwen3vl_ros.gateway.logs import MODEL
 from qwen3vl_ros.gateway.node_status import cameras_of, parts_of, status_of
 from qwen3vl_ros.msg import VlmStatus
+from qwen3vl_ros.srv import CorrectAnswer
 from qwen3vl_ros.vision.compressed import pixels_of
 from qwen3vl_ros.vlm.frame_source import FrameSource, NoFrame
 
@@ -51,7 +55,7 @@ _IDLE: Final = 10.0
 """Seconds without a request after which a camera is unsubscribed: images cost network and CPU time."""
 
 _ANSWER_PATIENCE: Final = 5.0
-"""Seconds that the node has to list its tasks."""
+"""Seconds that the node has to list its tasks, or to take a correction."""
 
 _JPEG_QUALITY: Final = 90
 
@@ -63,6 +67,7 @@ class RosBackend:
         self._node = node
         self._client = VlmClient(node, node_name=node_name)
         self.vlm = self._client.action.rpartition("/")[0]
+        self._corrections = ServiceCaller(node, CorrectAnswer, f"{self.vlm}/correct_answer")
         self._status: VlmStatus | None = None
         self._cameras: tuple[CameraStatus, ...] = ()
         self._views: dict[str, _View] = {}
@@ -84,7 +89,7 @@ class RosBackend:
         status = self._status
         if status is None or not self._node.count_publishers(f"{self.vlm}/status"):
             return NodeStatus("absent", f"nothing was heard of {self.vlm}")
-        return status_of(status)
+        return replace(status_of(status), records=self._corrections.is_there)
 
     def cameras(self) -> Sequence[CameraStatus]:
         """Return the cameras in the node's latest diagnostics; none while the node is absent."""
@@ -109,6 +114,17 @@ class RosBackend:
         except (ServerUnavailable, NotSpinning) as error:
             raise Unavailable(str(error)) from None
         return self._tasks[1]
+
+    def correct(self, goal_id: str, text: str) -> None:
+        """Have the node write a correction; see :class:`qwen3vl_ros.gateway.backend.Backend`."""
+        if not self._corrections.is_there:
+            raise Unavailable("the node records nothing: set its parameter record.directory")
+        try:
+            response = self._corrections.call(CorrectAnswer.Request(goal_id=goal_id, text=text), _ANSWER_PATIENCE)
+        except (ServerUnavailable, NotSpinning) as error:
+            raise Unavailable(str(error)) from None
+        if not response.success:
+            raise CorrectionRefused(response.message)
 
     def close(self) -> None:
         """Cancel all questions, and unsubscribe from every camera."""

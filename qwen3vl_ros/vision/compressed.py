@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
@@ -68,6 +69,20 @@ def decode(msg: CompressedImageMessage) -> Image:
         if samples.ndim == 2:
             return to_rgb(image_message(samples, encoding=_encoding_of(samples, original, what)))
     return decode_file(data, what)
+
+
+def jpeg_file(msg: CompressedImageMessage) -> bytes:
+    """Return the JPEG file in ``msg`` if every viewer shows it as :func:`decode` does, else b""."""
+    match = _FORMAT.match(msg.format)
+    original = match["original"] if match else ""
+    data = bytes(msg.data)
+    if not data.startswith(_JPEG_START) or original.startswith(("mono16", "bayer_")) or is_measurement(original):
+        return b""
+    try:
+        turned = PIL.Image.open(io.BytesIO(data), formats=("JPEG",)).getexif().get(PIL.ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 third-party decoders raise what they like
+        return b""
+    return data if turned == 1 else b""
 
 
 def decode_depth(msg: CompressedImageMessage) -> ImageMessage:

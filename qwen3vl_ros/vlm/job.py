@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from qwen3vl_ros.action import AskImage
-from qwen3vl_ros.engines.base import Cancel, Chunk, Stage, Usage
+from qwen3vl_ros.engines.base import Cancel, Chunk, Message, Stage, Usage
 from qwen3vl_ros.msg import Moment
 from qwen3vl_ros.prompts.probability import Certainty
 from qwen3vl_ros.prompts.request import AskRequest
@@ -22,6 +22,9 @@ from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.frame_source import Frame
 from qwen3vl_ros.vlm.image_budget import ImageBudget
+
+if TYPE_CHECKING:
+    from qwen3vl_ros.vlm.images import InputImages
 
 Code = AskImage.Result
 """Has the constants of error codes."""
@@ -109,7 +112,8 @@ class Job:
     thread. What the engine has for the job, and :class:`Wake` when the job or the engine's state changed, arrives in
     ``inbox``. ``position``: how many are before it, as its client was told last; None = not yet.
     ``priority``: higher is served first. ``timeout`` in seconds from now. ``frames``: by camera, those that the
-    question is about in the place of the newest.
+    question is about in the place of the newest. ``messages`` and ``inputs``: what the engine got, for the recording;
+    () and None before.
     """
 
     def __init__(
@@ -130,6 +134,8 @@ class Job:
         self.position: int | None = None
         self.checked: AskRequest | None = None
         self.frames: Mapping[str, Frame] = {}
+        self.messages: tuple[Message, ...] = ()
+        self.inputs: InputImages | None = None
         self._on_end = on_end
         self._on_finish = on_finish
         self._lock = threading.Lock()

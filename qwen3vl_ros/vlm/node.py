@@ -7,9 +7,11 @@ the model loads). What activate creates deactivate ends, what configure creates 
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -30,13 +32,14 @@ from qwen3vl_ros.prompts.task_files import TaskFileError, load_tasks
 from qwen3vl_ros.prompts.tasks import Tasks
 from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.ros.stop_signal import StopSignal
-from qwen3vl_ros.srv import Ask, ListTasks, ResetSession, SetEngine
+from qwen3vl_ros.srv import Ask, CorrectAnswer, ListTasks, ResetSession, SetEngine
 from qwen3vl_ros.vlm import parameters
 from qwen3vl_ros.vlm.cameras import open_cameras
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.engine_swap import EngineSwap, PendingEngine
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalReply, GoalResult, Job
 from qwen3vl_ros.vlm.messages import fill_result, request_from, task_message, timeout_of
+from qwen3vl_ros.vlm.recorder import Recorder, serve_correction
 from qwen3vl_ros.vlm.replies import ActionReply, ServiceReply
 from qwen3vl_ros.vlm.scheduler import Scheduler
 from qwen3vl_ros.vlm.sessions import Sessions
@@ -66,6 +69,8 @@ class VlmNode(LifecycleNode):
         self._tasks = Tasks({})
         self._engine: EngineChain | None = None
         self._scheduler: Scheduler | None = None
+        self._recorder: Recorder | None = None
+        self._correct_answer: Any = None
         self._finalized = False
         self._advised: set[str] = set()
         self._message = "" if self._settings.autostart else "autostart is off: configure and activate the node"
@@ -79,7 +84,7 @@ class VlmNode(LifecycleNode):
             self._take_over,
             lambda: self._status.publish(),
         )
-        group = ReentrantCallbackGroup()
+        group = self._reentrant = ReentrantCallbackGroup()
         self._watches = WatchServices(
             self,
             executor,
@@ -122,6 +127,7 @@ class VlmNode(LifecycleNode):
     def _take_snapshot(self) -> NodeSnapshot:
         pending = self._swap.pending  # read once: another thread may change it
         coming = "" if pending is None else str(pending)
+        recording = None if self._recorder is None else self._recorder.health()
         return NodeSnapshot(
             self._settings,
             self._message,
@@ -131,6 +137,7 @@ class VlmNode(LifecycleNode):
             tuple(self._tasks),
             len(self._sessions),
             self._watches.watches.states(),
+            recording=recording,
         )
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
@@ -155,6 +162,7 @@ class VlmNode(LifecycleNode):
             self._fail("the parameter engines names no engine: set it, or the parameter engine to another than auto")
             return TransitionCallbackReturn.FAILURE
         self._engine = EngineChain(specs, self._on_engine_change, self._log_info, parameters.policy(self._settings))
+        self._begin_recording()
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -193,12 +201,14 @@ class VlmNode(LifecycleNode):
         self._tasks = Tasks({})
         self._sessions.close()
         self._close_engine()
+        self._end_recording()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """End every goal and unload the model, from any state."""
         self.stop_accepting()
         self._close_engine()
+        self._end_recording()
         self._finalized = True
         return TransitionCallbackReturn.SUCCESS
 
@@ -206,6 +216,7 @@ class VlmNode(LifecycleNode):
         """Unload the model and finalize the node, from any state."""
         self._close_engine()
         self._watches.close()
+        self._end_recording()
         self._display.close()
         self._deadlines.close()
         if not self._finalized:
@@ -216,6 +227,7 @@ class VlmNode(LifecycleNode):
         self._fail("a lifecycle transition failed; the log has the reason")
         self.stop_accepting()
         self._close_engine()
+        self._end_recording()
         return TransitionCallbackReturn.SUCCESS
 
     def start(self) -> None:
@@ -252,6 +264,27 @@ class VlmNode(LifecycleNode):
         if closer is not None:
             closer.join()
         self._status.publish()
+
+    def _begin_recording(self) -> None:
+        """Record from now on, and take corrections, if a parameter says where."""
+        record = self._settings.record
+        if record.directory:
+            try:
+                directory = Path(record.directory).expanduser().absolute()
+            except RuntimeError as error:  # such as the home directory of a user that does not exist
+                self._log_error(f"nothing is recorded, as record.directory cannot be used: {error}")
+                return
+            recorder = self._recorder = Recorder(directory, record.megabytes, self._log_info, self._log_warning)
+            serve = functools.partial(serve_correction, recorder, self._executor)
+            self._correct_answer = self.create_service(
+                CorrectAnswer, "~/correct_answer", serve, callback_group=self._reentrant
+            )
+
+    def _end_recording(self) -> None:
+        if self._recorder is not None:
+            recorder, self._recorder = self._recorder, None
+            self.destroy_service(self._correct_answer)
+            recorder.close()
 
     def _on_engine_change(self, health: Health) -> None:
         """Wake waiting questions and publish the engine's new state. Runs on the engine's thread."""
@@ -360,10 +393,15 @@ class VlmNode(LifecycleNode):
     def _log_info(self, message: str) -> None:
         self.get_logger().info(message)
 
+    def _log_warning(self, message: str) -> None:
+        self.get_logger().warning(message)
+
     def _log_error(self, message: str) -> None:
         self.get_logger().error(message)
 
     def _on_finish(self, job: Job, result: GoalResult) -> None:
+        if (recorder := self._recorder) is not None:  # first: who has the answer may correct it at once
+            recorder.take(job, result)
         self._status.finished(job.checked, job.reply.goal_id, result)
 
     # --- parameters --------------------------------------------------------------------------------------------------

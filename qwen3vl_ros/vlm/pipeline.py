@@ -317,6 +317,7 @@ class Pipeline:
             scores_wanted(request, description),
             **supported_thinking(request, description),
         )
+        job.messages, job.inputs = engine_request.messages, answer.inputs
         try:
             if job.error is None:
                 with self._engine.asked_by(job) as chain:

@@ -26,6 +26,7 @@ from qwen3vl_ros.vlm.history import HistorySpan
 from qwen3vl_ros.vlm.job import Code, GoalResult
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings
+from qwen3vl_ros.vlm.recorder import RecorderHealth
 from qwen3vl_ros.vlm.scheduler import Scheduler
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -36,7 +37,8 @@ class NodeSnapshot:
     """The node's current state. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
     ``pending``: a sentence about the engine that is loading to replace ``engine``; "" = none. ``tasks``: names of the
-    ready-made tasks. ``sessions``: conversations that are kept. ``watches``: a WatchState.msg of each.
+    ready-made tasks. ``sessions``: conversations that are kept. ``watches``: a WatchState.msg of each. ``recording``:
+    None = nothing is recorded.
     """
 
     settings: Settings
@@ -47,6 +49,7 @@ class NodeSnapshot:
     tasks: tuple[str, ...]
     sessions: int
     watches: Sequence[WatchState] = ()
+    recording: RecorderHealth | None = None
 
 
 class StatusPublisher:
@@ -179,6 +182,8 @@ class StatusPublisher:
         )
         if snapshot.watches:
             array.status.append(_watch_diagnostics(name, snapshot.watches))
+        if snapshot.recording is not None:
+            array.status.append(_recording_diagnostics(name, snapshot.recording))
         self._look_for_namesake(name)
         level = DiagnosticStatus.ERROR if self._namesake else DiagnosticStatus.OK
         array.status.append(_diagnostics_of(name, "name", level, self._namesake or "no other node has it", {}))
@@ -310,6 +315,22 @@ def _watch_diagnostics(node: str, watches: Sequence[WatchState]) -> DiagnosticSt
             "failed": sum(one.failed for one in watches),
             "late": len(late),
             "latest (s)": f"{max(one.late for one in watches):.1f}",
+        },
+    )
+
+
+def _recording_diagnostics(node: str, recording: RecorderHealth) -> DiagnosticStatus:
+    """Return the status: WARN while answers are left out because nothing can be written."""
+    return _diagnostics_of(
+        node,
+        "recording",
+        DiagnosticStatus.WARN if recording.problem else DiagnosticStatus.OK,
+        recording.problem or "answers are recorded",
+        {
+            "directory": recording.directory,
+            "recorded": recording.recorded,
+            "left out": recording.left_out,
+            "size (MB)": f"{recording.size / 1e6:.1f}",
         },
     )
 

@@ -24,7 +24,14 @@ from qwen3vl_ros.client.exceptions import Cancelled, ServerUnavailable, VlmError
 from qwen3vl_ros.client.goal import build_goal
 from qwen3vl_ros.client.tasks import Task
 from qwen3vl_ros.gateway.app import create_app
-from qwen3vl_ros.gateway.backend import CameraStatus, NodeStatus, Snapshot, Unavailable, UnknownCamera
+from qwen3vl_ros.gateway.backend import (
+    CameraStatus,
+    CorrectionRefused,
+    NodeStatus,
+    Snapshot,
+    Unavailable,
+    UnknownCamera,
+)
 from qwen3vl_ros.gateway.settings import Access, Settings, access
 
 PATIENCE = 60.0
@@ -87,6 +94,7 @@ class ScriptedBackend:
         self.now = NodeStatus("ready", engine="scripted", model="tiny", queue_capacity=8, tasks=("locate",))
         self.seen: tuple[CameraStatus, ...] = (CameraStatus("front", "/front/image", 30.0, 0.02),)
         self._asked: queue.Queue[Asked] = queue.Queue()
+        self.corrections: list[tuple[str, str]] = []
 
     def rewrite(self, script: Callable[[Asked], None] | None = None) -> None:
         """Answer with ``script`` from now on, "red" without one, and forget what was asked before."""
@@ -114,6 +122,13 @@ class ScriptedBackend:
         if name != "front":
             raise UnknownCamera(f"there is no camera {name!r}; there are 'front', 'dark'")
         return Snapshot(image_file(width or 64, 48, "JPEG"), (12, 34), 0.056, 64, 48)
+
+    def correct(self, goal_id: str, text: str) -> None:
+        if not self.now.records:
+            raise Unavailable("the node records nothing: set its parameter record.directory")
+        if goal_id != "1" * 32:
+            raise CorrectionRefused(f"there is no answer {goal_id!r} in the recording")
+        self.corrections.append((goal_id, text))
 
     def tasks(self) -> list[Task]:
         return [Task("locate", "Where things are.", "what", (), "regions", 1, (), "/robot/tasks.yaml")]

@@ -183,15 +183,15 @@ class Robot:
 
 
 @contextmanager
-def robot_in(folder: Path, ros: RosClient) -> Iterator[Robot]:
-    """Camera, node and gateway, running; their files are in ``folder``."""
+def robot_in(folder: Path, ros: RosClient, **parameters: object) -> Iterator[Robot]:
+    """Camera, node with these parameters and gateway, running; their files are in ``folder``."""
     package = third_party.install(folder / "installed", STORYTELLER, {"storyteller": "Storyteller"})
     with pytest.MonkeyPatch.context() as patch, ExitStack() as running:
         story = running.enter_context(closing(Story(folder)))
         files = {"storyteller__says": str(story.says), "storyteller__heard": str(story.pipe)}
         patch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
         camera = running.enter_context(closing(Camera(ros, FRAME)))
-        node = running.enter_context(closing(VlmProcess(ros, {"engine": "storyteller", **files})))
+        node = running.enter_context(closing(VlmProcess(ros, {"engine": "storyteller", **files, **parameters})))
         web = running.enter_context(closing(WebProcess(folder / "logs", {}, os.environ)))
         node.wait_ready()
         yield Robot(web.wait_url(), camera, story)

@@ -9,7 +9,8 @@
 // `begun` is when it was asked, `started` when it left the queue, 0 before (performance.now()); `stage` is null once it
 // is over. Its answer is {text, reasoning, regions, moments, json, facts};
 // `regions` are those of the gateway's answer in pixels of the original image, `optical` where their metres are in the
-// frame of the image itself; `moments` are {label, start, end}, seconds since the first frame of a clip.
+// frame of the image itself; `moments` are {label, start, end}, seconds since the first frame of a clip. A turn that was
+// answered has the `goalId` by which the node's recording knows it, and, once the user has said so, the `correction`.
 
 const WAITING = ["queued", "frame"]; // the stages before the node has its frame
 
@@ -64,6 +65,7 @@ export async function follow(steps, turn, { camera, own, images }, onStep) {
   turn.answer.facts = facts(turn.task, extra, usage, finishReason, (performance.now() - turn.begun) / 1000);
   turn.answer.json = extra.json ?? null;
   turn.answer.moments = momentsOf(extra);
+  turn.goalId = extra.goal_id ?? "";
   const regions = (extra.regions ?? []).map((region) => ({
     ...region,
     optical: region.frame_id === extra.image_headers?.[region.image]?.frame_id,

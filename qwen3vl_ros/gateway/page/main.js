@@ -30,6 +30,7 @@ const health = new Health(server, announcer, (status) => {
   form.setCard(status.model_card);
   settings.setCard(status.model_card);
   remembers = status.model_card.conversation;
+  document.body.classList.toggle("records", status.records);
   model = status.model;
   saySubject();
   offerTasks(["ready", "busy", "inactive", "failed"].includes(status.state));
@@ -134,7 +135,7 @@ function show(other) {
 
 function viewOf(turn) {
   const toHtml = (text) => server.html(text);
-  return new TurnView(turn, { onShow: showTurn, onRetry: retry, usual: answerTimes.usual(model), toHtml });
+  return new TurnView(turn, { onShow: showTurn, onRetry: retry, onCorrect: correct, usual: answerTimes.usual(model), toHtml });
 }
 
 /** Show what depends on the conversation and on whether an answer is being written. */
@@ -196,6 +197,13 @@ async function retry(turn) {
   };
   const next = await put(turn.question, forget);
   if (next?.problem) form.restore(turn.question);
+}
+
+/** Have the node record what would have been the right answer of a turn. Throws Problem. */
+async function correct(turn, text) {
+  await server.correct(turn.goalId, text);
+  turn.correction = text;
+  history.progress(conversation);
 }
 
 /** Ask a question, `onBegun()` when it is sure to be. Resolves to its turn; null where nothing can be asked about. */

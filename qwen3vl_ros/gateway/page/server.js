@@ -83,6 +83,11 @@ export class Server {
     return (await this.#json("api/render", posted({ text }))).html;
   }
 
+  /** Write into the node's recording what would have been the right answer. Throws Problem. */
+  async correct(goalId, text) {
+    await this.#json("api/corrections", posted({ goal_id: goalId, text }));
+  }
+
   async #json(path, options) {
     return (await this.#request(path, options)).json();
   }

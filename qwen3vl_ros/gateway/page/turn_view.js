@@ -1,6 +1,7 @@
 // One question and its answer on the screen. asking.js says what a turn is.
 
 import { copyButton } from "./copy.js";
+import { CorrectionForm } from "./correction.js";
 import { element, sentence } from "./elements.js";
 import { jsonView } from "./json_view.js";
 import { momentInWords } from "./moments.js";
@@ -18,14 +19,16 @@ export class TurnView {
   #moments = element("ul", { className: "moments", ariaLabel: "Times in the answer" });
   #state = element("p", { className: "state" });
   #tools = element("div", { className: "tools" });
+  #corrected = element("p", { className: "corrected" });
+  #form;
   #text;
   #waiting;
 
   /**
    * `onShow(turn)`: the user wants to see this turn's image; `onRetry(turn)`: to have it asked again, in place of this
-   * one; `usual` is that of Waiting, `toHtml` that of RenderedText.
+   * one; `onCorrect(turn, text)` is that of CorrectionForm, `usual` that of Waiting, `toHtml` that of RenderedText.
    */
-  constructor(turn, { onShow, onRetry, usual, toHtml }) {
+  constructor(turn, { onShow, onRetry, onCorrect, usual, toHtml }) {
     this.#turn = turn;
     this.#text = new RenderedText(this.#answer, toHtml);
     this.#waiting = new Waiting(turn, usual);
@@ -37,8 +40,16 @@ export class TurnView {
     show.addEventListener("click", () => onShow(turn));
     const retry = element("button", { type: "button", className: "retry" }, "Retry");
     retry.addEventListener("click", () => onRetry(turn));
-    this.#tools.append(copy, show, retry);
-    this.root.append(question, this.#reasoning, this.#answer, this.#moments, this.#waiting.root, this.#state, this.#tools);
+    this.#form = new CorrectionForm(turn, async (...correction) => {
+      await onCorrect(...correction);
+      this.update();
+    });
+    const correct = element("button", { type: "button", className: "correct" }, "Correct");
+    correct.title = "Say what the right answer would have been; the robot records it";
+    correct.addEventListener("click", () => this.#form.open());
+    this.#tools.append(copy, show, correct, retry);
+    this.root.append(question, this.#reasoning, this.#answer, this.#moments, this.#waiting.root, this.#state);
+    this.root.append(this.#corrected, this.#tools, this.#form.root);
     this.update();
   }
 
@@ -59,7 +70,10 @@ export class TurnView {
     this.#waiting.update();
     this.#state.hidden = running;
     this.#state.replaceChildren(...sentence(stopped ? "Stopped." : problem || answer.facts));
+    this.#corrected.hidden = !this.#turn.correction;
+    this.#corrected.textContent = `Corrected: ${this.#turn.correction}`;
     this.#tools.hidden = running;
+    this.#tools.querySelector(".correct").hidden = !this.#turn.goalId;
     this.#tools.querySelector(".copy").hidden = !answer.text;
     this.#tools.querySelector(".show").hidden = !answer.regions.length && !image;
     this.#tools.querySelector(".retry").hidden = !problem && !stopped;
