@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen3vl_ros.cli import arguments, camera, model, node_commands
+from qwen3vl_ros.cli import arguments, camera, model, node_commands, recording
 
 _EXIT = """exit status:
   0 answered            4 no frame of the camera       7 the engine failed
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--port and --phone are for demo --keep, which has a page")
     if words[:1] == ["ask"] and not parsed.prompt and not parsed.task:
         parser.error("ask needs a PROMPT, or --task NAME for a task that needs none")
+    if words[:1] == ["ask"]:
+        recording.check_options(parser, parsed)
     if "run" not in parsed:
         parser.print_help()
         return 2
@@ -101,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "--camera", metavar="NAME", action="append", default=[], help="look through this camera (repeatable)"
     )
     ask.add_argument("--text-only", action="store_true", help="ask without any image")
+    recording.add_options(ask)
     ask.add_argument(
         "--json", metavar="SCHEMA", type=arguments.schema, help="JSON Schema, a file or the text: answer as JSON"
     )
@@ -213,12 +216,20 @@ def _ask(parsed: argparse.Namespace) -> int:
     arguments.interrupt_on_signals()
     with Connection(parsed.node, parsed.wait) as connection:  # discovery begins; meanwhile the rest is imported
         from qwen3vl_ros.cli.terminal import ask_on_terminal
+        from qwen3vl_ros.client.exceptions import VlmError
 
+        try:
+            recorded, note = recording.images_of(parsed)
+        except VlmError as error:
+            print(f"{error.name}: {error}", file=sys.stderr)
+            return error.exit_status
+        if note:
+            print(note, file=sys.stderr)
         prompt = sys.stdin.read() if parsed.prompt == "-" else parsed.prompt
         _, status = ask_on_terminal(
             connection.vlm_client(),
             prompt,
-            images=parsed.image or None,
+            **({"images": parsed.image or None} | recorded),
             cameras=parsed.camera,
             text_only=parsed.text_only,
             task=parsed.task,

@@ -71,6 +71,7 @@ class Arguments(TypedDict, total=False):
     history: Sequence[ChatMessage]
     clip_duration: float | None
     clip_frames: int
+    images_are_clip: bool
 
 
 def build_goal(
@@ -106,6 +107,7 @@ def build_goal(
     history: Sequence[ChatMessage] = (),
     clip_duration: float | None = None,
     clip_frames: int = 0,
+    images_are_clip: bool = False,
 ) -> AskImage.Goal:
     """Build an AskImage goal; see :meth:`qwen3vl_ros.client.VlmClient.ask` for the arguments. Raises BadRequest."""
     goal = AskImage.Goal(prompt=_text("prompt", prompt), task=_text("task", task))
@@ -126,6 +128,7 @@ def build_goal(
     if thinking is not None:
         goal.thinking = AskImage.Goal.THINKING_ON if thinking else AskImage.Goal.THINKING_OFF
     goal.max_reasoning_tokens = _integer("max_reasoning_tokens", max_reasoning_tokens, 2**32)
+    goal.images_are_clip = bool(images_are_clip)
     goal.clip_frames = _integer("clip_frames", clip_frames, 2**16)
     goal.timeout = _duration("timeout", timeout)
     if not_before is not None:

@@ -101,7 +101,8 @@ class VlmClient:
         ``not_before``: use no frame stamped earlier than this (builtin_interfaces or rclpy Time, or seconds).
         ``max_frame_age``: seconds; use no frame older than this.
         ``new_pixels``: True to have the model read this moment's pixels, whatever the camera's ``reuse_tolerance``.
-        ``clip_duration`` (seconds) and ``clip_frames``: ask about a clip instead of a frame.
+        ``clip_duration`` (seconds) and ``clip_frames``: ask about a clip instead of a frame. ``images_are_clip``:
+        True where ``images`` are the frames of one, stamped messages such as :func:`clip_of_video` returns.
 
         Interrupted (Ctrl-C), it cancels the question and passes the interruption on.
         """
