@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
-from qwen3vl_ros.engines.base import BadRequest, Description, Image, Message, Options, Unsupported
+from qwen3vl_ros.engines.base import BadRequest, Clip, Description, Image, Message, Options, Unsupported
 from qwen3vl_ros.prompts.camera_view import CameraView
+from qwen3vl_ros.prompts.clip import ClipRequest
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 
@@ -65,6 +66,7 @@ class AskRequest:
     ``images``: sensor_msgs Image and CompressedImage messages; empty = take frames of ``cameras`` (names; empty = the
     first one), unless ``text_only``.
     ``history``: the earlier turns, whose images are the first of ``images``.
+    ``clip``: the clip that it is about, None = single images.
     ``task``: its name; ``ready_made``: whether it is the package's, not the user's; ``parser``: how its answer is
     parsed, None without a task; ``min_images``: how many it needs;
     ``choices``: groups of words that its answer begins with; the probability of the first group is wanted;
@@ -85,6 +87,7 @@ class AskRequest:
     cameras: tuple[str, ...] = ()
     text_only: bool = False
     history: tuple[Turn, ...] = ()
+    clip: ClipRequest | None = None
     not_before: int = 0
     max_frame_age: float = 2.0
     new_pixels: bool = False
@@ -124,12 +127,12 @@ def images_in(history: Sequence[Turn]) -> int:
     return sum(turn.content.count(None) for turn in history)
 
 
-def conversation(request: AskRequest, content: Sequence[str | Image], prompt: str) -> tuple[Message, ...]:
+def conversation(request: AskRequest, content: Sequence[str | Image | Clip], prompt: str) -> tuple[Message, ...]:
     """Assemble the messages for the model: instruction, history and question, without two of one role in a row.
 
     Args:
         request: The goal.
-        content: All images, fitted, and the texts that introduce them; those of the history come first.
+        content: All images and clips, fitted, and the texts that introduce them; those of the history come first.
         prompt: Text of the question for this engine.
     """
     rest = iter(content)
@@ -138,7 +141,7 @@ def conversation(request: AskRequest, content: Sequence[str | Image], prompt: st
     ]
     if request.system_prompt:
         turns.insert(0, Message("system", (request.system_prompt,)))
-    asked: tuple[str | Image, ...] = (*rest, prompt) if prompt else tuple(rest)
+    asked: tuple[str | Image | Clip, ...] = (*rest, prompt) if prompt else tuple(rest)
     return _alternating((*turns, Message("user", asked)))
 
 
@@ -209,6 +212,11 @@ def check_supported(request: AskRequest, description: Description) -> None:
         raise Unsupported(
             f"score_threshold: engine {description.engine!r} tells no probabilities of its tokens, so there are no "
             "scores; leave it unset, or set it to 0"
+        )
+    if request.clip is not None and "video" not in description.supports:
+        raise Unsupported(
+            f"{request.clip.goal_field}: engine {description.engine!r} takes no clips; ask it about single images, or "
+            "use an engine that does (docs/clips.md)"
         )
     card = description.card
     if request.ready_made and card.tasks and request.task not in card.tasks:

@@ -17,6 +17,10 @@ _TASK_SHARE = 0.25
 """Shares of the time that is left in which the first token has to be expected: with AUTO, and for what a task adds to
 the engine's own number, which nobody asked for."""
 
+CLIP_TOKENS = 80
+"""Tokens of a pair of frames of a clip where neither goal nor task says: four pairs are encoded in the time of one
+image of the usual 300 (4 times 1.2 s against 5.9 s, measured as _TYPICAL_CURVATURE in image_cost.py was)."""
+
 _LEAST_TOKENS = 64
 """The least that a choice by time goes down to."""
 
@@ -57,10 +61,12 @@ def choose_budget(
     lowers an engine's own because of the time. What is above the engine's own number asks for more than the image may
     have: a smaller one is enlarged to it.
 
+    The images of a clip have fewer by default: :data:`CLIP_TOKENS`.
+
     Args:
         request: The goal.
         description: Of the engine.
-        parts: Images, and parts of images, of the whole prompt.
+        parts: Images, and parts of images, of the whole prompt; two frames of a clip are one.
         seconds: Left of the goal's time.
         cost: Of this engine.
     """
@@ -69,7 +75,8 @@ def choose_budget(
         return ImageBudget()
     if own.size is not None:
         return ImageBudget(own.size[0] * own.size[1] // own.multiple**2)
-    usual, most = own.usual_tokens, _most(request, description, parts)
+    usual = own.usual_tokens if request.clip is None else min(own.usual_tokens, CLIP_TOKENS)
+    most = _most(request, description, parts, usual)
     wish = min(_task_tokens(request, description), most)
     asked = request.max_image_tokens
     if asked == AUTO_IMAGE_TOKENS:
@@ -85,14 +92,14 @@ def choose_budget(
                     f"max_image_tokens: even {tokens} image tokens may leave the answer too little of its "
                     f"{seconds:.1f} s; ask with a longer timeout"
                 )
-        return ImageBudget(tokens, min(tokens, wish) if min(tokens, wish) > usual else 0, note)
+        return ImageBudget(tokens, min(tokens, wish) if min(tokens, wish) > own.usual_tokens else 0, note)
     if asked:
         note = "" if asked <= most else _cap_note(asked, most, own.max_tokens, description)
-        return ImageBudget(min(asked, most), min(asked, most) if asked > usual else 0, note)
+        return ImageBudget(min(asked, most), min(asked, most) if asked > own.usual_tokens else 0, note)
     if wish <= usual:
         return ImageBudget(wish or usual)
     tokens = max(usual, _greatest(wish, seconds * _TASK_SHARE, request, parts, cost) or usual)
-    return ImageBudget(tokens, tokens if tokens > usual else 0)
+    return ImageBudget(tokens, tokens if tokens > own.usual_tokens else 0)
 
 
 def text_tokens(request: AskRequest) -> int:
@@ -112,10 +119,10 @@ def _task_tokens(request: AskRequest, description: Description) -> int:
     return request.task_image_tokens
 
 
-def _most(request: AskRequest, description: Description, parts: int) -> int:
+def _most(request: AskRequest, description: Description, parts: int, usual: int) -> int:
     """Return the most tokens that each image can have beside the others, the text and the answer.
 
-    Never less than the engine's own number: whether that fits is the engine's to say.
+    Never less than the ``usual`` number: whether that fits is the engine's to say.
     """
     own = description.image_input
     if description.context_length is None:
@@ -126,7 +133,7 @@ def _most(request: AskRequest, description: Description, parts: int) -> int:
         answer = min(answer, request.options.max_tokens)
     answer = max(answer, context - (description.prompt_limit or context))
     share = (context - answer - text_tokens(request)) // parts - 2  # an image is enclosed by two control tokens
-    return min(own.max_tokens, max(share, own.usual_tokens))
+    return min(own.max_tokens, max(share, usual))
 
 
 def _greatest(top: int, limit: float, request: AskRequest, parts: int, cost: ImageCost) -> int | None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from qwen3vl_ros.engines.base import BadImage, BadRequest, Cancel, Description, Image, ImageInput, Stage
+from qwen3vl_ros.engines.base import BadImage, BadRequest, Cancel, Clip, Description, Image, ImageInput, Stage
 from qwen3vl_ros.prompts.request import AskRequest, images_in
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.vision.compressed import decode_apart, is_heavy, loss_of, pixels_of
 from qwen3vl_ros.vision.fit import Fit, fit_image
 from qwen3vl_ros.vision.tiles import tiles
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
+from qwen3vl_ros.vlm.clips import choose_images, clip_of, seconds_from_first
 from qwen3vl_ros.vlm.frame_source import Frame
 from qwen3vl_ros.vlm.image_budget import ImageBudget, choose_budget, text_tokens
 from qwen3vl_ros.vlm.image_cost import ImageCost, ImageLoad
@@ -63,18 +64,21 @@ class InputImage:
 
 @dataclass(frozen=True, slots=True)
 class InputImages:
-    """The images of a question. ``content``: every image or part of one, fitted, after its announcement.
+    """The images of a question. ``content``: every image or part of one, fitted, after its announcement, or the clip.
 
     ``subject``: index of the first image that it is about; those before belong to earlier turns. ``notes``: what the
     images lost on their way. ``budget``: the tokens that each may have; ``load``: which are new to the engine.
+    ``clip_times``: where the images that it is about are the frames of a clip, the time of each in seconds since the
+    first one; () elsewhere.
     """
 
     images: tuple[InputImage, ...] = ()
-    content: tuple[str | Image, ...] = ()
+    content: tuple[str | Image | Clip, ...] = ()
     subject: int = 0
     notes: tuple[str, ...] = ()
     budget: ImageBudget = field(default_factory=ImageBudget)
     load: ImageLoad = field(default_factory=ImageLoad)
+    clip_times: tuple[float, ...] = ()
 
     @property
     def own(self) -> tuple[InputImage, ...]:
@@ -83,8 +87,8 @@ class InputImages:
 
     @property
     def parts(self) -> int:
-        """Number of those images, or of their parts, that the model sees."""
-        return sum(len(image.fits) for image in self.own)
+        """Number of those images, or of their parts, that the model sees and may be asked to tell apart."""
+        return 1 if self.clip_times else sum(len(image.fits) for image in self.own)
 
     @property
     def change(self) -> float | None:
@@ -140,6 +144,10 @@ def collect_images(
         NoFrame: No fresh frame arrived in time.
     """
     request = job.request
+
+    def decode(message: Any) -> Image | None:
+        return _pixels(message, job, sandbox)
+
     sources = [_Source(message) for message in request.images]
     if request.needs_cameras:
         job.reply.progress(Progress(Stage.WAITING_FRAME))
@@ -152,21 +160,34 @@ def collect_images(
             grid = (1, 1) if request.parser == "regions_3d" else camera.grid
             sources.append(_Source(frame.message(), camera, frame, grid))
     subject = request.subject(len(sources))
+    losses: list[str] = []
+    if request.clip is not None:
+        frames = choose_images([source.message for source in sources[subject:]], request.clip, decode)
+        if frames is None:
+            return None
+        if len(frames) < len(sources) - subject:
+            losses.append(f"the model saw {len(frames)} of the clip's {len(sources) - subject} images: see clip_frames")
+        sources[subject:] = map(_Source, frames)
     _check_counts(request, sources, subject, description)
-    n_parts = sum(source.parts for source in sources)
-    budget = choose_budget(request, description, n_parts, job.deadline - time.monotonic(), cost)
+    seconds = job.deadline - time.monotonic()
+    budget = choose_budget(request, description, _n_parts(request, sources, subject), seconds, cost)
     wanted = budget.applied_to(description.image_input)
+    wanted_earlier = wanted
+    if request.clip is not None and subject:  # an image of an earlier turn is to stay as the model knows it
+        wanted_earlier = choose_budget(replace(request, clip=None), description, subject, seconds, cost).applied_to(
+            description.image_input
+        )
     images: list[InputImage] = []
-    content: list[str | Image] = []
-    number, several = 0, sum(source.parts for source in sources[subject:]) > 1
+    content: list[str | Image | Clip] = []
+    number, several = 0, request.clip is None and sum(source.parts for source in sources[subject:]) > 1
     for index, source in enumerate(sources):
-        pixels = _pixels(source.message, job, sandbox)
+        pixels = decode(source.message)
         if pixels is None:
             return None
         fitted: Sequence[Image]
-        fitted, fits = zip(*_fitted(pixels, source, wanted), strict=True)
+        fitted, fits = zip(*_fitted(pixels, source, wanted if index >= subject else wanted_earlier), strict=True)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
-        if source.camera is not None and source.frame is not None:
+        if source.camera is not None and source.frame is not None and request.clip is None:
             moment = source.camera.frames.moment(source.frame)
             new = FittedFrame(fitted, fits, moment, source.frame.arrived, source.message.header.stamp)
             images[-1].chosen = choice = source.camera.still.choose(
@@ -179,16 +200,37 @@ def collect_images(
             if several and (source.camera or (request.parser == "regions" and index >= images_in(request.history))):
                 content.append(_announcement(number, source, part))
             content.append(image)
-    losses = [
+    clip_times: tuple[float, ...] = ()
+    if request.clip is not None:
+        clip_times = seconds_from_first([image.header.stamp for image in images[subject:]])
+        content[subject:] = [clip_of([cast("Image", frame) for frame in content[subject:]], clip_times)]
+    losses += [
         f"camera {source.camera.name!r}: {loss}" if source.camera else loss
         for source in sources
         if (loss := loss_of(source.message))
     ]
     losses += [budget.note] if budget.note else []
-    load = cost.load_of([part for part in content if not isinstance(part, str)], wanted.multiple)
+    load = cost.load_of(list(_encoded(content)), wanted.multiple)
     if images:
         budget = replace(budget, expected=cost.first_token_time(load.new, text_tokens(request)))
-    return InputImages(tuple(images), tuple(content), subject, tuple(dict.fromkeys(losses)), budget, load)
+    notes = tuple(dict.fromkeys(losses))
+    return InputImages(tuple(images), tuple(content), subject, notes, budget, load, clip_times)
+
+
+def _n_parts(request: AskRequest, sources: Sequence[_Source], subject: int) -> int:
+    """Return how many images, or parts of images, the engine encodes: two frames of a clip are one."""
+    if request.clip is None:
+        return sum(source.parts for source in sources)
+    return subject + (len(sources) - subject + 1) // 2
+
+
+def _encoded(content: Sequence[str | Image | Clip]) -> Iterator[Image]:
+    """Yield what the engine encodes; of the two frames of a pair the first one, as a pair costs one image."""
+    for part in content:
+        if isinstance(part, Clip):
+            yield from part.frames[::2]
+        elif not isinstance(part, str):
+            yield part
 
 
 def _pixels(message: Any, job: Job, sandbox: Sandbox) -> Image | None:
@@ -210,7 +252,8 @@ def _pixels(message: Any, job: Job, sandbox: Sandbox) -> Image | None:
 
 
 def _check_counts(request: AskRequest, sources: Sequence[_Source], subject: int, description: Description) -> None:
-    parts, own = sum(source.parts for source in sources), len(sources) - subject
+    own = len(sources) - subject
+    parts = sum(source.parts for source in sources) if request.clip is None else subject + 1
     if description.max_images is not None and parts > description.max_images:
         counted = "images in the goal" if parts == len(sources) else "images, the parts of `tiles` counted,"
         raise BadRequest(f"{parts} {counted}; engine {description.engine!r} takes {description.max_images}")

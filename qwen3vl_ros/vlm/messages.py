@@ -20,6 +20,7 @@ from qwen3vl_ros.prompts.request import AskRequest, Turn, images_in, merge_optio
 from qwen3vl_ros.prompts.schema import parse_schema
 from qwen3vl_ros.prompts.tasks import Task, TaskQuestion, Tasks, parse_slots
 from qwen3vl_ros.vision.region import Region
+from qwen3vl_ros.vlm.clip_request import clip_request
 from qwen3vl_ros.vlm.job import GoalResult, Progress
 from qwen3vl_ros.vlm.parameters import MAX_REASONING_TOKENS, Settings, ready_made_tasks
 
@@ -29,7 +30,7 @@ _OPTION_NAMES = (
 )
 _THINKING = {AskImage.Goal.THINKING_UNSET: None, AskImage.Goal.THINKING_OFF: False, AskImage.Goal.THINKING_ON: True}
 _THINKING_PARAMETER = {"unset": None, "off": False, "on": True}
-_NOT_YET = ("session", "clip_frames", "clip_pick", "images_are_clip")
+_NOT_YET = ("session",)
 
 
 def timeout_of(goal: Any, settings: Settings) -> float:
@@ -45,9 +46,6 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
     """
     for name in _NOT_YET:
         if getattr(goal, name, None):
-            raise Unsupported(f"{name}: this version of the node cannot honour it; leave it unset")
-    for name in ("clip_duration", "clip_end"):
-        if getattr(goal, name).sec or getattr(goal, name).nanosec:
             raise Unsupported(f"{name}: this version of the node cannot honour it; leave it unset")
     if goal.slots and not goal.task:
         raise BadRequest("slots: they are a task's, and the goal names no task")
@@ -79,6 +77,7 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         cameras=tuple(goal.cameras),
         text_only=goal.text_only,
         history=history,
+        clip=clip_request(goal, len(images) - in_history, settings.clip_frames),
         not_before=0 if not_before is None else not_before.sec * 1_000_000_000 + not_before.nanosec,
         max_frame_age=_seconds(goal, "max_frame_age") or settings.max_frame_age,
         response_schema=parse_schema(goal.response_schema) or (asked.response_schema if asked else None),

@@ -17,6 +17,7 @@ from qwen3vl_ros.engines.plain_text import output_text
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Call, State
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.engines.token_probabilities import Token
+from qwen3vl_ros.prompts.clip import LAST_FRAME_PROMPT
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
 from qwen3vl_ros.prompts.request import AskRequest, card_notes, check_supported, conversation
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
@@ -239,6 +240,8 @@ class Pipeline:
                 prompt = prompt if view is None else request.prompt_through(view)
         if request.parser == "regions" and answer.inputs.parts > 1:
             prompt = f"{prompt}\n{naming_prompt(answer.inputs.parts)}"
+        if request.parser == "regions" and answer.inputs.clip_times:
+            prompt = f"{prompt}\n{LAST_FRAME_PROMPT}"
         if not constrained and request.response_schema is not None and not request.task:
             prompt = f"{prompt}\n\n{schema_prompt(request.response_schema)}"
         return prompt

@@ -75,7 +75,7 @@ def regions_of(
     Args:
         text: The answer.
         tokens: Those of the answer, for scores; () if they are unknown.
-        inputs: The images that it is about.
+        inputs: The images that it is about; of a clip, places are those in its last frame.
         scale: Unit of its coordinates.
         report: Takes a sentence for each region that is left out.
         cancel: Set when the goal ends.
@@ -83,7 +83,9 @@ def regions_of(
     Raises:
         GroundingError: It has no usable region.
     """
-    fits = [fit for image in inputs.own for fit in image.fits]
+    first_image = len(inputs.images) - 1 if inputs.clip_times else inputs.subject
+    pointed_at = inputs.images[first_image:]
+    fits = [fit for image in pointed_at for fit in image.fits]
     grounding = parse_regions(text, fits, scale)
     for sentence in grounding.skipped:
         report(f"a region of the answer is left out: {sentence}")
@@ -91,7 +93,7 @@ def regions_of(
     scored = [_scored(region, confidence, fits[region.image_index], scale) for region in grounding.regions]
     regions: list[Region] = []
     first = 0
-    for index, image in enumerate(inputs.own, inputs.subject):
+    for index, image in enumerate(pointed_at, first_image):
         parts = range(first, first + len(image.fits))
         first = parts.stop
         own = [replace(r, image_index=r.image_index - parts[0]) for r in scored if r.image_index in parts]

@@ -197,3 +197,39 @@ DEADLY = """
             pass
 """
 """Source of an engine ``Deadly()``, whose process aborts where the prompt tells it to."""
+
+
+WITNESS = """
+    import json
+    from qwen3vl_ros.engines.base import *
+    from qwen3vl_ros.engines.base import Usage
+
+    class Witness:
+        '''Says what it was shown, as JSON, or ``says``: a text, an image, or a clip with its times, each with the mean
+        of its pixels.'''
+
+        def __init__(self, progress, says="", video=True):
+            self._says = says
+            self._abilities = {"text_only", "max_tokens", "temperature"} | ({"video"} if video else set())
+
+        def describe(self):
+            image_input = ImageInput(32, 1000, default_tokens=300)
+            return Description("witness", "none", image_input=image_input, supports=frozenset(self._abilities))
+
+        def _seen(self, part):
+            if isinstance(part, str):
+                return part
+            if isinstance(part, Clip):
+                return {"times": part.times, "size": part.frames[0].shape[1::-1],
+                        "means": [round(float(frame.mean())) for frame in part.frames]}
+            return {"size": part.shape[1::-1], "means": [round(float(part.mean()))]}
+
+        def generate(self, request, cancel):
+            seen = [[self._seen(part) for part in message.content] for message in request.messages]
+            yield Chunk(Stage.DECODE, self._says or json.dumps(seen), completion_tokens=1)
+            yield Chunk(Stage.DECODE, "", "", 1, "stop", Usage(prompt_tokens=1, completion_tokens=1))
+
+        def close(self):
+            pass
+"""
+"""Source of an engine ``Witness(says, video)``, whose answer tells what the node gave it."""
