@@ -26,6 +26,7 @@ from qwen3vl_ros.vision.image_message import byte_field, image_message
 
 if TYPE_CHECKING:
     from qwen3vl_ros.vision.bag import BagImages
+    from qwen3vl_ros.vision.clip_frames import VideoClip
 
 Path: TypeAlias = "str | os.PathLike[str]"
 Seconds: TypeAlias = "float | Fraction | Time"
@@ -52,7 +53,7 @@ def clip_of_video(
         from qwen3vl_ros.vision.video_clip import clip_of
 
         clip = clip_of(os.fspath(file), os.fspath(file), start=begin or 0, end=until, count=frames)
-    return [_jpeg_message(frame.jpeg, Header(stamp=_stamp(frame.time))) for frame in clip.frames]
+    return frame_messages(clip)
 
 
 def frame_of_video(file: Path, time: Seconds) -> Image:
@@ -103,6 +104,11 @@ def image_of_bag(bag: Path, topic: str = "", *, time: Seconds) -> Image | Compre
         return images.at(images.time_of(_nanoseconds("time", time)))
 
 
+def frame_messages(clip: VideoClip) -> list[CompressedImage]:
+    """Return the frames of a clip as images of a goal, stamped with their times."""
+    return [_jpeg_message(frame.jpeg, Header(stamp=_stamp(frame.time))) for frame in clip.frames]
+
+
 @contextmanager
 def _bag(bag: Path, topic: str) -> Iterator[BagImages]:
     with _reading("a bag", "rosbags"):
@@ -151,8 +157,8 @@ def _jpeg_message(jpeg: bytes, header: Header) -> CompressedImage:
 
 def _small(image: Image | CompressedImage) -> CompressedImage:
     """Return an image of a bag as a frame of a clip: as it came, where it is small and compressed."""
+    from qwen3vl_ros.vision.clip_frames import MAX_SIDE, fitted, jpeg_of
     from qwen3vl_ros.vision.compressed import pixels_of
-    from qwen3vl_ros.vision.video_clip import MAX_SIDE, fitted, jpeg_of
 
     pixels = pixels_of(image)
     height, width = pixels.shape[:2]

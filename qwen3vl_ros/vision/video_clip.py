@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-import cv2
-
-from qwen3vl_ros.engines.base import BadImage, Image
+from qwen3vl_ros.engines.base import BadImage
+from qwen3vl_ros.vision.clip_frames import MAX_SIDE, ClipFrame, VideoClip, fitted, jpeg_of
 from qwen3vl_ros.vision.encodings import MAX_PIXELS
 from qwen3vl_ros.vision.frame_times import DEFAULT_FRAMES, SECOND, in_seconds
 from qwen3vl_ros.vision.video_file import VideoReader, turns_of, upright
-
-MAX_SIDE: Final = 1280
-"""Pixels of a clip's frame, which is scaled down to them: a model sees less of each frame of a clip."""
-
-_JPEG_QUALITY: Final = 90
-
-
-@dataclass(frozen=True, slots=True)
-class ClipFrame:
-    """A frame: ``time`` in nanoseconds since the video's first one."""
-
-    time: int
-    jpeg: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class VideoClip:
-    """Frames in order. ``size``: width and height of the video; ``sent``: of the frames, in pixels."""
-
-    frames: tuple[ClipFrame, ...]
-    size: tuple[int, int]
-    sent: tuple[int, int]
 
 
 def clip_of(
@@ -90,15 +65,3 @@ def clip_apart(content: bytes, name: str, count: int, longest: float, most_pixel
         raise ValueError(str(error)) from error
     except MemoryError as error:
         raise ValueError(f"{name} takes too much memory to decode: send a smaller one.") from error
-
-
-def fitted(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """Return ``size`` (width, height), scaled down until no side is longer than ``max_side``."""
-    scale = min(1.0, max_side / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def jpeg_of(pixels: Image) -> bytes:
-    """Return an image as the content of a JPEG file."""
-    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))[1].tobytes()

@@ -7,6 +7,7 @@ are kept; what lies between them is skipped where the container can seek.
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 from collections.abc import Iterator
@@ -260,7 +261,7 @@ class VideoReader:
                     number += 1
                     yield round(since) - self._zero, frame
         except (av.FFmpegError, OSError, ValueError) as error:
-            if number == 0:
+            if number == 0 or getattr(error, "errno", None) == errno.ENOMEM:
                 raise self._unreadable(error) from error
 
     def _find_last(self) -> int:

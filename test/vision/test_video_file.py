@@ -17,8 +17,9 @@ pytest.importorskip("av", reason="PyAV, which reads videos, is not installed her
 
 import videos
 from qwen3vl_ros.engines.base import BadImage
+from qwen3vl_ros.vision.clip_frames import VideoClip
 from qwen3vl_ros.vision.frame_times import SECOND, even_times, nanoseconds
-from qwen3vl_ros.vision.video_clip import VideoClip, clip_apart, clip_of
+from qwen3vl_ros.vision.video_clip import clip_apart, clip_of
 from qwen3vl_ros.vision.video_file import VideoReader, upright
 
 MS = 1_000_000
