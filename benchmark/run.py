@@ -25,6 +25,7 @@ from camera_cpu import camera_cpu
 from cancel import cancel
 from figures import Figure, table
 from gateway_load import gateway_load
+from history_cpu import history_cpu
 from image_tokens import image_tokens
 from memory import memory
 from model_speed import model_speed
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "restart": restart,
     "still_camera": still_camera,
     "camera_cpu": camera_cpu,
+    "history_cpu": history_cpu,
     "start_up": start_up,
     "ask_command": ask_command,
     "memory": memory,

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -45,6 +46,14 @@ def seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError("a number of seconds greater than zero is needed")
     return value
+
+
+def moment(text: str) -> float:
+    """Return a time in seconds: of the clock where ``text`` is positive, so many before now where it is negative."""
+    value = float(text)
+    if not 0 < abs(value) < 2**31:
+        raise argparse.ArgumentTypeError("a stamp in seconds is needed, or seconds before now, such as -20")
+    return value if value > 0 else time.time() + value
 
 
 def image_tokens(text: str) -> int | Literal["auto"]:

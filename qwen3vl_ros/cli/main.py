@@ -118,6 +118,28 @@ def _parser() -> argparse.ArgumentParser:
         "--new-pixels", action="store_true", help="read this moment's image even if the camera stands still"
     )
     ask.add_argument(
+        "--clip", metavar="S", type=arguments.seconds, help="ask about the camera's last S seconds, not about one frame"
+    )
+    ask.add_argument(
+        "--clip-end",
+        metavar="T",
+        type=arguments.moment,
+        help="with --clip, where it ends: seconds before now, such as -20, or a stamp (default: now)",
+    )
+    ask.add_argument(
+        "--clip-frames",
+        metavar="N",
+        type=int,
+        default=0,
+        help="frames of it, or of --video or --bag, that the model sees (default: the node's; of a recording 8)",
+    )
+    ask.add_argument(
+        "--clip-pick",
+        choices=("even", "change"),
+        default="",
+        help="which: evenly spread, or where the image changed most (default: even)",
+    )
+    ask.add_argument(
         "--score-threshold",
         metavar="P",
         type=float,
@@ -229,7 +251,7 @@ def _ask(parsed: argparse.Namespace) -> int:
         _, status = ask_on_terminal(
             connection.vlm_client(),
             prompt,
-            **({"images": parsed.image or None} | recorded),
+            **({"images": parsed.image or None, "clip_frames": parsed.clip_frames} | recorded),
             cameras=parsed.camera,
             text_only=parsed.text_only,
             task=parsed.task,
@@ -239,6 +261,9 @@ def _ask(parsed: argparse.Namespace) -> int:
             timeout=parsed.timeout,
             max_frame_age=parsed.max_frame_age,
             new_pixels=parsed.new_pixels,
+            clip_duration=parsed.clip,
+            clip_end=parsed.clip_end,
+            clip_pick=parsed.clip_pick,
             max_tokens=parsed.max_tokens,
             max_image_tokens=parsed.max_image_tokens,
             score_threshold=parsed.score_threshold,

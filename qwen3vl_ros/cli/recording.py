@@ -35,12 +35,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--to", dest="end", metavar="TIME", type=_time, help="where it ends (default: at the end)")
     parser.add_argument("--at", metavar="TIME", type=_time, help="the single image at this time of --video or --bag")
-    parser.add_argument(
-        "--clip-frames",
-        metavar="N",
-        type=_frames,
-        help=f"frames taken of that part, evenly (default {DEFAULT_FRAMES})",
-    )
 
 
 def check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
@@ -50,19 +44,27 @@ def check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -
         parser.error("--video and --bag are two recordings: ask about one of them")
     if not parsed.video and not parsed.bag:
         given += ["--topic"] if parsed.topic else []
-        given += ["--clip-frames"] if parsed.clip_frames is not None else []
+        if parsed.clip is None:
+            given += ["--clip-frames"] if parsed.clip_frames else []
         if given:
-            parser.error(f"{given[0]} is of a recording: name it with --video or --bag")
+            also = ", or ask about a camera's --clip" if given[0] == "--clip-frames" else ""
+            parser.error(f"{given[0]} is of a recording: name it with --video or --bag{also}")
         return
-    others = [option for option in ("image", "camera", "text_only") if getattr(parsed, option)]
+    others = [
+        option
+        for option in ("image", "camera", "text_only", "clip", "clip_end", "clip_pick")
+        if getattr(parsed, option)
+    ]
     if others:
         parser.error(f"--{others[0].replace('_', '-')} and a recording exclude each other: ask about one of them")
     if parsed.topic and parsed.video:
         parser.error("--topic is of a --bag: a video file has none")
     if "--at" in given and len(given) > 1:
         parser.error("--at is a single image, --from and --to are a part: choose one")
-    if "--at" in given and parsed.clip_frames is not None:
+    if "--at" in given and parsed.clip_frames:
         parser.error("--at is a single image: --clip-frames goes with --from and --to")
+    if not 0 <= parsed.clip_frames <= MOST_FRAMES:
+        parser.error(f"--clip-frames is a number from 1 to {MOST_FRAMES}")
     if parsed.start is not None and parsed.end is not None and parsed.start > parsed.end:
         parser.error("--from is after --to")
 
@@ -107,9 +109,3 @@ def _time(text: str) -> int:
         return nanoseconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _frames(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_FRAMES:
-        raise argparse.ArgumentTypeError(f"a number of frames from 1 to {MOST_FRAMES} is needed")
-    return int(text)

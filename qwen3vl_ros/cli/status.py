@@ -17,6 +17,7 @@ from qwen3vl_ros.gateway.backend import CameraStatus, NodeStatus
 from qwen3vl_ros.gateway.node_status import cameras_of, parts_of, status_of, values_of
 
 if TYPE_CHECKING:
+    from builtin_interfaces.msg import Time
     from rich.table import Table
 
     from qwen3vl_ros.cli.connection import Connection
@@ -83,6 +84,16 @@ class _Watcher:
             "context_length": status.context_length,
             "max_images": message.max_images,
             "cameras": None if cameras is None else [asdict(camera) for camera in cameras],
+            "histories": [
+                {
+                    "camera": history.camera,
+                    "oldest": _seconds(history.oldest),
+                    "newest": _seconds(history.newest),
+                    "frames": history.frames,
+                    "bytes": history.bytes,
+                }
+                for history in message.histories
+            ],
             "queue": {"waiting": status.queue_length, "capacity": status.queue_capacity},
             "goals": {
                 "accepted": message.goals_accepted,
@@ -186,6 +197,10 @@ def _lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         rate = "rate unknown" if camera["rate"] is None else f"{camera['rate']:.1f} Hz"
         age = "no frame" if camera["age"] is None else f"newest frame {camera['age']:.2f} s old"
         yield "camera", ", ".join(filter(None, (f"{camera['name']}: {camera['topic']}", rate, age, camera["problem"])))
+    for history in report["histories"]:
+        span = history["newest"] - history["oldest"]
+        of = f"{history['camera']}: " * bool(history["camera"])
+        yield "history", f"{of}{history['frames']} frames over {span:.1f} s, {history['bytes'] / 1e6:.1f} MB"
     queue, goals, tokens = report["queue"], report["goals"], report["tokens"]
     yield "queue", f"{queue['waiting']} waiting, {queue['capacity']} places"
     yield (
@@ -195,6 +210,10 @@ def _lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "tokens", f"{tokens['prompt']} read, {tokens['completion']} generated"
     yield "last error", report["last_error"] or "none"
+
+
+def _seconds(stamp: Time) -> float:
+    return round(float(stamp.sec + stamp.nanosec * 1e-9), 3)
 
 
 def _card_lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:

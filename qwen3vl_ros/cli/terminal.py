@@ -132,7 +132,10 @@ def usage_line(answer: Answer) -> str:
     if usage.image_change is not None:
         parts.append(f"image changed by {usage.image_change:.1f} of 255")
     # A node of an earlier version tells no stamps of pixels.
-    for header, pixels in itertools.zip_longest(answer.image_headers, answer.pixel_stamps):
+    frames = itertools.zip_longest(answer.image_headers, answer.pixel_stamps)
+    for camera, group in itertools.groupby(frames, lambda frame: frame[0].frame_id):
+        of_camera = list(group)
+        header, pixels = of_camera[-1]
         stamp = _seconds(header.stamp)
         if stamp:
             age = time.time() - stamp
@@ -140,7 +143,12 @@ def usage_line(answer: Answer) -> str:
             when = f"{age:.2f} s old now" if 0 <= age < 86400 else f"stamped {stamp:.3f}"
             earlier = 0.0 if pixels is None else stamp - _seconds(pixels)
             again = f", pixels of {earlier:.2f} s before" if earlier else ""
-            parts.append(f"frame of {header.frame_id or 'an unnamed camera'} {when}{again}")
+            name = camera or "an unnamed camera"
+            if len(of_camera) > 1:  # a clip
+                span = stamp - _seconds(of_camera[0][0].stamp)
+                parts.append(f"{len(of_camera)} frames of {name} over {span:.2f} s, the last {when}{again}")
+            else:
+                parts.append(f"frame of {name} {when}{again}")
     return f"[{answer.engine} {os.path.basename(answer.model)}: {', '.join(parts)}]"  # noqa: PTH119 it may be a served name
 
 

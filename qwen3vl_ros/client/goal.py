@@ -71,6 +71,8 @@ class Arguments(TypedDict, total=False):
     history: Sequence[ChatMessage]
     clip_duration: float | None
     clip_frames: int
+    clip_end: Time | RclpyTime | float | None
+    clip_pick: Literal["", "even", "change"]
     images_are_clip: bool
 
 
@@ -107,6 +109,8 @@ def build_goal(
     history: Sequence[ChatMessage] = (),
     clip_duration: float | None = None,
     clip_frames: int = 0,
+    clip_end: Time | RclpyTime | float | None = None,
+    clip_pick: Literal["", "even", "change"] = "",
     images_are_clip: bool = False,
 ) -> AskImage.Goal:
     """Build an AskImage goal; see :meth:`qwen3vl_ros.client.VlmClient.ask` for the arguments. Raises BadRequest."""
@@ -137,6 +141,9 @@ def build_goal(
         goal.max_frame_age = _duration("max_frame_age", max_frame_age)
     if clip_duration is not None:
         goal.clip_duration = _duration("clip_duration", clip_duration)
+    if clip_end is not None:
+        goal.clip_end = _time(clip_end)
+    goal.clip_pick = _text("clip_pick", clip_pick)
     if response_schema is not None:
         schema = response_schema if isinstance(response_schema, str) else json.dumps(response_schema)
         goal.response_schema = _text("response_schema", schema)

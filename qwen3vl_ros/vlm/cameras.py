@@ -20,8 +20,10 @@ from qwen3vl_ros.vision.camera_model import CalibrationError, differ, rectified
 from qwen3vl_ros.vision.compressed import decode_depth
 from qwen3vl_ros.vision.fit import Rotation
 from qwen3vl_ros.vlm.frame_source import CameraHealth, Frame, FrameSource, Samples
+from qwen3vl_ros.vlm.history import History
 from qwen3vl_ros.vlm.parameters import AUTO, CameraSettings, Settings, declare_camera
 from qwen3vl_ros.vlm.still_camera import StillCamera
+from qwen3vl_ros.vlm.storage_parameters import History as HistorySettings
 
 _DEPTH_HISTORY = 10
 """Depth images kept in the middleware's queue: a third of a second at 30 Hz, more than any is late."""
@@ -56,13 +58,14 @@ class Depth:
 class Camera:
     """One camera: provides its newest image on demand, and depth and calibration for measuring in it."""
 
-    def __init__(self, node: Node, name: str, settings: CameraSettings) -> None:
+    def __init__(self, node: Node, name: str, settings: CameraSettings, history: HistorySettings) -> None:
         self.name = name
         self.fit = cast("FitMode", settings.fit) if settings.fit else None
         self.rotation = cast("Rotation", settings.rotation)
         columns, rows = settings.tiles.split("x")
         self.grid = (int(columns), int(rows))
         self.still = StillCamera(settings.reuse_tolerance, settings.reuse_max_age)
+        self.history = History(history.seconds, history.megabytes)
         self._calibration_matrix = settings.calibration
         self._depth_registered = settings.depth_registered
         topics = _Topics.of(node, name, settings)
@@ -85,6 +88,10 @@ class Camera:
                 return self.frames.wait(not_before, max_age, deadline, cancel.is_set)
         finally:
             self._lock.release()
+
+    def stamp_of(self, frame: Frame) -> int:
+        """Return the stamp of a frame in nanoseconds of the camera's clock; where it has none, when it arrived."""
+        return frame.stamp or self.frames.moment(frame)
 
     def depth_of(self, frame: Frame, tolerance: float, cancel: Cancel) -> Depth:
         """Return the depth image stamped at most ``tolerance`` seconds from ``frame``.
@@ -246,7 +253,7 @@ def open_cameras(node: Node, settings: Settings) -> dict[str, Camera]:
     cameras: dict[str, Camera] = {}
     try:
         for name in dict.fromkeys(settings.cameras):
-            cameras[name] = Camera(node, name, declare_camera(node, name, settings))
+            cameras[name] = Camera(node, name, declare_camera(node, name, settings), settings.history)
     except Exception as error:
         for camera in cameras.values():
             camera.close()

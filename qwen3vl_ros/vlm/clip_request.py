@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast, get_args
 
-from qwen3vl_ros.engines.base import BadRequest, Unsupported
+from qwen3vl_ros.engines.base import BadRequest
 from qwen3vl_ros.prompts.clip import ClipPick, ClipRequest
 
 
@@ -36,8 +36,6 @@ def clip_request(goal: Any, own_images: int, default_frames: int) -> ClipRequest
     if goal.clip_pick not in ("", *get_args(ClipPick)):
         raise BadRequest(f"clip_pick: {goal.clip_pick!r} is neither 'even' nor 'change'")
     _check_images(goal, own_images, is_of_camera=duration > 0)
-    if duration:
-        raise Unsupported("clip_duration: this version of the node cannot honour it; leave it unset")
     pick = cast("ClipPick", goal.clip_pick or "even")
     return ClipRequest(goal.clip_frames or default_frames, duration, end, pick)
 

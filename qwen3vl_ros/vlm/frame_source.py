@@ -281,6 +281,14 @@ class FrameSource:
             return None  # closed while waiting
         return None
 
+    def newest(self) -> Frame | None:
+        """Take the newest frame without waiting, None before the first one; a running :meth:`wait` gets it, too."""
+        taken_before = self._taken
+        frame = self._take()
+        if self._taken != taken_before:
+            self._samples.interrupt()
+        return frame
+
     def age(self, frame: Frame) -> float:
         """Seconds since the frame was stamped, by the node's clock, and no less than since it arrived.
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import cv2
+import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
@@ -15,11 +17,13 @@ from qwen3vl_ros.engines.base import BadImage, BadRequest, Cancel, Clip, Descrip
 from qwen3vl_ros.prompts.request import AskRequest, images_in
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.vision.compressed import decode_apart, is_heavy, loss_of, pixels_of
-from qwen3vl_ros.vision.fit import Fit, fit_image
+from qwen3vl_ros.vision.fit import Fit, Rotation, fit_image, plan_fit
 from qwen3vl_ros.vision.tiles import tiles
+from qwen3vl_ros.vlm.camera_clip import camera_clip
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
 from qwen3vl_ros.vlm.clips import choose_images, clip_of, seconds_from_first
 from qwen3vl_ros.vlm.frame_source import Frame
+from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.image_budget import ImageBudget, choose_budget, text_tokens
 from qwen3vl_ros.vlm.image_cost import ImageCost, ImageLoad
 from qwen3vl_ros.vlm.job import Job, Progress
@@ -31,7 +35,7 @@ DECODE_TIME = 5.0
 
 @dataclass(slots=True)
 class InputImage:
-    """An image that a question is about: its original pixels (uint8 [height, width, 3] RGB), and how it was fitted.
+    """An image that a question is about: its pixels (uint8 [height, width, 3] RGB), and how the original was fitted.
 
     ``fits``: one, or those of its parts if the camera has ``tiles``. ``camera``, ``frame`` and ``chosen`` are None for
     an image in the goal. ``depth`` is the frame's, even where the model reads an earlier frame's pixels: nothing has
@@ -53,8 +57,16 @@ class InputImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.pixels.shape[1], self.pixels.shape[0]
+        """(width, height) in pixels, as published."""
+        return self.fits[0].original_size
+
+    @property
+    def published(self) -> Image:
+        """The pixels at that size: a frame out of a history may have been reduced."""
+        if self.size == (self.pixels.shape[1], self.pixels.shape[0]):
+            return self.pixels
+        enlarged: Image = np.asarray(cv2.resize(self.pixels, self.size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        return enlarged
 
     def fetch_depth(self, tolerance: float, cancel: Cancel) -> None:
         """Take the depth image of the frame's time, once; see :meth:`Camera.depth_of`."""
@@ -105,12 +117,16 @@ class InputImages:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The origin of an image, and the grid (columns, rows) of parts in which the model sees it."""
+    """The origin of an image, and the grid (columns, rows) of parts in which the model sees it.
+
+    ``size``: (width, height) as it was published, where ``message`` has been reduced; None = as it is.
+    """
 
     message: Any
     camera: Camera | None = None
     frame: Frame | None = None
     grid: tuple[int, int] = (1, 1)
+    size: tuple[int, int] | None = None
 
     @property
     def parts(self) -> int:
@@ -124,6 +140,7 @@ def collect_images(
     description: Description,
     sandbox: Sandbox,
     cost: ImageCost,
+    recorder: HistoryRecorder,
 ) -> InputImages | None:
     """Collect the images of the goal and its cameras, and fit them for the engine.
 
@@ -134,6 +151,7 @@ def collect_images(
         description: Of the engine.
         sandbox: Decodes images that may take long.
         cost: Of that engine.
+        recorder: Keeps the histories of the cameras.
 
     Returns:
         None when the job ended before.
@@ -148,11 +166,20 @@ def collect_images(
     def decode(message: Any) -> Image | None:
         return _pixels(message, job, sandbox)
 
+    losses: list[str] = []
     sources = [_Source(message) for message in request.images]
     if request.needs_cameras:
         job.reply.progress(Progress(Stage.WAITING_FRAME))
         deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
         for camera in chosen(cameras, request.cameras):
+            if request.clip is not None:
+                clip = camera_clip(camera, request.clip, request, recorder, deadline, job.cancellation)
+                if clip is None:
+                    return None
+                losses += clip.notes
+                sources += (_Source(kept.message(), camera, size=kept.size) for kept in clip.frames)
+                sources[-1] = replace(sources[-1], frame=clip.newest)
+                continue
             frame = camera.wait(request.not_before, request.max_frame_age, deadline, job.cancellation)
             if frame is None:
                 return None
@@ -160,8 +187,7 @@ def collect_images(
             grid = (1, 1) if request.parser == "regions_3d" else camera.grid
             sources.append(_Source(frame.message(), camera, frame, grid))
     subject = request.subject(len(sources))
-    losses: list[str] = []
-    if request.clip is not None:
+    if request.clip is not None and not request.clip.duration:
         frames = choose_images([source.message for source in sources[subject:]], request.clip, decode)
         if frames is None:
             return None
@@ -271,10 +297,26 @@ def _fitted(pixels: Image, source: _Source, wanted: ImageInput) -> Iterator[tupl
     if source.camera.fit is not None:
         wanted = replace(wanted, fit=source.camera.fit)
     rotation = source.camera.rotation
+    if source.size is not None:
+        yield _fitted_reduced(pixels, source.size, wanted, rotation)
+        return
     height, width, _ = pixels.shape
     across, down = (width, height) if rotation % 180 == 0 else (height, width)
     for part in tiles(across, down, *source.grid):
         yield fit_image(pixels, wanted, rotation, None if source.grid == (1, 1) else part)
+
+
+def _fitted_reduced(
+    pixels: Image, published: tuple[int, int], wanted: ImageInput, rotation: Rotation
+) -> tuple[Image, Fit]:
+    """Fit an image that has been reduced as the published one would be, with the mapping to that."""
+    if wanted.size is None:
+        wanted = replace(wanted, size=plan_fit(*published, wanted, rotation).fitted_size, fit="fill")
+    fitted, fit = fit_image(pixels, wanted, rotation)
+    across, down = published[0] / pixels.shape[1], published[1] / pixels.shape[0]
+    left, top, right, bottom = fit.shown
+    shown = (left * across, top * down, right * across, bottom * down)
+    return fitted, replace(fit, original_size=published, shown=shown)
 
 
 def _announcement(number: int, source: _Source, part: int) -> str:

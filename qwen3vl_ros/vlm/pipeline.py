@@ -29,6 +29,7 @@ from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.cameras import Camera
+from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.image_cost import ImageCost
 from qwen3vl_ros.vlm.images import InputImages, collect_images
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress, Wake
@@ -144,6 +145,7 @@ class Pipeline:
         display: Shows questions and answers.
         settings: Returns the current parameters.
         sandbox: Runs the validation of answers against their schemas.
+        recorder: Keeps the histories of the cameras.
         log: Takes sentences about answers.
     """
 
@@ -154,6 +156,7 @@ class Pipeline:
         display: Display,
         settings: Callable[[], Settings],
         sandbox: Sandbox,
+        recorder: HistoryRecorder,
         log: Callable[[str], None],
     ) -> None:
         self._engine = engine
@@ -161,6 +164,7 @@ class Pipeline:
         self._display = display
         self._settings = settings
         self._sandbox = sandbox
+        self._recorder = recorder
         self._log = log
         self._costs: defaultdict[tuple[str, str], ImageCost] = defaultdict(ImageCost)
 
@@ -186,7 +190,7 @@ class Pipeline:
         begin = time.monotonic()
         cost = self._costs[description.engine, description.model]
         timeout = self._settings().frame_timeout
-        inputs = collect_images(job, self._cameras, timeout, description, self._sandbox, cost)
+        inputs = collect_images(job, self._cameras, timeout, description, self._sandbox, cost, self._recorder)
         if inputs is None:
             return
         answer.inputs, answer.image_time = inputs, time.monotonic() - begin

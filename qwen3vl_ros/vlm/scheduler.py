@@ -22,6 +22,8 @@ from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.prompts.sandbox import Sandbox
 from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.frame_source import CameraHealth
+from qwen3vl_ros.vlm.history import HistorySpan
+from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.pipeline import ActiveEngine, PartialAnswer, Pipeline
@@ -109,7 +111,7 @@ class Scheduler:
         cameras: By name; closed with the scheduler.
         display: Shows questions and answers.
         settings: Returns the current parameters.
-        on_change: Called when a job was queued or leaves the queue.
+        on_change: Called when a job was queued or leaves the queue, and when histories have changed.
         on_finish: Called once per job, with its result.
         log_exception: Takes a sentence when a defect of this package ended a question.
     """
@@ -130,7 +132,8 @@ class Scheduler:
         self._settings = settings
         self._sandbox = Sandbox()
         self._sandbox.warm_up()  # it takes as long to start as a small model to answer
-        self._pipeline = Pipeline(self._engine, cameras, display, settings, self._sandbox, log_exception)
+        self.recorder = HistoryRecorder(cameras, settings().history, on_change, log_exception)
+        self._pipeline = Pipeline(self._engine, cameras, display, settings, self._sandbox, self.recorder, log_exception)
         self._checker = ThreadPoolExecutor(1, "check-goals")  # one thread keeps goals in the order of acceptance
         self._unchecked: set[Job] = set()
         self._on_change = on_change
@@ -282,12 +285,18 @@ class Scheduler:
         """Return the health of each camera by name."""
         return {name: camera.health() for name, camera in self._cameras.items()}
 
+    def histories(self) -> dict[str, HistorySpan]:
+        """Return what is kept of each camera by name, where something is."""
+        spans = {name: camera.history.span for name, camera in self._cameras.items()}
+        return {name: span for name, span in spans.items() if span.frames}
+
     def close(self, code: int, message: str) -> None:
         """Take no more questions, end every live one with this error, and close the camera."""
         self._jobs.close()
         self.end_all(code, message)
         self._checker.shutdown(wait=False)
         self._sandbox.close()
+        self.recorder.close()
         for camera in self._cameras.values():
             camera.close()
 

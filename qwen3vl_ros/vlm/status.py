@@ -17,11 +17,12 @@ from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Health, State
-from qwen3vl_ros.msg import Answer, ModelCard, VlmStatus
+from qwen3vl_ros.msg import Answer, CameraHistory, ModelCard, VlmStatus
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.ros.polling_subscription import Closed
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.frame_source import SAMPLE_PERIOD, CameraHealth
+from qwen3vl_ros.vlm.history import HistorySpan
 from qwen3vl_ros.vlm.job import Code, GoalResult
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings
@@ -126,6 +127,7 @@ class StatusPublisher:
                     status.state = VlmStatus.BUSY if scheduler.running else VlmStatus.READY
             status.tasks = list(snapshot.tasks)
             if scheduler is not None:
+                status.histories = [_history_message(*one) for one in scheduler.histories().items()]
                 status.queue_length, status.queue_capacity = scheduler.waiting, snapshot.settings.queue_size
             status.goals_accepted = self._totals["accepted"]
             status.goals_succeeded = self._totals["succeeded"]
@@ -157,8 +159,10 @@ class StatusPublisher:
         chosen = settings.engines != Settings().engines
         array.status.append(_engine_diagnostics(name, settings.engine, health, chosen=chosen))
         if scheduler is not None:
+            histories = scheduler.histories()
             for camera, camera_health in scheduler.camera_health().items():
-                array.status.append(_camera_diagnostics(name, camera, camera_health, settings.max_frame_age))
+                history = histories.get(camera, HistorySpan())
+                array.status.append(_camera_diagnostics(name, camera, camera_health, settings.max_frame_age, history))
         waiting, running = (0, 0) if scheduler is None else (scheduler.waiting, len(scheduler.running))
         array.status.append(
             _queue_diagnostics(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)
@@ -183,12 +187,21 @@ class StatusPublisher:
             self._node.get_logger().info(f"no other node is called {name} any more")
 
 
+def _history_message(name: str, span: HistorySpan) -> CameraHistory:
+    message = CameraHistory(camera=name, frames=span.frames, bytes=span.size)
+    for stamp, nanoseconds in ((message.oldest, span.oldest), (message.newest, span.newest)):
+        stamp.sec, stamp.nanosec = divmod(nanoseconds, 1_000_000_000)
+    return message
+
+
 # --- diagnostics ------------------------------------------------------------------------------------------------------
 # ``node`` is the node's full name. A status is named after its last part, as tools show it; the value "node" has the
 # full name, for tools that show several robots.
 
 
-def _camera_diagnostics(node: str, name: str, camera: CameraHealth, max_frame_age: float) -> DiagnosticStatus:
+def _camera_diagnostics(
+    node: str, name: str, camera: CameraHealth, max_frame_age: float, history: HistorySpan
+) -> DiagnosticStatus:
     """ERROR when frames cannot arrive, WARN when the newest is too old to be used, or something is odd."""
     if camera.problem:
         level, message = DiagnosticStatus.ERROR, camera.problem
@@ -212,6 +225,7 @@ def _camera_diagnostics(node: str, name: str, camera: CameraHealth, max_frame_ag
             "publishers": camera.publishers,
             "rate (Hz)": "unknown" if camera.rate is None else f"{camera.rate:.1f}",
             "age of the newest frame (s)": "none" if camera.age is None else f"{camera.age:.3f}",
+            "history": f"{history.frames} frames, {history.seconds:.1f} s, {history.size / 1e6:.1f} MB",
         },
     )
 

@@ -100,7 +100,7 @@ class Display:
 
     def _annotate(self, question: str, text: str, images: Sequence[InputImage], regions: Sequence[Region]) -> None:
         for index, image in enumerate(images):
-            drawn = annotate(image.pixels, question, text, [r for r in regions if r.image_index == index])
+            drawn = annotate(image.published, question, text, [r for r in regions if r.image_index == index])
             self._annotated.publish(image_message(drawn, image.header))
 
 

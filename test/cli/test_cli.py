@@ -8,13 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Region, Task, TaskSlot
 from qwen3vl_ros.srv import ListTasks
@@ -95,6 +96,32 @@ def test_what_a_still_camera_spared_is_on_stderr_and_can_be_declined(scripted: S
     scripted.script = lambda goal: goal.result(text="Yes")
     assert "changed" not in run("ask", "--new-pixels", "Is it?").stderr
     assert scripted.goals[1].request.new_pixels
+
+
+@pytest.mark.ros
+def test_a_clip_is_asked_for_and_its_span_is_on_stderr(scripted: ScriptedVlm) -> None:
+    def script(goal: Goal) -> Result:
+        result = goal.result(text="A ball left.", image_headers=[Header(frame_id="front") for _ in range(3)])
+        for header, second in zip(result.image_headers, (20, 21, 24), strict=True):
+            header.stamp.sec = second
+        result.pixel_stamps = [header.stamp for header in result.image_headers]
+        return result
+
+    scripted.script = script
+    options = ("--clip", "4.5", "--clip-end", "100.25", "--clip-frames", "3", "--clip-pick", "change")
+    done = run("ask", "What happened?", *options)
+    assert done.stdout == "A ball left.\n"
+    assert "3 frames of front over 4.00 s, the last stamped 24.000]" in done.stderr
+    sent = scripted.goals[0].request
+    assert (sent.clip_duration, sent.clip_end) == (
+        Duration(sec=4, nanosec=500_000_000),
+        Time(sec=100, nanosec=250_000_000),
+    )
+    assert (sent.clip_frames, sent.clip_pick) == (3, "change")
+    before = time.time()
+    run("ask", "What happened?", "--clip", "4", "--clip-end", "-20")
+    assert before - 20 <= scripted.goals[1].request.clip_end.sec + 1
+    assert scripted.goals[1].request.clip_end.sec <= time.time() - 20
 
 
 @pytest.mark.ros

@@ -141,8 +141,10 @@ def test_a_recording_that_cannot_be_read_is_a_sentence_and_nothing_is_asked(
         ("--topic /i", "--topic is of a recording"),
         ("--video a.mp4 --from soon", "'soon' is no time: write seconds (2.5), or minutes and seconds (1:02.5)"),
         ("--video a.mp4 --from -1", "is needed|expected one argument|is no time"),
-        ("--video a.mp4 --clip-frames 0", "a number of frames from 1 to 768 is needed"),
-        ("--video a.mp4 --clip-frames 769", "a number of frames from 1 to 768 is needed"),
+        ("--video a.mp4 --clip-frames 769", "--clip-frames is a number from 1 to 768"),
+        ("--video a.mp4 --clip 4", "--clip and a recording exclude each other"),
+        ("--video a.mp4 --clip-pick change", "--clip-pick and a recording exclude each other"),
+        ("--clip-frames 4", "--clip-frames is of a recording: name it with --video or --bag, or ask about a camera's"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused_by_name(

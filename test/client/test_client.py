@@ -150,6 +150,11 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
         max_image_tokens=64,
         new_pixels=True,
         score_threshold=0.25,
+        clip_duration=1.5,
+        clip_end=7.25,
+        clip_frames=5,
+        clip_pick="change",
+        images_are_clip=True,
     )
 
     assert (answer.text, answer.json, answer.reasoning) == ('{"n": 2}', {"n": 2}, "I count")
@@ -174,6 +179,8 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert (sent.options.presence_penalty, sent.options.frequency_penalty) == (1.5, -1.0)
     assert (sent.thinking, sent.max_image_tokens, sent.score_threshold) == (AskImage.Goal.THINKING_ON, 64, 0.25)
     assert sent.new_pixels
+    assert (sent.clip_duration, sent.clip_end) == (sent.timeout, Time(sec=7, nanosec=250_000_000))
+    assert (sent.clip_frames, sent.clip_pick, sent.images_are_clip) == (5, "change", True)
     assert sent.max_reasoning_tokens == 32
     assert (sent.timeout.sec, sent.timeout.nanosec) == (1, 500_000_000)
 
@@ -560,6 +567,8 @@ def test_a_node_that_vanishes_ends_the_question_long_before_its_time(client: Vlm
         ({"task": "\0"}, "task: it holds a NUL"),
         ({"session": "\0"}, "session: it holds a NUL"),
         ({"cameras": ["front", "\0"]}, "cameras: it holds a NUL"),
+        ({"clip_duration": 0.0}, "clip_duration is a number of seconds greater than zero"),
+        ({"clip_frames": 2**16}, "clip_frames"),
         ({"stop": ["\0"]}, "stop: it holds a NUL"),
         ({"slots": {"what": ["cup", "\0"]}}, r"^slots\.what\.1: it holds a NUL"),
         ({"slots": {"\0": 1}}, "^a name in slots: it holds a NUL"),

@@ -205,8 +205,8 @@ WITNESS = """
     from qwen3vl_ros.engines.base import Usage
 
     class Witness:
-        '''Says what it was shown, as JSON, or ``says``: a text, an image, or a clip with its times, each with the mean
-        of its pixels.'''
+        '''Says what it was shown, as JSON: a text, an image, or a clip with its times, each with the mean
+        of its pixels. Where the question is about a cup, ``says``.'''
 
         def __init__(self, progress, says="", video=True):
             self._says = says
@@ -226,7 +226,8 @@ WITNESS = """
 
         def generate(self, request, cancel):
             seen = [[self._seen(part) for part in message.content] for message in request.messages]
-            yield Chunk(Stage.DECODE, self._says or json.dumps(seen), completion_tokens=1)
+            says = self._says if "cup" in str(seen[-1][-1]) else json.dumps(seen)
+            yield Chunk(Stage.DECODE, says, completion_tokens=1)
             yield Chunk(Stage.DECODE, "", "", 1, "stop", Usage(prompt_tokens=1, completion_tokens=1))
 
         def close(self):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import re
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,16 @@ from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import ChatMessage
 from sensor_msgs.msg import Image
 
+import child_process
 import third_party
-from ros_client import RosClient
+from qwen3vl_ros.vlm.clips import nanoseconds
+from ros_client import PATIENCE, SENSOR_DATA, RosClient, noise_image
 from vlm_process import VlmProcess
 
 Code = AskImage.Result
+
+CUP = r"[{\"bbox_2d\": [250, 500, 500, 1000], \"label\": \"cup\"}]"
+"""With the quotation marks as YAML has them."""
 
 StartWitness = Callable[..., VlmProcess]
 
@@ -96,7 +103,7 @@ def test_frames_of_a_clip_are_small_unless_the_goal_says_otherwise(ros: RosClien
 
 
 def test_places_in_a_clip_are_of_its_last_frame(ros: RosClient, start_witness: StartWitness) -> None:
-    start_witness(witness__says='[{\\"bbox_2d\\": [250, 500, 500, 1000], \\"label\\": \\"cup\\"}]')
+    start_witness(witness__says=CUP)
     frames = [frame(10, 0.0), frame(20, 1.0), frame(30, 2.0)]
     result = ros.ask("cup", task="locate", images=frames, images_are_clip=True).result()
     assert result.error_code == Code.NONE, result.error_msg
@@ -125,8 +132,145 @@ def test_fields_of_a_clip_that_make_no_sense_are_refused_by_name(ros: RosClient,
         assert result.error_msg.startswith(name), result.error_msg
 
 
+def test_the_model_reads_two_frames_as_one_image_and_knows_a_clip_again(ros: RosClient, vlm: VlmProcess) -> None:
+    frames = [noise_image(seed=seed) for seed in range(4)]
+    for number, image in enumerate(frames):
+        image.header.stamp = Time(sec=5, nanosec=number * 250_000_000)
+    asked = {"images": frames, "options": {"max_tokens": 2}}
+    clip, again = (ros.ask("What is it?", images_are_clip=True, **asked).result() for _ in range(2))
+    assert clip.error_code == Code.NONE, clip.error_msg
+    single = ros.ask("What is it?", images=frames[:1], options={"max_tokens": 2}).result()
+    assert clip.usage.image_tokens == 2 * single.usage.image_tokens
+    assert (again.text, again.usage.encode_time) == (clip.text, 0.0)
+
+
 def test_an_engine_without_clips_refuses_by_name(ros: RosClient, start_witness: StartWitness) -> None:
     start_witness(witness__video=False)
     clip = ros.ask(images=[frame(10, 0.0), frame(20, 1.0)], images_are_clip=True).result()
     assert clip.error_code == Code.UNSUPPORTED
     assert clip.error_msg.startswith("images_are_clip: engine 'witness' takes no clips")
+
+
+# --- a camera's history -----------------------------------------------------------------------------------------------
+
+SECOND = 1_000_000_000
+
+
+class Lamp:
+    """A camera that looks at a lamp, 40 times a second: how bright it is says when the image was taken."""
+
+    def __init__(self, ros: RosClient) -> None:
+        self._ros = ros
+        self._publisher = ros.node.create_publisher(Image, "/image", SENSOR_DATA)
+        self._timer = ros.node.create_timer(0.025, self._publish)
+
+    @staticmethod
+    def brightness(stamp: int) -> int:
+        """10 more each 50 ms, from 10 to 240."""
+        return 10 + stamp // (SECOND // 20) % 24 * 10
+
+    def _publish(self) -> None:
+        now = self._ros.node.get_clock().now().nanoseconds
+        image = frame(self.brightness(now), 0.0, 160, 120)
+        image.header.stamp = Time(sec=now // SECOND, nanosec=now % SECOND)
+        self._publisher.publish(image)
+
+    def close(self) -> None:
+        def close() -> None:
+            self._ros.node.destroy_timer(self._timer)
+            self._ros.node.destroy_publisher(self._publisher)
+
+        self._ros.on_executor(close)
+
+
+@pytest.fixture
+def lamp(ros: RosClient) -> Iterator[Lamp]:
+    lamp = Lamp(ros)
+    yield lamp
+    lamp.close()
+
+
+def seconds(duration: float) -> Duration:
+    return Duration(sec=int(duration), nanosec=round(duration % 1 * SECOND))
+
+
+def time_of(stamp: int) -> Time:
+    return Time(sec=stamp // SECOND, nanosec=stamp % SECOND)
+
+
+def checked_clip(result: AskImage.Result, duration: float) -> list[int]:
+    """The stamps of the frames that the model saw, which are those of the result, and not older than the clip."""
+    clip = answered(result)[0]
+    stamps = [nanoseconds(header.stamp) for header in result.image_headers]
+    assert stamps == sorted(stamps)
+    assert stamps[0] >= stamps[-1] - duration * SECOND
+    assert clip["times"] == pytest.approx([(stamp - stamps[0]) / SECOND for stamp in stamps])
+    assert all(abs(mean - Lamp.brightness(stamp)) <= 3 for mean, stamp in zip(clip["means"], stamps, strict=True))
+    assert [nanoseconds(stamp) for stamp in result.pixel_stamps] == stamps
+    return stamps
+
+
+def test_the_first_clip_waits_until_it_is_there_and_later_ones_ask_the_past(
+    ros: RosClient, lamp: Lamp, start_witness: StartWitness
+) -> None:
+    vlm = start_witness(history__rate=10.0, history__max_side=64, witness__says=CUP)
+    goal = ros.ask(clip_duration=seconds(1.0), clip_frames=4)
+    goal.wait_for_stage(AskImage.Feedback.STAGE_WAITING_FRAME)
+    now = checked_clip(goal.result(), 1.0)
+    assert len(now) == 4
+    assert now[-1] - now[0] > 0.6 * SECOND
+    assert list(goal.result().notes) == []
+
+    past = now[-1] - SECOND // 2
+    earlier = ros.ask(clip_duration=seconds(0.4), clip_end=time_of(past)).result()
+    stamps = checked_clip(earlier, 0.4)
+    assert past - 0.4 * SECOND <= stamps[0] < stamps[-1] <= past
+
+    status = vlm.wait_status(lambda status: status.histories and status.histories[0].frames > 5)
+    (history,) = status.histories
+    assert history.camera == ""
+    assert nanoseconds(history.oldest) <= now[0]
+    assert 0 < history.bytes < 64_000_000
+
+    command = child_process.command("qwen3vl_ros.cli.main", "status")
+    said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert re.search(r"^history +\d+ frames over \d+\.\d s, \d+\.\d MB$", said.stdout, re.MULTILINE), said.stdout
+
+    outside = time_of(nanoseconds(history.oldest) - 100 * SECOND)
+    refused = ros.ask(clip_duration=seconds(1.0), clip_end=outside).result()
+    assert refused.error_code == Code.NO_FRAME
+    for sec in (outside.sec, history.oldest.sec):
+        assert str(sec) in refused.error_msg
+    future = ros.ask(clip_duration=seconds(1.0), clip_end=time_of(now[-1] + 1000 * SECOND)).result()
+    assert future.error_code == Code.NO_FRAME
+    assert str(now[-1] // SECOND + 1000) in future.error_msg
+
+    changed = ros.ask(clip_duration=seconds(0.8), clip_frames=3, clip_pick="change").result()
+    assert len(checked_clip(changed, 0.8)) == 3
+    response = ros.ask_service(prompt="What?", clip_duration=seconds(0.5))
+    assert response.error_code == Code.NONE, response.error_msg
+    assert "times" in response.text
+
+    located = ros.ask("cup", task="locate", clip_duration=seconds(0.5)).result()
+    assert located.error_code == Code.NONE, located.error_msg
+    (region,) = located.regions
+    assert region.image_index == len(located.image_headers) - 1
+    assert (region.roi.x_offset, region.roi.y_offset, region.roi.width, region.roi.height) == (40, 60, 40, 60)
+
+
+def test_a_clip_longer_than_what_is_kept_has_what_there_is_and_a_note(
+    ros: RosClient, lamp: Lamp, start_witness: StartWitness
+) -> None:
+    start_witness(history__rate=10.0, history__seconds=1.0)
+    result = ros.ask(clip_duration=seconds(30.0)).result()
+    stamps = checked_clip(result, 30.0)
+    assert stamps[-1] - stamps[0] <= SECOND
+    assert any("of the 30 s: history.seconds is 1" in note for note in result.notes), result.notes
+
+
+def test_a_clip_without_a_camera_is_no_frame_with_the_reason(ros: RosClient, start_witness: StartWitness) -> None:
+    start_witness(frame_timeout=0.3)
+    for fields in ({}, {"clip_end": Time(sec=5)}):
+        result = ros.ask(clip_duration=seconds(1.0), **fields).result()
+        assert result.error_code == Code.NO_FRAME
+        assert "nobody publishes it" in result.error_msg

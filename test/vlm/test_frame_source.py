@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from typing import Any
 
@@ -241,6 +242,21 @@ def test_a_latched_still_image_answers_a_question(graph: Callable[..., Graph]) -
     source.close()
 
 
+def test_who_takes_the_newest_frame_takes_none_away_from_a_question_that_waits(graph: Callable[..., Graph]) -> None:
+    graph = graph()
+    source = graph.source()
+    assert source.newest() is None
+    for stamp in range(100, 110):
+        with ThreadPoolExecutor(1) as question:
+            got = question.submit(source.wait, stamp * SECOND, 1e12, time.monotonic() + PATIENCE)
+            graph.publish(stamp)
+            while (newest := source.newest()) is None or newest.stamp < stamp * SECOND:
+                pass
+            frame = got.result(PATIENCE / 2)
+        assert frame is not None
+        assert frame.stamp == stamp * SECOND
+
+
 def test_a_topic_that_is_closed_while_it_is_waited_for_ends_the_wait(graph: Callable[..., Graph]) -> None:
     source = FrameSource(graph().node, "/nothing")
     threading.Timer(0.1, source.close).start()
@@ -331,7 +347,7 @@ def test_what_belongs_to_a_camera_moves_with_its_image_unless_it_is_remapped_its
 ) -> None:
     rules = [word for rule in remapped for word in ("-r", rule)]
     node = Node("remapped", context=graph().node.context, cli_args=["--ros-args", *rules])
-    camera = Camera(node, "", replace(SETTINGS, **settings))
+    camera = Camera(node, "", replace(SETTINGS, **settings), Settings().history)
     found = (camera.frames.topic, camera._info.topic, camera._depth.topic, camera._depth_info.topic)
     assert found[: len(topics)] == topics
     camera.close()

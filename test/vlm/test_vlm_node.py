@@ -221,7 +221,7 @@ def test_full_text_can_be_thinned_out_while_deltas_never_are(ros: RosClient, sta
         ({"text_only": True}, Code.BAD_REQUEST, "text_only"),
         ({"session": "s"}, Code.UNSUPPORTED, "session"),
         ({"task": "counting"}, Code.BAD_REQUEST, "count"),
-        ({"clip_duration": Duration(sec=1)}, Code.UNSUPPORTED, "clip_duration"),
+        ({"clip_duration": Duration(sec=1)}, Code.BAD_REQUEST, "clip_duration"),
         ({"images": [Image(encoding="rgb565", width=1, height=1, step=2)]}, Code.BAD_IMAGE, "rgb565"),
         ({"images": [Image(encoding="rgb8")]}, Code.BAD_IMAGE, "0"),
         ({"images": [], "compressed_images": [CompressedImage(format="jpeg", data=b"no")]}, Code.BAD_IMAGE, ""),
