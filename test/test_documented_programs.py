@@ -16,8 +16,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pydrake", reason="the simulated camera draws with Drake, which is not installed here")
+pytest.importorskip("rosbags", reason="rosbags, which writes bags, is not installed here")
 
 import child_process
+import videos
+from bags import BEGIN, header, write_bag
+from qwen3vl_ros.vision.image_message import image_message
 from vlm_process import VlmProcess
 from web_process import WebProcess
 
@@ -81,12 +85,21 @@ def commands() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands run: with the images that they name."""
+    """Where the commands run: with the images, the video and the bags that they name."""
     folder = tmp_path_factory.mktemp("reader")
     image = np.full((240, 320, 3), 200, np.uint8)
     cv2.rectangle(image, (120, 90), (200, 170), (0, 0, 220), -1)
     for name in ("photo.jpg", "before.jpg", "after.jpg"):
         cv2.imwrite(str(folder / name), image)
+    images = [cv2.resize(image, (160, 120))[..., ::-1]] * 60
+    videos.write_h264(folder / "street.mp4", images, 4)
+    times = [BEGIN + number * 500_000_000 for number in range(len(images))]
+    messages = [
+        ("/camera/image_raw", time, image_message(pixels, header(time)))
+        for time, pixels in zip(times, images, strict=True)
+    ]
+    (table,) = write_bag(folder / "rosbag2_2026_11_30", messages).glob("*.mcap")
+    (folder / "table.mcap").symlink_to(table)
     (folder / "worlds").symlink_to(ROOT / "worlds")
     return folder
 

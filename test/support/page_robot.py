@@ -57,12 +57,10 @@ STORYTELLER = """
                 heard.write(json.dumps(what) + "\\n")
 
         def generate(self, request, cancel):
-            def told(part):
-                if isinstance(part, Clip):
-                    return f"<clip of {len(part.frames)} frames, {part.times[-1]:.1f} s>"
-                return part if isinstance(part, str) else "<image>"
-
-            turns = [[turn.role, [told(part) for part in turn.content]] for turn in request.messages]
+            turns = [
+                [turn.role, [part if isinstance(part, str) else "<image>" for part in turn.content]]
+                for turn in request.messages
+            ]
             self._write(turns)
             asked = "".join(turns[-1][1])
             answer = next(answer for word, answer in json.loads(self._says.read_text()).items() if word in asked)
