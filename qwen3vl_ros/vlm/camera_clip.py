@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 import cv2
@@ -17,12 +17,12 @@ from qwen3vl_ros.vision.frame_choice import evenly, most_changed
 from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.clips import changes, shrunk
 from qwen3vl_ros.vlm.frame_source import Frame, NoFrame
-from qwen3vl_ros.vlm.history import HistorySpan, KeptFrame
+from qwen3vl_ros.vlm.history import SAME, HistorySpan, KeptFrame
 from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 
 _SECOND = 1_000_000_000
 
-_CHECK_PERIOD = 0.1
+_CHECK_PERIOD = 0.05
 """Seconds between two checks of a waiting thread whether its question has ended."""
 
 
@@ -44,7 +44,8 @@ def camera_clip(
     """Choose the frames of a clip among those that are kept, and of a clip that ends now, the camera's newest one.
 
     A history that does not reach back far enough yet, because nobody needed it before, is waited for until
-    ``deadline``; then the clip is as long as it can be, and a note says so.
+    ``deadline``; then the clip is as long as it can be, and a note says so. So is one that does not reach back from
+    ``not_before`` on.
 
     Args:
         camera: Has the history.
@@ -62,28 +63,41 @@ def camera_clip(
         NoFrame: The camera has no fresh frame, or the clip's end is outside of the history, or it has too few frames.
         BadImage: The newest frame cannot be decoded.
     """
-    recorder.begin()
-    if clip.end and clip.end <= camera.history.span.newest:
-        return _chosen(camera, clip, request, recorder, clip.end, None)
-    if clip.end:
-        newest = _frame_after(camera, clip.end, request.max_frame_age, deadline, cancel)
-    elif _wait_reaching_back(camera, clip.duration - recorder.period, deadline, cancel):
-        newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
-    else:
-        return None
-    if newest is None:
-        return None
-    kept = recorder.keep(camera, newest)
-    return _chosen(camera, clip, request, recorder, clip.end or kept.stamp, newest)
+    with recorder.held():
+        if clip.end and clip.end <= camera.history.span.newest:
+            return _chosen(camera, clip, request, recorder, clip.end)
+        if clip.end:
+            newest = _frame_after(camera, clip.end, request.max_frame_age, deadline, cancel)
+        elif _wait_reaching_back(camera, _least_span(clip, recorder), request.not_before, deadline, cancel):
+            newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
+        else:
+            return None
+        if newest is None:
+            return None
+        kept = recorder.keep(camera, newest)
+        found = _chosen(camera, clip, request, recorder, clip.end or kept.stamp)
+        return replace(found, newest=newest) if kept.stamp - found.frames[-1].stamp < SAME else found
 
 
-def _chosen(
-    camera: Camera, clip: ClipRequest, request: AskRequest, recorder: HistoryRecorder, end: int, newest: Frame | None
-) -> CameraClip:
-    start = max(request.not_before, end - round(clip.duration * _SECOND))
+def _least_span(clip: ClipRequest, recorder: HistoryRecorder) -> float:
+    """Return the seconds that a history has to span before a clip of it is taken, with the newest frame after that.
+
+    Two frames, where the clip is long enough for them, and no more than a history of ``history.seconds`` always does.
+    """
+    if clip.duration < recorder.period:
+        return 0.0
+    most = recorder.settings.seconds - recorder.period
+    return max(min(clip.duration, most) - recorder.period, recorder.period / 2)
+
+
+def _chosen(camera: Camera, clip: ClipRequest, request: AskRequest, recorder: HistoryRecorder, end: int) -> CameraClip:
+    begin = end - round(clip.duration * _SECOND)
+    start = max(request.not_before, begin)
     span = camera.history.span
     frames = camera.history.between(start, end)
-    if end < span.oldest or not frames:
+    if not frames and span.oldest <= end <= span.newest:
+        raise NoFrame(f"no frame is kept from {_clock(start)} to {_clock(end)}; {_span_text(camera, span)}")
+    if not frames:
         raise NoFrame(_outside(camera, end, recorder.problem(camera.name)))
     late = (end - frames[-1].stamp) / _SECOND
     if late > max(request.max_frame_age, 2 * recorder.period):
@@ -97,10 +111,12 @@ def _chosen(
             "ask for a longer clip, or raise history.rate"
         )
     notes = []
-    missing = (frames[0].stamp - start) / _SECOND
-    if missing > 1.5 * recorder.period:
+    tolerance = round(1.5 * recorder.period * _SECOND)
+    if frames[0].stamp - begin > tolerance:
         covered = (end - frames[0].stamp) / _SECOND
-        why = recorder.problem(camera.name) or _why_short(clip, recorder, camera)
+        why = "the others are from before not_before"
+        if frames[0].stamp - start > tolerance:
+            why = recorder.problem(camera.name) or _why_short(clip, recorder, camera)
         notes.append(f"the clip has {covered:.1f} s of the {clip.duration:g} s: {why}")
     if clip.pick == "even":
         indices = evenly([frame.stamp for frame in frames], frames[0].stamp, end, clip.frames)
@@ -109,8 +125,7 @@ def _chosen(
     else:
         indices = most_changed(changes([_small(frame) for frame in frames]), clip.frames)
     chosen = tuple(frames[index] for index in indices)
-    is_last = newest is not None and camera.stamp_of(newest) == chosen[-1].stamp
-    return CameraClip(chosen, newest if is_last else None, tuple(notes))
+    return CameraClip(chosen, notes=tuple(notes))
 
 
 def _frame_after(camera: Camera, end: int, max_age: float, deadline: float, cancel: Cancel) -> Frame | None:
@@ -132,11 +147,11 @@ def _frame_after(camera: Camera, end: int, max_age: float, deadline: float, canc
         raise NoFrame(_outside(camera, end, str(error))) from error
 
 
-def _wait_reaching_back(camera: Camera, seconds: float, deadline: float, cancel: Cancel) -> bool:
+def _wait_reaching_back(camera: Camera, seconds: float, not_before: int, deadline: float, cancel: Cancel) -> bool:
     """Wait until the history reaches back ``seconds``, or for ``deadline``; False once ``cancel`` is set."""
     while not cancel.is_set():
         left = deadline - time.monotonic()
-        if left <= 0 or camera.history.wait_reaching_back(seconds, min(left, _CHECK_PERIOD)):
+        if left <= 0 or camera.history.wait_reaching_back(seconds, not_before, min(left, _CHECK_PERIOD)):
             return True
     return False
 

@@ -25,6 +25,9 @@ def clip_request(goal: Any, own_images: int, default_frames: int) -> ClipRequest
         raise BadRequest(f"clip_duration: {duration:g} s is negative; 0 means a single frame")
     if end < 0:
         raise BadRequest("clip_end: it is before the beginning of time; 0 means now")
+    not_before = getattr(goal, "not_before", None)
+    if end and not_before is not None and end < not_before.sec * 1_000_000_000 + not_before.nanosec:
+        raise BadRequest("clip_end: it is before not_before, so that no frame counts")
     if not duration:
         if end:
             raise BadRequest("clip_end: it is the end of a camera's clip; set clip_duration, too")

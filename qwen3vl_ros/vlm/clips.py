@@ -82,12 +82,12 @@ def shrunk(pixels: Image) -> Image:
     return small
 
 
-def clip_of(frames: Sequence[Image], times: Sequence[float]) -> Clip:
-    """Return the engine's clip of fitted frames. Raises BadRequest where they are not of one size."""
+def clip_of(frames: Sequence[Image], times: Sequence[float], goal_field: str) -> Clip:
+    """Return the engine's clip of fitted frames. Raises BadRequest, about that field, where sizes differ."""
     for number, frame in enumerate(frames, 1):
         if frame.shape != frames[0].shape:
             raise BadRequest(
-                f"images_are_clip: frame {number} has another shape than the first one; all frames of a clip have "
-                "one width and height"
+                f"{goal_field}: frame {number} has another shape than the first one; all frames of a clip have one "
+                "width and height"
             )
     return Clip(tuple(frames), tuple(times))

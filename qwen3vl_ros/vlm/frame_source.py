@@ -30,6 +30,7 @@ from qwen3vl_ros.ros.clock_watch import ClockWatch
 from qwen3vl_ros.ros.fast_dds import profile_assignment
 from qwen3vl_ros.ros.parameters import overrides
 from qwen3vl_ros.ros.polling_subscription import Closed, PollingSubscription
+from qwen3vl_ros.vlm.image_view import image_view
 
 _NEWEST = QoSProfile(
     depth=1,
@@ -95,6 +96,11 @@ class Frame:
     def message(self) -> Any:
         """The deserialized sensor_msgs Image or CompressedImage."""
         return deserialize_message(self.serialized, self.message_type)
+
+    def view(self) -> Any:
+        """The message, or what has the fields of an Image without a copy of its pixels, to be read and no more."""
+        view = image_view(self.serialized) if self.message_type is Image else None
+        return self.message() if view is None else view
 
 
 @dataclass(frozen=True, slots=True)

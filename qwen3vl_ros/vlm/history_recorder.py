@@ -22,8 +22,8 @@ _REPORT_PERIOD = 1.0
 class HistoryRecorder:
     """Takes a frame of every camera at ``history.rate`` and keeps it, while somebody needs that.
 
-    Somebody does with ``history.always``, while :meth:`held`, and for ``history.seconds`` after :meth:`begin`. Then
-    all frames are dropped, and the thread waits without a time-out.
+    Somebody does with ``history.always``, while :meth:`held`, and for ``history.seconds`` after that. Then all frames
+    are dropped, and the thread waits without a time-out.
 
     Args:
         cameras: By name.
@@ -61,15 +61,9 @@ class HistoryRecorder:
         """Return why the last frame of a camera could not be kept, "" if it was."""
         return self._problems.get(camera, "")
 
-    def begin(self) -> None:
-        """Keep frames from now on, for ``history.seconds`` at least."""
-        with self._wake:
-            self._needed_until = time.monotonic() + max(self.settings.seconds, 2 * self.period)
-            self._wake.notify()
-
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep frames within the block."""
+        """Keep frames within the block, and for ``history.seconds`` after it."""
         with self._wake:
             self._holders += 1
             self._wake.notify()
@@ -78,11 +72,12 @@ class HistoryRecorder:
         finally:
             with self._wake:
                 self._holders -= 1
-            self.begin()
+                self._needed_until = time.monotonic() + max(self.settings.seconds, 2 * self.period)
+                self._wake.notify()
 
     def keep(self, camera: Camera, frame: Frame) -> KeptFrame:
         """Add a frame that a question took to its camera's history, and return it as kept. Raises BadImage."""
-        kept = kept_frame(frame.message(), camera.stamp_of(frame), self.settings.max_side)
+        kept = kept_frame(frame.view(), camera.stamp_of(frame), self.settings.max_side)
         camera.history.add(kept)
         return kept
 
@@ -134,7 +129,7 @@ class HistoryRecorder:
         if span.frames and span.newest - RESTART <= stamp < span.newest + self.period * 0.5e9:
             return False
         try:
-            kept = kept_frame(frame.message(), stamp, self.settings.max_side)
+            kept = kept_frame(frame.view(), stamp, self.settings.max_side)
         except BadImage as error:
             self._report_problem(name, str(error))
             return False

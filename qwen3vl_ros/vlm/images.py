@@ -21,7 +21,7 @@ from qwen3vl_ros.vision.fit import Fit, Rotation, fit_image, plan_fit
 from qwen3vl_ros.vision.tiles import tiles
 from qwen3vl_ros.vlm.camera_clip import camera_clip
 from qwen3vl_ros.vlm.cameras import Camera, Depth, chosen
-from qwen3vl_ros.vlm.clips import choose_images, clip_of, seconds_from_first
+from qwen3vl_ros.vlm.clips import choose_images, clip_of, seconds_from_first, shrunk
 from qwen3vl_ros.vlm.frame_source import Frame
 from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.image_budget import ImageBudget, choose_budget, text_tokens
@@ -31,6 +31,9 @@ from qwen3vl_ros.vlm.still_camera import ChosenPixels, FittedFrame
 
 DECODE_TIME = 5.0
 """Seconds that an image gets to be decoded."""
+
+_WHOLE_FRAMES = 16
+"""The last frames of a clip whose pixels are kept as they are, to be drawn; hundreds of them would fill the memory."""
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ class InputImage:
 
     @property
     def published(self) -> Image:
-        """The pixels at that size: a frame out of a history may have been reduced."""
+        """The pixels at that size: a frame out of a history, or of a long clip, has been reduced."""
         if self.size == (self.pixels.shape[1], self.pixels.shape[0]):
             return self.pixels
         enlarged: Image = np.asarray(cv2.resize(self.pixels, self.size, interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -212,7 +215,11 @@ def collect_images(
             return None
         fitted: Sequence[Image]
         fitted, fits = zip(*_fitted(pixels, source, wanted if index >= subject else wanted_earlier), strict=True)
+        if request.clip is not None and subject <= index < len(sources) - _WHOLE_FRAMES:
+            pixels = shrunk(pixels)
         images.append(InputImage(source.message.header, pixels, fits, source.camera, source.frame))
+        if source.camera is not None and source.frame is None:
+            images[-1].depth = Depth(missing="depth images are kept of no earlier frame")
         if source.camera is not None and source.frame is not None and request.clip is None:
             moment = source.camera.frames.moment(source.frame)
             new = FittedFrame(fitted, fits, moment, source.frame.arrived, source.message.header.stamp)
@@ -229,7 +236,8 @@ def collect_images(
     clip_times: tuple[float, ...] = ()
     if request.clip is not None:
         clip_times = seconds_from_first([image.header.stamp for image in images[subject:]])
-        content[subject:] = [clip_of([cast("Image", frame) for frame in content[subject:]], clip_times)]
+        clip_frames = [cast("Image", frame) for frame in content[subject:]]
+        content[subject:] = [clip_of(clip_frames, clip_times, request.clip.goal_field)]
     losses += [
         f"camera {source.camera.name!r}: {loss}" if source.camera else loss
         for source in sources

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -46,8 +47,8 @@ class FakeCamera:
         self.history.add(frame)
         return frame
 
-    def begin(self) -> None:
-        pass
+    def held(self) -> Any:
+        return contextlib.nullcontext()
 
     def problem(self, _: str) -> str:
         return ""
@@ -119,7 +120,9 @@ def test_a_clip_of_the_past_has_the_frames_of_that_time() -> None:
 
 
 def test_not_before_cuts_a_clip() -> None:
-    assert times(clip_of(FakeCamera([1.0, 2.0, 3.0, 4.0], 5.0), 10.0, not_before=2.5)) == [3.0, 4.0, 5.0]
+    clip = clip_of(FakeCamera([1.0, 2.0, 3.0, 4.0], 5.0), 10.0, not_before=2.5)
+    assert times(clip) == [3.0, 4.0, 5.0]
+    assert clip.notes == ("the clip has 2.0 s of the 10 s: the others are from before not_before",)
 
 
 def test_a_clip_that_the_history_does_not_cover_says_what_it_has() -> None:
@@ -141,6 +144,7 @@ def test_a_clip_that_the_history_does_not_cover_says_what_it_has() -> None:
         (FakeCamera([10.0, 11.0], None), {"end": 12.0}, ["12.000 s", "10.000 s", "the camera is off"]),
         (FakeCamera([10.0, 30.0], 30.0), {"end": 20.0, "duration": 30.0}, ["10.000 s", "20.000 s", "sent none"]),
         (FakeCamera([10.0, 11.0], 12.0), {"end": 11.2, "duration": 0.4}, ["single frame", "history.rate"]),
+        (FakeCamera([10.0, 30.0], 30.0), {"end": 20.0}, ["from 19.000 s to 20.000 s", "10.000 s", "30.000 s"]),
         (FakeCamera([], None), {}, ["the camera is off"]),
         (FakeCamera([], None), {"end": 5.0}, ["5.000 s", "no frame on /image is kept yet"]),
     ],

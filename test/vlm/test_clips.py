@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,12 +32,34 @@ StartWitness = Callable[..., VlmProcess]
 
 @pytest.fixture
 def start_witness(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_vlm: Callable[..., VlmProcess]
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, start_vlm: Callable[..., VlmProcess]
 ) -> StartWitness:
     """Start the node with an engine that answers with what it was shown."""
-    package = third_party.install(tmp_path / "installed", third_party.WITNESS, {"witness": "Witness"})
-    monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
+    _install(tmp_path_factory, monkeypatch)
     return lambda **parameters: start_vlm(engine="witness", **parameters).wait_connected()
+
+
+@pytest.fixture
+def witness(
+    ros: RosClient,
+    shared_vlm: list[VlmProcess],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> VlmProcess:
+    """A node with that engine, which the tests share."""
+    if not shared_vlm:
+        _install(tmp_path_factory, monkeypatch)
+        shared = {"engine": "witness", "history__rate": 10.0, "history__max_side": 64, "witness__says": CUP}
+        shared_vlm.append(VlmProcess(ros, shared))
+        shared_vlm[0].wait_connected()
+    return shared_vlm[0]
+
+
+def _install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = third_party.install(
+        tmp_path_factory.mktemp("witness") / "installed", third_party.WITNESS, {"witness": "Witness"}
+    )
+    monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
 
 
 def frame(level: int, seconds: float, width: int = 96, height: int = 64) -> Image:
@@ -59,10 +80,7 @@ def answered(result: AskImage.Result) -> Any:
 # --- images of the goal ----------------------------------------------------------------------------------------------
 
 
-def test_images_of_a_goal_are_one_clip_with_the_times_of_their_stamps(
-    ros: RosClient, start_witness: StartWitness
-) -> None:
-    start_witness()
+def test_images_of_a_goal_are_one_clip_with_the_times_of_their_stamps(ros: RosClient, witness: VlmProcess) -> None:
     frames = [frame(10, 0.0), frame(20, 0.5), frame(30, 2.25)]
     result = ros.ask("What happened?", images=frames, images_are_clip=True).result()
     assert answered(result) == [{"times": [0.0, 0.5, 2.25], "size": [96, 64], "means": [10, 20, 30]}, "What happened?"]
@@ -79,21 +97,23 @@ def test_images_of_a_goal_are_one_clip_with_the_times_of_their_stamps(
     assert earlier["size"][0] * earlier["size"][1] > 80 * 32 * 32  # an image is not made as small as a clip's frames
 
 
-def test_a_clip_of_many_images_is_thinned_evenly_or_to_where_it_changed(
-    ros: RosClient, start_witness: StartWitness
-) -> None:
-    start_witness(clip_frames=4)
+def test_a_clip_of_many_images_is_thinned_evenly_or_to_where_it_changed(ros: RosClient, witness: VlmProcess) -> None:
     many = [frame(10 if number < 7 else 200, number) for number in range(10)]
-    even = ros.ask(images=many, images_are_clip=True).result()
+    even = ros.ask(images=many, images_are_clip=True, clip_frames=4).result()
     assert answered(even)[0]["times"] == [0.0, 3.0, 6.0, 9.0]
     assert len(even.image_headers) == 4
     assert "4 of the clip's 10 images" in even.notes[0]
+    assert len(answered(ros.ask(images=many, images_are_clip=True).result())[0]["times"]) == 8  # the parameter
+    long = [frame(number, number / 10, 640, 480) for number in range(40)]
+    with ros.listen(Image, "/vlm/annotated", 50) as annotated:
+        assert len(ros.ask(images=long, images_are_clip=True, clip_frames=40).result().image_headers) == 40
+        sizes = {(image.width, image.height) for image in (annotated.wait_for() for _ in range(40))}
+    assert len(sizes) == 1
     changed = ros.ask(images=many, images_are_clip=True, clip_frames=3, clip_pick="change").result()
     assert answered(changed)[0]["times"] == [0.0, 7.0, 9.0]
 
 
-def test_frames_of_a_clip_are_small_unless_the_goal_says_otherwise(ros: RosClient, start_witness: StartWitness) -> None:
-    start_witness()
+def test_frames_of_a_clip_are_small_unless_the_goal_says_otherwise(ros: RosClient, witness: VlmProcess) -> None:
     frames = [frame(10, 0.0, 640, 480), frame(20, 0.5, 640, 480)]
     sizes = {}
     for tokens in (0, 200):
@@ -102,8 +122,7 @@ def test_frames_of_a_clip_are_small_unless_the_goal_says_otherwise(ros: RosClien
     assert 60 <= sizes[0] <= 80 < 160 <= sizes[200] <= 200
 
 
-def test_places_in_a_clip_are_of_its_last_frame(ros: RosClient, start_witness: StartWitness) -> None:
-    start_witness(witness__says=CUP)
+def test_places_in_a_clip_are_of_its_last_frame(ros: RosClient, witness: VlmProcess) -> None:
     frames = [frame(10, 0.0), frame(20, 1.0), frame(30, 2.0)]
     result = ros.ask("cup", task="locate", images=frames, images_are_clip=True).result()
     assert result.error_code == Code.NONE, result.error_msg
@@ -112,8 +131,7 @@ def test_places_in_a_clip_are_of_its_last_frame(ros: RosClient, start_witness: S
     assert (region.roi.x_offset, region.roi.y_offset, region.roi.width, region.roi.height) == (24, 32, 24, 32)
 
 
-def test_fields_of_a_clip_that_make_no_sense_are_refused_by_name(ros: RosClient, start_witness: StartWitness) -> None:
-    start_witness()
+def test_fields_of_a_clip_that_make_no_sense_are_refused_by_name(ros: RosClient, witness: VlmProcess) -> None:
     two = [frame(10, 0.0), frame(20, 1.0)]
     for fields, code, name in (
         ({"images": two[::-1], "images_are_clip": True}, Code.BAD_REQUEST, "images_are_clip: image 2 "),
@@ -124,31 +142,17 @@ def test_fields_of_a_clip_that_make_no_sense_are_refused_by_name(ros: RosClient,
         ({"images": two, "clip_pick": "even"}, Code.BAD_REQUEST, "clip_pick: "),
         ({"images": two, "images_are_clip": True, "clip_pick": "odd"}, Code.BAD_REQUEST, "clip_pick: 'odd'"),
         ({"images": two, "clip_end": Time(sec=1)}, Code.BAD_REQUEST, "clip_end: "),
+        (
+            {"clip_duration": Duration(sec=1), "clip_end": Time(sec=1), "not_before": Time(sec=2)},
+            Code.BAD_REQUEST,
+            "clip_",
+        ),
         ({"images": two, "clip_duration": Duration(sec=1)}, Code.BAD_REQUEST, "clip_duration: "),
         ({"text_only": True, "clip_duration": Duration(sec=1)}, Code.BAD_REQUEST, "clip_duration: "),
     ):
         result = ros.ask(**fields).result()
         assert result.error_code == code, fields
         assert result.error_msg.startswith(name), result.error_msg
-
-
-def test_the_model_reads_two_frames_as_one_image_and_knows_a_clip_again(ros: RosClient, vlm: VlmProcess) -> None:
-    frames = [noise_image(seed=seed) for seed in range(4)]
-    for number, image in enumerate(frames):
-        image.header.stamp = Time(sec=5, nanosec=number * 250_000_000)
-    asked = {"images": frames, "options": {"max_tokens": 2}}
-    clip, again = (ros.ask("What is it?", images_are_clip=True, **asked).result() for _ in range(2))
-    assert clip.error_code == Code.NONE, clip.error_msg
-    single = ros.ask("What is it?", images=frames[:1], options={"max_tokens": 2}).result()
-    assert clip.usage.image_tokens == 2 * single.usage.image_tokens
-    assert (again.text, again.usage.encode_time) == (clip.text, 0.0)
-
-
-def test_an_engine_without_clips_refuses_by_name(ros: RosClient, start_witness: StartWitness) -> None:
-    start_witness(witness__video=False)
-    clip = ros.ask(images=[frame(10, 0.0), frame(20, 1.0)], images_are_clip=True).result()
-    assert clip.error_code == Code.UNSUPPORTED
-    assert clip.error_msg.startswith("images_are_clip: engine 'witness' takes no clips")
 
 
 # --- a camera's history -----------------------------------------------------------------------------------------------
@@ -210,10 +214,20 @@ def checked_clip(result: AskImage.Result, duration: float) -> list[int]:
     return stamps
 
 
+def test_a_clip_without_a_camera_is_no_frame_with_the_reason(ros: RosClient, witness: VlmProcess) -> None:
+    assert ros.set_parameter("frame_timeout", 0.3).successful
+    try:
+        for fields in ({}, {"clip_end": Time(sec=5)}):
+            result = ros.ask(clip_duration=seconds(1.0), **fields).result()
+            assert result.error_code == Code.NO_FRAME
+            assert "nobody publishes it" in result.error_msg
+    finally:
+        ros.set_parameter("frame_timeout", 5.0)
+
+
 def test_the_first_clip_waits_until_it_is_there_and_later_ones_ask_the_past(
-    ros: RosClient, lamp: Lamp, start_witness: StartWitness
+    ros: RosClient, lamp: Lamp, witness: VlmProcess
 ) -> None:
-    vlm = start_witness(history__rate=10.0, history__max_side=64, witness__says=CUP)
     goal = ros.ask(clip_duration=seconds(1.0), clip_frames=4)
     goal.wait_for_stage(AskImage.Feedback.STAGE_WAITING_FRAME)
     now = checked_clip(goal.result(), 1.0)
@@ -226,7 +240,7 @@ def test_the_first_clip_waits_until_it_is_there_and_later_ones_ask_the_past(
     stamps = checked_clip(earlier, 0.4)
     assert past - 0.4 * SECOND <= stamps[0] < stamps[-1] <= past
 
-    status = vlm.wait_status(lambda status: status.histories and status.histories[0].frames > 5)
+    status = witness.wait_status(lambda status: status.histories and status.histories[0].frames > 5)
     (history,) = status.histories
     assert history.camera == ""
     assert nanoseconds(history.oldest) <= now[0]
@@ -268,9 +282,23 @@ def test_a_clip_longer_than_what_is_kept_has_what_there_is_and_a_note(
     assert any("of the 30 s: history.seconds is 1" in note for note in result.notes), result.notes
 
 
-def test_a_clip_without_a_camera_is_no_frame_with_the_reason(ros: RosClient, start_witness: StartWitness) -> None:
-    start_witness(frame_timeout=0.3)
-    for fields in ({}, {"clip_end": Time(sec=5)}):
-        result = ros.ask(clip_duration=seconds(1.0), **fields).result()
-        assert result.error_code == Code.NO_FRAME
-        assert "nobody publishes it" in result.error_msg
+def test_the_model_reads_two_frames_as_one_image_and_knows_a_clip_again(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess]
+) -> None:
+    start_vlm().wait_connected()
+    frames = [noise_image(seed=seed) for seed in range(4)]
+    for number, image in enumerate(frames):
+        image.header.stamp = Time(sec=5, nanosec=number * 250_000_000)
+    asked = {"images": frames, "options": {"max_tokens": 2}}
+    clip, again = (ros.ask("What is it?", images_are_clip=True, **asked).result() for _ in range(2))
+    assert clip.error_code == Code.NONE, clip.error_msg
+    single = ros.ask("What is it?", images=frames[:1], options={"max_tokens": 2}).result()
+    assert clip.usage.image_tokens == 2 * single.usage.image_tokens
+    assert (again.text, again.usage.encode_time) == (clip.text, 0.0)
+
+
+def test_an_engine_without_clips_refuses_by_name(ros: RosClient, start_witness: StartWitness) -> None:
+    start_witness(witness__video=False)
+    clip = ros.ask(images=[frame(10, 0.0), frame(20, 1.0)], images_are_clip=True).result()
+    assert clip.error_code == Code.UNSUPPORTED
+    assert clip.error_msg.startswith("images_are_clip: engine 'witness' takes no clips")

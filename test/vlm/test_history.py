@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -20,6 +21,7 @@ from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.vision.compressed import decode
 from qwen3vl_ros.vlm.history import History, KeptFrame, kept_frame
 from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
+from qwen3vl_ros.vlm.image_view import image_view
 from qwen3vl_ros.vlm.storage_parameters import History as HistorySettings
 
 SECOND = 1_000_000_000
@@ -83,13 +85,21 @@ def test_time_that_begins_anew_begins_a_new_history() -> None:
 
 def test_a_history_reaches_back_when_its_frames_do_or_when_it_holds_no_more() -> None:
     history = History(10.0, 0.1)
-    assert not history.reaches_back(1.0)
+
+    def reaches_back(seconds: float, not_before: float = 0.0) -> bool:
+        return history.wait_reaching_back(seconds, round(not_before * SECOND), 0.0)
+
+    assert not reaches_back(0.0)
     for at in range(5):
         history.add(kept(at, 20_000))
-    assert history.reaches_back(4.0)
-    assert not history.reaches_back(4.1)
+    assert reaches_back(4.0)
+    assert not reaches_back(4.1)
+    assert reaches_back(2.0, not_before=2.0)
+    assert not reaches_back(2.1, not_before=2.0)
+    assert not reaches_back(0.0, not_before=4.1)
     history.add(kept(5.0, 20_000))
-    assert history.reaches_back(60.0)  # a frame had to go
+    assert reaches_back(60.0)  # a frame had to go
+    assert not reaches_back(60.0, not_before=2.0)
 
 
 # --- what is kept of a frame ------------------------------------------------------------------------------------------
@@ -120,6 +130,25 @@ def test_a_raw_image_and_a_png_become_jpegs() -> None:
         assert frame.size is None
         seen = decode(frame.message())
         assert np.abs(seen[:, 4:24].astype(int) - (200, 30, 30)).max() < 8
+
+
+@given(
+    st.binary(min_size=1, max_size=60),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9),
+    st.sampled_from(["rgb8", "mono8", "16UC1", ""]),
+    st.integers(-(2**31), 2**31 - 1),
+)
+def test_a_view_of_a_serialized_image_has_its_fields(data: bytes, frame_id: str, encoding: str, second: int) -> None:
+    image = Image(height=3, width=len(data), encoding=encoding, is_bigendian=1, step=2**31, data=data)
+    image.header.frame_id, image.header.stamp.sec, image.header.stamp.nanosec = frame_id, second, 999_999_999
+    serialized = serialize_message(image)
+    view = image_view(serialized)
+    assert view is not None
+    for name in ("header", "height", "width", "encoding", "is_bigendian", "step"):
+        assert getattr(view, name) == getattr(image, name)
+    assert bytes(view.data) == data
+    assert image_view(serialized[: 4 + 30]) is None
+    assert image_view(b"\x00\x07" + serialized[2:]) is None
 
 
 def test_an_image_that_is_broken_or_hard_to_decode_is_not_kept() -> None:
@@ -169,7 +198,7 @@ class FakeCamera:
     def stamp_of(self, _: Any) -> int:
         return self._at * SECOND
 
-    def message(self) -> CompressedImage:
+    def view(self) -> CompressedImage:
         return CompressedImage(format="jpeg", data=self.data)
 
     def wait_looks(self, more: int) -> None:
@@ -193,8 +222,8 @@ def test_no_camera_is_looked_at_until_somebody_needs_its_history() -> None:
     with recording(camera) as (recorder, _):
         assert recorder.period == pytest.approx(1 / 30)
         assert not camera.looks
-        recorder.begin()
-        camera.wait_looks(3)
+        with recorder.held():
+            camera.wait_looks(3)
     assert camera.history.span.frames == 0
     looks = camera.looks
     assert not any(thread.name == "history" for thread in threading.enumerate())
@@ -212,11 +241,6 @@ def test_what_nobody_needs_any_more_is_forgotten() -> None:
     camera = FakeCamera()
     with recording(camera, seconds=0.1) as (recorder, _):
         assert camera.history.cleared.wait(PATIENCE)  # nothing is needed at first
-        recorder.begin()
-        camera.wait_looks(2)
-        camera.history.cleared.clear()
-        assert camera.history.cleared.wait(PATIENCE)
-        assert not camera.history.span.frames
         with recorder.held():  # for as long as it takes
             camera.history.cleared.clear()
             camera.wait_looks(12)
