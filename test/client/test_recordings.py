@@ -58,9 +58,7 @@ def test_images_of_a_bag_are_made_small_for_a_clip_where_they_are_large(make: An
 
 
 def test_an_image_of_a_bag_that_cannot_be_decoded_is_a_sentence(tmp_path: Path) -> None:
-    broken = Image(
-        header=header(BEGIN), height=4, width=4, encoding="rgb8", step=12, data=np.zeros(5, np.uint8).tobytes()
-    )
+    broken = Image(header=header(BEGIN), height=4, width=4, encoding="rgb8", step=12, data=bytes(5))
     bag = write_bag(tmp_path / "bag", [("/camera", BEGIN, broken)])
     with pytest.raises(BadImage, match=r"rgb8 image of 4x4 pixels needs 48 bytes"):
         clip_of_bag(bag)
