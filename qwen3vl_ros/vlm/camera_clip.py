@@ -68,10 +68,13 @@ def camera_clip(
             return _chosen(camera, clip, request, recorder, clip.end)
         if clip.end:
             newest = _frame_after(camera, clip.end, request.max_frame_age, deadline, cancel)
-        elif _wait_reaching_back(camera, _least_span(clip, recorder), request.not_before, deadline, cancel):
-            newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
         else:
-            return None
+            newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
+            if newest is None:
+                return None
+            if not _wait_reaching_back(camera, _least_span(clip, recorder), request.not_before, deadline, cancel):
+                return None
+            newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
         if newest is None:
             return None
         kept = recorder.keep(camera, newest)

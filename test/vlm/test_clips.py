@@ -221,6 +221,7 @@ def test_a_clip_without_a_camera_is_no_frame_with_the_reason(ros: RosClient, wit
             result = ros.ask(clip_duration=seconds(1.0), **fields).result()
             assert result.error_code == Code.NO_FRAME
             assert "nobody publishes it" in result.error_msg
+            assert "for 0.3 s" in result.error_msg
     finally:
         ros.set_parameter("frame_timeout", 5.0)
 
