@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from qwen3vl_ros.vision.bag import BagImages
     from qwen3vl_ros.vision.clip_frames import VideoClip
 
-Path: TypeAlias = "str | os.PathLike[str]"
+File: TypeAlias = "str | os.PathLike[str]"
 Seconds: TypeAlias = "float | Fraction | Time"
 """A time. A stamp as a float is off by up to 240 ns, which misses the image that has it: give that as a Time."""
 
 
 def clip_of_video(
-    file: Path, *, start: Seconds = 0.0, end: Seconds | None = None, frames: int = DEFAULT_FRAMES
+    file: File, *, start: Seconds = 0.0, end: Seconds | None = None, frames: int = DEFAULT_FRAMES
 ) -> list[CompressedImage]:
     """Return frames of a video file, evenly from ``start`` to ``end``.
 
@@ -56,7 +56,7 @@ def clip_of_video(
     return frame_messages(clip)
 
 
-def frame_of_video(file: Path, time: Seconds) -> Image:
+def frame_of_video(file: File, time: Seconds) -> Image:
     """Return the frame of a video file that a player shows at ``time``, seconds since the first one.
 
     Raises:
@@ -72,7 +72,7 @@ def frame_of_video(file: Path, time: Seconds) -> Image:
 
 
 def clip_of_bag(
-    bag: Path,
+    bag: File,
     topic: str = "",
     *,
     start: Seconds | None = None,
@@ -98,7 +98,7 @@ def clip_of_bag(
         return [_small(image) for image in images.clip(*times, frames)]
 
 
-def image_of_bag(bag: Path, topic: str = "", *, time: Seconds) -> Image | CompressedImage:
+def image_of_bag(bag: File, topic: str = "", *, time: Seconds) -> Image | CompressedImage:
     """Return the last image of a bag until ``time``; see :func:`clip_of_bag`."""
     with _bag(bag, topic) as images:
         return images.at(images.time_of(_nanoseconds("time", time)))
@@ -110,7 +110,7 @@ def frame_messages(clip: VideoClip) -> list[CompressedImage]:
 
 
 @contextmanager
-def _bag(bag: Path, topic: str) -> Iterator[BagImages]:
+def _bag(bag: File, topic: str) -> Iterator[BagImages]:
     with _reading("a bag", "rosbags"):
         from qwen3vl_ros.vision.bag import BagImages
 

@@ -128,7 +128,8 @@ def checked(content: bytes, limits: ImageLimits) -> bytes:
     if not content:
         raise _broken("the image is empty")
     if (foreign := next((name for name, magic in _FOREIGN.items() if magic.match(content)), None)) is not None:
-        raise _unsupported(f"the image is {foreign}, which is not taken")
+        video = ": videos are parts of the type video_url" if foreign == "a film" else ""
+        raise _unsupported(f"the image is {foreign}, which is not taken{video}")
     try:
         with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             pixels = image.width * image.height
