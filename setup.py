@@ -76,7 +76,7 @@ setup(
     packages=[PACKAGE],
     zip_safe=False,
     install_requires=requirements("runtime"),
-    extras_require={extra: requirements(extra) for extra in ("llama", "modelscope", "openvino", "sim")},
+    extras_require={extra: requirements(extra) for extra in ("bags", "llama", "modelscope", "openvino", "pdf", "sim")},
     cmdclass={"build_py": CMakeBuild},
     distclass=BinaryDistribution,
 )

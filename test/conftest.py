@@ -42,7 +42,7 @@ OPENVINO = tuple(
 )
 BROWSER = tuple(
     f"gateway/test_page{part}.py"
-    for part in ("", "_answers", "_camera", "_correction", "_history", "_live", "_model", "_states")
+    for part in ("", "_answers", "_camera", "_correction", "_history", "_live", "_model", "_states", "_video")
 )
 NEEDS = {
     **dict.fromkeys(TORCH, ("torch", "model")),
@@ -56,7 +56,8 @@ NEEDS = {
 SLOW = (
     *("test_linear_time.py", "cli/test_download.py", "cli/test_model.py", "cli/test_modelscope.py"),
     *("engines/maix/test_maix_engine.py", "vision/test_depth.py", "sim/test_sources.py"),
-    *("engines/test_engine_chain.py", "engines/test_engine_process.py"),
+    *("engines/test_engine_chain.py", "engines/test_engine_process.py", "gateway/test_gateway_videos.py"),
+    *("vision/test_bag.py", "vision/test_video_file.py"),
 )
 """Test files of which each takes 5 s of processor time or more: for processes that it starts, or to compute."""
 

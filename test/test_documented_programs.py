@@ -16,8 +16,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pydrake", reason="the simulated camera draws with Drake, which is not installed here")
+pytest.importorskip("rosbags", reason="rosbags, which writes bags, is not installed here")
 
 import child_process
+import videos
+from bags import BEGIN, header, write_bag
+from qwen3vl_ros.vision.image_message import image_message
 from vlm_process import VlmProcess
 from web_process import WebProcess
 
@@ -29,7 +33,7 @@ ADDRESS = "http://127.0.0.1:8080"
 """Of the gateway, on every page."""
 
 COMMANDS = (
-    r"qwen3vl-ros (ask|tasks|engines|doctor|status|engine|param (get|list|set max_frame_age)|lifecycle|move)\b"
+    r"qwen3vl-ros (ask|batch|tasks|engines|doctor|status|engine|param (get|list|set max_frame_age)|lifecycle|move)\b"
     r"|curl .*127\.0\.0\.1:8080|echo .*\| qwen3vl-ros|until qwen3vl-ros"
 )
 """Those that end by themselves and leave the node as it was, more or less."""
@@ -38,6 +42,7 @@ NEEDS_MORE = {
     "my.yaml": "a file of parameters that only a user has",
     "shelf_stock": "a task of a user's own",
     "--thinking": "a model that can think",
+    "manual.pdf": "a model that reads",
     "label.jpg": "an image of a user's own",
     "--watch": "it goes on until Ctrl-C",
     "engine openai": "a server",
@@ -81,12 +86,23 @@ def commands() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands run: with the images that they name."""
+    """Where the commands run: with the images, the video and the bags that they name."""
     folder = tmp_path_factory.mktemp("reader")
     image = np.full((240, 320, 3), 200, np.uint8)
     cv2.rectangle(image, (120, 90), (200, 170), (0, 0, 220), -1)
     for name in ("photo.jpg", "before.jpg", "after.jpg"):
         cv2.imwrite(str(folder / name), image)
+    (folder / "photos").mkdir()
+    cv2.imwrite(str(folder / "photos" / "1.jpg"), image)
+    images = [cv2.resize(image, (160, 120))[..., ::-1]] * 60
+    videos.write_h264(folder / "street.mp4", images, 4)
+    times = [BEGIN + number * 500_000_000 for number in range(len(images))]
+    messages = [
+        ("/camera/image_raw", time, image_message(pixels, header(time)))
+        for time, pixels in zip(times, images, strict=True)
+    ]
+    (table,) = write_bag(folder / "rosbag2_2026_11_30", messages).glob("*.mcap")
+    (folder / "table.mcap").symlink_to(table)
     (folder / "worlds").symlink_to(ROOT / "worlds")
     return folder
 
@@ -140,6 +156,6 @@ def test_a_command_of_the_pages_ends_well(
     done = run(["bash", "-c", f"set -o pipefail; {command.replace(ADDRESS, web.wait_url())}"], folder)
     of_real_models = "does not know" in done.stderr  # the model that ships knows a part of the tasks, and says so
     assert done.returncode == 0 or of_real_models, done.stderr
-    assert done.stdout.strip() or of_real_models or "param set" in command
+    assert done.stdout.strip() or of_real_models or "param set" in command or "batch" in command
     if "curl" in command:
         assert '"error"' not in done.stdout

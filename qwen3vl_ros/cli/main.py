@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen3vl_ros.cli import arguments, camera, model, node_commands, record
+from qwen3vl_ros.cli import arguments, camera, model, node_commands, record, recording
 
 _EXIT = """exit status:
   0 answered            4 no frame of the camera       7 the engine failed
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--port and --phone are for demo --keep, which has a page")
     if words[:1] == ["ask"] and not parsed.prompt and not parsed.task:
         parser.error("ask needs a PROMPT, or --task NAME for a task that needs none")
+    if words[:1] == ["ask"]:
+        recording.check_options(parser, parsed)
     if "run" not in parsed:
         parser.print_help()
         return 2
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument(
         "--session", metavar="NAME", default="", help="continue, or begin, a conversation that the node keeps"
     )
+    recording.add_options(ask)
     ask.add_argument(
         "--json", metavar="SCHEMA", type=arguments.schema, help="JSON Schema, a file or the text: answer as JSON"
     )
@@ -131,7 +134,11 @@ def _parser() -> argparse.ArgumentParser:
         help="with --clip, where it ends: seconds before now, such as -20, or a stamp (default: now)",
     )
     ask.add_argument(
-        "--clip-frames", metavar="N", type=int, default=0, help="frames of it that the model sees (default: the node's)"
+        "--clip-frames",
+        metavar="N",
+        type=int,
+        default=0,
+        help="frames of it, or of --video or --bag, that the model sees (default: the node's; of a recording 8)",
     )
     ask.add_argument(
         "--clip-pick",
@@ -239,12 +246,20 @@ def _ask(parsed: argparse.Namespace) -> int:
     arguments.interrupt_on_signals()
     with Connection(parsed.node, parsed.wait) as connection:  # discovery begins; meanwhile the rest is imported
         from qwen3vl_ros.cli.terminal import ask_on_terminal
+        from qwen3vl_ros.client.exceptions import VlmError
 
+        try:
+            recorded, note = recording.images_of(parsed)
+        except VlmError as error:
+            print(f"{error.name}: {error}", file=sys.stderr)
+            return error.exit_status
+        if note:
+            print(note, file=sys.stderr)
         prompt = sys.stdin.read() if parsed.prompt == "-" else parsed.prompt
         _, status = ask_on_terminal(
             connection.vlm_client(),
             prompt,
-            images=parsed.image or None,
+            **({"images": parsed.image or None, "clip_frames": parsed.clip_frames} | recorded),
             cameras=parsed.camera,
             text_only=parsed.text_only,
             session=parsed.session,
@@ -257,7 +272,6 @@ def _ask(parsed: argparse.Namespace) -> int:
             new_pixels=parsed.new_pixels,
             clip_duration=parsed.clip,
             clip_end=parsed.clip_end,
-            clip_frames=parsed.clip_frames,
             clip_pick=parsed.clip_pick,
             max_tokens=parsed.max_tokens,
             max_image_tokens=parsed.max_image_tokens,

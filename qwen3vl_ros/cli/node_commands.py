@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen3vl_ros.cli import arguments, watch_arguments
@@ -36,6 +37,31 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     chat.add_argument("--system", metavar="TEXT", default="", help="instruction that precedes the conversation")
     chat.add_argument("--timeout", metavar="S", type=arguments.seconds, default=120.0, help="seconds for each answer")
     arguments.add_node(chat)
+
+    batch = command(
+        "batch",
+        _connected(_batch),
+        "Ask one question about many images: a line of JSON for each. The same command again goes on where it stopped.",
+    )
+    batch.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="images, folders of images, patterns in quotation marks ('in/**/*.jpg'), PDF documents (each page)",
+    )
+    batch.add_argument("--task", metavar="NAME", default="", help="a ready-made task, as for ask")
+    batch.add_argument("--prompt", metavar="TEXT", default="", help="the question, or what the task is about")
+    batch.add_argument("--slots", metavar="JSON", type=arguments.slots, help="other slots of the task")
+    batch.add_argument("--json", metavar="SCHEMA", type=arguments.schema, help="JSON Schema that answers satisfy")
+    batch.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="where the lines go, such as results.jsonl"
+    )
+    batch.add_argument(
+        "--concurrency", metavar="N", type=_concurrency, default=2, help="images asked about at a time (default 2)"
+    )
+    batch.add_argument("--retry", action="store_true", help="ask again about images that failed in an earlier run")
+    batch.add_argument("--timeout", metavar="S", type=arguments.seconds, default=120.0, help="seconds for each answer")
+    arguments.add_node(batch)
 
     status = command("status", _connected(_status), "Say how the node is: state, model, cameras, queue, last error.")
     status.add_argument("--json", action="store_true", help="as JSON, for scripts")
@@ -145,6 +171,24 @@ def _chat(parsed: argparse.Namespace) -> int:
         return chat.run()
 
 
+def _batch(connection: Connection, parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli.batch import run_batch
+
+    if not parsed.task and not parsed.prompt:
+        print("batch needs --task NAME or --prompt TEXT: what is to be asked about each image.", file=sys.stderr)
+        return 2
+    question = {"prompt": parsed.prompt, "task": parsed.task, "slots": parsed.slots, "response_schema": parsed.json}
+    return run_batch(
+        connection.vlm_client(),
+        parsed.inputs,
+        parsed.out,
+        question,
+        concurrency=parsed.concurrency,
+        retry=parsed.retry,
+        timeout=parsed.timeout,
+    )
+
+
 def _status(connection: Connection, parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli import status
 
@@ -205,6 +249,12 @@ def _move(connection: Connection, parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli import move
 
     return move.move(connection, parsed.object, parsed.x, parsed.y, parsed.z, parsed.yaw)
+
+
+def _concurrency(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError("a number from 1 to 64 is needed")
+    return int(text)
 
 
 def _complete_engine(**_: Any) -> list[str]:

@@ -36,6 +36,7 @@ from qwen3vl_ros.client.exceptions import (
     WouldDeadlock,
 )
 from qwen3vl_ros.client.goal import ImageLike
+from qwen3vl_ros.client.recordings import clip_of_bag, clip_of_video, frame_of_video, image_of_bag
 from qwen3vl_ros.client.session import Session
 from qwen3vl_ros.client.tasks import Slot, Task
 from qwen3vl_ros.client.vlm_client import VlmClient
@@ -50,4 +51,5 @@ __all__ = [
     "Moment", "NoFrame", "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region",
     "ServerInactive", "ServerLost", "ServerUnavailable", "Session", "Shutdown", "Slot", "Task", "Unreachable",
     "Unsupported", "Usage", "VlmClient", "VlmError", "WatchEvent", "Watching", "WouldDeadlock",
+    "clip_of_bag", "clip_of_video", "frame_of_video", "image_of_bag",
 ]  # fmt: skip

@@ -132,6 +132,7 @@ def build_goal(
     if thinking is not None:
         goal.thinking = AskImage.Goal.THINKING_ON if thinking else AskImage.Goal.THINKING_OFF
     goal.max_reasoning_tokens = _integer("max_reasoning_tokens", max_reasoning_tokens, 2**32)
+    goal.images_are_clip = bool(images_are_clip)
     goal.clip_frames = _integer("clip_frames", clip_frames, 2**16)
     goal.timeout = _duration("timeout", timeout)
     if not_before is not None:
@@ -143,7 +144,6 @@ def build_goal(
     if clip_end is not None:
         goal.clip_end = _time(clip_end)
     goal.clip_pick = _text("clip_pick", clip_pick)
-    goal.images_are_clip = bool(images_are_clip)
     if response_schema is not None:
         schema = response_schema if isinstance(response_schema, str) else json.dumps(response_schema)
         goal.response_schema = _text("response_schema", schema)

@@ -111,8 +111,8 @@ class VlmClient:
         ``new_pixels``: True to have the model read this moment's pixels, whatever the camera's ``reuse_tolerance``.
         ``clip_duration``: seconds; ask about a clip of the camera's last frames, or of those until ``clip_end`` (as
         ``not_before``). ``images_are_clip``: True to ask about ``images`` as a clip: messages, whose stamps are its
-        times. ``clip_frames``: how many frames the model sees, 0 = the node's own number; ``clip_pick``: "even" or
-        "change", where the image changed most.
+        times, such as :func:`clip_of_video` and :func:`clip_of_bag` return. ``clip_frames``: how many frames the model
+        sees, 0 = the node's own number; ``clip_pick``: "even" or "change", where the image changed most.
 
         Interrupted (Ctrl-C), it cancels the question and passes the interruption on.
         """

@@ -70,7 +70,7 @@ def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:
     _serve_questions(app, Chat(backend, settings, metrics), backend)
     _serve_health(app, backend, metrics)
     _serve_corrections(app, Corrections(backend, settings))
-    _serve_page(app, backend, Renderer(settings), token_required=bool(access.token))
+    _serve_page(app, backend, settings, token_required=bool(access.token))
     describe(app, token_required=bool(access.token))
     return app
 
@@ -150,13 +150,15 @@ def _serve_corrections(app: FastAPI, corrections: Corrections) -> None:
         return await corrections.take(request)
 
 
-def _serve_page(app: FastAPI, backend: Backend, renderer: Renderer, *, token_required: bool) -> None:
+def _serve_page(app: FastAPI, backend: Backend, settings: Settings, *, token_required: bool) -> None:
+    renderer = Renderer(settings)
     blocking = anyio.CapacityLimiter(_BLOCKING_THREADS)
 
     @app.get("/api/status", responses=errors())
     async def status() -> StatusReport:
         """Node, engine, queue and cameras."""
-        return status_report(backend.status(), backend.cameras(), token_required=token_required)
+        of_gateway = {"token_required": token_required, "max_video_bytes": settings.max_video_bytes}
+        return status_report(backend.status(), backend.cameras(), **of_gateway)
 
     @app.get("/api/tasks", responses=errors(503))
     async def tasks() -> Sequence[Task]:

@@ -16,7 +16,8 @@ from qwen3vl_ros.gateway.settings import Access
 
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src data:; "
+        "connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
         # The page's policy `answers` is all that turns text into HTML, and it gets what /api/render has cleaned.
         "require-trusted-types-for 'script'; trusted-types answers"

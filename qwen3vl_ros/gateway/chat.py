@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -15,7 +16,7 @@ from qwen3vl_ros.client.exceptions import ServerUnavailable, VlmError
 from qwen3vl_ros.gateway.async_answer import AsyncAnswer, ClientGone
 from qwen3vl_ros.gateway.backend import Backend, why_not
 from qwen3vl_ros.gateway.bodies import Bodies
-from qwen3vl_ros.gateway.chat_request import ChatRequest, read_json
+from qwen3vl_ros.gateway.chat_request import ChatRequest, ImagePart, read_json
 from qwen3vl_ros.gateway.chat_response import ChatResponse, answer_of
 from qwen3vl_ros.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, of_vlm
 from qwen3vl_ros.gateway.form import read_form
@@ -27,7 +28,9 @@ from qwen3vl_ros.gateway.models import ALIAS, check_model
 from qwen3vl_ros.gateway.remote import RemoteImages
 from qwen3vl_ros.gateway.settings import Settings
 from qwen3vl_ros.gateway.streaming import EventStream, begun
-from qwen3vl_ros.gateway.to_goal import image_urls, to_goal
+from qwen3vl_ros.gateway.to_goal import Media, media_parts, to_goal
+from qwen3vl_ros.gateway.videos import Videos
+from qwen3vl_ros.vision.frame_times import DEFAULT_FRAMES
 
 _NO_KEEP_ALIVE: Final = 3600.0
 """Seconds between keep-alives of an answer that is not streamed, and needs none."""
@@ -49,6 +52,7 @@ class Chat:
         self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
         self._remote = RemoteImages(settings.remote_image_hosts)
         self._media = MediaDirectory(settings.media_path)
+        self._videos = Videos(settings)
         self._metrics = metrics
         metrics.show_running(lambda: self._slots.taken)
 
@@ -61,10 +65,10 @@ class Chat:
         with ExitStack() as held:
             try:
                 async with self._bodies.read(request) as whole:
-                    chat_request, images = await self._decode(whole)
+                    chat_request, media = await self._decode(whole)
                     held.enter_context(self._slots.slot())
-                request.state.images = len(images)
-                question, notes = await self._send(chat_request, images)
+                request.state.images = len(media)
+                question, notes = await self._send(chat_request, media)
                 async_answer = held.enter_context(AsyncAnswer(question, request.receive))
                 response = ChatResponse(self._backend.status().model or ALIAS, notes)
                 if not chat_request.stream:
@@ -78,8 +82,8 @@ class Chat:
                 raise self._refused(error) from None
             return EventStream(async_answer, response, chat_request, self._metrics, held.pop_all())
 
-    async def _decode(self, request: Request) -> tuple[ChatRequest, list[bytes]]:
-        """Return the chat request in the body, and the files of its images."""
+    async def _decode(self, request: Request) -> tuple[ChatRequest, Sequence[Media]]:
+        """Return the chat request in the body, with its images and videos."""
         if (encoding := request.headers.get("content-encoding", "").strip().lower()) not in ("", "identity"):
             raise ApiError(
                 415,
@@ -90,9 +94,17 @@ class Chat:
             return await read_form(request, self._limits)
         chat_request = await read_json(request)
         with anyio.move_on_after(self._fetch_time):
-            return chat_request, [await self._image(url) for url in image_urls(chat_request)]
+            count = chat_request.clip_frames or DEFAULT_FRAMES
+            media: list[Media] = []
+            for part in media_parts(chat_request):
+                is_image = isinstance(part, ImagePart)
+                media.append(await (self._image(part.url) if is_image else self._videos.clip(part.url, count)))
+            return chat_request, media
         raise ApiError(
-            400, "invalid_image_url", f"the images did not arrive within {self._fetch_time:g} s", param="messages"
+            400,
+            "invalid_image_url",
+            f"the images and videos did not arrive, or could not be decoded, within {self._fetch_time:g} s",
+            param="messages",
         )
 
     async def _image(self, url: str) -> bytes:
@@ -103,11 +115,11 @@ class Chat:
         read = of_data_url if source == "data" else self._media.read
         return await anyio.to_thread.run_sync(read, url, self._limits)
 
-    async def _send(self, chat_request: ChatRequest, images: list[bytes]) -> tuple[AnswerFuture, tuple[str, ...]]:
+    async def _send(self, chat_request: ChatRequest, media: Sequence[Media]) -> tuple[AnswerFuture, tuple[str, ...]]:
         """Send the question to the node regardless of the last known state, which may be outdated."""
         if self._strict_model and (loaded := self._backend.status().model):
             check_model(chat_request.model, loaded)
-        prompt, arguments, notes = to_goal(chat_request, images, self._timeout)
+        prompt, arguments, notes = to_goal(chat_request, media, self._timeout)
         question = await anyio.to_thread.run_sync(lambda: self._backend.send(prompt, **arguments))
         return question, (*notes, *chat_request.notes)
 

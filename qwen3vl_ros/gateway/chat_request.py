@@ -17,6 +17,7 @@ from qwen3vl_ros.gateway.errors import ApiError
 from qwen3vl_ros.gateway.request_errors import of_validation
 from qwen3vl_ros.gateway.request_fields import normalized, notes_on, plain_text
 from qwen3vl_ros.gateway.thinking import BUDGETS, Effort
+from qwen3vl_ros.vision.frame_times import DEFAULT_FRAMES, MOST_FRAMES
 
 
 class _Object(BaseModel):
@@ -65,7 +66,25 @@ class ImagePart(_Object):
         return "" if isinstance(self.image_url, str) else self.image_url.detail
 
 
-Part: TypeAlias = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+class VideoUrl(_Object):
+    """Where a video is: a ``data:`` URL."""
+
+    url: str
+
+
+class VideoPart(_Object):
+    """A video; its URL may be given as a plain string, too."""
+
+    type: Literal["video_url"]
+    video_url: VideoUrl | str
+
+    @property
+    def url(self) -> str:
+        """Return the URL in either form."""
+        return self.video_url if isinstance(self.video_url, str) else self.video_url.url
+
+
+Part: TypeAlias = Annotated[TextPart | ImagePart | VideoPart, Field(discriminator="type")]
 
 
 class ChatTurn(_Object):
@@ -82,10 +101,10 @@ class ChatTurn(_Object):
         return values
 
     @property
-    def parts(self) -> list[TextPart | ImagePart]:
+    def parts(self) -> list[Part]:
         """Return the content as parts, without empty texts."""
         parts = [TextPart(type="text", text=self.content)] if isinstance(self.content, str) else self.content
-        return [part for part in parts if isinstance(part, ImagePart) or part.text]
+        return [part for part in parts if not isinstance(part, TextPart) or part.text]
 
 
 class StreamOptions(_Object):
@@ -176,6 +195,9 @@ class ChatRequest(_Object):
         description="Tokens that an image may take at most: fewer are faster and see less. auto: as many as the time "
         "allows.",
     )
+    clip_frames: Annotated[int, Field(ge=1, le=MOST_FRAMES)] | None = Field(
+        None, description=f"Frames taken of a video, evenly over its length; {DEFAULT_FRAMES} where that is not said."
+    )
     new_pixels: bool = Field(
         False, description="Whether the model reads this moment's pixels of a camera, although nothing has changed."
     )
@@ -209,7 +231,8 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "stream_options": frozenset(StreamOptions.model_fields),
     "chat_template_kwargs": frozenset(TemplateVariables.model_fields),
     "messages[]": frozenset(ChatTurn.model_fields),
-    "messages[].content[]": frozenset(TextPart.model_fields) | frozenset(ImagePart.model_fields),
+    "messages[].content[]": frozenset().union(*(part.model_fields for part in (TextPart, ImagePart, VideoPart))),
+    "messages[].content[].video_url": frozenset(VideoUrl.model_fields),
     # Of detail, request_fields knows which values have an effect.
     "messages[].content[].image_url": frozenset(ImageUrl.model_fields) - {"detail"},
 }

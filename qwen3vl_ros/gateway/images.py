@@ -1,4 +1,4 @@
-"""Decodes the ``data:`` URLs of images, and checks the format and size of image files."""
+"""Decodes the ``data:`` URLs of images and videos, and checks the format and size of image files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import PIL.Image
 
 from qwen3vl_ros.gateway.errors import ApiError
 
+Kind: TypeAlias = Literal["image", "video"]
+
+_EXAMPLES: Final[Mapping[Kind, str]] = {"image": "data:image/jpeg;base64,", "video": "data:video/mp4;base64,"}
+_WITH_ARTICLE: Final[Mapping[Kind, str]] = {"image": "an image", "video": "a video"}
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _DATA_URL: Final = re.compile(r"data:\s*(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
 _ESCAPED: Final = re.compile("%(2b|2f|3d|09|0a|0d|20)", re.IGNORECASE)
@@ -56,8 +60,10 @@ class ImageLimits:
     pixels: int
 
 
-def source_of(url: str) -> Literal["data", "http", "file"]:
-    """Return the kind of an image URL: inline data, another server, or a file (a path, with or without ``file://``).
+def source_of(url: str, kind: Kind = "image") -> Literal["data", "http", "file"]:
+    """Return where the URL of an image or a video leads: inline data, another server, or a file.
+
+    A file is a path, with or without ``file://``.
 
     Raises :class:`ApiError` 400 for a URL of another kind.
     """
@@ -69,38 +75,45 @@ def source_of(url: str) -> Literal["data", "http", "file"]:
         return "file"
     raise ApiError(
         400,
-        "invalid_image_url",
-        "an image's URL begins with data:image/jpeg;base64, (or http:// where the gateway allows its host)",
+        f"invalid_{kind}_url",
+        f"the URL of {_WITH_ARTICLE[kind]} begins with {_EXAMPLES[kind]}"
+        + (" (or http:// where the gateway allows its host)" if kind == "image" else ""),
         param="messages",
     )
 
 
 def of_data_url(url: str, limits: ImageLimits) -> bytes:
     """Return the image file in a ``data:`` URL, checked. Raises :class:`ApiError` 400, 413 and 415."""
+    return checked(content_of_data_url(url, "image", limits.size), limits)
+
+
+def content_of_data_url(url: str, kind: Kind, size: int) -> bytes:
+    """Return the file in a ``data:`` URL, of at most ``size`` bytes. Raises :class:`ApiError` 400, 413 and 415."""
     url = url.lstrip()
     head = _DATA_URL.match(url, 0, 300)
     if head is None:
-        raise _broken("the data: URL has no comma before its data: write data:image/jpeg;base64,...")
-    if head["type"].strip() and not head["type"].strip().lower().startswith("image/"):
-        raise _unsupported(f"the data: URL holds {head['type'][:60]!r}, not an image")
+        raise _broken(f"the data: URL has no comma before its data: write {_EXAMPLES[kind]}...", kind)
+    named = head["type"].strip().lower()
+    if named and not named.startswith((f"{kind}/", *(("application/octet-stream",) if kind == "video" else ()))):
+        raise _unsupported(f"the data: URL holds {head['type'][:60]!r}, not {_WITH_ARTICLE[kind]}", kind)
     if head["parameters"].lower().rpartition(";")[2].strip() != "base64":
-        raise _broken("the data: URL is not in base64: write data:image/jpeg;base64,...")
-    return checked(_of_base64(url[head.end() :], limits), limits)
+        raise _broken(f"the data: URL is not in base64: write {_EXAMPLES[kind]}...", kind)
+    return _of_base64(url[head.end() :], kind, size)
 
 
-def _of_base64(text: str, limits: ImageLimits) -> bytes:
+def _of_base64(text: str, kind: Kind, size: int) -> bytes:
     """Decode base64 with or without padding, white space and percent escapes; anything else counts as damage."""
     if "%" in text:
         text = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)), text)
     encoded = text.encode("ascii", "replace").translate(None, _BLANKS)  # "?" is not a character of base64
-    if len(encoded) > limits.size * 4 // 3 + 100:
-        raise _too_large(limits)
+    if len(encoded) > size * 4 // 3 + 100:
+        raise _too_large(size, kind)
     letters = encoded.rstrip(b"=")
     padding = len(encoded) - len(letters)
     if padding > 2 or all(letters.translate(None, alphabet) for alphabet in _ALPHABETS):
-        raise _broken("the base64 in the data: URL is damaged: it has characters that are none of base64's")
+        raise _broken("the base64 in the data: URL is damaged: it has characters that are none of base64's", kind)
     if len(letters) % 4 == 1 or (padding and len(encoded) % 4):
-        raise _broken("the base64 in the data: URL is damaged: some of its characters are missing")
+        raise _broken("the base64 in the data: URL is damaged: some of its characters are missing", kind)
     return base64.b64decode(letters.translate(_ORDINARY) + b"=" * (-len(letters) % 4))
 
 
@@ -111,11 +124,12 @@ def checked(content: bytes, limits: ImageLimits) -> bytes:
         ApiError: As of :func:`of_data_url`.
     """
     if len(content) > limits.size:
-        raise _too_large(limits)
+        raise _too_large(limits.size)
     if not content:
         raise _broken("the image is empty")
     if (foreign := next((name for name, magic in _FOREIGN.items() if magic.match(content)), None)) is not None:
-        raise _unsupported(f"the image is {foreign}, which is not taken")
+        video = ": videos are parts of the type video_url" if foreign == "a film" else ""
+        raise _unsupported(f"the image is {foreign}, which is not taken{video}")
     try:
         with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             pixels = image.width * image.height
@@ -137,13 +151,14 @@ def checked(content: bytes, limits: ImageLimits) -> bytes:
     return content
 
 
-def _broken(message: str) -> ApiError:
-    return ApiError(400, "bad_image", message, param="messages")
+def _broken(message: str, kind: Kind = "image") -> ApiError:
+    return ApiError(400, f"bad_{kind}", message, param="messages")
 
 
-def _unsupported(message: str) -> ApiError:
-    return ApiError(415, "unsupported_image", f"{message}; send JPEG, PNG or WebP", param="messages")
+def _unsupported(message: str, kind: Kind = "image") -> ApiError:
+    formats = "JPEG, PNG or WebP" if kind == "image" else "MP4, WebM, Matroska or AVI"
+    return ApiError(415, f"unsupported_{kind}", f"{message}; send {formats}", param="messages")
 
 
-def _too_large(limits: ImageLimits) -> ApiError:
-    return ApiError(413, "image_too_large", f"the image is larger than {limits.size} bytes", param="messages")
+def _too_large(size: int, kind: Kind = "image") -> ApiError:
+    return ApiError(413, f"{kind}_too_large", f"the {kind} is larger than {size} bytes", param="messages")

@@ -50,6 +50,7 @@ class StatusReport:
     records: bool
     cameras: Sequence[CameraStatus]
     token_required: bool
+    max_video_bytes: int
 
 
 class Model(BaseModel):
@@ -70,11 +71,11 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
-def status_report(status: NodeStatus, cameras: Sequence[CameraStatus], *, token_required: bool) -> StatusReport:
-    """Return the body of ``/api/status``."""
+def status_report(status: NodeStatus, cameras: Sequence[CameraStatus], **of_gateway: Any) -> StatusReport:
+    """Return the body of ``/api/status``; ``of_gateway``: the fields that the gateway itself knows."""
     names = [field.name for field in fields(status) if field.name not in ("tasks", "context_length")]
     known = {name: getattr(status, name) for name in names}
-    return StatusReport(node=status.state != "absent", cameras=cameras, token_required=token_required, **known)
+    return StatusReport(node=status.state != "absent", cameras=cameras, **of_gateway, **known)
 
 
 _ERRORS: Final = {

@@ -187,7 +187,7 @@ def _fields(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         objects.append(("messages[]", message))
         for part in _dicts(message.get("content")):
             objects.append(("messages[].content[]", part))
-            objects.append(("messages[].content[].image_url", part.get("image_url")))
+            objects += [(f"messages[].content[].{url}", part.get(url)) for url in ("image_url", "video_url")]
     for path, fields in objects:
         for name, value in fields.items() if isinstance(fields, dict) else ():
             if name != "detail" or value not in DETAILS:

@@ -58,6 +58,8 @@ class Settings:
     max_image_pixels: int = number(
         40_000_000, 1000, 100_000_000, "Most pixels of an image in a question; looked at before it is decoded."
     )
+    max_video_bytes: int = number(20_000_000, 1000, 1_000_000_000, "Largest video in a question, bytes.")
+    max_video_duration: float = number(300.0, 1.0, 86400.0, "Longest video in a question, seconds.")
     max_request_bytes: int = number(30_000_000, 10_000, 1_000_000_000, "Largest request, bytes.")
     body_timeout: float = number(
         30.0,

@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import av
-import numpy as np
 
-from qwen3vl_ros.engines.base import Image
 from qwen3vl_ros.sim.sources import Kind, Source, SourceError, SourceFrame, check_source, without_password
 from qwen3vl_ros.vision.compressed import decode_file
+from qwen3vl_ros.vision.video_file import reason_of, turns_of, upright
 
 _OPEN_TIMEOUT, _READ_TIMEOUT = 15.0, 10.0
 """Seconds until a stream must have sent enough to be understood, and then the next packet."""
@@ -172,7 +171,7 @@ class VideoFile(Source):
                         last = max(moment - first, last)
                         yield frame, last, last + interval
         except (av.FFmpegError, OSError) as error:
-            raise SourceError(f"The file {self.name} cannot be read as a video: {_reason(error)}.") from error
+            raise SourceError(f"The file {self.name} cannot be read as a video: {reason_of(error)}.") from error
 
 
 class _Live(Source):
@@ -213,7 +212,7 @@ class _Live(Source):
                 self._read_packets(container, newest, warn)
             newest.end(SourceError(f"{self.name} has ended."))
         except (av.FFmpegError, OSError) as error:
-            newest.end(SourceError(f"{self.name} cannot be read: {_reason(error)}."))
+            newest.end(SourceError(f"{self.name} cannot be read: {reason_of(error)}."))
         except Exception as error:  # noqa: BLE001 a thread that died silently would be waited for; take() raises it
             newest.end(error)
 
@@ -310,28 +309,15 @@ def _decoded(packet: Any, warn: Callable[[str], None]) -> list[Any]:
     try:
         return list(packet.decode())
     except av.FFmpegError as error:
-        warn(f"Left out: an image that cannot be decoded ({_reason(error)}).")
+        warn(f"Left out: an image that cannot be decoded ({reason_of(error)}).")
         return []
 
 
 def _source_frame(frame: Any, captured: float) -> SourceFrame:
-    turns = round(getattr(frame, "rotation", 0) / 90)  # anticlockwise, in the files of phones
-
-    def decode() -> Image:
-        pixels = frame.to_ndarray(format="rgb24")
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns % 4 else pixels
-
-    size = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
-    return SourceFrame(captured, size, decode)
+    size = (frame.height, frame.width) if turns_of(frame) % 2 else (frame.width, frame.height)
+    return SourceFrame(captured, size, lambda: upright(frame))
 
 
 def _jpeg_frame(data: bytes, captured: float, stream: Any) -> SourceFrame:
     size = (stream.codec_context.width, stream.codec_context.height)
     return SourceFrame(captured, size, lambda: decode_file(data, "An image of the stream"), data, "jpeg")
-
-
-def _reason(error: Exception) -> str:
-    """Return what went wrong, without the address, in which a password may be."""
-    if isinstance(error, av.error.ExitError):  # what FFmpeg calls it when PyAV interrupts it
-        return "nothing comes from it"
-    return str(getattr(error, "strerror", "") or error).rstrip(".")

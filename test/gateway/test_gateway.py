@@ -542,7 +542,7 @@ def test_the_page_is_told_of_node_cameras_and_tasks(http: httpx.Client) -> None:
     status = http.get("/api/status").json()
     assert status == {
         "node": True, "state": "ready", "message": "", "engine": "scripted", "model": "tiny", "queue_length": 0,
-        "queue_capacity": 8, "records": False, "token_required": False,
+        "queue_capacity": 8, "records": False, "token_required": False, "max_video_bytes": 20_000_000,
         "model_card": {"domain": "", "demonstration": False, "tasks": [], "conversation": True, "languages": [],
                        "license": "", "grounding_image_tokens": 0},
         "cameras": [{"name": "front", "topic": "/front/image", "rate": 30.0, "age": 0.02, "problem": ""}],

@@ -257,7 +257,8 @@ def part(**fields: Any) -> dict[str, Any]:
         (part(type="text", cache_control={}), "messages.0.content.1.text", "it is required"),
         (part(type="image_url", image_url={}, uuid="a"), "messages.0.content.1.image_url.url", "it is required"),
         (part(type="image_url", image_url=5), "messages.0.content.1.image_url", "it has to be an object or a string"),
-        (part(type="video_url", video_url={}), "messages.0.content.1.type", "'video_url' is not taken here"),
+        (part(type="video_url", video_url={}), "messages.0.content.1.video_url.url", "it is required"),
+        (part(type="input_audio", input_audio={}), "messages.0.content.1.type", "'input_audio' is not taken here"),
         (part(type="text", text={"text": 5, "type": "text"}), "messages.0.content.1.text", "a string"),
         (
             part(type="image_url", image_url={"url": 5, "image_url": 6}),

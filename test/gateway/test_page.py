@@ -163,7 +163,7 @@ def test_a_second_question_stands_in_the_queue_and_says_so(robot: Robot, page: P
 
 def pick(page: Page, file: bytes) -> None:
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Open image…").click()
+        page.get_by_role("button", name="Open file…").click()
     chooser.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": file})
 
 

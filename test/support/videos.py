@@ -49,3 +49,45 @@ def write_h264(path: Path, images: Iterable[Pixels], rate: int) -> Path:
         assert stream is not None
         container.mux(stream.encode())
     return path
+
+
+def write_timed(
+    path: Path,
+    images: Iterable[tuple[int, Pixels]],
+    *,
+    codec: str = "libx264",
+    form: str = "",
+    gop: int = 12,
+    b_frames: int = 2,
+    rotation: int = 0,
+) -> Path:
+    """Write RGB images at times in milliseconds, whatever the distance between them; ``form``: FFmpeg's container."""
+    with av.open(str(path), "w", format=form or None) as container:
+        stream = None
+        for time, image in images:
+            if stream is None:
+                stream = container.add_stream(codec, rate=25)
+                stream.height, stream.width = image.shape[:2]
+                stream.pix_fmt, stream.gop_size = "yuv420p", gop
+                stream.codec_context.time_base = Fraction(1, 1000)
+                stream.max_b_frames = b_frames
+                if rotation:
+                    stream.set_display_rotation(rotation)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        assert stream is not None
+        container.mux(stream.encode())
+    return path
+
+
+def write_sound(path: Path) -> Path:
+    """Write a file with a second of silence, and no video."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        for number in range(8):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.float32), format="fltp", layout="mono")
+            silence.sample_rate, silence.pts = 8000, 1000 * number
+            container.mux(stream.encode(silence))
+        container.mux(stream.encode())
+    return path

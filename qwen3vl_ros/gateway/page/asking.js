@@ -37,8 +37,12 @@ export function requestOf({ camera, own, images, turns }, turn, { task, slots },
     { role: "assistant", content: answer.text },
   ]);
   messages.push({ role: "user", content: [{ type: "text", text: turn.text }] });
-  const parts = (sent) => sent.map(({ url }) => ({ type: "image_url", image_url: { url } }));
+  const parts = (sent) =>
+    sent.map(({ url, video }) =>
+      video ? { type: "video_url", video_url: { url: video } } : { type: "image_url", image_url: { url } },
+    );
   if (own) messages.at(-1).content.unshift(...parts([turn.image]));
+  else if (images[0]?.video) messages.at(-1).content.unshift(...parts(images)); // only a question's own is a clip
   else messages[0].content.unshift(...parts(images));
   if (settings.systemPrompt) messages.unshift({ role: "system", content: settings.systemPrompt });
   return { messages, ...settings.fields, ...(camera && { camera }), ...(task && { task, slots }) };
@@ -71,7 +75,8 @@ export async function follow(steps, turn, { camera, own, images }, onStep) {
     optical: region.frame_id === extra.image_headers?.[region.image]?.frame_id,
   }));
   const sent = own ? [turn.image] : images;
-  if (!camera) turn.answer.regions = regions.map((region) => inOriginal(region, sent[region.image]));
+  if (images[0]?.video) turn.answer.regions = regions.map((region) => inVideo(region, images[0], extra.image_headers));
+  else if (!camera) turn.answer.regions = regions.map((region) => inOriginal(region, sent[region.image]));
   else if (regions.some(({ position }) => position)) turn.answer.regions = regions;
   else {
     // Nothing was measured, most likely since the camera has no depth: said once and not for every region.
@@ -101,6 +106,12 @@ function inOriginal(region, { width, height, sentWidth, sentHeight }) {
     polygon: region.polygon.map(scaled),
     problem,
   };
+}
+
+/** A region in pixels of the video, with the time of its frame. */
+function inVideo(region, video, headers) {
+  const { sec, nanosec } = headers[region.image].stamp;
+  return { ...inOriginal(region, video), image: 0, time: sec + nanosec / 1e9 };
 }
 
 // Notes on what the page shows anyway: in its banner, and by boxes that have no score.

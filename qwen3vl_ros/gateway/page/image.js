@@ -44,9 +44,9 @@ export async function imageOfFrame(frame, name) {
   return { url: await dataUrl(frame.jpeg), width, height, sentWidth, sentHeight, name, stamp, taken };
 }
 
-/** Image files in what was dropped or pasted. */
+/** Files of images and videos in what was dropped or pasted. */
 export function imageFiles(transfer) {
-  return [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+  return [...(transfer?.files ?? [])].filter((file) => /^(image|video)\//.test(file.type));
 }
 
 function dataUrl(blob) {

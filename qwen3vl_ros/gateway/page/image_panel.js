@@ -6,6 +6,8 @@ import { LiveView } from "./live_view.js";
 import { Overlay } from "./overlay.js";
 import { OwnCamera } from "./own_camera.js";
 import { imageOfFile, imageOfFrame } from "./image.js";
+import { Problem } from "./server.js";
+import { isVideo, videoOfFile } from "./video.js";
 
 const WIDEST_FRAME = 1280; // px
 const FIRST_IMAGE = "first image, or why there is none";
@@ -40,6 +42,7 @@ export class ImagePanel {
     byId("freeze").addEventListener("click", () => this.#freeze());
     byId("keep").addEventListener("click", () => this.#keep());
     byId("camera").addEventListener("change", () => this.goLive());
+    byId("clip").addEventListener("play", () => this.#showRegions([])); // which are of one of its frames
   }
 
   /** Name of the camera that is, or would be, looked through; "" where there is none. */
@@ -63,6 +66,7 @@ export class ImagePanel {
     this.#images = [];
     this.#showRegions([]);
     this.#showTray();
+    this.#hideClip();
     byId("frame").hidden = true;
     byId("no-image").hidden = true;
     byId("own-view").hidden = false;
@@ -123,10 +127,11 @@ export class ImagePanel {
     this.#pausing = this.#live;
   }
 
-  /** Look at these files instead. Throws Problem. */
+  /** Look at these files, images or one video, instead. Throws Problem. */
   async open(files) {
+    if (files.length > 1 && files.some(isVideo)) throw new Problem("A question is about one video: open it by itself.");
     this.#own.stop();
-    this.showImages(await Promise.all(files.map(imageOfFile)), [], 0);
+    this.showImages(await Promise.all(files.map((file) => (isVideo(file) ? videoOfFile : imageOfFile)(file))), [], 0);
     this.#onOther();
   }
 
@@ -182,7 +187,7 @@ export class ImagePanel {
       this.#stopLooking();
       this.#live = true;
       this.#looking = "";
-      this.#showReason("No camera is known: open, drop or paste an image.");
+      this.#showReason("No camera is known: open, drop or paste an image or a video.");
     } else if (this.#looking !== this.camera) {
       this.#looking = this.camera;
       this.#showReason(`Waiting for a frame of ${this.camera}…`);
@@ -238,14 +243,39 @@ export class ImagePanel {
     URL.revokeObjectURL(this.#frame?.url);
     this.#frame = null;
     this.#age.clear();
+    this.#hideClip();
     byId("frame").hidden = true;
     byId("no-image").hidden = false;
     byId("no-image").replaceChildren(...sentence(reason));
-    this.#caption("An image can also be dropped or pasted here.");
+    this.#caption("An image or a video can also be dropped or pasted here.");
+    this.#shownNow();
+  }
+
+  #hideClip() {
+    if (byId("clip").hidden) return;
+    byId("clip").hidden = true;
+    byId("clip").removeAttribute("src");
+    byId("clip").load(); // it stops
+  }
+
+  /** Show a video, at the moment in which places were found. */
+  #showClip({ video, name, width, height, duration }) {
+    const clip = byId("clip");
+    if (clip.src !== video) clip.src = video;
+    const regions = this.#regions;
+    const time = regions.at(-1)?.time;
+    clip.pause();
+    if (time !== undefined) clip.currentTime = time;
+    clip.hidden = false;
+    for (const id of ["frame", "own-view", "no-image"]) byId(id).hidden = true;
+    const length = Number.isFinite(duration) ? ` · ${duration.toFixed(1)} s` : "";
+    this.#caption(`${name} · ${width} × ${height}${length}`);
+    this.#showRegions(regions.filter((region) => region.time === time));
     this.#shownNow();
   }
 
   #reveal(alternative) {
+    this.#hideClip();
     byId("frame").alt = alternative;
     byId("frame").hidden = false;
     byId("own-view").hidden = true;
@@ -255,6 +285,10 @@ export class ImagePanel {
 
   #showImage() {
     const image = this.#images[this.#shown];
+    if (image.video) {
+      this.#showClip(image);
+      return;
+    }
     byId("frame").src = image.url;
     this.#reveal(`The image of the question: ${image.name}`);
     const asItCame = image.ofAnswer || image.sentWidth === image.width;

@@ -14,6 +14,7 @@ import { Problem, Server } from "./server.js";
 import { Settings } from "./settings.js";
 import { taskInWords } from "./tasks.js";
 import { TurnView } from "./turn_view.js";
+import { setVideoLimit } from "./video.js";
 
 const settings = new Settings();
 const answerTimes = new AnswerTimes();
@@ -29,6 +30,7 @@ const health = new Health(server, announcer, (status) => {
   panel.setCameras(status.cameras.map(({ name }) => name));
   form.setCard(status.model_card);
   settings.setCard(status.model_card);
+  setVideoLimit(status);
   remembers = status.model_card.conversation;
   document.body.classList.toggle("records", status.records);
   model = status.model;
@@ -98,11 +100,12 @@ function saySubject() {
   const seconds = taken ? (Date.now() - taken) / 1000 : 0;
   const age = seconds > OLD ? `, ${ageInWords(seconds)} old` : "";
   const looks = `Each question looks through the camera ${askedCamera()} anew.`;
-  const sends = panel.images.length > 1 ? "Questions are about these images." : `Questions are about this image${age}.`;
+  const one = panel.images[0]?.video ? "Questions are about this video." : `Questions are about this image${age}.`;
+  const sends = panel.images.length > 1 ? "Questions are about these images." : one;
   const old = !askedCamera() && !asksOwn() && seconds > OLD;
   byId("subject").classList.toggle("warning", old);
   const changed = old ? " What the camera sees may have changed: Live looks anew." : "";
-  const nothing = "Open, drop or paste an image to ask about it.";
+  const nothing = "Open, drop or paste an image or a video to ask about it.";
   const looksHere = "Each question sends one new frame of this machine's camera.";
   const of = () => (panel.isLive ? nothing : sends + changed);
   const about = askedCamera() ? looks : asksOwn() ? looksHere : of();
