@@ -7,13 +7,14 @@ only the exporting process sees it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
+
+from made_once import digest, made_once
 
 TOOLS = Path(sys.prefix) / "openvino-export"
 """Where requirements/openvino-export.txt is installed."""
@@ -27,21 +28,17 @@ def export(hf_dir: Path, cache: Path) -> Path:
     """Export the model in ``hf_dir``, all in float32; returns the directory. ``cache`` keeps it for the next time."""
     if not TOOLS.is_dir():
         raise FileNotFoundError(f"{TOOLS} is missing: `make test-tools` installs what exports OpenVINO models there")
-    digest = hashlib.sha256()
-    for file in (*sorted(hf_dir.iterdir()), *sorted(TOOLS.glob("*.dist-info/METADATA"))):
-        digest.update(file.name.encode() + file.read_bytes())
-    folder = cache / digest.hexdigest()[:16]
-    if not folder.exists():
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        command = [sys.executable, "-W", "ignore", "-m", "optimum.commands.optimum_cli", "export", "openvino"]
-        command += ["--model", str(hf_dir), "--task", "image-text-to-text", "--weight-format", "fp32", str(partial)]
-        environment = {**os.environ, "PYTHONPATH": str(TOOLS), "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"the export of the tiny model failed:\n{done.stderr[-3000:]}")
-        partial.rename(folder)
-    return folder
+    name = digest((*sorted(hf_dir.iterdir()), *sorted(TOOLS.glob("*.dist-info/METADATA"))))
+    return made_once(cache / name, lambda folder: _export(hf_dir, folder))
+
+
+def _export(hf_dir: Path, folder: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "optimum.commands.optimum_cli", "export", "openvino"]
+    command += ["--model", str(hf_dir), "--task", "image-text-to-text", "--weight-format", "fp32", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(TOOLS), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"the export of the tiny model failed:\n{done.stderr[-3000:]}")
 
 
 def with_chat_template(source: Path, target: Path, chat_template: str) -> Path:

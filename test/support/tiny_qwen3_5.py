@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
-from tiny_qwen3vl import TinyModel, save_random, tiny_tokenizer
-from training.convert import convert
+import tiny_qwen3vl
+from tiny_qwen3vl import TinyModel, tiny_tokenizer
 
 
-def make(folder: Path) -> TinyModel:
-    """Make one in ``folder``."""
+def make(cache: Path) -> TinyModel:
+    """Make one, or take the one that was made before and kept in ``cache``."""
+    # Without the layers that predict several tokens at once, which transformers does not have.
+    return tiny_qwen3vl.kept(cache, _new, Path(__file__), Path(tiny_qwen3vl.__file__), options=("--no-mtp",))
+
+
+def _new() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     torch.manual_seed(0)  # for what the architecture itself draws: decays and time steps
     tokenizer = tiny_tokenizer()
     token = tokenizer.convert_tokens_to_ids
@@ -61,6 +66,4 @@ def make(folder: Path) -> TinyModel:
         vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=False,
     )
-    hf_dir = save_random(Qwen3_5ForConditionalGeneration(config), tokenizer, folder / "hf", 300 * 32 * 32)
-    # Without the layers that predict several tokens at once, which transformers does not have.
-    return TinyModel(hf_dir, *convert(hf_dir, folder / "gguf", "f32", name="tiny", options=["--no-mtp"]))
+    return Qwen3_5ForConditionalGeneration(config), tokenizer

@@ -7,6 +7,7 @@ must not decide what a greedy answer is.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from gguf.scripts.gguf_new_metadata import MetadataDetails, copy_with_new_metada
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from training.convert import convert
+from made_once import digest, made_once
+from training import convert
 from training.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SPLIT
 
 # Qwen3-VL-Thinking's opens the reasoning in the prompt.
@@ -48,6 +50,12 @@ _TEXT = (
     "Grüße aus München, 你好世界, naïve café, 🙂",
 )
 
+_MAKERS = ("torch", "transformers", "tokenizers", "safetensors", "gguf")
+"""Packages of which another version may make another model."""
+
+_MAX_PIXELS = 300 * 32 * 32
+"""The image size that the metadata allows."""
+
 
 @dataclass(frozen=True)
 class TinyModel:
@@ -58,14 +66,35 @@ class TinyModel:
     mmproj: Path
 
 
-def make(folder: Path, *, max_pixels: int = 300 * 32 * 32) -> TinyModel:
-    """Make one in ``folder``. ``max_pixels`` is the image size that its metadata allows."""
-    tokenizer = tiny_tokenizer()
-    hf_dir = save_random(Qwen3VLForConditionalGeneration(_config(tokenizer)), tokenizer, folder / "hf", max_pixels)
-    return TinyModel(hf_dir, *convert(hf_dir, folder / "gguf", "f32", name="tiny"))
+def make(cache: Path) -> TinyModel:
+    """Make one, or take the one that was made before and kept in ``cache``."""
+
+    def new() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+        tokenizer = tiny_tokenizer()
+        return Qwen3VLForConditionalGeneration(_config(tokenizer)), tokenizer
+
+    return kept(cache, new, Path(__file__))
 
 
-def save_random(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, hf_dir: Path, max_pixels: int) -> Path:
+def kept(
+    cache: Path,
+    new: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]],
+    *sources: Path,
+    options: tuple[str, ...] = (),
+) -> TinyModel:
+    """Give ``new`` random weights, or take from ``cache`` what was made of the same ``sources`` and libraries."""
+
+    def save(folder: Path) -> None:
+        convert.convert(save_random(*new(), folder / "hf"), folder / "gguf", "f32", name="tiny", options=options)
+
+    makers = (
+        Path(convert.__file__).with_name(name) for name in ("convert.py", "llama_cpp_converter.py", "tokenizer.py")
+    )
+    folder = made_once(cache / digest((*sources, *makers), _MAKERS), save)
+    return TinyModel(folder / "hf", folder / "gguf" / "tiny-f32.gguf", folder / "gguf" / "mmproj-tiny-f32.gguf")
+
+
+def save_random(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, hf_dir: Path) -> Path:
     """Give a model random weights and save it with all that the converter wants; returns ``hf_dir``."""
     tokenizer.save_pretrained(hf_dir)
     model = model.float().eval()
@@ -82,7 +111,7 @@ def save_random(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, hf_d
         "temporal_patch_size": 2,
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
-        "size": {"shortest_edge": 32 * 32, "longest_edge": max_pixels},
+        "size": {"shortest_edge": 32 * 32, "longest_edge": _MAX_PIXELS},
     }
     (hf_dir / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     return hf_dir

@@ -9,20 +9,20 @@ from qwen3vl_ros.action import AskImage
 
 import tiny_qwen3vl
 from ros_client import RosClient, noise_image
+from tiny_qwen3vl import TinyModel
 from vlm_process import VlmProcess
 
 pytestmark = pytest.mark.ros
+pytest_plugins = ["tiny_model_fixtures"]
 Code = AskImage.Result
 ON, OFF = AskImage.Goal.THINKING_ON, AskImage.Goal.THINKING_OFF
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def files(tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A model that thinks unless it is told not to."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny = tiny_qwen3vl.make(folder)
     template = {"tokenizer.chat_template": tiny_qwen3vl.THINKS_UNLESS_TOLD}
-    model = tiny_qwen3vl.with_metadata(tiny.model, folder / "thinker.gguf", template)
+    model = tiny_qwen3vl.with_metadata(tiny.model, tmp_path_factory.mktemp("tiny") / "thinker.gguf", template)
     return {"llama__model": str(model), "llama__mmproj": str(tiny.mmproj)}
 
 

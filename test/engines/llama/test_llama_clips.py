@@ -10,17 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tiny_qwen3vl
 from qwen3vl_ros.engines.base import BadImage, BadRequest, Clip, Message, Options, Unsupported
 from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from tiny_model_tests import noise_image, stream, user
 from tiny_qwen3vl import TinyModel
 from transformers_reference import Reference
 
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
+pytest_plugins = ["tiny_model_fixtures"]
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +24,6 @@ def engine(tiny: TinyModel) -> Iterator[LlamaEngine]:
     engine = LlamaEngine(str(tiny.model), mmproj=str(tiny.mmproj), n_threads=1, slots=1)
     yield engine
     engine.close()
-
-
-@pytest.fixture(scope="module")
-def reference(tiny: TinyModel) -> Reference:
-    return Reference(tiny.hf_dir)
 
 
 def clip(n: int, width: int, height: int, seed: int = 0) -> Clip:

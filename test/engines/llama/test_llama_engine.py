@@ -41,10 +41,7 @@ from tiny_model_tests import GREEDY, TinyModelTests, ask, noise_image, stream, t
 from tiny_qwen3vl import TinyModel
 from transformers_reference import Reference
 
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
+pytest_plugins = ["tiny_model_fixtures"]
 
 
 @pytest.fixture
@@ -92,11 +89,6 @@ def small(tiny: TinyModel, new_engine: Callable[..., LlamaEngine]) -> LlamaEngin
 @pytest.fixture
 def thinker(altered: Callable[..., TinyModel], new_engine: Callable[..., LlamaEngine]) -> LlamaEngine:
     return new_engine(altered(tokenizer__chat_template=tiny_qwen3vl.THINKING_CHAT_TEMPLATE))
-
-
-@pytest.fixture(scope="session")
-def reference(tiny: TinyModel) -> Reference:
-    return Reference(tiny.hf_dir)
 
 
 def newest(engine: LlamaEngine) -> Slot:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from llama_cpp import llama_cpp as lib
 
-import tiny_qwen3vl
 from qwen3vl_ros.engines.base import Cancel, Chunk, EngineError, Options, Request, Stage
 from qwen3vl_ros.engines.llama import context, scheduler
 from qwen3vl_ros.engines.llama.context import n_cells
@@ -21,14 +20,11 @@ from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from tiny_model_tests import GREEDY, ask, noise_image, stream, text_of, user
 from tiny_qwen3vl import TinyModel
 
+pytest_plugins = ["tiny_model_fixtures"]
+
 LONG = Options(temperature=0.0, max_tokens=96)
 NUMBERS = {"type": "array", "items": {"type": "integer"}, "minItems": 500}
 """An answer of this schema does not end by itself."""
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

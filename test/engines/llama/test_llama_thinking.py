@@ -20,18 +20,10 @@ from tiny_model_tests import GREEDY, noise_image, text_of, user
 from tiny_qwen3vl import TinyModel
 from transformers_reference import Reference
 
+pytest_plugins = ["tiny_model_fixtures"]
+
 QUESTION = user("Tell me.")
 PROMPT = "<|im_start|>user\nTell me.<|im_end|>\n<|im_start|>assistant\n"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def reference(tiny: TinyModel) -> Reference:
-    return Reference(tiny.hf_dir)
 
 
 @pytest.fixture

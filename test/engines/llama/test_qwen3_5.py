@@ -20,8 +20,9 @@ QUESTIONS = ("What is it?", "What colour?", "What is it?", "How many?", "How man
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return tiny_qwen3_5.make(tmp_path_factory.mktemp("tiny_qwen3_5"))
+def tiny(pytestconfig: pytest.Config) -> TinyModel:
+    assert pytestconfig.cache is not None
+    return tiny_qwen3_5.make(pytestconfig.cache.mkdir("tiny"))
 
 
 @pytest.fixture

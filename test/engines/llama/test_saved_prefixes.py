@@ -15,13 +15,10 @@ from qwen3vl_ros.engines.llama.engine import LlamaEngine
 from tiny_model_tests import GREEDY, ask, noise_image, stream, user
 from tiny_qwen3vl import TinyModel
 
+pytest_plugins = ["tiny_model_fixtures"]
+
 IMAGE = noise_image(128, 96)
 FIRST = user(IMAGE, "What is this?")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -138,17 +138,19 @@ def llama_server(start: Callable[..., RealServer]) -> RealServer:
 
 
 @pytest.fixture(scope="module")
-def thinking_server(start: Callable[..., RealServer], tmp_path_factory: pytest.TempPathFactory) -> RealServer:
+def thinking_server(
+    start: Callable[..., RealServer], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> RealServer:
     """llama.cpp's, with a model that thinks unless it is told not to."""
     tiny_qwen3vl = pytest.importorskip("tiny_qwen3vl", reason="needs PyTorch, which makes the model")
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny = tiny_qwen3vl.make(folder)
+    assert pytestconfig.cache is not None
+    tiny = tiny_qwen3vl.make(pytestconfig.cache.mkdir("tiny"))
     # llama.cpp looks for the reasoning of earlier turns to see how a template marks it.
     earlier = "{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}"
     begin = "{%- if message.content is string %}"
     marked = f"{{%- if message.reasoning_content %}}{earlier}{{%- endif %}}{begin}"
     template = {"tokenizer.chat_template": tiny_qwen3vl.THINKS_UNLESS_TOLD.replace(begin, marked, 1)}
-    model = tiny_qwen3vl.with_metadata(tiny.model, folder / "thinker.gguf", template)
+    model = tiny_qwen3vl.with_metadata(tiny.model, tmp_path_factory.mktemp("tiny") / "thinker.gguf", template)
     return start(model=str(model), mmproj=str(tiny.mmproj))
 
 

@@ -8,21 +8,14 @@ from typing import Any
 
 import numpy as np
 import openvino
-import pytest
 
 import openvino_export
-import tiny_qwen3vl
 from qwen3vl_ros.engines.openvino.encoder_cache import NETWORK, with_cache
+
+pytest_plugins = ["tiny_model_fixtures"]
 
 Infer = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
 OUTPUTS = ("last_hidden_state", "deepstack_feature_lists")
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
-    assert pytestconfig.cache is not None
-    tiny = tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
-    return openvino_export.export(tiny.hf_dir, pytestconfig.cache.mkdir("openvino"))
 
 
 def network(folder: Path) -> Infer:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import openvino_export
-import tiny_qwen3vl
 from qwen3vl_ros.engines.base import Engine, Request
 from qwen3vl_ros.engines.conformance import EngineConformance
 from qwen3vl_ros.engines.openvino.engine import OpenvinoEngine
+
+pytest_plugins = ["tiny_model_fixtures"]
 
 
 class TestOpenvino(EngineConformance):
@@ -20,11 +22,8 @@ class TestOpenvino(EngineConformance):
     engine_class = OpenvinoEngine
 
     @pytest.fixture(scope="class")
-    def config(self, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Mapping[str, Any]:
-        assert pytestconfig.cache is not None
-        tiny = tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
-        model = openvino_export.export(tiny.hf_dir, pytestconfig.cache.mkdir("openvino"))
-        return {"model": str(model), "properties": openvino_export.EXACT}
+    def config(self, exported: Path) -> Mapping[str, Any]:
+        return {"model": str(exported), "properties": openvino_export.EXACT}
 
     def long_request(self, engine: Engine) -> Request:
         return self.request(engine, "Say it.", schema={"const": "Œuvre: 猫 und 🦊, ½ Żółw in the blue box"})

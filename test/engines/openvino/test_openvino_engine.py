@@ -38,27 +38,11 @@ from qwen3vl_ros.engines.openvino.engine import OpenvinoEngine
 from qwen3vl_ros.engines.openvino.files import ImageLimits
 from qwen3vl_ros.engines.openvino.pipeline_process import PipelineProcess
 from tiny_model_tests import CONVERSATIONS, GREEDY, TinyModelTests, ask, noise_image, stream, text_of, user
-from tiny_qwen3vl import TinyModel
-from transformers_reference import Reference
+
+pytest_plugins = ["tiny_model_fixtures"]
 
 SOON = 30.0
 """Seconds that a test waits for what is due at once."""
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def exported(tiny: TinyModel, pytestconfig: pytest.Config) -> Path:
-    assert pytestconfig.cache is not None
-    return openvino_export.export(tiny.hf_dir, pytestconfig.cache.mkdir("openvino"))
-
-
-@pytest.fixture(scope="module")
-def reference(tiny: TinyModel) -> Reference:
-    return Reference(tiny.hf_dir)
 
 
 @pytest.fixture(scope="module")

@@ -18,27 +18,12 @@ from qwen3vl_ros.engines.openvino.engine import OpenvinoEngine
 from qwen3vl_ros.engines.openvino.recommended import FileSampling
 from qwen3vl_ros.engines.thinking import CLOSING
 from tiny_model_tests import GREEDY, noise_image, text_of, user
-from tiny_qwen3vl import TinyModel
 from transformers_reference import Reference
+
+pytest_plugins = ["tiny_model_fixtures"]
 
 QUESTION = user("Tell me.")
 PROMPT = "<|im_start|>user\nTell me.<|im_end|>\n<|im_start|>assistant\n"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return tiny_qwen3vl.make(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def reference(tiny: TinyModel) -> Reference:
-    return Reference(tiny.hf_dir)
-
-
-@pytest.fixture(scope="module")
-def exported(tiny: TinyModel, pytestconfig: pytest.Config) -> Path:
-    assert pytestconfig.cache is not None
-    return openvino_export.export(tiny.hf_dir, pytestconfig.cache.mkdir("openvino"))
 
 
 @pytest.fixture
