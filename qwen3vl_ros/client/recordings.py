@@ -94,8 +94,9 @@ def clip_of_bag(
     """
     begin, until = _part(start, end, frames)
     with _bag(bag, topic) as images:
-        times = [None if time is None else images.time_of(time) for time in (begin, until)]
-        return [_small(image) for image in images.clip(*times, frames)]
+        first = None if begin is None else images.time_of(begin)
+        last = None if until is None else images.time_of(until)
+        return [_small(image) for image in images.clip(first, last, frames)]
 
 
 def image_of_bag(bag: File, topic: str = "", *, time: Seconds) -> Image | CompressedImage:

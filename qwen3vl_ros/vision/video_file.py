@@ -231,7 +231,8 @@ class VideoReader:
             return None
 
     def _pts_of(self, time: int) -> int:
-        return math.floor(Fraction(time + self._zero, SECOND) / self._stream.time_base)
+        pts: int = math.floor(Fraction(time + self._zero, SECOND) / self._stream.time_base)
+        return pts
 
     def _restart(self) -> None:
         """Go on at the first frame; the file is opened anew, since not all can be rewound."""

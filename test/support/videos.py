@@ -60,9 +60,13 @@ def write_timed(
     gop: int = 12,
     b_frames: int = 2,
     rotation: int = 0,
+    live: bool = False,
 ) -> Path:
-    """Write RGB images at times in milliseconds, whatever the distance between them; ``form``: FFmpeg's container."""
-    with av.open(str(path), "w", format=form or None) as container:
+    """Write RGB images at times in milliseconds, whatever the distance between them.
+
+    ``form``: FFmpeg's container. ``live``: as it is streamed, without a length and an index, as browsers record.
+    """
+    with av.open(str(path), "w", format=form or None, options={"live": "1"} if live else {}) as container:
         stream = None
         for time, image in images:
             if stream is None:

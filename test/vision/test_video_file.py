@@ -93,6 +93,13 @@ def test_a_file_without_times_counts_them_by_its_rate(tmp_path: Path) -> None:
     assert [frame.time // MS for frame in clip.frames] == [0, 960, 1960]
 
 
+def test_a_video_that_does_not_tell_its_length_is_read_to_its_end(tmp_path: Path) -> None:
+    path = videos.write_timed(tmp_path / "browser.webm", tenths(60), codec="libvpx", b_frames=0, live=True)
+    clip = clip_of(path, "browser", count=5)
+    assert [frame.time // MS for frame in clip.frames] == [0, 1500, 2900, 4400, 5900]
+    assert [frame.time // MS for frame in clip_of(path, "browser", start=3 * SECOND, count=2).frames] == [3000, 5900]
+
+
 def test_no_frame_comes_twice_where_there_are_few(tmp_path: Path) -> None:
     path = videos.write_timed(tmp_path / "short.mp4", tenths(3))
     assert [frame.time // MS for frame in clip_of(path, "short", count=8).frames] == [0, 100, 200]
