@@ -40,7 +40,8 @@ OPENVINO = tuple(
     for part in ("openvino_engine", "openvino_thinking", "openvino_conformance", "encoder_cache")
 )
 BROWSER = tuple(
-    f"gateway/test_page{part}.py" for part in ("", "_answers", "_camera", "_history", "_live", "_model", "_states")
+    f"gateway/test_page{part}.py"
+    for part in ("", "_answers", "_camera", "_history", "_live", "_model", "_states", "_watches")
 )
 NEEDS = {
     **dict.fromkeys(TORCH, ("torch", "model")),
