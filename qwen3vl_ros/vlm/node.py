@@ -117,9 +117,14 @@ class VlmNode(LifecycleNode):
     def _take_snapshot(self) -> NodeSnapshot:
         pending = self._swap.pending  # read once: another thread may change it
         coming = "" if pending is None else str(pending)
-        watches = self._watches.watches.states()
         return NodeSnapshot(
-            self._settings, self._message, self._engine, coming, self._scheduler, tuple(self._tasks), watches
+            self._settings,
+            self._message,
+            self._engine,
+            coming,
+            self._scheduler,
+            tuple(self._tasks),
+            self._watches.watches,
         )
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from qwen3vl_ros.vlm.job import Code, GoalResult
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.scheduler import Scheduler
+from qwen3vl_ros.vlm.watches import Watches
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -35,7 +36,7 @@ class NodeSnapshot:
     """The node's current state. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
     ``pending``: a sentence about the engine that is loading to replace ``engine``; "" = none. ``tasks``: names of the
-    ready-made tasks. ``watches``: a WatchState.msg of each.
+    ready-made tasks.
     """
 
     settings: Settings
@@ -44,7 +45,7 @@ class NodeSnapshot:
     pending: str
     scheduler: Scheduler | None
     tasks: tuple[str, ...]
-    watches: Sequence[WatchState] = ()
+    watches: Watches
 
 
 class StatusPublisher:
@@ -171,8 +172,8 @@ class StatusPublisher:
         array.status.append(
             _queue_diagnostics(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)
         )
-        if snapshot.watches:
-            array.status.append(_watch_diagnostics(name, snapshot.watches))
+        if watches := snapshot.watches.states():
+            array.status.append(_watch_diagnostics(name, watches))
         self._look_for_namesake(name)
         level = DiagnosticStatus.ERROR if self._namesake else DiagnosticStatus.OK
         array.status.append(_diagnostics_of(name, "name", level, self._namesake or "no other node has it", {}))

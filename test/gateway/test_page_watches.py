@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from browser import Tabs
 from page_robot import Robot
 from page_user import check_accessibility
 
@@ -37,7 +38,8 @@ def test_a_watch_is_added_shows_what_it_saw_is_muted_and_ended(robot: Robot, pag
     page.get_by_role("button", name="Close").click()
 
 
-def test_what_the_node_refuses_is_said(page: Page) -> None:
+def test_what_the_node_refuses_is_said(page: Page, tabs: Tabs) -> None:
+    tabs.refusals = True
     page.get_by_role("button", name="Watches").click()
     page.get_by_role("textbox", name="Question to watch").fill(" ")
     page.get_by_role("button", name="Watch", exact=True).click()
