@@ -42,7 +42,18 @@ OPENVINO = tuple(
 )
 BROWSER = tuple(
     f"gateway/test_page{part}.py"
-    for part in ("", "_answers", "_camera", "_correction", "_history", "_live", "_model", "_states", "_video")
+    for part in (
+        "",
+        "_answers",
+        "_camera",
+        "_correction",
+        "_history",
+        "_live",
+        "_model",
+        "_states",
+        "_video",
+        "_watches",
+    )
 )
 NEEDS = {
     **dict.fromkeys(TORCH, ("torch", "model")),

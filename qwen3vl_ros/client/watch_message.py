@@ -147,13 +147,15 @@ def _set_seconds(duration: Any, name: str, value: Any) -> None:
 def _condition(name: Any) -> int:
     if not isinstance(name, str) or name not in CONDITIONS:
         raise BadRequest(f"condition is one of {', '.join(CONDITIONS)}, got {name!r:.50}.")
-    return CONDITIONS[name]
+    number: int = CONDITIONS[name]
+    return number
 
 
 def _kind(name: Any) -> int:
     if not isinstance(name, str) or name not in KINDS:
         raise BadRequest(f"kinds are some of {', '.join(KINDS)}, got {name!r:.50}.")
-    return KINDS[name]
+    number: int = KINDS[name]
+    return number
 
 
 def _polygon(corners: Sequence[Any]) -> Polygon:

@@ -42,6 +42,7 @@ from qwen3vl_ros.gateway.proxies import TrustedProxies
 from qwen3vl_ros.gateway.render import RENDER_BODY, RenderedText, Renderer
 from qwen3vl_ros.gateway.request_errors import sentence
 from qwen3vl_ros.gateway.settings import Access, Settings
+from qwen3vl_ros.gateway.watches import serve_watches
 
 PAGE: Final = Path(__file__).parent / "page"
 
@@ -70,6 +71,7 @@ def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:
     _serve_questions(app, Chat(backend, settings, metrics), backend)
     _serve_health(app, backend, metrics)
     _serve_corrections(app, Corrections(backend, settings))
+    serve_watches(app, backend.watches, settings)
     _serve_page(app, backend, settings, token_required=bool(access.token))
     describe(app, token_required=bool(access.token))
     return app

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from qwen3vl_ros.client.goal import Arguments
+    from qwen3vl_ros.gateway.watches import WatchBackend
 
 State: TypeAlias = Literal["absent", "unconfigured", "loading", "inactive", "ready", "busy", "failed"]
 """``absent``: no node serves the action. The others are those of VlmStatus.msg."""
@@ -116,6 +117,9 @@ class Backend(Protocol):
             UnknownCamera: There is no such camera.
             Unavailable: The camera gives no frame.
         """
+
+    def watches(self) -> WatchBackend:
+        """Return what keeps watches."""
 
     def tasks(self) -> Sequence[Task]:
         """Return the ready-made tasks. Raises :class:`Unavailable` when the node does not answer."""

@@ -30,6 +30,7 @@ from qwen3vl_ros.gateway.backend import (
 )
 from qwen3vl_ros.gateway.logs import MODEL
 from qwen3vl_ros.gateway.node_status import cameras_of, parts_of, status_of
+from qwen3vl_ros.gateway.ros_watches import RosWatches
 from qwen3vl_ros.msg import VlmStatus
 from qwen3vl_ros.srv import CorrectAnswer
 from qwen3vl_ros.vision.compressed import pixels_of
@@ -73,15 +74,14 @@ class RosBackend:
         self._views: dict[str, _View] = {}
         self._views_lock = threading.Lock()
         self._tasks: tuple[tuple[str, ...], Sequence[Task]] = ((), ())
+        self._watches = RosWatches(node, self.vlm, self._to_ros)
         node.create_subscription(VlmStatus, f"{self.vlm}/status", self._on_status, _LATCHED)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         node.create_timer(1.0, self._close_idle_views, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def send(self, prompt: str, **arguments: Unpack[Arguments]) -> AnswerFuture:
         """Send a goal; see :class:`qwen3vl_ros.gateway.backend.Backend`."""
-        names = {camera.name for camera in self._cameras}
-        cameras = arguments.get("cameras", ())
-        arguments["cameras"] = ["" if name == NAMELESS and name in names else name for name in cameras]
+        arguments["cameras"] = [self._to_ros(name) for name in arguments.get("cameras", ())]
         return self._client.send(prompt, **arguments)
 
     def status(self) -> NodeStatus:
@@ -102,6 +102,10 @@ class RosBackend:
             known = ", ".join(map(repr, cameras)) or "none, as far as the node has told"
             raise UnknownCamera(f"there is no camera {name!r}; there are {known}")
         return self._view(cameras[name].topic).snapshot(width)
+
+    def watches(self) -> RosWatches:
+        """Return what keeps the node's watches."""
+        return self._watches
 
     def tasks(self) -> Sequence[Task]:
         """Return the node's tasks; request them if their names have changed."""
@@ -133,6 +137,10 @@ class RosBackend:
             views, self._views = list(self._views.values()), {}
         for view in views:
             view.close()
+
+    def _to_ros(self, name: str) -> str:
+        """Return the node's own name of a camera that is named over HTTP."""
+        return "" if name == NAMELESS and name in {camera.name for camera in self._cameras} else name
 
     def _on_status(self, status: VlmStatus) -> None:
         before, self._status = self._status, status

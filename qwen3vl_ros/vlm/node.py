@@ -136,8 +136,8 @@ class VlmNode(LifecycleNode):
             self._scheduler,
             tuple(self._tasks),
             len(self._sessions),
-            self._watches.watches.states(),
-            recording=recording,
+            self._watches.watches,
+            recording,
         )
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.recorder import RecorderHealth
 from qwen3vl_ros.vlm.scheduler import Scheduler
+from qwen3vl_ros.vlm.watches import Watches
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -37,8 +38,7 @@ class NodeSnapshot:
     """The node's current state. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
     ``pending``: a sentence about the engine that is loading to replace ``engine``; "" = none. ``tasks``: names of the
-    ready-made tasks. ``sessions``: conversations that are kept. ``watches``: a WatchState.msg of each. ``recording``:
-    None = nothing is recorded.
+    ready-made tasks. ``sessions``: conversations that are kept. ``recording``: None = nothing is recorded.
     """
 
     settings: Settings
@@ -48,8 +48,8 @@ class NodeSnapshot:
     scheduler: Scheduler | None
     tasks: tuple[str, ...]
     sessions: int
-    watches: Sequence[WatchState] = ()
-    recording: RecorderHealth | None = None
+    watches: Watches
+    recording: RecorderHealth | None
 
 
 class StatusPublisher:
@@ -180,8 +180,8 @@ class StatusPublisher:
         array.status.append(
             _queue_diagnostics(name, waiting, settings.queue_size, running, dict(self._totals), self.last_error)
         )
-        if snapshot.watches:
-            array.status.append(_watch_diagnostics(name, snapshot.watches))
+        if watches := snapshot.watches.states():
+            array.status.append(_watch_diagnostics(name, watches))
         if snapshot.recording is not None:
             array.status.append(_recording_diagnostics(name, snapshot.recording))
         self._look_for_namesake(name)

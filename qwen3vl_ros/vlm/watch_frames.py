@@ -109,7 +109,7 @@ def view_of(image: Image, polygon: tuple[Point, ...]) -> Image:
     scale = LONGEST_SIDE / max(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     return image
 
 

@@ -125,7 +125,9 @@ class WatchServices:
             self._executor.wake()  # it may be waiting for messages
 
         self._checker.submit(add)
-        response.watch_id, response.message = await added
+        outcome = await added
+        assert outcome is not None
+        response.watch_id, response.message = outcome
         response.success = not response.message
         return response
 

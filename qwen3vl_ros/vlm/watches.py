@@ -106,7 +106,7 @@ class Watches:
                 raise BadRequest(
                     f"watch_id: {message.watch_id!r} is another watch: remove that first, or leave watch_id empty"
                 )
-        self._wake()
+        self.wake()
         self._on_change()
         return str(message.watch_id)
 
@@ -118,7 +118,7 @@ class Watches:
         for watch in gone:
             watch.remove()
         if gone:
-            self._wake()
+            self.wake()
             self._on_change()
         return len(gone)
 
@@ -150,7 +150,8 @@ class Watches:
         for one in rounds:
             one.join(_PATIENCE)  # not for ever: what still runs then sends nothing any more
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have both threads look at all watches anew."""
         for rounds in self._rounds:
             rounds.wake()
 
@@ -252,10 +253,11 @@ class _Comparing(_Rounds):
     @staticmethod
     def _difference(watch: Watch, look: Look) -> float:
         view = look.view(watch.request.polygon)
-        if watch.reference is None and watch.request.reference is None:
+        given = watch.request.reference
+        if watch.reference is None and given is None:
             watch.take_reference(look, view)
-        elif watch.reference is None:
-            watch.reference = view_of(_as_large_as(look.pixels, watch.request.reference), watch.request.polygon)
+        elif watch.reference is None and given is not None:
+            watch.reference = view_of(_as_large_as(look.pixels, given), watch.request.polygon)
         assert watch.reference is not None
         change = change_between([view], [watch.reference])
         if change is None:
@@ -272,7 +274,7 @@ def _as_large_as(image: Image, reference: Image) -> Image:
         )
     if (width, height) == (own_width, own_height):
         return reference
-    return cv2.resize(reference, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(reference, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
 class _Asking(_Rounds):
@@ -340,6 +342,7 @@ class _Asking(_Rounds):
             watch.answered(seen, job, result, answer.regions, watches.clock().to_msg(), self._scheduler)
         except EngineError as error:
             watch.fails(str(error))
+        watches.wake()  # what a cooldown holds back is sent by the other thread
         return True
 
 

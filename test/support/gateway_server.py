@@ -20,7 +20,7 @@ from qwen3vl_ros.action import AskImage
 
 from qwen3vl_ros.client.answer import Answer, Usage
 from qwen3vl_ros.client.answer_future import AnswerFuture, Phase
-from qwen3vl_ros.client.exceptions import Cancelled, ServerUnavailable, VlmError
+from qwen3vl_ros.client.exceptions import BadRequest, Cancelled, ServerUnavailable, VlmError
 from qwen3vl_ros.client.goal import build_goal
 from qwen3vl_ros.client.tasks import Task
 from qwen3vl_ros.gateway.app import create_app
@@ -33,6 +33,7 @@ from qwen3vl_ros.gateway.backend import (
     UnknownCamera,
 )
 from qwen3vl_ros.gateway.settings import Access, Settings, access
+from qwen3vl_ros.gateway.watches import EventReport, WatchesReport, WatchReport
 
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""
@@ -86,6 +87,42 @@ class Asked:
         return ServerUnavailable("the test's backend did not answer")
 
 
+class ScriptedWatches:
+    """Keeps the watches that were added, and one event; ``away``: whether the node does not answer."""
+
+    def __init__(self) -> None:
+        self.added: dict[str, Any] = {}
+        self.muted: set[str] = set()
+        self.away = False
+
+    def report(self) -> WatchesReport:
+        if self.away:
+            raise ServerUnavailable("No node serves /vlm/list_watches.")
+        known = [
+            WatchReport(name, watch.prompt, watch.cameras, False, name in self.muted, 0, 0, 0, 0, 0.0, "", "")
+            for name, watch in self.added.items()
+        ]
+        event = EventReport(7, "door", "on", True, "The door is open.", 12.5, "Yes", 0.9, ["after"])
+        return WatchesReport(known, [event])
+
+    def add(self, watch: Any) -> str:
+        if watch.watch_id in self.added:
+            raise BadRequest(f"watch_id: {watch.watch_id!r} is another watch")
+        name = watch.watch_id or f"page_{len(self.added)}"
+        self.added[name] = watch
+        return name
+
+    def remove(self, watch_id: str) -> bool:
+        return self.added.pop(watch_id, None) is not None
+
+    def mute(self, watch_id: str, muted: bool) -> bool:
+        (self.muted.add if muted else self.muted.discard)(watch_id)
+        return watch_id in self.added
+
+    def image(self, number: int, name: str) -> bytes:
+        return image_file(64, 48, "JPEG") if (number, name) == (7, "after") else b""
+
+
 class ScriptedBackend:
     """Answers with ``script``, which may leave a question open for the test to go on with: :meth:`next_asked`."""
 
@@ -93,6 +130,7 @@ class ScriptedBackend:
         self.script: Callable[[Asked], None] = says_red
         self.now = NodeStatus("ready", engine="scripted", model="tiny", queue_capacity=8, tasks=("locate",))
         self.seen: tuple[CameraStatus, ...] = (CameraStatus("front", "/front/image", 30.0, 0.02),)
+        self.kept = ScriptedWatches()
         self._asked: queue.Queue[Asked] = queue.Queue()
         self.corrections: list[tuple[str, str]] = []
 
@@ -129,6 +167,9 @@ class ScriptedBackend:
         if goal_id != "1" * 32:
             raise CorrectionRefused(f"there is no answer {goal_id!r} in the recording")
         self.corrections.append((goal_id, text))
+
+    def watches(self) -> ScriptedWatches:
+        return self.kept
 
     def tasks(self) -> list[Task]:
         return [Task("locate", "Where things are.", "what", (), "regions", 1, (), "/robot/tasks.yaml")]

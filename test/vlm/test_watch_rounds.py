@@ -247,7 +247,7 @@ def test_a_region_goes_with_the_question_and_what_changes_outside_of_it_costs_no
 
 def test_a_watch_ends_after_its_greatest_duration_and_what_a_cooldown_held_back_is_told(rig: Rig) -> None:
     watch = Watch(prompt="Is it bright?", watch_id="held")
-    watch.min_period.nanosec = watch.cooldown.nanosec = 200_000_000
+    watch.min_period.nanosec, watch.cooldown.nanosec = 20_000_000, 600_000_000
     rig.watches.add(watch, rig.scheduler)
     rig.scheduler.level = 200
     rig.wait_for(lambda: len(rig.events) == 1)

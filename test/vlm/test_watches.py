@@ -20,8 +20,10 @@ from sensor_msgs.msg import CompressedImage
 
 from lamp import HEIGHT, WIDTH, Lamp, Room
 from qwen3vl_ros.client import VlmClient
+from qwen3vl_ros.vlm.watch_webhook import SIGNATURE, signature
 from ros_client import RosClient
 from vlm_process import VlmProcess
+from webhook_server import Server
 
 pytestmark = pytest.mark.ros
 pytest_plugins = ["lamp_fixtures"]
@@ -248,6 +250,25 @@ def test_standing_watches_run_from_the_start_and_all_of_them_rest_while_the_node
     assert lamp.states() == []
     node.stop()
     assert "prmopt is no field of a watch; prompt is." in node.output
+
+
+def test_an_event_with_the_prompt_is_posted_to_the_web_server(lamp: Lamp, room: Room, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a secret of the tests")
+    server = Server()
+    try:
+        node = lamp.start(watch_webhook=server.address, watch_webhook_secret=str(secret))
+        lamp.add("Is the lamp on?", evidence=True)
+        room.switch(light=True)
+        _, headers, body = server.next()
+    finally:
+        server.close()
+    posted = json.loads(body)
+    assert (posted["kind"], posted["message"], posted["text"]) == ("on", "Is the lamp on?", "Yes")
+    assert {"after", "annotated"} <= set(posted["images"])
+    assert headers[SIGNATURE] == signature(secret.read_bytes(), body)
+    node.stop()
+    assert "hidden" not in node.output and "a secret of the tests" not in node.output
 
 
 def test_a_thousand_watches_that_come_and_go_under_load_leave_nothing_behind(

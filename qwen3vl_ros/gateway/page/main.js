@@ -15,6 +15,7 @@ import { Settings } from "./settings.js";
 import { taskInWords } from "./tasks.js";
 import { TurnView } from "./turn_view.js";
 import { setVideoLimit } from "./video.js";
+import { Watches } from "./watches.js";
 
 const settings = new Settings();
 const answerTimes = new AnswerTimes();
@@ -26,7 +27,9 @@ const server = new Server(askForToken);
 const panel = new ImagePanel(server, () => startOver());
 const form = new QuestionForm(ask, () => running?.abort());
 const history = new History(reopen);
+const watches = new Watches(server);
 const health = new Health(server, announcer, (status) => {
+  watches.setCameras(status.cameras.map(({ name }) => name));
   panel.setCameras(status.cameras.map(({ name }) => name));
   form.setCard(status.model_card);
   settings.setCard(status.model_card);

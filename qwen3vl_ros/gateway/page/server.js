@@ -78,6 +78,31 @@ export class Server {
     throw new Problem("The connection to the gateway ended before the answer did: ask again.");
   }
 
+  /** The node's watches, and their last events, the newest first: docs/gateway.md, /api/watches. */
+  watches() {
+    return this.#json("api/watches");
+  }
+
+  /** Have the node watch something. */
+  addWatch(fields) {
+    return this.#json("api/watches", posted(fields));
+  }
+
+  /** End a watch. */
+  removeWatch(id) {
+    return this.#json(`api/watches/${encodeURIComponent(id)}`, { method: "DELETE" });
+  }
+
+  /** Let a watch go on without events, or with them again. */
+  muteWatch(id, muted) {
+    return this.#json(`api/watches/${encodeURIComponent(id)}/mute?muted=${muted}`, { method: "POST" });
+  }
+
+  /** A JPEG of an event. */
+  async eventImage(number, name) {
+    return (await this.#request(`api/watch_events/${number}/${name}.jpg`)).blob();
+  }
+
   /** An answer's Markdown as HTML in which nothing can run. */
   async html(text) {
     return (await this.#json("api/render", posted({ text }))).html;
