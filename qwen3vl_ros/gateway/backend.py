@@ -128,6 +128,6 @@ class Backend(Protocol):
         """Have the node write into its recording what would have been right.
 
         Raises:
-            CorrectionRefused: It does not, such as for an answer that it does not know.
-            Unavailable: It records nothing, or does not answer.
+            CorrectionRefused: It does not: it records nothing, or does not know the answer.
+            Unavailable: It does not respond.
         """

@@ -61,7 +61,7 @@ class Corrections:
         except CorrectionRefused as error:
             raise ApiError(400, "correction_refused", str(error)) from None
         except Unavailable as error:
-            raise ApiError(503, "not_recorded", str(error)) from None
+            raise ApiError(503, "node_not_ready", str(error), retry_after=5) from None
         return Corrected(corrected=True)
 
 

@@ -122,7 +122,7 @@ class RosBackend:
     def correct(self, goal_id: str, text: str) -> None:
         """Have the node write a correction; see :class:`qwen3vl_ros.gateway.backend.Backend`."""
         if not self._corrections.is_there:
-            raise Unavailable("the node records nothing: set its parameter record.directory")
+            raise CorrectionRefused("the node records nothing: set its parameter record.directory")
         try:
             response = self._corrections.call(CorrectAnswer.Request(goal_id=goal_id, text=text), _ANSWER_PATIENCE)
         except (ServerUnavailable, NotSpinning) as error:

@@ -160,6 +160,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
 
     assert (answer.text, answer.json, answer.reasoning) == ('{"n": 2}', {"n": 2}, "I count")
     assert (answer.engine, answer.model, answer.finish_reason) == ("llama", "tiny.gguf", "stop")
+    assert answer.goal_id == bytes(vlm.goals[0].handle.goal_id.uuid).hex()
     assert answer.stamp == header.stamp
     assert answer.image_headers[0].frame_id == "camera"
     assert (answer.pixel_stamps, answer.usage.image_change) == ((Time(sec=3),), 1.5)

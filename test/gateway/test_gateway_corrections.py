@@ -65,7 +65,7 @@ def test_what_cannot_be_written_is_refused_with_a_sentence(http: httpx.Client, b
 def test_a_node_that_records_nothing_is_said(server: Server, http: httpx.Client) -> None:
     server.backend.now = replace(server.backend.now, records=False)
     response = http.post("/api/corrections", json={"goal_id": ONES, "text": "x"})
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "not_recorded")
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "correction_refused")
     assert "record.directory" in response.json()["error"]["message"]
 
 

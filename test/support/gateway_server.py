@@ -163,7 +163,7 @@ class ScriptedBackend:
 
     def correct(self, goal_id: str, text: str) -> None:
         if not self.now.records:
-            raise Unavailable("the node records nothing: set its parameter record.directory")
+            raise CorrectionRefused("the node records nothing: set its parameter record.directory")
         if goal_id != "1" * 32:
             raise CorrectionRefused(f"there is no answer {goal_id!r} in the recording")
         self.corrections.append((goal_id, text))
