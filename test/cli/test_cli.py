@@ -97,6 +97,7 @@ def test_what_a_still_camera_spared_is_on_stderr_and_can_be_declined(scripted: S
     assert scripted.goals[1].request.new_pixels
 
 
+@pytest.mark.once
 @pytest.mark.ros
 @pytest.mark.parametrize(("word", "number"), [("1024", 1024), ("auto", AskImage.Goal.MAX_IMAGE_TOKENS_AUTO)])
 def test_how_much_of_the_image_is_seen_is_an_option(scripted: ScriptedVlm, word: str, number: int) -> None:
@@ -104,6 +105,7 @@ def test_how_much_of_the_image_is_seen_is_an_option(scripted: ScriptedVlm, word:
     assert scripted.goals[-1].request.max_image_tokens == number
 
 
+@pytest.mark.once
 @pytest.mark.ros
 @pytest.mark.parametrize(
     ("options", "thinking", "limit"),
@@ -203,6 +205,7 @@ def test_interrupting_cancels_the_goal_and_prints_what_came(scripted: ScriptedVl
     assert scripted.goals[0].cancelled.is_set()
 
 
+@pytest.mark.once
 @pytest.mark.ros
 @pytest.mark.parametrize(
     ("code", "status"),
