@@ -43,13 +43,13 @@ check: lint
 coverage: check-tools
 	$(bin)/pytest --check -n auto --cov qwen3vl_ros --cov-report term:skip-covered
 
-# A process per core, each with a ROS graph of its own. Jazzy: what talks to ROS.
+# A process per core, each with a ROS graph of its own. Jazzy: what tests something about ROS.
 ifeq ($(ROS),kilted)
 test: test-tools lint
 	$(bin)/pytest -n auto --dist loadfile
 else
 test: test-tools
-	$(bin)/pytest -n auto --dist loadfile -m "ros and not browser"
+	$(bin)/pytest -n auto --dist loadfile -m "ros and not browser and not once"
 endif
 
 doctor:

@@ -144,6 +144,7 @@ def test_a_program_of_the_pages_runs_as_it_stands(
     assert done.stdout.strip() or "print" not in program
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("command", commands())
 def test_a_command_of_the_pages_ends_well(
     command: str, folder: Path, camera: None, vlm: VlmProcess, web: WebProcess

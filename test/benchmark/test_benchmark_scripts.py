@@ -138,6 +138,7 @@ def test_percentile_is_a_measured_value() -> None:
     assert percentile([1.0, 2.0], 0.5) == 1.0
 
 
+@pytest.mark.once
 @pytest.mark.model
 @pytest.mark.ros
 def test_benchmarks_run_and_show_every_figure(model: Path) -> None:

@@ -98,6 +98,7 @@ def test_what_a_still_camera_spared_is_on_stderr_and_can_be_declined(scripted: S
     assert scripted.goals[1].request.new_pixels
 
 
+@pytest.mark.once
 @pytest.mark.ros
 def test_a_clip_is_asked_for_and_its_span_is_on_stderr(scripted: ScriptedVlm) -> None:
     def script(goal: Goal) -> Result:
@@ -131,6 +132,7 @@ def test_how_much_of_the_image_is_seen_is_an_option(scripted: ScriptedVlm, word:
     assert scripted.goals[-1].request.max_image_tokens == number
 
 
+@pytest.mark.once
 @pytest.mark.ros
 @pytest.mark.parametrize(
     ("options", "thinking", "limit"),
@@ -243,6 +245,7 @@ def test_interrupting_cancels_the_goal_and_prints_what_came(scripted: ScriptedVl
     assert scripted.goals[0].cancelled.is_set()
 
 
+@pytest.mark.once
 @pytest.mark.ros
 @pytest.mark.parametrize(
     ("code", "status"),

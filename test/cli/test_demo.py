@@ -124,6 +124,7 @@ def test_up_answers_from_another_terminal_until_it_is_interrupted(demo: Demo, do
     assert shared_memory_ports(domain) == []
 
 
+@pytest.mark.once
 def test_a_process_that_dies_is_shown_with_its_last_lines_and_takes_the_others_with_it(demo: Demo) -> None:
     process = demo("--keep")
     pids = wait_running(process)
@@ -136,6 +137,7 @@ def test_a_process_that_dies_is_shown_with_its_last_lines_and_takes_the_others_w
     assert [pid for pid in pids if alive(pid)] == []
 
 
+@pytest.mark.once
 def test_a_demo_that_is_killed_takes_the_others_with_it(demo: Demo) -> None:
     process = demo("--keep")
     pids = wait_running(process)
@@ -144,6 +146,7 @@ def test_a_demo_that_is_killed_takes_the_others_with_it(demo: Demo) -> None:
         wait_gone(pid)
 
 
+@pytest.mark.once
 def test_a_demo_whose_terminal_is_closed_ends_like_one_that_is_interrupted(demo: Demo, domain: int) -> None:
     process = demo("--keep")
     pids = wait_running(process)
@@ -167,6 +170,7 @@ def test_a_demo_beside_another_one_is_refused_before_the_graph_shows_it(
         pass
 
 
+@pytest.mark.once
 def test_the_demo_of_a_video_asks_what_fits_any_image_and_says_what_the_shipped_model_is_for(
     demo: Demo, tmp_path: Path
 ) -> None:
@@ -184,6 +188,7 @@ def test_the_demo_of_a_video_asks_what_fits_any_image_and_says_what_the_shipped_
         assert image.width >= 320
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
@@ -202,6 +207,7 @@ def test_what_the_demo_cannot_do_is_a_sentence_at_once(
     assert sentence in " ".join(err.split())
 
 
+@pytest.mark.once
 def test_a_port_that_is_taken_is_a_sentence_at_once(demo: Demo) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -213,6 +219,7 @@ def test_a_port_that_is_taken_is_a_sentence_at_once(demo: Demo) -> None:
     assert f"The page cannot have port {port} (Address already in use): choose another --port." in err
 
 
+@pytest.mark.once
 def test_the_page_has_the_port_that_was_asked_for(demo: Demo) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -266,6 +273,7 @@ def test_a_phone_opens_the_page_by_the_qr_code_and_has_its_camera_there(demo: De
     assert token not in rest
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("address", "sentence"), [("192.0.2.99", "has no address"), ("phone.local", "not appear to be an IPv4")]
 )
@@ -276,6 +284,7 @@ def test_an_address_that_a_phone_cannot_have_is_a_sentence(demo: Demo, address: 
     assert sentence in err
 
 
+@pytest.mark.once
 def test_a_model_that_is_not_there_is_a_sentence_at_once(demo: Demo) -> None:
     process = demo("--model", "/nowhere/model.gguf")
     out, err = process.communicate(timeout=PATIENCE)

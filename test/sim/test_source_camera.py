@@ -184,6 +184,7 @@ def test_the_calibration_goes_with_every_image(viewer: Viewer, video: Path, tmp_
     assert info.header.frame_id == images[-1].header.frame_id == "camera_optical_frame"
 
 
+@pytest.mark.once
 def test_a_calibration_of_another_size_is_a_sentence_with_both_sizes(video: Path, tmp_path: Path) -> None:
     file = calibration(tmp_path / "c.yaml", 640, 480)
     status, text = run(source=video, calibration=file)
@@ -191,6 +192,7 @@ def test_a_calibration_of_another_size_is_a_sentence_with_both_sizes(video: Path
     assert f"images of 64x48 pixels, but the calibration {file} is of 640x480" in text
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -211,6 +213,7 @@ def test_a_calibration_that_cannot_be_used_is_a_sentence(
     assert f" {file} " in text and sentence in text
 
 
+@pytest.mark.once
 def test_what_is_no_source_is_a_sentence_and_wrong_usage(tmp_path: Path) -> None:
     broken, empty = tmp_path / "broken.mp4", tmp_path / "empty"
     broken.write_bytes(b"no video" * 100)
