@@ -169,7 +169,7 @@ class VideoReader:
         if not isinstance(self._file, bytes) and not Path(self._file).is_file():
             raise BadImage(f"There is no video file {self._file}.")
         try:
-            self._container = av.open(source, options={"format_whitelist": _FORMATS})
+            self._container = av.open(source, "r", options={"format_whitelist": _FORMATS})
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._unreadable(error) from error
         try:
