@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from qwen3vl_ros import defect
 from qwen3vl_ros.engines.base import BadImage
+from qwen3vl_ros.vlm import large_buffers
 from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.frame_source import Frame
 from qwen3vl_ros.vlm.history import RESTART, KeptFrame, kept_frame
@@ -47,6 +48,7 @@ class HistoryRecorder:
         self._holders = int(settings.always)
         self._needed_until = 0.0
         self._closed = False
+        self._keeps_buffers = False
         self._reported = 0.0
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
@@ -87,6 +89,8 @@ class HistoryRecorder:
             self._wake.notify()
         self._thread.join()
         self._clear()
+        if self._keeps_buffers:
+            large_buffers.return_at_once()
 
     @property
     def _needed(self) -> bool:
@@ -111,7 +115,13 @@ class HistoryRecorder:
         with self._wake:
             if not self._closed and not self._needed:
                 self._clear()
+                if self._keeps_buffers:
+                    large_buffers.return_at_once()
+                    self._keeps_buffers = False
                 self._wake.wait_for(lambda: self._closed or self._needed)
+            if not self._closed and not self._keeps_buffers:
+                large_buffers.keep()
+                self._keeps_buffers = True
             while not self._closed and (left := due - time.monotonic()) > 0:
                 self._wake.wait(left)
             return not self._closed

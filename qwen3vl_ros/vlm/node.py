@@ -6,7 +6,6 @@ the model loads). What activate creates deactivate ends, what configure creates 
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import sys
 import threading
@@ -33,7 +32,7 @@ from qwen3vl_ros.prompts.tasks import Tasks
 from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.ros.stop_signal import StopSignal
 from qwen3vl_ros.srv import Ask, CorrectAnswer, ListTasks, ResetSession, SetEngine
-from qwen3vl_ros.vlm import parameters
+from qwen3vl_ros.vlm import large_buffers, parameters
 from qwen3vl_ros.vlm.cameras import open_cameras
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.engine_swap import EngineSwap, PendingEngine
@@ -422,7 +421,7 @@ def _never_by_itself(_goal_handle: ServerGoalHandle[Any, Any, Any]) -> AskImage.
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT, SIGTERM or SIGHUP; every accepted goal gets its result first."""
     stop = StopSignal()
-    _return_large_buffers()
+    large_buffers.return_at_once()
     try:
         rclpy.init(args=list(sys.argv if args is None else args), signal_handler_options=SignalHandlerOptions.NO)
         executor = SingleThreadedExecutor()
@@ -446,17 +445,6 @@ def main(args: Sequence[str] | None = None) -> int:
     spinning.stop(2.0)  # a thread that still spins keeps the middleware from tidying up its shared memory
     rclpy.shutdown()
     return status
-
-
-def _return_large_buffers() -> None:
-    """Make freed images go back to the system: mallopt(M_MMAP_THRESHOLD), malloc.h of glibc.
-
-    By itself, glibc raises the threshold to the largest buffer that was freed, up to 32 MB, and keeps what is smaller:
-    with 4K images that came to 140 MB for good.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(-3, 1 << 20)
 
 
 def _on(executor: SingleThreadedExecutor, callback: Callable[[], Any]) -> Any:
