@@ -288,9 +288,16 @@ class FrameSource:
         return None
 
     def newest(self) -> Frame | None:
-        """Take the newest frame without waiting, None before the first one; a running :meth:`wait` gets it, too."""
+        """Take the newest frame without waiting; a running :meth:`wait` gets it, too.
+
+        Returns:
+            None before the first one, and once it is closed.
+        """
         taken_before = self._taken
-        frame = self._take()
+        try:
+            frame = self._take()
+        except Closed:
+            return None
         if self._taken != taken_before:
             self._samples.interrupt()
         return frame

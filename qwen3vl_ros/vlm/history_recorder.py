@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from qwen3vl_ros import defect
 from qwen3vl_ros.engines.base import BadImage
-from qwen3vl_ros.ros.polling_subscription import Closed
 from qwen3vl_ros.vlm.cameras import Camera
 from qwen3vl_ros.vlm.frame_source import Frame
 from qwen3vl_ros.vlm.history import RESTART, KeptFrame, kept_frame
@@ -101,8 +100,6 @@ class HistoryRecorder:
             for name, camera in self._cameras.items():
                 try:
                     changed |= self._take(name, camera)
-                except Closed:
-                    return
                 except Exception as error:  # noqa: BLE001 a defect with one camera must not end the others' history
                     self._report_problem(name, defect(f"{type(error).__name__}: {error}"))
             if changed and time.monotonic() - self._reported >= _REPORT_PERIOD:

@@ -255,6 +255,8 @@ def test_who_takes_the_newest_frame_takes_none_away_from_a_question_that_waits(g
             frame = got.result(PATIENCE / 2)
         assert frame is not None
         assert frame.stamp == stamp * SECOND
+    source.close()
+    assert source.newest() is None
 
 
 def test_a_topic_that_is_closed_while_it_is_waited_for_ends_the_wait(graph: Callable[..., Graph]) -> None:
