@@ -181,6 +181,19 @@ def test_a_question_that_a_goal_pushes_out_is_asked_again_about_a_new_frame(rig:
     assert second > first
 
 
+def test_a_question_that_the_engine_loses_is_counted_with_its_reason_and_asked_again(rig: Rig) -> None:
+    def crash(job: Job) -> None:
+        if len(rig.scheduler.asked) < 3:
+            job.end(Code.ENGINE_CRASHED, "the engine's process died")
+
+    rig.scheduler.level, rig.scheduler.answering = 200, crash
+    rig.add()
+    rig.wait_for(lambda: rig.watches.states()[0].error_msg == "the engine's process died")
+    rig.wait_for(lambda: rig.events)
+    (state,) = rig.watches.states()
+    assert (state.failed, state.asked, state.active, state.error_msg) == (2, 1, True, "")
+
+
 def test_a_watch_that_is_removed_while_it_is_asked_ends_its_question_and_tells_nothing(rig: Rig) -> None:
     begun = threading.Event()
 
