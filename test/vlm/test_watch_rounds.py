@@ -15,7 +15,7 @@ from geometry_msgs.msg import Point32, Polygon
 from qwen3vl_ros.msg import Watch, WatchEvent
 from rclpy.clock import Clock
 from rclpy.serialization import serialize_message
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from qwen3vl_ros.engines.base import BadRequest
 from qwen3vl_ros.prompts.probability import Certainty
@@ -27,6 +27,7 @@ from qwen3vl_ros.vlm.frame_source import Frame, NoFrame
 from qwen3vl_ros.vlm.job import Code, GoalResult, Job
 from qwen3vl_ros.vlm.parameters import Settings, ready_made_tasks
 from qwen3vl_ros.vlm.status import _watch_diagnostics
+from qwen3vl_ros.vlm.watch_frames import jpeg_of
 from qwen3vl_ros.vlm.watches import MOST_WATCHES, Watches
 
 PATIENCE = 30.0
@@ -180,6 +181,19 @@ def test_a_question_that_a_goal_pushes_out_is_asked_again_about_a_new_frame(rig:
     assert second > first
 
 
+def test_a_question_that_the_engine_loses_is_counted_with_its_reason_and_asked_again(rig: Rig) -> None:
+    def crash(job: Job) -> None:
+        if len(rig.scheduler.asked) < 3:
+            job.end(Code.ENGINE_CRASHED, "the engine's process died")
+
+    rig.scheduler.level, rig.scheduler.answering = 200, crash
+    rig.add()
+    rig.wait_for(lambda: rig.watches.states()[0].error_msg == "the engine's process died")
+    rig.wait_for(lambda: rig.events)
+    (state,) = rig.watches.states()
+    assert (state.failed, state.asked, state.active, state.error_msg) == (2, 1, True, "")
+
+
 def test_a_watch_that_is_removed_while_it_is_asked_ends_its_question_and_tells_nothing(rig: Rig) -> None:
     begun = threading.Event()
 
@@ -220,6 +234,22 @@ def test_a_camera_without_frames_is_a_failure_that_ends_when_they_come(rig: Rig)
     rig.scheduler.blind = False
     rig.wait_for(lambda: rig.watches.states()[0].asked == 1)
     assert rig.watches.states()[0].error_msg == ""
+
+
+def grey(width: int, height: int, level: int) -> CompressedImage:
+    return CompressedImage(format="jpeg", data=jpeg_of(np.full((height, width, 3), level, np.uint8)))
+
+
+def test_a_reference_may_have_another_size_but_not_another_shape(rig: Rig) -> None:
+    rig.add("", watch_id="twice", condition=Watch.CONDITION_IMAGE, reference=grey(128, 96, 60))
+    rig.add("", watch_id="square", condition=Watch.CONDITION_IMAGE, reference=grey(96, 96, 60))
+    rig.wait_for(lambda: rig.watches.states()[0].asked and rig.watches.states()[1].failed)
+    twice, square = rig.watches.states()
+    assert (twice.active, twice.failed) == (False, 0)
+    assert "it has 96x96 pixels and the camera's image 64x48" in square.error_msg
+    rig.scheduler.level = 200
+    rig.wait_for(lambda: rig.events)
+    assert [event.watch_id for event in rig.events] == ["twice"]
 
 
 def test_diagnostics_say_what_fails_and_how_late_watches_are(rig: Rig) -> None:
