@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -74,14 +75,15 @@ def programs() -> list[Any]:
 
 
 def commands() -> list[Any]:
-    """The commands, loops whole."""
-    found = []
+    """The commands, loops whole; one that is on several pages, with another comment or other quotes, once."""
+    found = {}
     for name, text in blocks("sh", "bash", ""):
         for command in re.findall(r"^(?:until .*?^done|.+?)$", text.replace("\\\n", " "), re.MULTILINE | re.DOTALL):
             command = command.strip().removeprefix(".venv/bin/")
             if re.match(COMMANDS, command) and not any(word in command for word in NEEDS_MORE):
-                found.append(pytest.param(command, id=f"{name}: {command[:60]}"))
-    return found
+                words = tuple(shlex.split(command, comments=True))
+                found.setdefault(words, pytest.param(command, id=f"{name}: {command[:60]}"))
+    return list(found.values())
 
 
 @pytest.fixture(scope="module")
