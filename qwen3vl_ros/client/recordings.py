@@ -158,8 +158,9 @@ def _jpeg_message(jpeg: bytes, header: Header) -> CompressedImage:
 
 def _small(image: Image | CompressedImage) -> CompressedImage:
     """Return an image of a bag as a frame of a clip: as it came, where it is small and compressed."""
-    from qwen3vl_ros.vision.clip_frames import MAX_SIDE, fitted, jpeg_of
+    from qwen3vl_ros.vision.clip_frames import MAX_SIDE, fitted
     from qwen3vl_ros.vision.compressed import pixels_of
+    from qwen3vl_ros.vision.jpeg import jpeg_of
 
     pixels = pixels_of(image)
     height, width = pixels.shape[:2]

@@ -34,6 +34,7 @@ from qwen3vl_ros.gateway.ros_watches import RosWatches
 from qwen3vl_ros.msg import VlmStatus
 from qwen3vl_ros.srv import CorrectAnswer
 from qwen3vl_ros.vision.compressed import pixels_of
+from qwen3vl_ros.vision.jpeg import jpeg_of
 from qwen3vl_ros.vlm.frame_source import FrameSource, NoFrame
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ _IDLE: Final = 10.0
 
 _ANSWER_PATIENCE: Final = 5.0
 """Seconds that the node has to list its tasks, or to take a correction."""
-
-_JPEG_QUALITY: Final = 90
 
 
 class RosBackend:
@@ -190,8 +189,7 @@ class _View:
         if width is not None and width < full_width:
             size = (width, max(1, round(height * width / full_width)))
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-        jpeg = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))[1].tobytes()
+        jpeg = jpeg_of(pixels)
         stamp = self._frames.moment(frame)  # of a camera that does not stamp, the time of arrival
         return Snapshot(jpeg, divmod(stamp, 1_000_000_000), self._frames.age(frame), full_width, height)
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
-
-from qwen3vl_ros.engines.base import Image
-
 MAX_SIDE: Final = 1280
 """Pixels of a clip's frame, which is scaled down to them: a model sees less of each frame of a clip."""
-
-_JPEG_QUALITY: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +30,3 @@ def fitted(size: tuple[int, int], max_side: int) -> tuple[int, int]:
     """Return ``size`` (width, height), scaled down until no side is longer than ``max_side``."""
     scale = min(1.0, max_side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def jpeg_of(pixels: Image) -> bytes:
-    """Return an image as the content of a JPEG file."""
-    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))[1].tobytes()

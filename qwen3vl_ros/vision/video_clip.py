@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from qwen3vl_ros.engines.base import BadImage
-from qwen3vl_ros.vision.clip_frames import MAX_SIDE, ClipFrame, VideoClip, fitted, jpeg_of
+from qwen3vl_ros.vision.clip_frames import MAX_SIDE, ClipFrame, VideoClip, fitted
 from qwen3vl_ros.vision.encodings import MAX_PIXELS
 from qwen3vl_ros.vision.frame_times import DEFAULT_FRAMES, SECOND, in_seconds
+from qwen3vl_ros.vision.jpeg import jpeg_of
 from qwen3vl_ros.vision.video_file import VideoReader, turns_of, upright
 
 

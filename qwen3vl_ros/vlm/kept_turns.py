@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 from qwen3vl_ros.engines.base import Clip, Image, ImageInput, Message
 from qwen3vl_ros.vision.compressed import decode_file
 from qwen3vl_ros.vision.fit import Fit, fit_again
+from qwen3vl_ros.vision.jpeg import jpeg_of
 from qwen3vl_ros.vlm.images import InputImage
 
 Part: TypeAlias = str | Image | Clip
@@ -244,7 +245,6 @@ def _takes(wanted: ImageInput, part: Image) -> bool:
 
 def _file_of(pixels: Image) -> bytes:
     """Encode an image, as JPEG where its sides allow that, else as PNG."""
-    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     if max(pixels.shape) > _LONGEST_JPEG:
-        return cv2.imencode(".png", bgr)[1].tobytes()
-    return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))[1].tobytes()
+        return cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return jpeg_of(pixels, _QUALITY)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-import cv2
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
@@ -20,6 +19,7 @@ from qwen3vl_ros.engines.base import Clip, Image, Message
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vision.compressed import jpeg_file
 from qwen3vl_ros.vision.fit import Fit
+from qwen3vl_ros.vision.jpeg import jpeg_of
 from qwen3vl_ros.vlm.images import InputImage, InputImages
 from qwen3vl_ros.vlm.job import GoalResult
 from qwen3vl_ros.vlm.messages import answer_message, fill_result
@@ -61,7 +61,7 @@ class Finished:
                 if id(pixels) not in places:
                     places[id(pixels)] = len(described), 0
                     described.append(_earlier_image(pixels))
-                    files.append(_jpeg(pixels))
+                    files.append(jpeg_of(pixels, QUALITY))
         return self._entry(described, places), files
 
     def _entry(self, images: list[dict[str, Any]], places: Mapping[int, tuple[int, int]]) -> dict[str, Any]:
@@ -146,12 +146,7 @@ def _jpeg_of(image: InputImage, sent: Any) -> bytes:
         message = image.frame.message()
     if isinstance(message, CompressedImage) and (file := jpeg_file(message)):
         return file
-    return _jpeg(image.pixels)
-
-
-def _jpeg(pixels: Image) -> bytes:
-    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))[1].tobytes()
+    return jpeg_of(image.pixels, QUALITY)
 
 
 def plain(value: Any) -> Any:

@@ -21,11 +21,12 @@ from qwen3vl_ros.msg import WatchState as WatchStateMessage
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vision.annotate import annotate
 from qwen3vl_ros.vision.image_message import byte_field
+from qwen3vl_ros.vision.jpeg import jpeg_of
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.job import Code, GoalResult, Job
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.scheduler import Scheduler
-from qwen3vl_ros.vlm.watch_frames import Look, jpeg_of
+from qwen3vl_ros.vlm.watch_frames import Look
 from qwen3vl_ros.vlm.watch_request import WatchRequest
 from qwen3vl_ros.vlm.watch_state import WatchState
 

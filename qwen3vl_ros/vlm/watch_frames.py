@@ -10,6 +10,7 @@ import cv2
 
 from qwen3vl_ros.engines.base import Cancel, Image
 from qwen3vl_ros.vision.change import image_change
+from qwen3vl_ros.vision.jpeg import jpeg_of
 from qwen3vl_ros.vision.polygon import bounds, only_inside
 from qwen3vl_ros.vision.region import Point
 from qwen3vl_ros.vlm.cameras import Camera
@@ -20,7 +21,6 @@ LONGEST_SIDE = 640
 """Pixels of the longer side of what is compared: a larger part of an image is made smaller. It costs a millisecond, and
 what fills a block of 8x8 pixels there is 24 pixels wide in an image of 1920."""
 
-_JPEG_QUALITY = 90
 _PATIENCE = 0.5
 """Seconds to wait for the frame of a camera that had one before."""
 
@@ -118,9 +118,3 @@ def change_between(views: Sequence[Image], earlier: Sequence[Image]) -> float | 
     if [view.shape for view in views] != [view.shape for view in earlier]:
         return None
     return max(image_change(view, before) for view, before in zip(views, earlier, strict=True))
-
-
-def jpeg_of(image: Image) -> bytes:
-    """Return the content of a JPEG file with ``image``, uint8 [height, width, 3] RGB."""
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()

@@ -17,9 +17,9 @@ import videos
 from bags import BEGIN, header, nanoseconds, write_bag
 from qwen3vl_ros.client import BadImage, BadRequest, clip_of_bag, clip_of_video, frame_of_video, image_of_bag
 from qwen3vl_ros.client.goal import build_goal
-from qwen3vl_ros.vision.clip_frames import jpeg_of
 from qwen3vl_ros.vision.compressed import pixels_of
 from qwen3vl_ros.vision.image_message import image_message
+from qwen3vl_ros.vision.jpeg import jpeg_of
 
 
 @pytest.fixture(scope="module")

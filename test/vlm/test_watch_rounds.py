@@ -22,12 +22,12 @@ from qwen3vl_ros.prompts.probability import Certainty
 from qwen3vl_ros.prompts.task_files import load_tasks
 from qwen3vl_ros.vision.compressed import pixels_of
 from qwen3vl_ros.vision.image_message import image_message
+from qwen3vl_ros.vision.jpeg import jpeg_of
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.frame_source import Frame, NoFrame
 from qwen3vl_ros.vlm.job import Code, GoalResult, Job
 from qwen3vl_ros.vlm.parameters import Settings, ready_made_tasks
 from qwen3vl_ros.vlm.status import _watch_diagnostics
-from qwen3vl_ros.vlm.watch_frames import jpeg_of
 from qwen3vl_ros.vlm.watches import MOST_WATCHES, Watches
 
 PATIENCE = 30.0
