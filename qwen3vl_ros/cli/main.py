@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen3vl_ros.cli import arguments, camera, model, node_commands, record, recording
+from qwen3vl_ros.cli import arguments, camera, clip_files, model, node_commands, record
 
 _EXIT = """exit status:
   0 answered            4 no frame of the camera       7 the engine failed
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["ask"] and not parsed.prompt and not parsed.task:
         parser.error("ask needs a PROMPT, or --task NAME for a task that needs none")
     if words[:1] == ["ask"]:
-        recording.check_options(parser, parsed)
+        clip_files.check_options(parser, parsed)
     if "run" not in parsed:
         parser.print_help()
         return 2
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument(
         "--session", metavar="NAME", default="", help="continue, or begin, a conversation that the node keeps"
     )
-    recording.add_options(ask)
+    clip_files.add_options(ask)
     ask.add_argument(
         "--json", metavar="SCHEMA", type=arguments.schema, help="JSON Schema, a file or the text: answer as JSON"
     )
@@ -249,7 +249,7 @@ def _ask(parsed: argparse.Namespace) -> int:
         from qwen3vl_ros.client.exceptions import VlmError
 
         try:
-            recorded, note = recording.images_of(parsed)
+            recorded, note = clip_files.images_of(parsed)
         except VlmError as error:
             print(f"{error.name}: {error}", file=sys.stderr)
             return error.exit_status

@@ -10,6 +10,7 @@ docs/client.md is the manual. ``Question`` is the former name of :class:`AnswerF
 
 from qwen3vl_ros.client.answer import Answer, Box, Moment, Position, Region, Usage
 from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
+from qwen3vl_ros.client.clip_files import clip_of_bag, clip_of_video, frame_of_video, image_of_bag
 from qwen3vl_ros.client.exceptions import (
     BadImage,
     BadRequest,
@@ -36,7 +37,6 @@ from qwen3vl_ros.client.exceptions import (
     WouldDeadlock,
 )
 from qwen3vl_ros.client.goal import ImageLike
-from qwen3vl_ros.client.recordings import clip_of_bag, clip_of_video, frame_of_video, image_of_bag
 from qwen3vl_ros.client.session import Session
 from qwen3vl_ros.client.tasks import Slot, Task
 from qwen3vl_ros.client.vlm_client import VlmClient

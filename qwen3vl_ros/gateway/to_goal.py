@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from qwen3vl_ros.client.recordings import frame_messages
+from qwen3vl_ros.client.clip_files import frame_messages
 from qwen3vl_ros.gateway.chat_request import ChatRequest, ChatTurn, ImagePart, Part, TextPart, VideoPart, options_of
 from qwen3vl_ros.gateway.errors import ApiError
 from qwen3vl_ros.gateway.request_fields import DETAILS

@@ -41,14 +41,14 @@ def check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -
     """End the command with a sentence where the options contradict each other."""
     given = [option for option, name in _PART.items() if getattr(parsed, name) is not None]
     if parsed.video and parsed.bag:
-        parser.error("--video and --bag are two recordings: ask about one of them")
+        parser.error("--video and --bag exclude each other: ask about one of them")
     if not parsed.video and not parsed.bag:
         given += ["--topic"] if parsed.topic else []
         if parsed.clip is None:
             given += ["--clip-frames"] if parsed.clip_frames else []
         if given:
             also = ", or ask about a camera's --clip" if given[0] == "--clip-frames" else ""
-            parser.error(f"{given[0]} is of a recording: name it with --video or --bag{also}")
+            parser.error(f"{given[0]} is for --video or --bag: name a file{also}")
         return
     others = [
         option
@@ -56,7 +56,7 @@ def check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -
         if getattr(parsed, option)
     ]
     if others:
-        parser.error(f"--{others[0].replace('_', '-')} and a recording exclude each other: ask about one of them")
+        parser.error(f"--{others[0].replace('_', '-')} and a file exclude each other: ask about one of them")
     if parsed.topic and parsed.video:
         parser.error("--topic is of a --bag: a video file has none")
     if "--at" in given and len(given) > 1:
@@ -70,29 +70,29 @@ def check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -
 
 
 def images_of(parsed: argparse.Namespace) -> tuple[Arguments, str]:
-    """Return the arguments of :meth:`VlmClient.ask` for the recording, {} without one, and a sentence about them.
+    """Return the arguments of :meth:`VlmClient.ask` for the file, {} without one, and a sentence about them.
 
     Raises:
-        BadImage: The recording cannot be read, or has no such image.
+        BadImage: The file cannot be read, or has no such image.
     """
     if not parsed.video and not parsed.bag:
         return {}, ""
-    from qwen3vl_ros.client import recordings
+    from qwen3vl_ros.client import clip_files
 
     count = parsed.clip_frames or DEFAULT_FRAMES
     times = (getattr(parsed, name) for name in _PART.values())
     start, end, at = (None if time is None else Fraction(time, SECOND) for time in times)
     if at is not None:
         image = (
-            recordings.frame_of_video(parsed.video, at)
+            clip_files.frame_of_video(parsed.video, at)
             if parsed.video
-            else recordings.image_of_bag(parsed.bag, parsed.topic, time=at)
+            else clip_files.image_of_bag(parsed.bag, parsed.topic, time=at)
         )
         return {"images": [image]}, f"The image at {_spoken(image.header.stamp)} of {parsed.video or parsed.bag}."
     if parsed.video:
-        frames = recordings.clip_of_video(parsed.video, start=start or 0, end=end, frames=count)
+        frames = clip_files.clip_of_video(parsed.video, start=start or 0, end=end, frames=count)
     else:
-        frames = recordings.clip_of_bag(parsed.bag, parsed.topic, start=start, end=end, frames=count)
+        frames = clip_files.clip_of_bag(parsed.bag, parsed.topic, start=start, end=end, frames=count)
     first, last = (_spoken(frame.header.stamp) for frame in (frames[0], frames[-1]))
     note = f"{len(frames)} frames of {parsed.video or parsed.bag}, from {first} to {last}."
     if parsed.bag or frames[0].header.stamp.sec or frames[0].header.stamp.nanosec:

@@ -85,7 +85,7 @@ def test_a_part_of_a_video_reaches_the_node_as_a_clip_with_its_times(
 
 
 @pytest.mark.ros
-def test_a_single_moment_of_a_recording_is_an_ordinary_image(
+def test_a_single_moment_of_a_file_is_an_ordinary_image(
     scripted: ScriptedVlm, street: Path, bag: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert ask(capfd, "--video", str(street), "--at", "4.05")[0] == 0
@@ -112,7 +112,7 @@ def test_a_bag_reaches_the_node_as_a_clip_with_the_stamps_of_its_images(
     assert [brightness(bytes(image.data)) for image in goal.compressed_images] == numbers
 
 
-def test_a_recording_that_cannot_be_read_is_a_sentence_and_nothing_is_asked(
+def test_a_file_that_cannot_be_read_is_a_sentence_and_nothing_is_asked(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes.mp4").write_text("hello")
@@ -129,22 +129,22 @@ def test_a_recording_that_cannot_be_read_is_a_sentence_and_nothing_is_asked(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("--video a.mp4 --bag b", "--video and --bag are two recordings"),
-        ("--video a.mp4 --camera front", "--camera and a recording exclude each other"),
-        ("--bag b --image x.png", "--image and a recording exclude each other"),
-        ("--video a.mp4 --text-only", "--text-only and a recording exclude each other"),
+        ("--video a.mp4 --bag b", "--video and --bag exclude each other"),
+        ("--video a.mp4 --camera front", "--camera and a file exclude each other"),
+        ("--bag b --image x.png", "--image and a file exclude each other"),
+        ("--video a.mp4 --text-only", "--text-only and a file exclude each other"),
         ("--video a.mp4 --topic /i", "--topic is of a --bag"),
         ("--video a.mp4 --at 2 --from 1", "--at is a single image"),
         ("--bag b --at 2 --clip-frames 4", "--at is a single image"),
         ("--video a.mp4 --from 3 --to 2", "--from is after --to"),
-        ("--from 3", "--from is of a recording: name it with --video or --bag"),
-        ("--topic /i", "--topic is of a recording"),
+        ("--from 3", "--from is for --video or --bag: name a file"),
+        ("--topic /i", "--topic is for --video or --bag"),
         ("--video a.mp4 --from soon", "'soon' is no time: write seconds (2.5), or minutes and seconds (1:02.5)"),
         ("--video a.mp4 --from -1", "is needed|expected one argument|is no time"),
         ("--video a.mp4 --clip-frames 769", "--clip-frames is a number from 1 to 768"),
-        ("--video a.mp4 --clip 4", "--clip and a recording exclude each other"),
-        ("--video a.mp4 --clip-pick change", "--clip-pick and a recording exclude each other"),
-        ("--clip-frames 4", "--clip-frames is of a recording: name it with --video or --bag, or ask about a camera's"),
+        ("--video a.mp4 --clip 4", "--clip and a file exclude each other"),
+        ("--video a.mp4 --clip-pick change", "--clip-pick and a file exclude each other"),
+        ("--clip-frames 4", "--clip-frames is for --video or --bag: name a file, or ask about a camera's"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused_by_name(
