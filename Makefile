@@ -43,13 +43,14 @@ check: lint
 coverage: check-tools
 	$(bin)/pytest --check -n auto --cov qwen3vl_ros --cov-report term:skip-covered
 
-# A process per core, each with a ROS graph of its own. Jazzy: what tests something about ROS.
+# A process per core, each with a ROS graph of its own, and the files in the order of test/conftest.py, which has the
+# longest first; pytest-xdist would begin with those of the most tests. Jazzy: what tests something about ROS.
 ifeq ($(ROS),kilted)
 test: test-tools lint
-	$(bin)/pytest -n auto --dist loadfile
+	$(bin)/pytest -n auto --dist loadfile --no-loadscope-reorder
 else
 test: test-tools
-	$(bin)/pytest -n auto --dist loadfile -m "ros and not browser and not once"
+	$(bin)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "ros and not browser and not once"
 endif
 
 doctor:

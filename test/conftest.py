@@ -58,6 +58,20 @@ SLOW = (
 )
 """Test files of which each takes 5 s of processor time or more: for processes that it starts, or to compute."""
 
+LONG = (
+    *("vlm/test_vlm_node.py", "vlm/test_engine_choice.py", "client/test_client.py", "vlm/test_answers.py"),
+    *("cli/test_model.py", "cli/test_demo.py", "gateway/test_page_states.py", "vlm/test_hostile_goals.py"),
+    *("test_documented_programs.py", "cli/test_node_commands.py", "gateway/test_gateway_ros.py"),
+    *("training/test_model_card.py", "engines/openvino/test_openvino_engine.py", "gateway/test_page_live.py"),
+    *("engines/openvino/test_openvino_conformance.py", "sim/test_camera_node.py", "gateway/test_gateway_clients.py"),
+    *("cli/test_cli.py", "benchmark/test_benchmark_scripts.py", "gateway/test_page.py", "vision/test_depth.py"),
+    *("sim/test_source_camera.py", "engines/test_engine_conformance.py", "test_linear_time.py"),
+)
+"""Test files that take longest, those first: begun at the end, one of them would keep one core alone."""
+
+SHARED_NODES = ("vlm", "shared_reciter")
+"""Fixtures of a node that tests share."""
+
 NOT_IN_CHECK = {"ros", "browser", "model", "slow"}
 """Marks of the tests that `make check` leaves out."""
 
@@ -90,7 +104,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by their files and fixtures, and leave out what a check does not run.
+    """Mark tests by their files and fixtures, leave out what a check does not run, and put the longest files first.
 
     Tests that talk over DDS carry the mark ``ros``: a run with another ROS distribution takes those alone.
     """
@@ -102,10 +116,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(NEEDS[file][1])
         if file in SLOW:
             item.add_marker(pytest.mark.slow)
+    items.sort(key=_place)
     if config.getoption("check", False):
         kept = [item for item in items if not NOT_IN_CHECK & {mark.name for mark in item.iter_markers()}]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+
+
+def _place(item: pytest.Item) -> tuple[int, Path, int]:
+    """Long files first, and in each file the tests that share a node together: one that starts its own ends it."""
+    file = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
+    names = getattr(item, "fixturenames", ())
+    shared = next((place for place, name in enumerate(SHARED_NODES) if name in names), len(SHARED_NODES))
+    return LONG.index(file) if file in LONG else len(LONG), item.path, shared
 
 
 @pytest.fixture(scope="session")
@@ -134,24 +157,24 @@ def ros(dds_profile: None) -> Iterator[RosClient]:  # noqa: F821
 
 
 @pytest.fixture(scope="module")
-def shared_vlm() -> Iterator[list[VlmProcess]]:  # noqa: F821
-    """The node that a module's tests with the fixture ``vlm`` share, if one runs: two of a name must never run at once.
+def shared_vlm(ros: RosClient) -> Iterator[SharedVlm]:  # noqa: F821
+    """The node that a module's tests share.
 
     It is gone when the module is: other modules have servers of their own under that name.
     """
-    shared: list[VlmProcess] = []  # noqa: F821
+    from vlm_process import SharedVlm
+
+    shared = SharedVlm(ros)
     yield shared
-    for process in shared:
-        process.close()
+    shared.close()
 
 
 @pytest.fixture
-def start_vlm(ros: RosClient, shared_vlm: list[VlmProcess]) -> Iterator[Callable[..., VlmProcess]]:  # noqa: F821
+def start_vlm(ros: RosClient, shared_vlm: SharedVlm) -> Iterator[Callable[..., VlmProcess]]:  # noqa: F821
     """Start the built node with parameters, as users do; every process is gone after the test."""
     from vlm_process import VlmProcess
 
-    while shared_vlm:
-        shared_vlm.pop().close()
+    shared_vlm.close()
     started: list[VlmProcess] = []
 
     def start(**parameters: object) -> VlmProcess:
@@ -164,11 +187,6 @@ def start_vlm(ros: RosClient, shared_vlm: list[VlmProcess]) -> Iterator[Callable
 
 
 @pytest.fixture
-def vlm(ros: RosClient, shared_vlm: list[VlmProcess]) -> VlmProcess:  # noqa: F821
+def vlm(shared_vlm: SharedVlm) -> VlmProcess:  # noqa: F821
     """A node with the shipped model, ready for questions, and shared: tests leave it as they found it."""
-    from vlm_process import VlmProcess
-
-    if not shared_vlm:
-        shared_vlm.append(VlmProcess(ros, {}))
-        shared_vlm[0].wait_connected()
-    return shared_vlm[0]
+    return shared_vlm.get()

@@ -26,13 +26,12 @@ from sensor_msgs.msg import CompressedImage
 import third_party
 from gateway_server import data_url, events, image_file, question
 from ros_client import SENSOR_DATA, RosClient, noise_image
-from vlm_process import VlmProcess
+from vlm_process import SharedVlm, VlmProcess
 from web_process import PATIENCE, WebProcess, wait_ready, wait_status
 
 pytestmark = pytest.mark.ros
 CHAT = "/v1/chat/completions"
 Start = Callable[..., WebProcess]
-_parrots: set[VlmProcess] = set()
 
 
 @pytest.fixture
@@ -107,27 +106,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start_parrot(
-    ros: RosClient, installed: Path, monkeypatch: pytest.MonkeyPatch, shared_vlm: list[VlmProcess]
-) -> Callable[[], VlmProcess]:
-    """Start a node that says what it read; it takes the place of the one that tests share."""
+def start_parrot(installed: Path, monkeypatch: pytest.MonkeyPatch, shared_vlm: SharedVlm) -> Callable[[], VlmProcess]:
+    """Start a node that says what it read, unless it runs; it takes the place of the one that tests share."""
     monkeypatch.setenv("PYTHONPATH", str(installed))
 
     def start() -> VlmProcess:
-        while shared_vlm:
-            shared_vlm.pop().close()
-        parameters = {"engine": "parrot", "cameras": ["front", "rear", ""], "queue_size": 1, "frame_timeout": 20.0}
-        shared_vlm.append(VlmProcess(ros, parameters))
-        _parrots.add(shared_vlm[0])
-        return shared_vlm[0].wait_connected()
+        return shared_vlm.get(engine="parrot", cameras=["front", "rear", ""], queue_size=1, frame_timeout=20.0)
 
     return start
 
 
 @pytest.fixture
-def parrot(http: httpx.Client, start_parrot: Callable[[], VlmProcess], shared_vlm: list[VlmProcess]) -> VlmProcess:
+def parrot(http: httpx.Client, start_parrot: Callable[[], VlmProcess]) -> VlmProcess:
     """The node that says what it read, known to the gateway."""
-    node = shared_vlm[0] if _parrots.intersection(shared_vlm) else start_parrot()
+    node = start_parrot()
     wait_status(http, lambda status: (status["state"], status["engine"]) == ("ready", "parrot"))
     return node
 

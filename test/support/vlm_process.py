@@ -74,6 +74,28 @@ class VlmProcess:
             self._process.stdout.close()
 
 
+class SharedVlm:
+    """A node that several tests use, one after the other: two of a name must never run at once."""
+
+    def __init__(self, ros: RosClient) -> None:
+        self._ros = ros
+        self._parameters: Mapping[str, object] = {}
+        self._process: VlmProcess | None = None
+
+    def get(self, **parameters: object) -> VlmProcess:
+        """The node with these parameters, ready for questions: the one that runs, if it was started with them."""
+        if self._process is None or self._parameters != parameters or not alive(self._process.pid):
+            self.close()
+            self._parameters, self._process = parameters, VlmProcess(self._ros, parameters)
+            self._process.wait_connected()
+        return self._process
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.close()
+        self._process = None
+
+
 def shared_memory(pid: int) -> set[Path]:
     """Files in /dev/shm that a process uses, but for the ports of Fast DDS: those belong to all who talk to them."""
     maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")

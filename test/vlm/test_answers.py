@@ -23,7 +23,7 @@ import third_party
 from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE
 from qwen3vl_ros.vlm.parameters import ready_made_tasks
 from ros_client import SENSOR_DATA, RosClient, noise_image
-from vlm_process import VlmProcess
+from vlm_process import SharedVlm, VlmProcess
 
 pytestmark = pytest.mark.ros
 Code = AskImage.Result
@@ -40,7 +40,7 @@ class Reciter:
         self._start = start_vlm
 
     def start(self, *answers: str, constrains: bool = False, **parameters: object) -> VlmProcess:
-        (self._folder / "says").write_text(json.dumps(answers))
+        self.say(*answers)
         files = {f"reciter__{name}": str(self._folder / name) for name in ("says", "heard")}
         node = self._start(engine="reciter", reciter__constrains=constrains, **files, **parameters).wait_connected()
         (self._folder / "heard").write_text("")
@@ -59,6 +59,19 @@ def reciter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_vlm: Callable
     package = third_party.install(tmp_path / "installed", third_party.RECITER, {"reciter": "Reciter"})
     monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
     return Reciter(tmp_path, start_vlm)
+
+
+@pytest.fixture(scope="module")
+def shared_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reciter")
+    return third_party.install(folder / "installed", third_party.RECITER, {"reciter": "Reciter"})
+
+
+@pytest.fixture
+def shared_reciter(shared_package: Path, monkeypatch: pytest.MonkeyPatch, shared_vlm: SharedVlm) -> Reciter:
+    """The same without parameters and cameras, for tests that leave it as they found it."""
+    monkeypatch.setenv("PYTHONPATH", str(shared_package), prepend=os.pathsep)
+    return Reciter(shared_package, shared_vlm.get)
 
 
 class Camera:
@@ -176,12 +189,12 @@ def test_a_calibration_that_makes_no_sense_is_the_cameras_fault_and_the_answer_s
     assert "was not told the camera's field of view" in note and "camera_info has the focal lengths" in note
 
 
-def test_a_task_that_points_into_an_image_is_refused_without_one(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start(CUP)
+def test_a_task_that_points_into_an_image_is_refused_without_one(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start(CUP)
     result = ros.ask("cup", task="locate", text_only=True).result()
     assert result.error_code == Code.BAD_REQUEST
     assert "the goal has 0" in result.error_msg
-    assert reciter.heard == []
+    assert shared_reciter.heard == []
 
 
 def test_a_question_that_ends_does_not_wait_for_depth(ros: RosClient, reciter: Reciter) -> None:
@@ -196,18 +209,20 @@ def test_a_question_that_ends_does_not_wait_for_depth(ros: RosClient, reciter: R
         ros.on_executor(lambda: ros.node.destroy_publisher(silent))
 
 
-def test_images_in_the_goal_have_boxes_and_no_metres(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start('[{"point_2d": [500, 100], "label": "tip"}]')
+def test_images_in_the_goal_have_boxes_and_no_metres(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start('[{"point_2d": [500, 100], "label": "tip"}]')
     (tip,) = ros.ask("tip", task="point", images=[noise_image(WIDTH, HEIGHT)]).result().regions
     assert tip.has_point and not tip.has_position and tip.position_error == ""
     assert tip.point == Point32(x=np.float32(WIDTH / 2), y=pytest.approx(HEIGHT / 10, abs=0.01))
 
 
-def test_a_question_in_own_words_that_is_answered_with_boxes_has_regions_too(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start(CUP)
+def test_a_question_in_own_words_that_is_answered_with_boxes_has_regions_too(
+    ros: RosClient, shared_reciter: Reciter
+) -> None:
+    shared_reciter.start(CUP)
     prompt = "Where is the cup? As JSON with bbox_2d."
     assert [region.label for region in ros.ask(prompt, images=[noise_image()]).result().regions] == ["cup"]
-    reciter.say('A "bbox_2d" is a box; I see none.')
+    shared_reciter.say('A "bbox_2d" is a box; I see none.')
     result = ros.ask(prompt, images=[noise_image()]).result()
     assert (result.error_code, list(result.regions)) == (Code.NONE, [])
 
@@ -220,8 +235,8 @@ def test_an_answer_that_points_at_nothing_usable_is_a_bad_response_with_the_raw_
     assert (result.error_code, result.text) == (Code.BAD_RESPONSE, "I cannot see any.")
 
 
-def test_the_annotated_image_is_published_while_somebody_looks(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start(CUP)
+def test_the_annotated_image_is_published_while_somebody_looks(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start(CUP)
     with ros.listen(Image, "/vlm/annotated") as annotated:
         plain = noise_image(WIDTH, HEIGHT)
         plain.header.frame_id = "shown"
@@ -233,14 +248,14 @@ def test_the_annotated_image_is_published_while_somebody_looks(ros: RosClient, r
 # --- tasks -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_task_puts_what_the_goal_says_into_its_own_words(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start("[]")
+def test_a_task_puts_what_the_goal_says_into_its_own_words(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start("[]")
     assert ros.ask("red cup", task="locate", images=[noise_image()]).result().error_code == Code.NONE
-    assert 'description "red cup"' in reciter.heard[0]
-    reciter.say('{"label": "open"}')
+    assert 'description "red cup"' in shared_reciter.heard[0]
+    shared_reciter.say('{"label": "open"}')
     slots = json.dumps({"labels": ["open", "shut"]})
     ros.ask(task="classify", prompt="", slots=slots, images=[noise_image()]).result()
-    assert "open" in reciter.heard[-1] and "shut" in reciter.heard[-1]
+    assert "open" in shared_reciter.heard[-1] and "shut" in shared_reciter.heard[-1]
 
 
 @pytest.mark.parametrize(
@@ -260,8 +275,8 @@ def test_a_task_that_makes_no_sense_is_refused_with_the_reason(
     assert words in result.error_msg
 
 
-def test_a_task_about_two_images_wants_two(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start("no")
+def test_a_task_about_two_images_wants_two(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start("no")
     result = ros.ask(task="compare", prompt="", images=[noise_image()]).result()
     assert result.error_code == Code.BAD_REQUEST, result.error_msg
     assert "2 images" in result.error_msg
@@ -401,17 +416,17 @@ def test_regions_below_the_threshold_of_the_goal_or_else_of_the_task_are_left_ou
      ("locate", 0.5, "UNSUPPORTED")],
 )  # fmt: skip
 def test_a_threshold_that_cannot_be_honoured_is_refused_by_name(
-    ros: RosClient, reciter: Reciter, task: str, threshold: float, code: str
+    ros: RosClient, shared_reciter: Reciter, task: str, threshold: float, code: str
 ) -> None:
-    reciter.start(CUP)
+    shared_reciter.start(CUP)
     prompt = "cup" if task == "locate" else ""
     result = ros.ask(prompt, task=task, images=[noise_image()], score_threshold=threshold).result()
     assert result.error_code == getattr(Code, code)
     assert result.error_msg.startswith("score_threshold: ")
 
 
-def test_an_engine_that_tells_no_score_leaves_one_note_and_all_regions(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start(CUP)
+def test_an_engine_that_tells_no_score_leaves_one_note_and_all_regions(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start(CUP)
     result = ros.ask("cup", task="locate", images=[noise_image()]).result()
     (cup,) = result.regions
     assert (cup.score, len(cup.spread), any(cup.position_covariance)) == (-1.0, 0, False)
@@ -426,16 +441,16 @@ def test_a_label_that_is_not_what_was_asked_for_is_a_note(ros: RosClient, recite
     assert result.regions[0].label == "red box"
 
 
-def test_an_engine_that_tells_no_probability_leaves_a_note(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start("Yes")
+def test_an_engine_that_tells_no_probability_leaves_a_note(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start("Yes")
     result = ros.ask_service(prompt="Is it?", task="yes_no", images=[noise_image()])
     assert (result.error_code, result.text, result.probability) == (Code.NONE, "Yes", -1)
     (note,) = result.notes
     assert note.startswith("no probability: engine 'reciter'")
 
 
-def test_reasoning_that_max_tokens_cut_off_is_noted(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start("THINK ON")
+def test_reasoning_that_max_tokens_cut_off_is_noted(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start("THINK ON")
     result = ros.ask("Which colour?", images=[noise_image()]).result()
     assert (result.error_code, result.text, result.reasoning) == (Code.NONE, "", "It is")
     assert result.finish_reason == "length"
@@ -446,8 +461,10 @@ def test_reasoning_that_max_tokens_cut_off_is_noted(ros: RosClient, reciter: Rec
     )
 
 
-def test_a_region_that_is_left_out_is_noted(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start('[{"bbox_2d": [0, 0, 500, 500], "label": "cup"}, {"bbox_2d": [0, 0, 5000, 500], "label": "far"}]')
+def test_a_region_that_is_left_out_is_noted(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start(
+        '[{"bbox_2d": [0, 0, 500, 500], "label": "cup"}, {"bbox_2d": [0, 0, 5000, 500], "label": "far"}]'
+    )
     result = ros.ask("cup", task="locate", images=[noise_image()]).result()
     assert [region.label for region in result.regions] == ["cup"]
     left_out, no_score = result.notes
@@ -459,31 +476,31 @@ def test_a_region_that_is_left_out_is_noted(ros: RosClient, reciter: Reciter) ->
 
 
 def test_an_engine_without_grammar_is_asked_for_json_and_asked_again_with_what_was_wrong(
-    ros: RosClient, reciter: Reciter
+    ros: RosClient, shared_reciter: Reciter
 ) -> None:
-    reciter.start("Ready.")
-    reciter.say("It is two", '```json\n{"n": 2}\n```')
+    shared_reciter.start("Ready.")
+    shared_reciter.say("It is two", '```json\n{"n": 2}\n```')
     goal = ros.ask("How many?", images=[noise_image()], response_schema=SCHEMA)
     feedback = goal.feedback_until_result()
     result = goal.result()
     assert result.error_code == Code.NONE, result.error_msg
     assert json.loads(result.json) == {"n": 2}
     assert "".join(message.delta for message in feedback) == result.text
-    first, second = reciter.heard
+    first, second = shared_reciter.heard
     assert '"n"' in first and "JSON Schema" in first
     assert "It is two" in second and "not JSON" in second
 
 
-def test_json_that_stays_wrong_is_a_bad_response_with_the_raw_text(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start("Two.")
+def test_json_that_stays_wrong_is_a_bad_response_with_the_raw_text(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start("Two.")
     result = ros.ask("How many?", images=[noise_image()], response_schema=SCHEMA).result()
     assert (result.error_code, result.text, result.json) == (Code.BAD_RESPONSE, "Two.", "")
-    assert len(reciter.heard) == 2, "asked again once"
+    assert len(shared_reciter.heard) == 2, "asked again once"
 
 
-def test_when_asking_again_fails_the_first_answer_is_the_raw_text(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start("Two.")
-    reciter.say("Two.", "TOO LONG")
+def test_when_asking_again_fails_the_first_answer_is_the_raw_text(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start("Two.")
+    shared_reciter.say("Two.", "TOO LONG")
     result = ros.ask("How many?", images=[noise_image()], response_schema=SCHEMA).result()
     assert (result.error_code, result.text) == (Code.BAD_RESPONSE, "Two.")
     assert "asking again failed" in result.error_msg
