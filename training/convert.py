@@ -72,7 +72,11 @@ def fetch_converter(cache_dir: Path = DEFAULT_CACHE) -> Path:
                 if member.isfile() and inside.split("/")[0] in _CONVERTER_PARTS:
                     member.name = inside
                     tar.extract(member, partial, filter="data")
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process was faster
+                raise
     return folder
 
 

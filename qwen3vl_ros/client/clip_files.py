@@ -167,6 +167,7 @@ def _small(image: Image | CompressedImage) -> CompressedImage:
     if isinstance(image, CompressedImage) and max(width, height) <= MAX_SIDE:
         return image
     import cv2
+    import numpy as np
 
-    small = cv2.resize(pixels, fitted((width, height), MAX_SIDE), interpolation=cv2.INTER_AREA)
+    small = np.asarray(cv2.resize(pixels, fitted((width, height), MAX_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
     return _jpeg_message(jpeg_of(small), image.header)
