@@ -219,7 +219,6 @@ def test_full_text_can_be_thinned_out_while_deltas_never_are(ros: RosClient, sta
         ({"response_schema": "1" * 5_000}, Code.BAD_REQUEST, "response_schema"),
         ({"response_schema": '{"type": "nonsense"}'}, Code.BAD_REQUEST, "response_schema: it is not a JSON Schema"),
         ({"text_only": True}, Code.BAD_REQUEST, "text_only"),
-        ({"session": "s"}, Code.UNSUPPORTED, "session"),
         ({"task": "counting"}, Code.BAD_REQUEST, "count"),
         ({"clip_duration": Duration(sec=1)}, Code.BAD_REQUEST, "clip_duration"),
         ({"images": [Image(encoding="rgb565", width=1, height=1, step=2)]}, Code.BAD_IMAGE, "rgb565"),
