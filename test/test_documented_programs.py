@@ -48,6 +48,7 @@ NEEDS_MORE = {
     "--watch": "it goes on until Ctrl-C",
     "engine openai": "a server",
     "engine --model": "a model that was downloaded",
+    "--clip-end -20": "a node that has kept frames for 20 s",
     "lifecycle ": "the shared node stays active",
 }
 IMPORTS = "from qwen3vl_ros.client import NoFrame, VlmClient\n"

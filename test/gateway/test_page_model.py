@@ -92,7 +92,7 @@ def test_settings_are_sent_with_every_question_kept_and_reset(robot: Robot, page
 def test_tasks_have_names_for_people_in_groups(robot: Robot, page: Page) -> None:
     groups = page.locator("#task optgroup")
     assert groups.evaluate_all("groups => groups.map(({label}) => label)") == [
-        *("Describe", "Decide", "Find", "Read text", "Make")
+        *("Describe", "Decide", "Find", "Read text", "Over time", "Make")
     ]
     names = page.locator("#task option").all_inner_texts()
     assert not any("_" in name for name in names), names

@@ -19,6 +19,7 @@ from qwen3vl_ros.vlm import cameras
 from qwen3vl_ros.vlm.cameras import DEPTH_PATIENCE, Camera
 from qwen3vl_ros.vlm.frame_source import Frame
 from qwen3vl_ros.vlm.parameters import CameraSettings, Settings
+from qwen3vl_ros.vlm.storage_parameters import History
 
 PATIENCE = 60.0
 STAMP = 5_000_000_000
@@ -70,7 +71,7 @@ def open_camera(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr(cameras, "FrameSource", lambda _node, topic, _age_by: SimpleNamespace(topic=topic))
 
     def open_camera(image: str = "/image", **settings: Any) -> Any:
-        return Camera(Graph(image), "", replace(SETTINGS, **settings))  # type: ignore[arg-type]
+        return Camera(Graph(image), "", replace(SETTINGS, **settings), History())  # type: ignore[arg-type]
 
     return open_camera
 

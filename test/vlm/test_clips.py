@@ -20,7 +20,7 @@ import child_process
 import third_party
 from qwen3vl_ros.vlm.clips import nanoseconds
 from ros_client import PATIENCE, SENSOR_DATA, RosClient, noise_image
-from vlm_process import VlmProcess
+from vlm_process import SharedVlm, VlmProcess
 
 Code = AskImage.Result
 
@@ -42,17 +42,13 @@ def start_witness(
 @pytest.fixture
 def witness(
     ros: RosClient,
-    shared_vlm: list[VlmProcess],
+    shared_vlm: SharedVlm,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> VlmProcess:
     """A node with that engine, which the tests share."""
-    if not shared_vlm:
-        _install(tmp_path_factory, monkeypatch)
-        shared = {"engine": "witness", "history__rate": 10.0, "history__max_side": 64, "witness__says": CUP}
-        shared_vlm.append(VlmProcess(ros, shared))
-        shared_vlm[0].wait_connected()
-    return shared_vlm[0]
+    _install(tmp_path_factory, monkeypatch)
+    return shared_vlm.get(engine="witness", history__rate=10.0, history__max_side=64, witness__says=CUP)
 
 
 def _install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

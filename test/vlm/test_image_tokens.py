@@ -146,8 +146,10 @@ def test_tasks_that_read_and_find_places_see_more_where_the_speed_allows_it(ros:
 
 def test_the_list_of_tasks_says_which_want_more(ros: RosClient, vlm: VlmProcess) -> None:
     tasks = ros.call(ListTasks, "/vlm/list_tasks", ListTasks.Request()).tasks
-    assert {task.name: task.max_image_tokens for task in tasks if task.max_image_tokens} == dict.fromkeys(
-        ("locate", "detect", "point", "ocr", "ocr_fields", "parse_document"), 1024
+    of_one_image = ("locate", "detect", "point", "ocr", "ocr_fields", "parse_document")
+    of_a_pair_of_frames = {"track": 300}
+    assert {task.name: task.max_image_tokens for task in tasks if task.max_image_tokens} == (
+        dict.fromkeys(of_one_image, 1024) | of_a_pair_of_frames
     )
 
 

@@ -162,7 +162,7 @@ def test_a_goal_takes_the_place_of_a_watchs_question_which_is_asked_again(
 def test_watches_that_are_due_together_are_asked_about_the_very_same_image(lamp: Lamp, room: Room) -> None:
     lamp.start()
     for number in range(5):
-        lamp.add(f"Is it {number}?", period=0.9, priority=number)
+        lamp.add(f"Is it {number}?", period=2.0, priority=number)
     while len(lamp.heard()) < 20:
         threading.Event().wait(0.05)
         room.switch(light=not room.light)

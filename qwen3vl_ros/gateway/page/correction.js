@@ -7,7 +7,7 @@ export class CorrectionForm {
   root = element("form", { className: "correction", hidden: true });
   #text = element("textarea", { rows: 3 });
   #save = element("button", { type: "submit" }, "Save");
-  #note = element("p", { className: "state", hidden: true });
+  #note = element("p", { className: "refusal", hidden: true });
   #turn;
   #onCorrect;
 

@@ -27,6 +27,13 @@ const GROUPS = {
     parse_document: "Read text: a page with its layout",
     translate_sign: "Read text: translate a sign",
   },
+  "Over time": {
+    what_happened: "What happened",
+    when: "When something happened",
+    before_after: "Before and after",
+    count_events: "Count what happened",
+    track: "Follow a thing",
+  },
   Make: {
     steps_to: "Plan steps",
     image_to_html: "Make a web page",
