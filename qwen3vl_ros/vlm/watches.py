@@ -10,6 +10,7 @@ import math
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -156,7 +157,7 @@ class Watches:
             rounds.wake()
 
 
-class _Rounds(threading.Thread):
+class _Rounds(threading.Thread, ABC):
     """Serves its watches when they are due, round after round, until it is closed."""
 
     def __init__(self, watches: Watches, scheduler: Scheduler, name: str) -> None:
@@ -168,13 +169,13 @@ class _Rounds(threading.Thread):
         self._cancel = Cancel()
         self._blind: set[str] = set()
 
+    @abstractmethod
     def due(self, watch: Watch) -> float:
         """Return when this thread has to do something for ``watch``, infinite = never."""
-        raise NotImplementedError
 
+    @abstractmethod
     def serve(self, watch: Watch, looks: Looks) -> bool:
         """Do what is due; return False to begin a new round, with new frames."""
-        raise NotImplementedError
 
     def wake(self) -> None:
         """Have it look at all watches anew."""
