@@ -38,7 +38,7 @@ TORCH = (
 )
 OPENVINO = tuple(
     f"engines/openvino/test_{part}.py"
-    for part in ("openvino_engine", "openvino_thinking", "openvino_conformance", "encoder_cache")
+    for part in ("openvino_engine", "openvino_clips", "openvino_thinking", "openvino_conformance", "encoder_cache")
 )
 BROWSER = tuple(
     f"gateway/test_page{part}.py"

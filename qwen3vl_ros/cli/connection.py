@@ -49,11 +49,18 @@ class Connection:
         patience: float | None = None,
         start: str = "qwen3vl-ros node",
     ) -> Any:
-        """Call the node's service ``~/SERVICE``; see :meth:`qwen3vl_ros.client.service_call.ServiceCaller.call`."""
+        """Call the node's service ``~/SERVICE``; see :meth:`qwen3vl_ros.client.service_call.ServiceCaller.call`.
+
+        With ``patience`` the request is sent once, and the node must be a lifecycle node.
+        """
+        from lifecycle_msgs.srv import GetState
+
         from qwen3vl_ros.client.service_call import ServiceCaller
 
         caller = ServiceCaller(self.node, kind, f"{self.name}/{service}", start=start)
         try:
+            if patience is not None:  # endpoints are discovered in order: a reply to a later client can reach this one
+                self.call(GetState, "get_state", GetState.Request(), start=start)
             return caller.call(request, self.wait, patience=patience)
         finally:
             caller.close()

@@ -16,9 +16,6 @@ from rclpy.parameter import get_parameter_value, parameter_value_to_python
 if TYPE_CHECKING:
     from qwen3vl_ros.cli.connection import Connection
 
-_PATIENCE = 30.0
-"""Seconds to wait until the node has set a parameter."""
-
 
 class NodeParameters:
     """The parameters of the node at the other end of ``connection``.
@@ -54,7 +51,7 @@ class NodeParameters:
             return self._print_unknown(name)
         parameter = ParameterMessage(name=name, value=_parse(text, descriptors[0]))
         request = SetParameters.Request(parameters=[parameter])
-        (result,) = self._call(SetParameters, "set_parameters", request, patience=_PATIENCE).results
+        (result,) = self._call(SetParameters, "set_parameters", request).results
         if not result.successful:
             print(result.reason or f"{self._connection.name} refused {name} without a reason.", file=sys.stderr)
             return 2
@@ -93,8 +90,8 @@ class NodeParameters:
         ).descriptors
         return descriptors
 
-    def _call(self, kind: Any, service: str, request: Any, *, patience: float | None = None) -> Any:
-        return self._connection.call(kind, service, request, patience=patience, start=self._start)
+    def _call(self, kind: Any, service: str, request: Any) -> Any:
+        return self._connection.call(kind, service, request, start=self._start)
 
 
 def _is_known(found: Sequence[ParameterValue | ParameterDescriptor]) -> bool:

@@ -577,12 +577,12 @@ def test_deactivate_gives_every_accepted_goal_a_result_and_activate_serves_again
 def test_a_signal_ends_node_and_worker_cleanly_and_running_goals_get_a_result(
     ros: RosClient, start_vlm: object, number: int
 ) -> None:
-    ours = shared_memory(os.getpid())
+    before = set(Path("/dev/shm").iterdir())  # the test's, and those of processes that were killed
     node = start_vlm()
     worker = node.worker()
     goal = long_goal(ros)
     goal.wait_for_text()
-    used = (shared_memory(node.pid) | shared_memory(worker)) - ours
+    used = (shared_memory(node.pid) | shared_memory(worker)) - before
     assert used  # the middleware's
     assert node.stop(number) == 0, node.output
     assert "Traceback" not in node.output
