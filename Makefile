@@ -1,4 +1,4 @@
-# make demo, check, coverage, test, up, doctor, bench, build, lint: CONTRIBUTING.md says what each does.
+# make demo, check, coverage, test, up, doctor, bench, build, docs, lint: CONTRIBUTING.md says what each does.
 # ROS=jazzy uses the Jazzy wheels in an environment of their own; PYTHON names the Python that environments are made of.
 ROS ?= kilted
 PYTHON ?= python3
@@ -10,7 +10,7 @@ bin := $(CURDIR)/$(environment)/bin
 unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport ROS_DISTRO RMW_IMPLEMENTATION VIRTUAL_ENV _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo check coverage test up doctor bench build lint check-tools test-tools
+.PHONY: demo check coverage test up doctor bench build docs lint check-tools test-tools
 
 demo: build
 	@$(bin)/qwen3vl-ros demo
@@ -30,6 +30,9 @@ test-tools:
 
 check-tools:
 	@$(PYTHON) scripts/set_up.py $(environment) --ros $(ROS) --check
+
+docs: test-tools
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build
 
 lint: check-tools
 	$(bin)/ruff check

@@ -61,6 +61,7 @@ NEEDS = {
     "engines/openai/test_openai_real_servers.py": ("xllamacpp", "model"),
     **dict.fromkeys(BROWSER, ("playwright", "browser")),
     "gateway/test_gateway_clients.py": ("schemathesis", "slow"),
+    "test_site.py": ("mkdocs", "slow"),
 }
 """Test files that cannot be read without a library, which it is, and the mark of their tests."""
 

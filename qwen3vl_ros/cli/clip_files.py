@@ -37,18 +37,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--at", metavar="TIME", type=_time, help="the single image at this time of --video or --bag")
 
 
-def check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+def check_options(parsed: argparse.Namespace) -> None:
     """End the command with a sentence where the options contradict each other."""
     given = [option for option, name in _PART.items() if getattr(parsed, name) is not None]
     if parsed.video and parsed.bag:
-        parser.error("--video and --bag exclude each other: ask about one of them")
+        parsed.error("--video and --bag exclude each other: ask about one of them")
     if not parsed.video and not parsed.bag:
         given += ["--topic"] if parsed.topic else []
         if parsed.clip is None:
             given += ["--clip-frames"] if parsed.clip_frames else []
         if given:
             also = ", or ask about a camera's --clip" if given[0] == "--clip-frames" else ""
-            parser.error(f"{given[0]} is for --video or --bag: name a file{also}")
+            parsed.error(f"{given[0]} is for --video or --bag: name a file{also}")
         return
     others = [
         option
@@ -56,17 +56,17 @@ def check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -
         if getattr(parsed, option)
     ]
     if others:
-        parser.error(f"--{others[0].replace('_', '-')} and a file exclude each other: ask about one of them")
+        parsed.error(f"--{others[0].replace('_', '-')} and a file exclude each other: ask about one of them")
     if parsed.topic and parsed.video:
-        parser.error("--topic is of a --bag: a video file has none")
+        parsed.error("--topic is of a --bag: a video file has none")
     if "--at" in given and len(given) > 1:
-        parser.error("--at is a single image, --from and --to are a part: choose one")
+        parsed.error("--at is a single image, --from and --to are a part: choose one")
     if "--at" in given and parsed.clip_frames:
-        parser.error("--at is a single image: --clip-frames goes with --from and --to")
+        parsed.error("--at is a single image: --clip-frames goes with --from and --to")
     if not 0 <= parsed.clip_frames <= MOST_FRAMES:
-        parser.error(f"--clip-frames is a number from 1 to {MOST_FRAMES}")
+        parsed.error(f"--clip-frames is a number from 1 to {MOST_FRAMES}")
     if parsed.start is not None and parsed.end is not None and parsed.start > parsed.end:
-        parser.error("--from is after --to")
+        parsed.error("--from is after --to")
 
 
 def images_of(parsed: argparse.Namespace) -> tuple[Arguments, str]:

@@ -35,12 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             argcomplete.autocomplete(parser)
     parsed = parser.parse_args(words)
-    if words[:1] == ["demo"] and not parsed.keep and (parsed.port or parsed.phone is not None):
-        parser.error("--port and --phone are for demo --keep, which has a page")
-    if words[:1] == ["ask"] and not parsed.prompt and not parsed.task:
-        parser.error("ask needs a PROMPT, or --task NAME for a task that needs none")
-    if words[:1] == ["ask"]:
-        clip_files.check_options(parser, parsed)
     if "run" not in parsed:
         parser.print_help()
         return 2
@@ -70,14 +64,19 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    add_commands(parser.add_subparsers(title="commands", metavar="COMMAND"))
+    return parser
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-commands. Each sets ``run``, which takes what was parsed, and ``error``, its parser's method."""
 
     def command(name: str, run: Any, text: str, **more: Any) -> argparse.ArgumentParser:
         made = commands.add_parser(
             name, help=text, description=text, allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter, **more,
         )  # fmt: skip
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, error=made.error)
         return made
 
     ask = command("ask", _ask, "Ask a question; the answer streams to stdout, its cost goes to stderr.", epilog=_EXIT)
@@ -237,12 +236,14 @@ def _parser() -> argparse.ArgumentParser:
         command(name, _doctor, text).usage = f"qwen3vl-ros {name} [--ros-args ...]"
     camera.add_options(command("camera", _doctor, camera.TEXT, usage=camera.USAGE))
     command("doctor", _doctor, "Say what is there and what is missing to run the demo.")
-    return parser
 
 
 def _ask(parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli.connection import Connection
 
+    if not parsed.prompt and not parsed.task:
+        parsed.error("ask needs a PROMPT, or --task NAME for a task that needs none")
+    clip_files.check_options(parsed)
     arguments.interrupt_on_signals()
     with Connection(parsed.node, parsed.wait) as connection:  # discovery begins; meanwhile the rest is imported
         from qwen3vl_ros.cli.terminal import ask_on_terminal
@@ -297,6 +298,8 @@ def _tasks(parsed: argparse.Namespace) -> int:
 def _demo(parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli.demo import run_demo
 
+    if not parsed.keep and (parsed.port or parsed.phone is not None):
+        parsed.error("--port and --phone are for demo --keep, which has a page")
     arguments.interrupt_on_signals()
     return run_demo(
         parsed.output,
