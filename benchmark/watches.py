@@ -21,7 +21,7 @@ CHANGE = 15.0
 
 
 def watches(bench: Bench) -> list[Figure]:
-    """The CPU time of the node and its engine for the answers to a new scene: two of them are asked at the same time."""
+    """The CPU time of the node and its engine for the answers to a new scene: two are asked at the same time."""
     count = max(2, bench.times(WATCHES))
     bench.say("loading the 2B-shaped model")
     with (

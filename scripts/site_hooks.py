@@ -81,7 +81,7 @@ def commands() -> str:
 
 
 def _inner(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001 no other way
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return {name: inner for action in found for name, inner in action.choices.items()}
 
 
