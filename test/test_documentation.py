@@ -26,3 +26,10 @@ def test_the_index_lists_every_page() -> None:
 def test_every_link_leads_to_a_file(page: Path) -> None:
     missing = [str(link) for link in links(page) if not link.exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_heading_is_twice_on_a_page(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ .+$", text, re.MULTILINE)
+    assert len(headings) == len(set(headings))
