@@ -31,7 +31,7 @@ test-tools:
 check-tools:
 	@$(PYTHON) scripts/set_up.py $(environment) --ros $(ROS) --check
 
-docs: test-tools
+docs: check-tools
 	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build
 
 lint: check-tools
