@@ -127,6 +127,11 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     move.add_argument("--z", metavar="Z", type=float, help="metres, upwards (default: its height in the world file)")
     arguments.add_node(move, "/camera")
 
+    turn = command("turn", _connected(_turn), "Turn the simulated camera, from where the world file has it.")
+    turn.add_argument("pan", metavar="PAN", type=float, help="radians about the world's z axis, to the left")
+    turn.add_argument("tilt", metavar="TILT", type=float, nargs="?", default=0.0, help="radians, downwards")
+    arguments.add_node(turn, "/camera")
+
 
 def _connected(run: Callable[[Connection, argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Return a command that connects to the node ``--node``, and prints a failure as ``ask`` does."""
@@ -249,6 +254,12 @@ def _move(connection: Connection, parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli import move
 
     return move.move(connection, parsed.object, parsed.x, parsed.y, parsed.z, parsed.yaw)
+
+
+def _turn(connection: Connection, parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli import move
+
+    return move.turn(connection, parsed.pan, parsed.tilt)
 
 
 def _concurrency(text: str) -> int:
