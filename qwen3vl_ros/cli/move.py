@@ -1,4 +1,4 @@
-"""`qwen3vl-ros move`: moves an object of the simulated camera's world."""
+"""`qwen3vl-ros move` and `turn`: move an object of the simulated camera's world, and the camera itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from geometry_msgs.msg import Point, Pose, Quaternion
 
 from qwen3vl_ros.cli.parameters import NodeParameters
 from qwen3vl_ros.sim.sdf import WorldError, model_pose
-from qwen3vl_ros.srv import MoveObject
+from qwen3vl_ros.srv import MoveObject, PointCamera
 
 if TYPE_CHECKING:
     from qwen3vl_ros.cli.connection import Connection
@@ -47,6 +47,21 @@ def move(connection: Connection, name: str, x: float, y: float, z: float | None,
         print(response.message, file=sys.stderr)
         return 2
     print(f"{name} is at {x:g}, {y:g}, {z:g}, yaw {yaw:g}")
+    return 0
+
+
+def turn(connection: Connection, pan: float, tilt: float) -> int:
+    """Turn the camera by angles in radians, as PointCamera.srv has them; return the exit status.
+
+    Raises:
+        ServerUnavailable: There is no simulated camera.
+    """
+    request = PointCamera.Request(pan=pan, tilt=tilt)
+    response = connection.call(PointCamera, "point_camera", request, start=_START)
+    if not response.success:
+        print(response.message, file=sys.stderr)
+        return 2
+    print(f"The camera is turned: pan {pan:g}, tilt {tilt:g}")
     return 0
 
 

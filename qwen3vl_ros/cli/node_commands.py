@@ -63,6 +63,19 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     batch.add_argument("--timeout", metavar="S", type=arguments.seconds, default=120.0, help="seconds for each answer")
     arguments.add_node(batch)
 
+    find = command("find", _connected(_find), "Say where a thing is: X Y Z in metres, and the frame that they are in.")
+    find.add_argument("name", metavar="NAME", help='what to look for, in words, such as "red ball"')
+    find.add_argument("--frame", metavar="TF", default="", help="tf frame of the position (default: the node's)")
+    find.add_argument(
+        "--camera", metavar="CAM", action="append", default=[], help="look through this camera (default: the first one)"
+    )
+    find.add_argument(
+        "--score-threshold", metavar="P", type=float, help="what the model is less sure of, 0 to 1, does not count"
+    )
+    find.add_argument("--timeout", metavar="S", type=arguments.seconds, default=120.0, help="seconds for the answer")
+    find.add_argument("--json", action="store_true", help="as JSON, also where it is not found")
+    arguments.add_node(find)
+
     status = command("status", _connected(_status), "Say how the node is: state, model, cameras, queue, last error.")
     status.add_argument("--json", action="store_true", help="as JSON, for scripts")
     status.add_argument(
@@ -127,6 +140,11 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     move.add_argument("--z", metavar="Z", type=float, help="metres, upwards (default: its height in the world file)")
     arguments.add_node(move, "/camera")
 
+    turn = command("turn", _connected(_turn), "Turn the simulated camera, from where the world file has it.")
+    turn.add_argument("pan", metavar="PAN", type=float, help="radians about the world's z axis, to the left")
+    turn.add_argument("tilt", metavar="TILT", type=float, nargs="?", default=0.0, help="radians, downwards")
+    arguments.add_node(turn, "/camera")
+
 
 def _connected(run: Callable[[Connection, argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Return a command that connects to the node ``--node``, and prints a failure as ``ask`` does."""
@@ -186,6 +204,20 @@ def _batch(connection: Connection, parsed: argparse.Namespace) -> int:
         concurrency=parsed.concurrency,
         retry=parsed.retry,
         timeout=parsed.timeout,
+    )
+
+
+def _find(connection: Connection, parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli import find
+
+    return find.find(
+        connection.vlm_client(),
+        parsed.name,
+        frame=parsed.frame,
+        cameras=parsed.camera,
+        score_threshold=parsed.score_threshold,
+        timeout=parsed.timeout,
+        as_json=parsed.json,
     )
 
 
@@ -249,6 +281,12 @@ def _move(connection: Connection, parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli import move
 
     return move.move(connection, parsed.object, parsed.x, parsed.y, parsed.z, parsed.yaw)
+
+
+def _turn(connection: Connection, parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli import move
+
+    return move.turn(connection, parsed.pan, parsed.tilt)
 
 
 def _concurrency(text: str) -> int:

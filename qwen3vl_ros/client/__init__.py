@@ -36,6 +36,7 @@ from qwen3vl_ros.client.exceptions import (
     VlmError,
     WouldDeadlock,
 )
+from qwen3vl_ros.client.found import Found, find_question, found_in_answer
 from qwen3vl_ros.client.goal import ImageLike
 from qwen3vl_ros.client.session import Session
 from qwen3vl_ros.client.tasks import Slot, Task
@@ -47,9 +48,9 @@ Question = AnswerFuture
 
 __all__ = [
     "Answer", "AnswerFuture", "AnswerStream", "BadImage", "BadRequest", "BadResponse", "Box", "Busy", "Cancelled",
-    "EngineCrashed", "EngineError", "EngineFailure", "EngineNotReady", "GoalTimeout", "ImageLike", "InternalError",
-    "Moment", "NoFrame", "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region",
+    "EngineCrashed", "EngineError", "EngineFailure", "EngineNotReady", "Found", "GoalTimeout", "ImageLike",
+    "InternalError", "Moment", "NoFrame", "NotSpinning", "Position", "Preempted", "PromptTooLong", "Question", "Region",
     "ServerInactive", "ServerLost", "ServerUnavailable", "Session", "Shutdown", "Slot", "Task", "Unreachable",
     "Unsupported", "Usage", "VlmClient", "VlmError", "WatchEvent", "Watching", "WouldDeadlock",
-    "clip_of_bag", "clip_of_video", "frame_of_video", "image_of_bag",
+    "clip_of_bag", "clip_of_video", "find_question", "found_in_answer", "frame_of_video", "image_of_bag",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from rclpy.exceptions import InvalidHandle
 
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
+from qwen3vl_ros.client.found import Found, find_question, found_in_answer
 from qwen3vl_ros.client.goal import DEFAULT_TIMEOUT, build_goal
 from qwen3vl_ros.client.goal_tracker import GoalTracker
 from qwen3vl_ros.client.service_call import ServiceCaller
@@ -79,6 +80,11 @@ class VlmClient:
         return self._background.node
 
     @property
+    def node(self) -> Node:
+        """The ROS node that the client uses: the one that it was given, or its own."""
+        return self._node or self._background_node
+
+    @property
     def action(self) -> str:
         """Full name of the action."""
         return self._tracker.action
@@ -104,6 +110,7 @@ class VlmClient:
         take at most, "auto" = as many as leave the answer its time within ``timeout``; 0 = the task's number, else the
         engine's own.
         ``score_threshold``: regions whose score is lower are left out; 0 = none, None = the task's.
+        ``target_frame``: tf frame of the positions; "" = the node's own parameter.
         ``priority``: 0 to 255, higher is served first.
         ``timeout``: seconds from the question's acceptance, its time in the queue included (default 60).
         ``not_before``: use no frame stamped earlier than this (builtin_interfaces or rclpy Time, or seconds).
@@ -147,6 +154,26 @@ class VlmClient:
         self._tracker.send(future, goal)
         return future
 
+    def find(
+        self, name: str, *, frame: str = "", score_threshold: float | None = None, **arguments: Unpack[Arguments]
+    ) -> Found:
+        """Ask where ``name`` is, and return its position, or the reason why there is none.
+
+        found = client.find("red ball", frame="map", timeout=20.0)
+        print(found.position if found else found.reason)
+
+        Args:
+            name: what to look for, in words, such as "red ball".
+            frame: tf frame of the position; "" = that of the camera, or the node's parameter ``target_frame``.
+            score_threshold: what the model is less sure of, 0..1, does not count as found; None = the task's.
+            **arguments: the others of :meth:`ask`: ``timeout``, ``cameras``, ``not_before``, ...
+
+        Blocks, and raises a :class:`VlmError` where the question itself fails, as :meth:`ask` does. For what ticks:
+        ``client.send(*find_question(...))`` and :func:`found_in_answer`.
+        """
+        prompt, asked = find_question(name, frame, score_threshold, arguments)
+        return found_in_answer(self.ask(prompt, **asked), name, frame, score_threshold)
+
     def tasks(self, timeout: float | None = None) -> tuple[Task, ...]:
         """Return the node's tasks, those of the user's files included; () while it is unconfigured.
 
@@ -158,7 +185,7 @@ class VlmClient:
         try:
             with self._making:
                 if self._task_list is None:
-                    self._task_list = TaskList(self._node or self._background_node, self._node_name)
+                    self._task_list = TaskList(self.node, self._node_name)
             return self._task_list.ask(self._server_timeout if timeout is None else timeout)
         except (InvalidHandle, RclError):
             self._tracker.check_usable()
@@ -183,8 +210,7 @@ class VlmClient:
         try:
             with self._making:
                 if self._resetting is None:
-                    node = self._node or self._background_node
-                    self._resetting = ServiceCaller(node, ResetSession, f"{self._node_name}/reset_session")
+                    self._resetting = ServiceCaller(self.node, ResetSession, f"{self._node_name}/reset_session")
             request = ResetSession.Request(session=name)
             self._resetting.call(request, self._server_timeout if timeout is None else timeout)
         except (InvalidHandle, RclError):
@@ -207,7 +233,7 @@ class VlmClient:
         self._tracker.check_usable()
         self._tracker.check_may_block()
         seconds = self._server_timeout if timeout is None else timeout
-        return Watching(self._node or self._background_node, self._node_name, message, seconds)
+        return Watching(self.node, self._node_name, message, seconds)
 
     def wait_for_server(self, timeout: float | None = None) -> None:
         """Wait until a node serves the action; ServerUnavailable after ``timeout`` (default server_timeout) seconds.

@@ -100,6 +100,7 @@ class Watching:
         self._timeout = timeout
         self._ends = bool(watch.max_duration.sec or watch.max_duration.nanosec)
         self._closed = False
+        self._interrupted = False
         self._next = 0
         self._events: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
         # Before the watch: what it says at once is to be heard.
@@ -126,7 +127,7 @@ class Watching:
             raise kind(response.message)
 
     def next_event(self, timeout: float | None = None) -> WatchEvent | None:
-        """Wait for the next event; None after ``timeout`` seconds, or once it is closed or over.
+        """Wait for the next event; None after ``timeout`` seconds, or once it is closed, interrupted or over.
 
         Raises:
             ServerLost: The watch does not run any more, and nobody here has ended it.
@@ -134,7 +135,7 @@ class Watching:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         look = time.monotonic() + _LOOK_PERIOD
-        while not self._closed:
+        while not (self._closed or self._interrupted):
             wait = _SLICE if deadline is None else min(_SLICE, deadline - time.monotonic())
             try:
                 return event_of_message(self._events.get(timeout=max(0.0, wait)))
@@ -147,6 +148,10 @@ class Watching:
                 if not self._still_runs():
                     return None
         return None
+
+    def interrupt(self) -> None:
+        """Have :meth:`next_event` of another thread return None soon, and from then on. Does not block."""
+        self._interrupted = True
 
     def close(self) -> None:
         """Remove the watch. Idempotent; does not fail where the node is gone."""

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qwen3vl_ros.sim.opengl import check_renderer
+from qwen3vl_ros.sim.pan_tilt import turned
 from qwen3vl_ros.sim.poses import Pose
 from qwen3vl_ros.sim.sdf import Camera, Light, World, WorldError
 
@@ -57,6 +58,15 @@ class Scene:
         """Move the object `name` to `pose` [4, 4] in the world frame, metres; raises KeyError."""
         body = self._bodies[self._known(name)]
         self._plant.SetFreeBodyPose(self._plant_context, body, _transform(pose))
+        self.changes += 1
+
+    def point_camera(self, pan: float, tilt: float) -> None:
+        """Turn the camera from its pose in the world file: see :func:`qwen3vl_ros.sim.pan_tilt.turned`.
+
+        Raises:
+            ValueError: An angle is beyond the mount's limits.
+        """
+        self._camera_pose = _transform(turned(self.camera.world_from_optical, pan, tilt))
         self.changes += 1
 
     def colour(self) -> npt.NDArray[np.uint8]:

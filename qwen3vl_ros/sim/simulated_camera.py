@@ -7,7 +7,7 @@ Topics, all private to the node, so `/camera/...` unless it is renamed:
                          ~/image_raw (same stamp, same ~/camera_info); +inf beyond the clip
                          range, -inf before it (REP 118, as in Gazebo)
     /clock               rosgraph_msgs/Clock, only if `publish_clock` is set
-Service: ~/move_object (qwen3vl_ros/srv/MoveObject).
+Services: ~/move_object (qwen3vl_ros/srv/MoveObject), ~/point_camera (qwen3vl_ros/srv/PointCamera).
 
 Images are drawn only for topics that somebody subscribes to, and only when the scene has changed.
 """
@@ -40,7 +40,7 @@ from qwen3vl_ros.sim.poses import from_xyz_quaternion
 from qwen3vl_ros.sim.scene import Scene
 from qwen3vl_ros.sim.sdf import Camera, WorldError, read_world
 from qwen3vl_ros.sim.settings import Settings
-from qwen3vl_ros.srv import MoveObject
+from qwen3vl_ros.srv import MoveObject, PointCamera
 from qwen3vl_ros.vision.image_message import image_message
 
 _CLOCK_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -66,6 +66,7 @@ class SimulatedCamera:
         self._info_publisher = sensor_publisher(node, CameraInfo, "~/camera_info")
         self._depth_publisher = sensor_publisher(node, Image, "~/depth/image_raw") if self._scene.depth_camera else None
         node.create_service(MoveObject, "~/move_object", self._move_object)
+        node.create_service(PointCamera, "~/point_camera", self._point_camera)
         node.add_on_set_parameters_callback(self._on_set_parameters)
         # Steady timers: the source of the time, or of images, must not wait for /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -136,6 +137,15 @@ class SimulatedCamera:
         else:
             # An object on a path goes on with it around its new place.
             self._homes[request.name] = pose
+            response.success = True
+        return response
+
+    def _point_camera(self, request: PointCamera.Request, response: PointCamera.Response) -> PointCamera.Response:
+        try:
+            self._scene.point_camera(request.pan, request.tilt)
+        except ValueError as error:
+            response.message = str(error)
+        else:
             response.success = True
         return response
 

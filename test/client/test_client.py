@@ -117,6 +117,19 @@ class Spinning:
 # What comes back.
 
 
+def test_find_asks_for_the_frame_and_returns_the_position_or_the_reason(vlm: ScriptedVlm, client: VlmClient) -> None:
+    region = Region(label="red ball", has_position=True, score=0.9)
+    region.position.header.frame_id, region.position.point.x = "map", 1.5
+    vlm.rewrite(lambda goal: goal.result(regions=[region]))
+    found = client.find("red ball", frame="map", score_threshold=0.7, timeout=WAIT)
+    asked = vlm.goals[0].request
+    assert (asked.prompt, asked.task, asked.target_frame, asked.score_threshold) == ("red ball", "locate", "map", 0.0)
+    assert asked.timeout.sec == WAIT
+    assert found and (found.position.x, found.frame_id) == (1.5, "map")
+    vlm.rewrite()
+    assert "is not seen" in client.find("red ball").reason
+
+
 def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: VlmClient) -> None:
     header = Header(frame_id="camera")
     header.stamp.sec = 7

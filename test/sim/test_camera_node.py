@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("pydrake", reason="the built-in camera draws with Drake, which is not installed here")
 
 from geometry_msgs.msg import Point, Pose, Quaternion
-from qwen3vl_ros.srv import MoveObject
+from qwen3vl_ros.srv import MoveObject, PointCamera
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
@@ -34,6 +34,9 @@ class Viewer(camera_viewer.Viewer):
     def move(self, name: str, x: float, y: float, z: float, turn: Quaternion | None = None) -> MoveObject.Response:
         pose = Pose(position=Point(x=x, y=y, z=z), orientation=turn or Quaternion())
         return self.call(MoveObject, "/camera/move_object", MoveObject.Request(name=name, pose=pose))
+
+    def point(self, pan: float, tilt: float = 0.0) -> PointCamera.Response:
+        return self.call(PointCamera, "/camera/point_camera", PointCamera.Request(pan=pan, tilt=tilt))
 
 
 @pytest.fixture
@@ -89,6 +92,26 @@ def test_what_cannot_be_moved_is_answered_with_a_sentence(
     answer = viewer.move(name, 1.0, 0.0, 1.0, turn)
     assert not answer.success
     assert says in answer.message and answer.message.endswith(".")
+
+
+def test_a_turned_camera_is_in_the_next_images_and_keeps_its_calibration(viewer: Viewer) -> None:
+    viewer.start()
+    viewer.subscribe(Image, "/camera/image_raw")
+    infos = viewer.subscribe(CameraInfo, "/camera/camera_info")
+    home = viewer.next_image()
+    viewer.wait_for(lambda: bool(infos))
+    before = infos[-1]
+    assert viewer.point(0.322).success  # towards the box, from where the camera is
+    assert np.median(redness(viewer.next_image())) == pytest.approx(224, abs=8)
+    assert viewer.point(-1.0).success
+    assert not redness(viewer.next_image()).size
+    for pan, tilt in ((4.0, 0.0), (0.0, 2.0)):
+        refused = viewer.point(pan, tilt)
+        assert not refused.success and "rad" in refused.message and refused.message.endswith(".")
+    assert not redness(viewer.next_image()).size  # nothing was changed
+    assert viewer.point(0.0).success
+    assert (viewer.next_image() == home).all()
+    assert infos[-1].k.tolist() == before.k.tolist() and infos[-1].header.frame_id == before.header.frame_id
 
 
 def test_a_motion_can_be_started_and_stopped_while_the_camera_runs(viewer: Viewer) -> None:
