@@ -76,7 +76,9 @@ setup(
     packages=[PACKAGE],
     zip_safe=False,
     install_requires=requirements("runtime"),
-    extras_require={extra: requirements(extra) for extra in ("bags", "llama", "modelscope", "openvino", "pdf", "sim")},
+    extras_require={
+        extra: requirements(extra) for extra in ("bags", "llama", "mcp", "modelscope", "openvino", "pdf", "sim")
+    },
     cmdclass={"build_py": CMakeBuild},
     distclass=BinaryDistribution,
 )

@@ -59,6 +59,7 @@ class Arguments(TypedDict, total=False):
     max_reasoning_tokens: int
     max_image_tokens: int | Literal["auto"]
     score_threshold: float | None
+    target_frame: str
     seed: int | None
     max_tokens: int | None
     stop: Sequence[str]
@@ -97,6 +98,7 @@ def build_goal(
     max_reasoning_tokens: int = 0,
     max_image_tokens: int | Literal["auto"] = 0,
     score_threshold: float | None = None,
+    target_frame: str = "",
     seed: int | None = None,
     max_tokens: int | None = None,
     stop: Sequence[str] = (),
@@ -121,6 +123,7 @@ def build_goal(
     goal.session = _text("session", session)
     goal.history = [_turn(number, turn) for number, turn in enumerate(history)]
     goal.cameras = _texts("cameras", cameras)
+    goal.target_frame = _text("target_frame", target_frame)
     goal.text_only = bool(text_only)
     goal.new_pixels = bool(new_pixels)
     goal.priority = _integer("priority", priority, 2**8)

@@ -40,12 +40,11 @@ _NO_KEEP_ALIVE: Final = 3600.0
 class Chat:
     """Answers chat requests with ``backend``."""
 
-    def __init__(self, backend: Backend, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, backend: Backend, settings: Settings, metrics: Metrics, limits: Limits) -> None:
         """Prepare to answer; raises :class:`SettingsError` for a media_path that is not a directory."""
         self._backend = backend
         self._timeout = settings.timeout
         self._strict_model = settings.strict_model
-        limits = Limits(settings)
         self._slots, self._rate = limits.slots, limits.rate
         # Room for the bodies of running questions and one more, so that received bodies cannot use up the memory.
         self._bodies = Bodies(settings.body_timeout, (settings.concurrency + 1) * settings.max_request_bytes)
