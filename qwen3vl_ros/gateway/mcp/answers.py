@@ -18,8 +18,7 @@ MOST_TOKENS: Final = 300
 """Tokens that an answer costs at most."""
 
 _PIECE: Final = re.compile(r"[ ]?[A-Za-z]+|[^\sA-Za-z]|\s+")
-_LETTERS: Final = 4
-_BYTES: Final = 3
+_WORD: Final = re.compile(r"[A-Z]?[a-z]+")
 _KEPT: Final = 200
 """Rests of answers that are kept; the oldest go first."""
 
@@ -30,17 +29,21 @@ _ROOM_FOR_WORDS: Final = 30
 def count_tokens(text: str) -> int:
     """Return how many tokens a text counts as.
 
-    A word counts one for every four letters begun, a digit or sign of ASCII one, another character one for every three
-    bytes of its UTF-8 begun, white space one.
+    A word counts one for every four letters begun; one in capitals, or in both kinds of letters, one for every two; a
+    digit or sign of ASCII one. Another character counts one for every three bytes of its UTF-8 begun, one of four bytes
+    four. White space beyond the blank before a word counts one.
     """
-    tokens = 0
-    for piece in _PIECE.findall(text):
-        letters = piece.strip()
-        if letters.isascii() and letters.isalpha():
-            tokens += math.ceil(len(letters) / _LETTERS)
-        else:
-            tokens += math.ceil(len(piece.encode()) / _BYTES) if letters else 1
-    return tokens
+    return sum(map(_tokens_of, _PIECE.findall(text)))
+
+
+def _tokens_of(piece: str) -> int:
+    shown = piece.strip()
+    if not shown:
+        return 1
+    if shown.isascii() and shown.isalpha():
+        return math.ceil(len(shown) / (4 if _WORD.fullmatch(shown) else 2))
+    size = len(piece.encode("utf-8", "surrogatepass"))
+    return 4 if size == 4 else math.ceil(size / 3)
 
 
 def as_text(fields: Mapping[str, Any]) -> str:
