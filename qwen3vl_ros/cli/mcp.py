@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import signal
 import sys
@@ -34,9 +33,9 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _mcp(parsed: argparse.Namespace) -> int:
-    if importlib.util.find_spec("mcp") is None:
-        from qwen3vl_ros.gateway.mcp.endpoint import MISSING
+    from qwen3vl_ros.gateway.mcp.endpoint import MISSING, sdk_is_there
 
+    if not sdk_is_there():
         print(f"mcp: {MISSING}.", file=sys.stderr)
         return 1
     # Stdout is the protocol's; the SDK moves it away from everybody else, but what C buffers is written at the end.

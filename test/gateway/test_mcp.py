@@ -24,6 +24,7 @@ from mcp.client.streamable_http import streamable_http_client
 from std_msgs.msg import Header
 
 from gateway_server import PATIENCE, Asked, ScriptedBackend, Server, serving, stays_open
+from qwen3vl_ros.cli import main as cli
 from qwen3vl_ros.client.answer import Box, Position, Region
 from qwen3vl_ros.client.exceptions import NoFrame
 from qwen3vl_ros.gateway.backend import CameraStatus
@@ -331,12 +332,16 @@ def test_an_agent_that_gives_up_cancels_its_question(server: Server, mode: str) 
     assert asked.cancelled.wait(PATIENCE)
 
 
-def test_without_the_sdk_the_path_says_what_to_install(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_sdk_path_and_command_say_what_to_install(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mcp" else found(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mcp_types" else found(name))
     with httpx.Client(base_url=server.url, trust_env=False) as http:
         missing = http.post("/mcp", json={})
     assert missing.status_code == 501 and "pip install" in missing.json()["error"]["message"]
+    assert cli.main(["mcp"]) == 1
+    assert "pip install" in capsys.readouterr().err
 
 
 def test_questions_of_agents_are_in_the_metrics() -> None:

@@ -24,9 +24,16 @@ from qwen3vl_ros.gateway.settings import Settings
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
-MISSING: Final = "the MCP SDK is not installed beside this package: `pip install 'mcp>=2,<3'`, then start it again"
+MISSING: Final = (
+    "version 2 of the MCP SDK is not installed beside this package: `pip install 'mcp>=2,<3'`, then start it again"
+)
 _LARGEST: Final = 4_000_000
 """Bytes of a message: agents send text."""
+
+
+def sdk_is_there() -> bool:
+    """Return whether the SDK is installed, in a version that has this interface: the first one has no mcp_types."""
+    return importlib.util.find_spec("mcp_types") is not None
 
 
 class McpEndpoint:
@@ -60,7 +67,7 @@ class McpEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request. Raises ApiError."""
-        if importlib.util.find_spec("mcp") is None:
+        if not sdk_is_there():
             raise ApiError(501, "mcp_not_installed", MISSING)
         scope["route"] = self.route  # for the metrics
         request = Request(scope, receive)
