@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway_server import Asked, ScriptedBackend, Server, image_file, question, serving
+from gateway_server import Asked, Server, image_file, question, serving
 from qwen3vl_ros.gateway.tool_calls import calls_text, results_text, tools_text
 
 CHAT = "/v1/chat/completions"
@@ -30,9 +30,7 @@ CALLS = [("move", '{"x": 1}'), ("turn", '{"x": -0.5}')]
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    backend = ScriptedBackend()
-    backend.now = dataclasses.replace(backend.now, tools="hermes")
-    with serving(backend) as running:
+    with serving() as running:
         yield running
 
 

@@ -52,10 +52,11 @@ def server(shared: Server) -> Server:
 def with_client(server: Server, use: Callable[[Client], Any], *, token: str = "", mode: str = "auto") -> Any:
     async def connect() -> Any:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        async with httpx2.AsyncClient(headers=headers, timeout=PATIENCE, trust_env=False) as http:
-            transport = streamable_http_client(f"{server.url}/mcp", http_client=http)
-            async with Client(transport, mode=mode) as client:
-                return await use(client)
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=PATIENCE, trust_env=False) as http,
+            Client(streamable_http_client(f"{server.url}/mcp", http_client=http), mode=mode) as client,
+        ):
+            return await use(client)
 
     return anyio.run(connect)
 

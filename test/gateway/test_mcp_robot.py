@@ -22,8 +22,11 @@ pytest.importorskip("mcp", reason="the MCP SDK is not installed here")
 
 import anyio
 import anyio.to_thread
+import httpx
+import httpx2
 from geometry_msgs.msg import Point, Pose, Quaternion
 from mcp import Client, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
 from qwen3vl_ros.srv import MoveObject
 from sensor_msgs.msg import Image
 
@@ -35,6 +38,8 @@ from web_process import WebProcess, wait_status
 
 pytestmark = pytest.mark.ros
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "mcp_agent.py"
+TOKEN = "a-token-of-the-tests"
 ROUNDS = 20
 CLOSE = 0.05
 """Metres within which a place counts as found. The position hangs on the box, which is the model's own."""
@@ -50,8 +55,7 @@ HOMES = {"blue ball": (1.08, -0.18), "red box": (1.12, 0.27)}
 @pytest.fixture(scope="module")
 def agent() -> ModuleType:
     """The example."""
-    path = Path(__file__).resolve().parents[2] / "examples" / "mcp_agent.py"
-    spec = importlib.util.spec_from_file_location("mcp_agent", path)
+    spec = importlib.util.spec_from_file_location("mcp_agent", EXAMPLE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["mcp_agent"] = module
@@ -164,23 +168,52 @@ def test_the_tools_answer_shortly_over_stdio(robot: RosClient) -> None:
     assert answers["get_image"]["camera_pixels"] == [448, 448]
 
 
-def test_a_watch_tells_an_agent_what_happened(robot: RosClient, tmp_path: Path) -> None:
-    web = WebProcess(tmp_path / "logs", {}, os.environ)
-    try:
-        with web.client() as http:
-            wait_status(http, lambda status: status["state"] == "ready" and status["cameras"])
-        events = anyio.run(_watch, web.wait_url())
-    finally:
-        web.close()
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, dds_profile: None) -> Iterator[str]:
+    """Address of a gateway that wants a token."""
+    environment = os.environ | {"QWEN3VL_WEB_TOKEN": TOKEN}
+    process = WebProcess(tmp_path_factory.mktemp("web") / "logs", {}, environment)
+    yield f"{process.wait_url()}/mcp"
+    process.close()
+
+
+def test_the_example_finds_a_thing_over_http(robot: RosClient, url: str) -> None:
+    wait_known(url)
+    command = [sys.executable, str(EXAMPLE), "red box", "--url", url]
+    environment = os.environ | {"QWEN3VL_WEB_TOKEN": TOKEN}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("red box: (") and "camera_optical_frame" in done.stdout
+
+
+def test_a_watch_tells_an_agent_what_happened(robot: RosClient, url: str) -> None:
+    wait_known(url)
+
+    async def watch() -> dict[str, Any]:
+        async with over_http(url) as client:
+            added = await client.call_tool("watch", {"question": "Is there a blue ball?", "every": 0.1})
+            name = json.loads(added.content[0].text)["watch"]
+            with anyio.fail_after(PATIENCE):
+                while not (events := json.loads((await client.call_tool("recent_events")).content[0].text))["events"]:
+                    await anyio.sleep(0.05)  # nothing tells an agent: it has to ask
+            assert not (await client.call_tool("watch", {"stop": name})).is_error
+            return dict(events)
+
+    events = anyio.run(watch)
     assert (events["events"][0]["kind"], events["events"][0]["answer"]) == ("on", "yes")
 
 
-async def _watch(url: str) -> dict[str, Any]:
-    async with Client(f"{url}/mcp") as client:
-        added = await client.call_tool("watch", {"question": "Is there a blue ball?", "every": 0.1})
-        name = json.loads(added.content[0].text)["watch"]
-        with anyio.fail_after(PATIENCE):
-            while not (events := json.loads((await client.call_tool("recent_events")).content[0].text))["events"]:
-                await anyio.sleep(0.05)  # nothing tells an agent: it has to ask
-        assert not (await client.call_tool("watch", {"stop": name})).is_error
-        return dict(events)
+@asynccontextmanager
+async def over_http(url: str) -> Any:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=PATIENCE, trust_env=False) as http,
+        Client(streamable_http_client(url, http_client=http)) as client,
+    ):
+        yield client
+
+
+def wait_known(url: str) -> None:
+    """Wait until the gateway knows the node and its camera."""
+    with httpx.Client(base_url=url.removesuffix("/mcp"), headers={"Authorization": f"Bearer {TOKEN}"}) as http:
+        wait_status(http, lambda status: status["state"] == "ready" and status["cameras"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
@@ -35,7 +36,7 @@ def create_server(tools: RobotTools) -> Server[Any]:
             tools=[
                 Tool(
                     name=name,
-                    description=arguments.__doc__,
+                    description=inspect.getdoc(arguments),
                     input_schema=schema_of(arguments),
                     annotations=ToolAnnotations(read_only_hint=name in READ_ONLY),
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -165,6 +166,7 @@ class RobotTools:
         if watch.question:
             message = build_watch(
                 watch.question,
+                watch_id=f"agent_{secrets.token_hex(3)}",
                 cameras=_cameras(watch.camera),
                 min_period=watch.every,
                 max_duration=watch.minutes * 60,
