@@ -13,6 +13,10 @@ from typing import Any, Final, TypeAlias
 
 _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"
+_MOST_CLOSINGS: Final = 20
+"""Closing tags that are tried as the end of one call: its arguments may have some in their texts."""
+
+_NO_CALL: Final = "the answer has what looks like a call of a tool and is none: it is in the text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class ToolCallText:
         self._after_call = False
         self._blank = ""
         self._tried = 0
+        self._closings = 0
         self.calls: list[ToolCall] = []
         self.notes: list[str] = []
 
@@ -101,6 +106,7 @@ class ToolCallText:
                 self._take(call, len(self._rest), pieces)
             else:
                 self._give_up(pieces)
+                pieces += self.feed("")
         return pieces
 
     def _step(self, pieces: list[Piece]) -> bool:
@@ -110,8 +116,11 @@ class ToolCallText:
             if end < 0:
                 return False
             self._tried = end + len(_CLOSE)  # where it is a part of the arguments, another one follows
+            self._closings += 1
             if (call := self._call_in(self._rest[:end])) is not None:
                 self._take(call, self._tried, pieces)
+            elif self._closings == _MOST_CLOSINGS:
+                self._give_up(pieces)
             return True
         if self._after_call:
             self._rest = self._rest.lstrip()
@@ -125,7 +134,7 @@ class ToolCallText:
         self._blank = self._rest[len(before) : begin]
         self._say(before, pieces)
         self._rest = self._rest[begin + len(_OPEN) :]
-        self._in_call, self._tried = True, 0
+        self._in_call, self._tried, self._closings = True, 0, 0
         return True
 
     def _say(self, text: str, pieces: list[Piece]) -> None:
@@ -146,22 +155,25 @@ class ToolCallText:
         end = self._rest.find(_CLOSE)
         end = len(self._rest) if end < 0 else end + len(_CLOSE)
         self._say(self._blank + _OPEN + self._rest[:end], pieces)
-        self.notes.append("the answer has what looks like a call of a tool and is none: it is in the text")
+        if _NO_CALL not in self.notes:
+            self.notes.append(_NO_CALL)
         self._rest, self._in_call = self._rest[end:], False
-        while self._step(pieces):
-            pass
 
     def _call_in(self, text: str) -> ToolCall | None:
         try:
-            values = json.loads(text)
+            values = json.loads(text, parse_constant=_refuse)
             arguments = values["arguments"] if isinstance(values, dict) else None
             if isinstance(arguments, str):
-                arguments = json.loads(arguments)
+                arguments = json.loads(arguments, parse_constant=_refuse)
         except (ValueError, KeyError, RecursionError):
             return None
         if not isinstance(arguments, dict) or values.get("name") not in self._names:
             return None
         return ToolCall(values["name"], json.dumps(arguments, ensure_ascii=False))
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _certain(text: str) -> int:

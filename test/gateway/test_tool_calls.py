@@ -91,6 +91,7 @@ def test_text_is_told_as_soon_as_it_cannot_be_a_call() -> None:
         "<tool_call>not JSON</tool_call>",
         '<tool_call>{"name": "fly", "arguments": {}}</tool_call>',
         '<tool_call>{"name": "move", "arguments": [1]}</tool_call>',
+        '<tool_call>{"name": "move", "arguments": {"x": NaN}}</tool_call>',
         '<tool_call>{"name": "move", "argum',
         "<tool_call>",
     ],
@@ -102,6 +103,12 @@ def test_what_only_looks_like_a_call_stays_in_the_text_with_a_note(said: str) ->
     pieces += parser.finish(f"Well,\n{said}{after}") or []
     assert "".join(piece for piece in pieces if isinstance(piece, str)) == f"Well,\n{said}"
     assert len(parser.calls) == bool(after) and len(parser.notes) == 1
+
+
+def test_a_model_that_repeats_itself_costs_no_time() -> None:
+    said = '<tool_call>{"name": "</tool_call>' * 1000
+    assert read([said])[0] == said
+    assert read([said, written("say", {})])[:2] == (said, [("say", {})])
 
 
 def test_a_call_whose_last_tag_was_left_out_is_a_call() -> None:
