@@ -93,8 +93,10 @@ class ChatTurn(_Object):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part]
-    tool_calls: list[EarlierCall] = Field([], description="Of the assistant: the calls that it made.")
-    tool_call_id: str = Field("", description="Of a tool: which call this is the result of; results are in order.")
+    tool_calls: Annotated[list[EarlierCall], Field(description="Of the assistant: the calls that it made.")] = []
+    tool_call_id: Annotated[
+        str, Field(description="Of a tool: the call that this is the result of. Results are in the order of the calls.")
+    ] = ""
 
     @model_validator(mode="before")
     @classmethod

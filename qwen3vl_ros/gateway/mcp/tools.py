@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import anyio
 import anyio.to_thread
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
+from starlette.types import Message
 
 from qwen3vl_ros.client.answer import Answer, Position, Region
 from qwen3vl_ros.client.exceptions import VlmError
@@ -227,7 +228,7 @@ class RobotTools:
         with self._admitted(client):
             send = partial(self._backend.send, prompt, timeout=self._timeout, **goal)
             question = await anyio.to_thread.run_sync(send)
-            with AsyncAnswer(question, anyio.sleep_forever) as answer:
+            with AsyncAnswer(question, _nothing) as answer:
                 async for _ in answer.updates(_NO_UPDATES):
                     pass
             whole = answer_of(question)
@@ -252,6 +253,12 @@ class RobotTools:
 
     async def _in_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._blocking)
+
+
+async def _nothing() -> Message:
+    """Wait for ever: the SDK tells of an agent that is gone, by a cancellation."""
+    await anyio.sleep_forever()
+    raise AssertionError("unreachable")
 
 
 def failure(sentence: str) -> CallToolResult:
