@@ -77,7 +77,8 @@ setup(
     zip_safe=False,
     install_requires=requirements("runtime"),
     extras_require={
-        extra: requirements(extra) for extra in ("bags", "behaviours", "llama", "modelscope", "openvino", "pdf", "sim")
+        extra: requirements(extra)
+        for extra in ("bags", "behaviours", "llama", "mcp", "modelscope", "openvino", "pdf", "sim")
     },
     cmdclass={"build_py": CMakeBuild},
     distclass=BinaryDistribution,

@@ -81,6 +81,7 @@ LONG = (
     *("engines/openvino/test_openvino_conformance.py", "sim/test_camera_node.py", "gateway/test_gateway_clients.py"),
     *("cli/test_cli.py", "benchmark/test_benchmark_scripts.py", "gateway/test_page.py", "vision/test_depth.py"),
     *("sim/test_source_camera.py", "engines/test_engine_conformance.py", "test_linear_time.py"),
+    "gateway/test_mcp_robot.py",
 )
 """Test files that take longest, those first: begun at the end, one of them would keep one core alone."""
 

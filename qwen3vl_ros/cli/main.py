@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen3vl_ros.cli import arguments, camera, clip_files, model, node_commands, record
+from qwen3vl_ros.cli import arguments, camera, clip_files, mcp, model, node_commands, record
 
 _EXIT = """exit status:
   0 answered            4 no frame of the camera       7 the engine failed
@@ -179,6 +179,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     arguments.add_node(tasks)
     node_commands.add(command)
     record.add(command)
+    mcp.add(command)
 
     demo = command("demo", _demo, "Start node and simulated camera, ask about what it sees, leave demo.png.")
     demo.add_argument("--keep", action="store_true", help="leave node and camera running until Ctrl-C")

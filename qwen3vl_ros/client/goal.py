@@ -124,6 +124,7 @@ def build_goal(
     goal.target_frame = _text("target_frame", target_frame)
     goal.history = [_turn(number, turn) for number, turn in enumerate(history)]
     goal.cameras = _texts("cameras", cameras)
+    goal.target_frame = _text("target_frame", target_frame)
     goal.text_only = bool(text_only)
     goal.new_pixels = bool(new_pixels)
     goal.priority = _integer("priority", priority, 2**8)

@@ -26,6 +26,8 @@ from qwen3vl_ros.gateway.bodies import BodyLimit, Head
 from qwen3vl_ros.gateway.chat import Chat
 from qwen3vl_ros.gateway.corrections import CORRECTION_BODY, Corrected, Corrections
 from qwen3vl_ros.gateway.errors import ApiError
+from qwen3vl_ros.gateway.limits import Limits
+from qwen3vl_ros.gateway.mcp.endpoint import McpEndpoint
 from qwen3vl_ros.gateway.metrics import Metrics
 from qwen3vl_ros.gateway.openapi import (
     CHAT_ANSWER,
@@ -52,8 +54,10 @@ _BLOCKING_THREADS = 4
 
 def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:
     """Return the ASGI application."""
-    metrics = Metrics(backend)
+    metrics, limits = Metrics(backend), Limits(settings)
+    agents = McpEndpoint(backend, settings, metrics, limits)
     app = FastAPI(
+        lifespan=agents.lifespan,
         title="qwen3vl_ros",
         description="Ask a robot's cameras questions: OpenAI's chat completions in front of the ROS 2 node vlm.",
         docs_url=None,
@@ -68,10 +72,11 @@ def create_app(backend: Backend, settings: Settings, access: Access) -> FastAPI:
         ],
     )
     _handle_errors(app, metrics)
-    _serve_questions(app, Chat(backend, settings, metrics), backend)
+    _serve_questions(app, Chat(backend, settings, metrics, limits), backend)
     _serve_health(app, backend, metrics)
     _serve_corrections(app, Corrections(backend, settings))
     serve_watches(app, backend.watches, settings)
+    app.router.routes.append(agents.route)
     _serve_page(app, backend, settings, token_required=bool(access.token))
     describe(app, token_required=bool(access.token))
     return app

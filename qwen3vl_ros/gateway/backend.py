@@ -24,7 +24,8 @@ State: TypeAlias = Literal["absent", "unconfigured", "loading", "inactive", "rea
 class NodeStatus:
     """The last known status of the node ``vlm``; fields as in VlmStatus.msg. ``message``: why it is not ready.
 
-    ``records``: whether it records its answers, so that they can be corrected.
+    ``records``: whether it records its answers, so that they can be corrected. ``tools``: the format in which its model
+    knows tools (:mod:`qwen3vl_ros.engines.tool_template`), None = not known yet.
     """
 
     state: State
@@ -37,6 +38,7 @@ class NodeStatus:
     context_length: int = 0
     model_card: ModelCard = field(default_factory=ModelCard)
     records: bool = False
+    tools: str | None = None
 
     @property
     def answers(self) -> bool:

@@ -21,7 +21,7 @@ from qwen3vl_ros.gateway.chat_response import ChatResponse, answer_of
 from qwen3vl_ros.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, of_vlm
 from qwen3vl_ros.gateway.form import read_form
 from qwen3vl_ros.gateway.images import ImageLimits, of_data_url, source_of
-from qwen3vl_ros.gateway.limits import RateLimit, Slots
+from qwen3vl_ros.gateway.limits import Limits
 from qwen3vl_ros.gateway.media import MediaDirectory
 from qwen3vl_ros.gateway.metrics import Metrics
 from qwen3vl_ros.gateway.models import ALIAS, check_model
@@ -29,6 +29,7 @@ from qwen3vl_ros.gateway.remote import RemoteImages
 from qwen3vl_ros.gateway.settings import Settings
 from qwen3vl_ros.gateway.streaming import EventStream, begun
 from qwen3vl_ros.gateway.to_goal import Media, media_parts, to_goal
+from qwen3vl_ros.gateway.tool_request import calls_of, check_tools, tool_notes
 from qwen3vl_ros.gateway.videos import Videos
 from qwen3vl_ros.vision.frame_times import DEFAULT_FRAMES
 
@@ -39,13 +40,12 @@ _NO_KEEP_ALIVE: Final = 3600.0
 class Chat:
     """Answers chat requests with ``backend``."""
 
-    def __init__(self, backend: Backend, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, backend: Backend, settings: Settings, metrics: Metrics, limits: Limits) -> None:
         """Prepare to answer; raises :class:`SettingsError` for a media_path that is not a directory."""
         self._backend = backend
         self._timeout = settings.timeout
         self._strict_model = settings.strict_model
-        self._slots = Slots(settings.concurrency)
-        self._rate = RateLimit(settings.rate_limit)
+        self._slots, self._rate = limits.slots, limits.rate
         # Room for the bodies of running questions and one more, so that received bodies cannot use up the memory.
         self._bodies = Bodies(settings.body_timeout, (settings.concurrency + 1) * settings.max_request_bytes)
         self._fetch_time = settings.body_timeout
@@ -72,7 +72,7 @@ class Chat:
                 async_answer = held.enter_context(AsyncAnswer(question, request.receive))
                 response = ChatResponse(self._backend.status().model or ALIAS, notes)
                 if not chat_request.stream:
-                    return await self._whole(async_answer, response, as_json=chat_request.response_schema is not None)
+                    return await self._whole(async_answer, response, chat_request)
                 await begun(async_answer)
             except (ClientGone, ClientDisconnect):
                 raise ApiError(
@@ -119,16 +119,18 @@ class Chat:
         """Send the question to the node regardless of the last known state, which may be outdated."""
         if self._strict_model and (loaded := self._backend.status().model):
             check_model(chat_request.model, loaded)
+        check_tools(chat_request, self._backend.status())
         prompt, arguments, notes = to_goal(chat_request, media, self._timeout)
         question = await anyio.to_thread.run_sync(lambda: self._backend.send(prompt, **arguments))
-        return question, (*notes, *chat_request.notes)
+        return question, (*notes, *chat_request.notes, *tool_notes(chat_request))
 
-    async def _whole(self, async_answer: AsyncAnswer, response: ChatResponse, *, as_json: bool) -> Response:
+    async def _whole(self, async_answer: AsyncAnswer, response: ChatResponse, chat_request: ChatRequest) -> Response:
         async for _ in async_answer.updates(_NO_KEEP_ALIVE):
             pass
         answer = answer_of(async_answer.question)
         self._metrics.answered(answer)
-        return JSONResponse(response.completion(answer, as_json=as_json))
+        as_json = chat_request.response_schema is not None
+        return JSONResponse(response.completion(answer, as_json=as_json, calls=calls_of(chat_request)))
 
     def _refused(self, error: VlmError) -> ApiError:
         """Return the HTTP error of a failed question; if no node accepted it, with the last known state of the node."""

@@ -17,6 +17,7 @@ from qwen3vl_ros.gateway.errors import ApiError
 from qwen3vl_ros.gateway.request_errors import of_validation
 from qwen3vl_ros.gateway.request_fields import normalized, notes_on, plain_text
 from qwen3vl_ros.gateway.thinking import BUDGETS, Effort
+from qwen3vl_ros.gateway.tool_request import MOST_TOOLS, EarlierCall, Tool
 from qwen3vl_ros.vision.frame_times import DEFAULT_FRAMES, MOST_FRAMES
 
 
@@ -90,8 +91,12 @@ Part: TypeAlias = Annotated[TextPart | ImagePart | VideoPart, Field(discriminato
 class ChatTurn(_Object):
     """One turn of the conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part]
+    tool_calls: Annotated[list[EarlierCall], Field(description="Of the assistant: the calls that it made.")] = []
+    tool_call_id: Annotated[
+        str, Field(description="Of a tool: the call that this is the result of. Results are in the order of the calls.")
+    ] = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -99,6 +104,28 @@ class ChatTurn(_Object):
         if isinstance(values, dict) and values.get("role") == "assistant" and values.get("content") is None:
             return {**values, "content": ""}
         return values
+
+    @model_validator(mode="after")
+    def _only_the_assistant_calls(self) -> ChatTurn:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("tool_calls: only the assistant calls tools")
+        return self
+
+    @property
+    def text(self) -> str:
+        """Return the content of a turn that is text alone. Raises :class:`ApiError` 400 where it is not."""
+        if any(not isinstance(part, TextPart) for part in self.parts):
+            raise ApiError(
+                400,
+                "invalid_value",
+                "messages: images and videos belong to the user's turns, not to calls and results of tools",
+                param="messages",
+            )
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    def saying(self, text: str, role: Literal["user", "assistant"] = "assistant") -> ChatTurn:
+        """Return a turn of plain text."""
+        return ChatTurn(role=role, content=text)
 
     @property
     def parts(self) -> list[Part]:
@@ -171,6 +198,9 @@ class ChatRequest(_Object):
         None, ge=1, le=10_000_000, description="max_completion_tokens is another name of it. -1: the node's own."
     )
     stop: str | list[str] = []
+    tools: list[Tool] = Field([], max_length=MOST_TOOLS, description="Functions that the model may call.")
+    tool_choice: Literal["none", "auto"] = Field("auto", description="none: the model is not told of the tools.")
+    parallel_tool_calls: bool = Field(True, description="false: of several calls only the first is passed on.")
     response_format: Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] = (
         TextFormat(type="text")
     )
@@ -215,6 +245,16 @@ class ChatRequest(_Object):
     def cameras(self) -> list[str]:
         """Return the names of the cameras."""
         return [name for name in ([self.camera] if isinstance(self.camera, str) else self.camera) if name]
+
+    @property
+    def offers_tools(self) -> bool:
+        """Return whether the model may call tools."""
+        return bool(self.tools) and self.tool_choice == "auto"
+
+    @property
+    def has_calls(self) -> bool:
+        """Return whether earlier turns have calls or their results."""
+        return any(turn.tool_calls or turn.role == "tool" for turn in self.messages)
 
     @property
     def response_schema(self) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from builtin_interfaces.msg import Time
 from qwen3vl_ros.client.answer import Answer, Moment, Region, Usage
 from qwen3vl_ros.client.answer_future import AnswerFuture
 from qwen3vl_ros.client.exceptions import BadResponse
+from qwen3vl_ros.gateway.tool_calls import ToolCall, ToolCallText
 
 STAGES: Final = ("queued", "frame", "encode", "prefill", "decode")
 """Names of the stages of AskImage's feedback, by number."""
@@ -31,9 +32,25 @@ class ChatResponse:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def completion(self, answer: Answer, *, as_json: bool) -> dict[str, Any]:
-        """Return the whole answer; ``as_json``: its content is the validated JSON, without a code fence."""
-        message = {"role": "assistant", "content": _content(answer, as_json=as_json), "refusal": None}
+    def completion(self, answer: Answer, *, as_json: bool, calls: ToolCallText | None = None) -> dict[str, Any]:
+        """Return the whole answer.
+
+        Args:
+            answer: The answer.
+            as_json: Its content is the validated JSON, without a code fence.
+            calls: Finds the calls of tools in it.
+        """
+        message: dict[str, Any] = {"role": "assistant", "content": _content(answer, as_json=as_json), "refusal": None}
+        reason = answer.finish_reason or "stop"
+        if calls is not None:
+            pieces = calls.finish(answer.text) or []
+            message["content"] = "".join(piece for piece in pieces if isinstance(piece, str)) or None
+            if calls.calls:
+                message["tool_calls"] = [call_of(call) for call in calls.calls]
+            elif message["content"] is None:
+                message["content"] = ""
+            reason = calls.finish_reason(reason)
+            answer = replace(answer, notes=(*answer.notes, *calls.notes))
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
         return {
@@ -41,9 +58,7 @@ class ChatResponse:
             "object": "chat.completion",
             "created": self.created,
             "model": answer.model or self.model,
-            "choices": [
-                {"index": 0, "message": message, "finish_reason": answer.finish_reason or "stop", "logprobs": None}
-            ],
+            "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
             "usage": usage_of(answer.usage),
             "qwen3vl_ros": self.extension_of(answer),
         }
@@ -114,6 +129,17 @@ def answer_of(question: AnswerFuture) -> Answer:
     if isinstance(error, BadResponse) and error.answer is not None and error.answer.finish_reason == "length":
         return replace(error.answer, notes=(*error.answer.notes, str(error)))
     return question.result()
+
+
+def call_of(call: ToolCall) -> dict[str, Any]:
+    """Return a call of a tool."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def call_deltas(call: ToolCall, index: int) -> list[dict[str, Any]]:
+    """Return the deltas of a call in a stream: its name, then its arguments."""
+    begin = {**call_of(call), "index": index, "function": {"name": call.name, "arguments": ""}}
+    return [{"tool_calls": [begin]}, {"tool_calls": [{"index": index, "function": {"arguments": call.arguments}}]}]
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from qwen3vl_ros.gateway.errors import ApiError
+from qwen3vl_ros.gateway.settings import Settings
 
 _MOST_CLIENTS = 10_000
 """Most addresses that are remembered; beyond it, the least recently active are forgotten."""
@@ -66,3 +67,11 @@ class RateLimit:
                 f"more than {self._a_minute} questions a minute from {client}: wait {wait:.1f} s",
                 retry_after=max(1, round(wait + 0.5)),
             )
+
+
+class Limits:
+    """The limits of a gateway, which all ways to ask share. ``slots``, ``rate``: as above."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.slots = Slots(settings.concurrency)
+        self.rate = RateLimit(settings.rate_limit)

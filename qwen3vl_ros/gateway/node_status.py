@@ -56,6 +56,12 @@ def values_of(status: DiagnosticStatus) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values}
 
 
+def tools_of(parts: Mapping[str, DiagnosticStatus], model: str) -> str | None:
+    """Return the format in which ``model`` knows tools; None where the parts are of another model, or do not tell."""
+    values = values_of(parts["engine"]) if "engine" in parts else {}
+    return values.get("tools") if values.get("model") == model else None
+
+
 def cameras_of(parts: Mapping[str, DiagnosticStatus], nameless: str) -> tuple[CameraStatus, ...]:
     """Return the cameras among the parts of a node.
 

@@ -73,7 +73,7 @@ class ModelList(BaseModel):
 
 def status_report(status: NodeStatus, cameras: Sequence[CameraStatus], **of_gateway: Any) -> StatusReport:
     """Return the body of ``/api/status``; ``of_gateway``: the fields that the gateway itself knows."""
-    names = [field.name for field in fields(status) if field.name not in ("tasks", "context_length")]
+    names = [field.name for field in fields(status) if field.name not in ("tasks", "context_length", "tools")]
     known = {name: getattr(status, name) for name in names}
     return StatusReport(node=status.state != "absent", cameras=cameras, **of_gateway, **known)
 

@@ -57,7 +57,8 @@ def _path(error: ErrorDetails, values: Any) -> tuple[str, ...]:
     tagged = False
     for number, step in enumerate(steps):
         if isinstance(values, dict):
-            if tagged and values.get("type") == step:  # the alternative that the type of a part or format chose
+            # The alternative that the type of a part or format chose; a tool's type, "function", is a field, too.
+            if tagged and values.get("type") == step != "function":
                 tagged = False
                 continue
             inside = step in values
@@ -82,6 +83,8 @@ def sentence(errors: Sequence[ErrorDetails]) -> str:
         return f"{context['tag'][:60]!r} is not taken here; it has to be {_either(context['expected_tags'])}"
     if kind == "literal_error":
         return f"it has to be {_either(context['expected'])}"
+    if kind == "extra_forbidden":
+        return "there is no such argument"
     if kind in _LIMITS:
         name, words = _LIMITS[kind]
         return f"it has to be {words} {context[name]:g}"

@@ -50,7 +50,8 @@ _WHOLE: Final = ("max_tokens", "top_k", "seed", "max_reasoning_tokens")
 _LEAVE_OUT: Final = "it would change the answer, and this server cannot honour it: leave it out"
 _ONE_ANSWER: Final = "one answer is given to a request: send the request again for another one"
 _NO_LOGPROBS: Final = "this server tells no probabilities of tokens: leave it out"
-_NO_TOOLS: Final = "this server calls no tools: leave it out"
+_USE_TOOLS: Final = "this server takes functions in tools, each as {type: function, function: {...}}: put them there"
+_NO_CHOICE: Final = "this server cannot make a model call a tool: use auto or none"
 _FORMAT: Final = "this server takes a JSON Schema for the answer in response_format (type json_schema): write it there"
 _IMAGES: Final = "this server takes images in a message's content, as parts of the type image_url: put them there"
 _SYSTEM: Final = "instructions are the content of a message with the role system: put them there"
@@ -61,10 +62,9 @@ _REFUSED: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "logprobs": ((False,), _NO_LOGPROBS),
     "prompt_logprobs": ((), _NO_LOGPROBS),
     "n_probs": ((0,), _NO_LOGPROBS),
-    "tools": ((), _NO_TOOLS),
-    "functions": ((), _NO_TOOLS),
-    "tool_choice": (("none", "auto"), _NO_TOOLS),
-    "function_call": (("none", "auto"), _NO_TOOLS),
+    "functions": ((), _USE_TOOLS),
+    "tool_choice": (("none", "auto"), _NO_CHOICE),
+    "function_call": (("none", "auto"), _USE_TOOLS),
     "web_search_options": ((), "this server searches nothing: leave it out"),
     "modalities": ((["text"],), "this server answers in text: leave it out"),
     "guided_json": ((), _FORMAT),
@@ -99,8 +99,7 @@ _REFUSED: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
 """Fields that would change the answer: their neutral values, besides null and empty, and the advice for others."""
 
 _REFUSED_OF_A_MESSAGE: Final[Mapping[str, str]] = {
-    "tool_calls": "this server knows no tools: tell their results in text",
-    "function_call": "this server knows no tools: tell their results in text",
+    "function_call": "this server takes calls in tool_calls: put them there",
     "images": _IMAGES,
 }
 

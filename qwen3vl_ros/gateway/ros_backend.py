@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import cv2
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -29,7 +29,7 @@ from qwen3vl_ros.gateway.backend import (
     UnknownCamera,
 )
 from qwen3vl_ros.gateway.logs import MODEL
-from qwen3vl_ros.gateway.node_status import cameras_of, parts_of, status_of
+from qwen3vl_ros.gateway.node_status import cameras_of, parts_of, status_of, tools_of
 from qwen3vl_ros.gateway.ros_watches import RosWatches
 from qwen3vl_ros.msg import VlmStatus
 from qwen3vl_ros.srv import CorrectAnswer
@@ -70,6 +70,7 @@ class RosBackend:
         self._corrections = ServiceCaller(node, CorrectAnswer, f"{self.vlm}/correct_answer")
         self._status: VlmStatus | None = None
         self._cameras: tuple[CameraStatus, ...] = ()
+        self._parts: Mapping[str, DiagnosticStatus] = {}
         self._views: dict[str, _View] = {}
         self._views_lock = threading.Lock()
         self._tasks: tuple[tuple[str, ...], Sequence[Task]] = ((), ())
@@ -88,7 +89,8 @@ class RosBackend:
         status = self._status
         if status is None or not self._node.count_publishers(f"{self.vlm}/status"):
             return NodeStatus("absent", f"nothing was heard of {self.vlm}")
-        return replace(status_of(status), records=self._corrections.is_there)
+        tools = tools_of(self._parts, status.model)
+        return replace(status_of(status), records=self._corrections.is_there, tools=tools)
 
     def cameras(self) -> Sequence[CameraStatus]:
         """Return the cameras in the node's latest diagnostics; none while the node is absent."""
@@ -149,7 +151,7 @@ class RosBackend:
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         """Replace the cameras: the node's diagnostics of all parts are in one message."""
         if parts := parts_of(array, self.vlm):
-            self._cameras = cameras_of(parts, NAMELESS)
+            self._parts, self._cameras = parts, cameras_of(parts, NAMELESS)
 
     def _view(self, topic: str) -> _View:
         with self._views_lock:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio
@@ -16,9 +17,20 @@ from qwen3vl_ros.client.exceptions import InternalError, VlmError
 from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.gateway.async_answer import AsyncAnswer, ClientGone
 from qwen3vl_ros.gateway.chat_request import ChatRequest
-from qwen3vl_ros.gateway.chat_response import STAGES, ChatResponse, JsonText, answer_of, comment, event, stage_of
+from qwen3vl_ros.gateway.chat_response import (
+    STAGES,
+    ChatResponse,
+    JsonText,
+    answer_of,
+    call_deltas,
+    comment,
+    event,
+    stage_of,
+)
 from qwen3vl_ros.gateway.errors import of_vlm
 from qwen3vl_ros.gateway.metrics import Metrics
+from qwen3vl_ros.gateway.tool_calls import Piece
+from qwen3vl_ros.gateway.tool_request import calls_of
 
 _KEEP_ALIVE: Final = 10.0
 """Seconds without an event after which a comment is sent: proxies close silent connections."""
@@ -63,6 +75,8 @@ class EventStream(Response):
         self._response = response
         self._usage = chat_request.stream_options.include_usage
         self._json = JsonText() if chat_request.response_schema is not None else None
+        self._calls = calls_of(chat_request)
+        self._told = 0
         self._metrics = metrics
         self._held = held
 
@@ -101,7 +115,10 @@ class EventStream(Response):
                 yield self._event({"reasoning_content": thought})
             if self._json is not None:
                 text = self._json.streamable(text)
-            if text and not done:
+            if self._calls is not None and not done:
+                for data in self._pieces(self._calls.feed(text)):
+                    yield data
+            elif text and not done:
                 sent.append(text)
                 yield self._event({"content": text})
         for data in self._end(str(sent)):
@@ -113,18 +130,32 @@ class EventStream(Response):
         try:
             answer = answer_of(self._async_answer.question)
             whole = answer.text if self._json is None else self._json.final(answer)
-            if not whole.startswith(text):
+            pieces = self._calls.finish(whole) if self._calls is not None else None
+            if not whole.startswith(text) or (self._calls is not None and pieces is None):
                 raise InternalError("the node's final text is not what it streamed. Please report it.")
         except VlmError as error:
             failure = of_vlm(error)
             self._metrics.failed(failure.code)
             return [event(failure.body())]
-        return self._success(answer, whole[len(text) :])
+        return self._success(answer, [whole[len(text) :]] if pieces is None else pieces)
 
-    def _success(self, answer: Answer, rest: str) -> list[bytes]:
+    def _pieces(self, pieces: Sequence[Piece]) -> Iterator[bytes]:
+        """Yield the events of text and calls, in their order."""
+        for piece in pieces:
+            if isinstance(piece, str):
+                yield self._event({"content": piece})
+                continue
+            for delta in call_deltas(piece, self._told):
+                yield self._event(delta)
+            self._told += 1
+
+    def _success(self, answer: Answer, rest: Sequence[Piece]) -> list[bytes]:
         self._metrics.answered(answer)
-        events = [self._event({"content": rest})] if rest else []
+        events = [*self._pieces([piece for piece in rest if piece])]
         reason = answer.finish_reason or "stop"
+        if self._calls is not None:
+            reason = self._calls.finish_reason(reason)
+            answer = replace(answer, notes=(*answer.notes, *self._calls.notes))
         if self._usage:
             return [*events, self._event({}, reason), event(self._response.usage_chunk(answer))]
         return [*events, self._event({}, reason, qwen3vl_ros=self._response.extension_of(answer))]

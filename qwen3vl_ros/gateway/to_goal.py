@@ -10,6 +10,7 @@ from qwen3vl_ros.gateway.chat_request import ChatRequest, ChatTurn, ImagePart, P
 from qwen3vl_ros.gateway.errors import ApiError
 from qwen3vl_ros.gateway.request_fields import DETAILS
 from qwen3vl_ros.gateway.thinking import thinking_of
+from qwen3vl_ros.gateway.tool_request import system_text, without_calls
 from qwen3vl_ros.msg import ChatMessage
 from qwen3vl_ros.vision.clip_frames import VideoClip
 from qwen3vl_ros.vision.frame_times import SECOND
@@ -23,7 +24,7 @@ Media: TypeAlias = bytes | VideoClip
 _DESCRIBE: Final = "Describe the image."
 _DESCRIBE_VIDEO: Final = "Describe the video."
 
-_IMAGE_TOKENS: Final[Mapping[str, int | Literal["auto"]]] = {"low": 256, "auto": "auto", "high": 1024}
+IMAGE_TOKENS: Final[Mapping[str, int | Literal["auto"]]] = {"low": 256, "auto": "auto", "high": 1024}
 """The number for OpenAI's ``detail``. There, low is 512x512 pixels, which are 256 tokens here; 1024 is the least
 that the authors of Qwen3-VL advise for grounding and OCR."""
 
@@ -48,7 +49,7 @@ def to_goal(request: ChatRequest, media: Sequence[Media], timeout: float) -> tup
     Raises:
         ApiError: 400 for messages that do not form a question.
     """
-    turns = list(request.messages)
+    turns = without_calls(request.messages)
     if turns[-1].role != "user":
         raise ApiError(
             400, "invalid_value", "messages: the last one has to be the user's: it is what is asked", param="messages"
@@ -86,7 +87,7 @@ def to_goal(request: ChatRequest, media: Sequence[Media], timeout: float) -> tup
         "clip_frames": len(clip.frames) if clip else 0,
         "cameras": request.cameras,
         "text_only": not request.cameras and not (own_images and not before),
-        "system_prompt": "\n\n".join(instructions),
+        "system_prompt": system_text(request, "\n\n".join(instructions)),
         "history": history,
         "task": request.task,
         "slots": request.slots,
@@ -106,7 +107,7 @@ def _image_tokens(request: ChatRequest) -> int | Literal["auto"]:
     """Return the number for the highest detail that an image is asked for, 0 where none says so."""
     said = [part.detail for turn in request.messages for part in turn.parts if isinstance(part, ImagePart)]
     highest = max((DETAILS.index(detail) for detail in said if detail in DETAILS), default=-1)
-    return _IMAGE_TOKENS[DETAILS[highest]] if highest >= 0 else 0
+    return IMAGE_TOKENS[DETAILS[highest]] if highest >= 0 else 0
 
 
 def _check_video(question: Sequence[Part], media: Sequence[Media]) -> VideoClip | None:

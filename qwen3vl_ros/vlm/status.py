@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import CANNOT_ANSWER, Health, State
+from qwen3vl_ros.engines.tool_template import DETAIL, NONE
 from qwen3vl_ros.msg import Answer, CameraHistory, ModelCard, VlmStatus, WatchState
 from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.ros.polling_subscription import Closed
@@ -268,6 +269,7 @@ def _engine_diagnostics(node: str, name: str, health: Health, *, chosen: bool) -
         {
             "engine": name if description is None else description.engine,
             "model": "" if description is None else description.model,
+            "tools": NONE if description is None else description.details.get(DETAIL, NONE),
             "state": health.state.value,
             "pid": health.pid,
             "memory (MB)": f"{health.memory / 1e6:.0f}",

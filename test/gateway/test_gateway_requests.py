@@ -206,7 +206,7 @@ def test_a_schema_is_found_where_other_servers_have_it(
 # --- fields that would change the answer ------------------------------------------------------------------------------
 
 REFUSED: list[dict[str, Any]] = [
-    {"n": 2}, {"best_of": 3}, {"tools": [{"type": "function"}]}, {"functions": [{"name": "f"}]},
+    {"n": 2}, {"best_of": 3}, {"functions": [{"name": "f"}]},
     {"tool_choice": "required"}, {"tool_choice": {"type": "function"}}, {"logprobs": True}, {"prompt_logprobs": 1},
     {"logit_bias": {"5": 1}}, {"modalities": ["text", "audio"]},
     {"web_search_options": {"search_context_size": "low"}}, {"min_tokens": 5}, {"ignore_eos": True},
@@ -247,9 +247,9 @@ def part(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "param", "words"),
     [
-        (turn(tool_calls=[{"id": "a"}]), "messages.0.tool_calls", "no tools"),
+        (turn(tool_calls=[{"id": "a"}]), "messages.0.tool_calls.0.function", "it is required"),
         (turn(images=["AAAA"]), "messages.0.images", "image_url"),
-        (turn(role="tool"), "messages.0.role", "it has to be 'system', 'developer', 'user' or 'assistant'"),
+        (turn(role="robot"), "messages.0.role", "it has to be 'system', 'developer', 'user', 'assistant' or 'tool'"),
         (turn(content=None), "messages.0.content", "it is required"),
         (turn(content=5), "messages.0.content", "it has to be a string or a list"),
         (turn(content=["text"]), "messages.0.content.0", "an object"),

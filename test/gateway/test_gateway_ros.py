@@ -25,6 +25,7 @@ from sensor_msgs.msg import CompressedImage
 
 import third_party
 from gateway_server import data_url, events, image_file, question
+from qwen3vl_ros.gateway.tool_calls import tools_text
 from ros_client import SENSOR_DATA, RosClient, noise_image
 from vlm_process import SharedVlm, VlmProcess
 from web_process import PATIENCE, WebProcess, wait_ready, wait_status
@@ -81,7 +82,7 @@ PARROT = """
         def describe(self):
             able = {"text_only", "system_prompt", "temperature", "max_tokens"}
             return Description("parrot", "parrot-1", max_images=8, supports=frozenset(able),
-                               concurrency=self._concurrency)
+                               concurrency=self._concurrency, details={"tools": "hermes"})
 
         def generate(self, request, cancel):
             turns = [[m.role, [p if isinstance(p, str) else list(p.shape) for p in m.content]]
@@ -141,6 +142,27 @@ def test_an_answer_over_http_is_the_answer_over_ros(ros: RosClient, vlm: VlmProc
         chunks = list(events(response))
     deltas = [choice["delta"] for chunk in chunks[:-1] if isinstance(chunk, dict) for choice in chunk["choices"]]
     assert "".join(delta.get("content", "") for delta in deltas) == wanted.text
+
+
+TOOL = {"type": "function", "function": {"name": "drive", "description": "Drives.", "parameters": {}}}
+
+
+def test_a_model_whose_template_has_no_tools_is_offered_none(vlm: VlmProcess, http: httpx.Client) -> None:
+    wait_ready(http)
+    while (refused := http.post(CHAT, json=question(image_file(), "Drive.", tools=[TOOL]))).status_code == 503:
+        assert "not told yet" in refused.text  # its diagnostics come once a second
+        time.sleep(float(refused.headers["Retry-After"]))
+    error = refused.json()["error"]
+    assert (refused.status_code, error["param"]) == (400, "tools")
+    assert "the model Tabletop has no tools" in error["message"]
+
+
+def test_a_model_that_knows_tools_is_told_of_them(parrot: VlmProcess, http: httpx.Client) -> None:
+    body = question("Drive.", tools=[TOOL])
+    while (reply := http.post(CHAT, json=body)).status_code == 503:
+        time.sleep(float(reply.headers["Retry-After"]))
+    (system, told), (user, asked) = json.loads(content_of(reply))
+    assert (system, told, user, asked) == ("system", [tools_text([TOOL])], "user", ["Drive."])
 
 
 def test_tasks_are_those_of_the_node(vlm: VlmProcess, http: httpx.Client) -> None:

@@ -128,7 +128,9 @@ class ScriptedBackend:
 
     def __init__(self) -> None:
         self.script: Callable[[Asked], None] = says_red
-        self.now = NodeStatus("ready", engine="scripted", model="tiny", queue_capacity=8, tasks=("locate",))
+        self.now = NodeStatus(
+            "ready", engine="scripted", model="tiny", queue_capacity=8, tasks=("locate",), tools="hermes"
+        )
         self.seen: tuple[CameraStatus, ...] = (CameraStatus("front", "/front/image", 30.0, 0.02),)
         self.kept = ScriptedWatches()
         self._asked: queue.Queue[Asked] = queue.Queue()

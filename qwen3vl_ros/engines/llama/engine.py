@@ -24,6 +24,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 from llama_cpp import llama_cpp as lib
 
+from qwen3vl_ros.engines import tool_template
 from qwen3vl_ros.engines.base import (
     Cancel,
     Chunk,
@@ -176,6 +177,7 @@ class LlamaEngine:
                 "mmproj": str(mmproj or "none: text only"),
                 "kind": self._context.description(),
                 "reasoning": self._prompts.thinking.detail,
+                tool_template.DETAIL: self._prompts.tools,
                 "threads": str(threads),
                 "llama.cpp": (lib.llama_print_system_info() or b"").decode(),
                 "advice": _advice(self._image_input),

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import jinja2
 from llama_cpp import llama_cpp as lib
@@ -23,6 +24,10 @@ from qwen3vl_ros.engines.conversation import Conversation
 from qwen3vl_ros.engines.llama.context import ImageSpan, LlamaContext, Piece
 from qwen3vl_ros.engines.llama.vision import VisionTower
 from qwen3vl_ros.engines.thinking import CLOSING, TEMPLATE_VARIABLE, ThinkingTemplate, opening, opens_reasoning
+from qwen3vl_ros.engines.tool_template import format_of_template
+
+_QUESTION: Final = [{"role": "user", "content": "?"}]
+"""A conversation to try a template out with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ class ChatPrompt:
         except jinja2.TemplateError as error:
             raise ModelNotFound(f"The chat template in the model's GGUF file is broken: {error}.") from error
         try:
-            self.thinking = ThinkingTemplate(lambda value: self._rendered([{"role": "user", "content": "?"}], value))
+            self.tools = format_of_template(lambda tools: self._rendered(_QUESTION, None, tools=tools))
+            self.thinking = ThinkingTemplate(lambda value: self._rendered(_QUESTION, value))
         except BadRequest as error:
             raise ModelNotFound(f"The model is not one that answers questions: {error}") from error
         longest_first = sorted(self._control, key=len, reverse=True)
@@ -110,8 +116,8 @@ class ChatPrompt:
                 f"holds {self._context.n_ctx}, answer included. Ask with less text, or raise n_ctx."
             )
 
-    def _rendered(self, messages: list[dict[str, str]], thinking: bool | None) -> str:
-        variables = {} if thinking is None else {TEMPLATE_VARIABLE: thinking}
+    def _rendered(self, messages: list[dict[str, str]], thinking: bool | None, **more: Any) -> str:
+        variables = more if thinking is None else {TEMPLATE_VARIABLE: thinking}
         try:
             return self._render(messages=messages, **variables).prompt  # type: ignore[arg-type]
         except (ValueError, TypeError, jinja2.TemplateError) as error:

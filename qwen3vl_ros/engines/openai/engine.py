@@ -18,6 +18,7 @@ from typing import cast
 import anyio
 import httpx
 
+from qwen3vl_ros.engines import tool_template
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import (
     Cancel,
@@ -138,6 +139,7 @@ class OpenaiEngine:
                 "servers": ", ".join(server.address.url for server in self._servers),
                 "api_key": key.source if key.value else "none",
                 "jpeg_quality": str(jpeg_quality),
+                tool_template.DETAIL: tool_template.format_of_name(first.model),
             },
         )
 

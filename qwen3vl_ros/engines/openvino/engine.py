@@ -20,6 +20,7 @@ from typing import Any
 import openvino
 from openvino_genai import Tokenizer
 
+from qwen3vl_ros.engines import tool_template
 from qwen3vl_ros.engines.answer_text import AnswerText
 from qwen3vl_ros.engines.base import (
     Cancel,
@@ -143,6 +144,7 @@ class OpenvinoEngine:
                 "directory": str(folder),
                 "device": f"{device} ({full_name(device)})",
                 "reasoning": thinking.detail,
+                tool_template.DETAIL: tool_template.format_of_name(folder.resolve().name),
                 "OpenVINO": openvino.get_version(),
             },
         )

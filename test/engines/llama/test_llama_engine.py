@@ -549,3 +549,12 @@ def test_one_thread_makes_a_small_models_tokens_and_all_of_them_those_of_a_large
     assert threads(new_engine(tiny, n_threads=2)) == (1, 2)
     monkeypatch.setattr("qwen3vl_ros.engines.llama.context._ONE_THREADS_MODEL", tiny.model.stat().st_size // 2)
     assert threads(new_engine(tiny, n_threads=2)) == (2, 2)
+
+
+def test_whether_the_chat_template_knows_tools_is_told(
+    altered: Callable[..., TinyModel], new_engine: Callable[..., LlamaEngine], tiny: TinyModel
+) -> None:
+    lists = '{% for tool in tools or [] %}{{ tool | tojson }}<tool_call>\n{"name": <name>}\n</tool_call>{% endfor %}'
+    knows = altered(tokenizer__chat_template=lists + tiny_qwen3vl.CHAT_TEMPLATE)
+    assert new_engine(knows).describe().details["tools"] == "hermes"
+    assert new_engine(tiny).describe().details["tools"] == "none"
