@@ -19,6 +19,7 @@ from qwen3vl_ros.vlm.clips import changes, shrunk
 from qwen3vl_ros.vlm.frame_source import Frame, NoFrame
 from qwen3vl_ros.vlm.history import SAME, HistorySpan, KeptFrame
 from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
+from qwen3vl_ros.vlm.job import Job
 
 _SECOND = 1_000_000_000
 
@@ -39,7 +40,7 @@ class CameraClip:
 
 
 def camera_clip(
-    camera: Camera, clip: ClipRequest, request: AskRequest, recorder: HistoryRecorder, deadline: float, cancel: Cancel
+    camera: Camera, clip: ClipRequest, request: AskRequest, recorder: HistoryRecorder, deadline: float, job: Job
 ) -> CameraClip | None:
     """Choose the frames of a clip among those that are kept, and of a clip that ends now, the camera's newest one.
 
@@ -54,7 +55,7 @@ def camera_clip(
             at the end of the clip.
         recorder: Keeps frames from now on.
         deadline: When to stop waiting, time.monotonic() seconds.
-        cancel: Set when the goal ends.
+        job: The goal; told what is waited for.
 
     Returns:
         None when the goal ended before.
@@ -63,17 +64,25 @@ def camera_clip(
         NoFrame: The camera has no fresh frame, or the clip's end is outside of the history, or it has too few frames.
         BadImage: The newest frame cannot be decoded.
     """
+    cancel, topic = job.cancellation, camera.frames.topic
+    job.doing = f"it was waiting for a frame on {topic}"
     with recorder.held():
         if clip.end and clip.end <= camera.history.span.newest:
             return _chosen(camera, clip, request, recorder, clip.end)
         if clip.end:
+            job.doing = f"it was waiting for the clip's end, {_clock(clip.end)}, on {topic}"
             newest = _frame_after(camera, clip.end, request.max_frame_age, deadline, cancel)
         else:
             newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
             if newest is None:
                 return None
+            job.doing = f"it was waiting until the history of {topic} reaches back {clip.duration:g} s"
             if not _wait_reaching_back(camera, _least_span(clip, recorder), request.not_before, deadline, cancel):
                 return None
+            if time.monotonic() >= job.deadline:
+                job.expire()
+                return None
+            job.doing = f"it was waiting for a frame on {topic}"
             newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
         if newest is None:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,8 @@ def clip_of(
     """Ask for a clip; there is no time to wait for one."""
     clip = ClipRequest(frames, duration, round(end * SECOND), pick)
     request = AskRequest("What happened?", clip=clip, not_before=round(not_before * SECOND))
-    found = camera_clip(camera, clip, request, camera, time.monotonic(), Cancel())
+    job: Any = SimpleNamespace(cancellation=Cancel(), deadline=float("inf"), doing="")
+    found = camera_clip(camera, clip, request, camera, time.monotonic(), job)
     assert found is not None
     return found
 
