@@ -29,6 +29,7 @@ from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.engines.token_probabilities import Token
 from qwen3vl_ros.msg import Moment
 from qwen3vl_ros.prompts.clip import LAST_FRAME_PROMPT, asks_times
+from qwen3vl_ros.prompts.counts import count_notes
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
 from qwen3vl_ros.prompts.request import AskRequest, card_notes, check_supported, conversation
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
@@ -377,6 +378,7 @@ class Pipeline:
                     answer.json = self._validated(job, text, request.response_schema or {})
             elif request.response_schema is not None:
                 answer.json = self._validated(job, text, request.response_schema)
+                answer.notes += count_notes(answer.json)
             elif answer.inputs.images and mentions_regions(text):
                 with suppress(GroundingError):  # regions were not requested
                     read_regions()
