@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,14 +60,23 @@ def test_a_history_is_never_longer_or_larger_than_its_limits(steps: list[tuple[f
 
 
 def test_memory_is_flat_over_ten_thousand_frames() -> None:
+    """Of a camera's messages, which become JPEGs; what is allocated counts, not what the history says of itself."""
     history = History(seconds=60.0, megabytes=64.0)
-    sizes = set()
-    for number in range(10_000):
-        history.add(kept(number / 2, 5000 + number % 100))
-        if number >= 1000:
-            sizes.add(history.span.frames)
+    noise = np.random.default_rng(0).integers(0, 255, (8, 24, 32, 3), np.uint8)
+    images = [Image(width=32, height=24, encoding="rgb8", step=96, data=pixels.tobytes()) for pixels in noise]
+    sizes, allocated = set(), []
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            history.add(kept_frame(images[number % len(images)], number * SECOND // 2, 1280))
+            if number >= 1000 and number % 100 == 0:
+                sizes.add(history.span.frames)
+                allocated.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
     assert sizes == {121}
-    assert history.span.size <= 121 * 5100
+    assert allocated[0] > history.span.size > 121 * 500  # what is kept was counted
+    assert max(allocated) < 1.05 * allocated[0]
 
 
 def test_a_frame_that_is_kept_already_is_not_kept_twice_and_none_gets_out_of_order() -> None:
