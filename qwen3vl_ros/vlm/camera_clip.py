@@ -188,8 +188,8 @@ def _span_text(camera: Camera, span: HistorySpan | None = None) -> str:
     span = span or camera.history.span
     if not span.frames:
         return (
-            f"no frame on {camera.frames.topic} is kept yet; frames are kept from the first clip on, or from the "
-            "start with history.always"
+            f"no frame on {camera.frames.topic} is kept yet; frames are kept from the first clip or watch on, "
+            "or from the start with history.always"
         )
     if span.frames == 1:
         return f"one frame on {camera.frames.topic} is kept, of {_clock(span.oldest)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,14 @@ class FakeScheduler:
         self.answering: Callable[[Job], Any] = lambda job: None
         self.not_ready = ""
         self.blind = False
+        self.holders = 0
+        self.recorder = self
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        self.holders += 1
+        yield
+        self.holders -= 1
 
     def camera(self, name: str) -> Any:
         if name not in ("", "front"):
@@ -288,6 +297,29 @@ def test_a_watch_ends_after_its_greatest_duration_and_what_a_cooldown_held_back_
     short.max_duration.nanosec = 50_000_000
     rig.watches.add(short, rig.scheduler)
     rig.wait_for(lambda: [state.watch.watch_id for state in rig.watches.states()] == ["held"])
+
+
+def test_the_history_is_kept_while_there_are_watches_and_they_do_not_rest(rig: Rig) -> None:
+    assert rig.scheduler.holders == 0
+    first, second = rig.add(), rig.add("Is it dark?")
+    assert rig.scheduler.holders == 1
+    rig.watches.stop()
+    assert rig.scheduler.holders == 0
+    rig.start()
+    assert rig.scheduler.holders == 1
+    rig.watches.remove(first)
+    assert rig.scheduler.holders == 1
+    rig.watches.remove(second)
+    assert rig.scheduler.holders == 0
+
+
+def test_the_end_of_a_watch_does_not_end_another_one_that_has_its_name(rig: Rig) -> None:
+    rig.add(watch_id="door")
+    (old,) = rig.watches.all
+    rig.watches.remove("door")
+    rig.add("Is it dark?", watch_id="door")
+    rig.watches.end(old)
+    assert [watch.message.prompt for watch in rig.watches.all] == ["Is it dark?"]
 
 
 def test_a_thousand_watches_that_come_and_go_under_load_leave_nothing_behind(rig: Rig) -> None:
