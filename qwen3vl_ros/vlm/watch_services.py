@@ -161,12 +161,12 @@ class WatchServices:
 
 
 def _webhook(address: str, secret_file: str, log_error: Callable[[str], None]) -> Webhook | None:
-    """Begin to post events; None, and a sentence in the log, without a secret."""
-    from qwen3vl_ros.vlm.watch_webhook import Webhook, SecretError, read_secret  # an HTTP client, which few need
+    """Begin to post events; None, and a sentence in the log, where they cannot be posted."""
+    from qwen3vl_ros.vlm.watch_webhook import Webhook, WebhookError, read_secret  # an HTTP client, which few need
 
     try:
         return Webhook(address, read_secret(secret_file), log_error)
-    except SecretError as error:
+    except WebhookError as error:
         log_error(f"events of watches are not posted: {error}")
         return None
 
