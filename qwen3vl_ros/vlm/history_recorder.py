@@ -44,6 +44,7 @@ class HistoryRecorder:
         self._on_change = on_change
         self._log_error = log_error
         self._problems: dict[str, str] = {}
+        self._taken: dict[str, int] = {}
         self._wake = threading.Condition()
         self._holders = int(settings.always)
         self._needed_until = 0.0
@@ -131,10 +132,11 @@ class HistoryRecorder:
         frame = camera.frames.newest()
         if frame is None:
             return False
-        stamp, span = camera.stamp_of(frame), camera.history.span
+        stamp, taken = camera.stamp_of(frame), self._taken.get(name)
         # Half a period: where simulated time is slow, the camera's time decides how many frames a second are kept.
-        if span.frames and span.newest - RESTART <= stamp < span.newest + self.period * 0.5e9:
+        if taken is not None and taken - RESTART <= stamp < taken + self.period * 0.5e9:
             return False
+        self._taken[name] = stamp
         try:
             kept = kept_frame(frame.view(), stamp, self.settings.max_side)
         except BadImage as error:
@@ -149,5 +151,6 @@ class HistoryRecorder:
             self._log_error(f"a frame of camera {name!r} is not kept: {problem}")
 
     def _clear(self) -> None:
+        self._taken.clear()
         for camera in self._cameras.values():
             camera.history.clear()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import cv2
 
-from qwen3vl_ros.engines.base import Cancel, Image
+from qwen3vl_ros.engines.base import BadImage, Cancel, Image
 from qwen3vl_ros.vision.change import image_change
 from qwen3vl_ros.vision.jpeg import jpeg_of
 from qwen3vl_ros.vision.polygon import bounds, only_inside
@@ -37,6 +38,7 @@ class Look:
         self._pixels: Image | None = None
         self._views: dict[tuple[Point, ...], Image] = {}
         self._jpeg = b""
+        self._kept = False
 
     @property
     def pixels(self) -> Image:
@@ -56,6 +58,13 @@ class Look:
         if not self._jpeg:
             self._jpeg = jpeg_of(self.pixels)
         return self._jpeg
+
+    def keep(self) -> None:
+        """Have it in the history of its camera, unless it is of a kind that is not kept."""
+        if not self._kept:
+            self._kept = True
+            with contextlib.suppress(BadImage):
+                self._scheduler.recorder.keep(self.camera, self.frame)
 
 
 class Looks:

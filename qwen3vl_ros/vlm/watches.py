@@ -361,6 +361,8 @@ class _Asking(_Rounds):
         if not watch.begins(job):
             job.finish(GoalResult())
             return True
+        for look in seen:
+            look.keep()  # an event may be about it: a clip that ends with the event is to have it
         answer = self._scheduler.ask_beside(job)
         watch.ended(job)
         result = reply.result

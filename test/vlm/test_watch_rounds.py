@@ -48,7 +48,11 @@ class FakeScheduler:
         self.not_ready = ""
         self.blind = False
         self.holders = 0
+        self.kept: list[int] = []
         self.recorder = self
+
+    def keep(self, _: Any, frame: Frame) -> None:
+        self.kept.append(frame.stamp)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -311,6 +315,7 @@ def test_the_history_is_kept_while_there_are_watches_and_they_do_not_rest(rig: R
     assert rig.scheduler.holders == 1
     rig.watches.remove(second)
     assert rig.scheduler.holders == 0
+    assert rig.scheduler.kept == list(dict.fromkeys(stamp for _, stamp, _ in rig.scheduler.asked))
 
 
 def test_the_end_of_a_watch_does_not_end_another_one_that_has_its_name(rig: Rig) -> None:
