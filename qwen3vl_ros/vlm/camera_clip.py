@@ -77,7 +77,9 @@ def camera_clip(
             if newest is None:
                 return None
             job.doing = f"it was waiting until the history of {topic} reaches back {clip.duration:g} s"
-            if not _wait_reaching_back(camera, _least_span(clip, recorder), request.not_before, deadline, cancel):
+            if not _wait_reaching_back(
+                camera, _least_span(clip, recorder), _not_before(camera, request), deadline, cancel
+            ):
                 return None
             if time.monotonic() >= job.deadline:
                 job.expire()
@@ -104,7 +106,7 @@ def _least_span(clip: ClipRequest, recorder: HistoryRecorder) -> float:
 
 def _chosen(camera: Camera, clip: ClipRequest, request: AskRequest, recorder: HistoryRecorder, end: int) -> CameraClip:
     begin = end - round(clip.duration * _SECOND)
-    start = max(request.not_before, begin)
+    start = max(_not_before(camera, request), begin)
     span = camera.history.span
     frames = camera.history.between(start, end)
     if not frames and span.oldest <= end <= span.newest:
@@ -153,10 +155,23 @@ def _frame_after(camera: Camera, end: int, max_age: float, deadline: float, canc
         now = camera.stamp_of(frame) + max(0.0, camera.frames.age(frame)) * _SECOND
         if end > now + max(0.0, deadline - time.monotonic()) * _SECOND:
             raise NoFrame(_outside(camera, end, "it is in the future"))
+    not_before = 0
     try:
-        return camera.wait(end, max_age, deadline, cancel)
+        while True:
+            frame = camera.wait(not_before, max_age, deadline, cancel)
+            if frame is None or camera.stamp_of(frame) >= end:
+                return frame
+            not_before = camera.frames.moment(frame) + SAME  # the next one; by the node's clock, unlike the end
     except NoFrame as error:
         raise NoFrame(_outside(camera, end, str(error))) from error
+
+
+def _not_before(camera: Camera, request: AskRequest) -> int:
+    """Return the goal's ``not_before`` by the clock of the camera's stamps, which may be another than the node's."""
+    frame = camera.frames.newest()
+    if not request.not_before or frame is None:
+        return request.not_before
+    return request.not_before + camera.stamp_of(frame) - camera.frames.moment(frame)
 
 
 def _wait_reaching_back(camera: Camera, seconds: float, not_before: int, deadline: float, cancel: Cancel) -> bool:
