@@ -313,6 +313,23 @@ def test_a_thousand_watches_that_come_and_go_under_load_leave_nothing_behind(
         assert status.wait_for(lambda s: s.state == VlmStatus.READY).watches == 0
 
 
+def test_a_watch_whose_name_was_used_before_tells_its_own_events_alone(lamp: Lamp, room: Room) -> None:
+    lamp.start()
+    stamps = []
+    with VlmClient() as client:
+        for _ in range(2):
+            with client.watch("Is the lamp on?", watch_id="lamp", min_period=0.05, kinds=["on"]) as watch:
+                lamp.wait_for(lambda state: state.asked > 0)
+                switched = room.switch(light=True)
+                event = next(iter(watch))
+                assert nanoseconds(event.stamp) >= nanoseconds(switched) - 10**8
+                stamps.append(nanoseconds(event.stamp))
+                room.switch(light=False)
+                lamp.wait_for(lambda state: not state.active)
+                assert watch.next_event(timeout=0.1) is None
+    assert stamps[0] < stamps[1]
+
+
 def test_a_behaviour_adds_a_watch_takes_its_events_and_leaves_none_behind(lamp: Lamp, room: Room) -> None:
     lamp.start()
     with VlmClient() as client:
