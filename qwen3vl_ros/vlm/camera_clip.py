@@ -66,7 +66,7 @@ def camera_clip(
     """
     cancel, topic = job.cancellation, camera.frames.topic
     job.doing = f"it was waiting for a frame on {topic}"
-    with recorder.held():
+    with recorder.held(camera.name):
         if clip.end and clip.end <= camera.history.span.newest:
             return _chosen(camera, clip, request, recorder, clip.end)
         if clip.end:

@@ -80,8 +80,7 @@ class Watches:
         self._watches: dict[str, Watch] = {}
         self._rounds: list[_Rounds] = []
         self._scheduler: Scheduler | None = None
-        self._history = contextlib.ExitStack()
-        self._keeps_history = False
+        self._histories: dict[str, contextlib.ExitStack] = {}
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -179,15 +178,19 @@ class Watches:
         self._on_change()
 
     def _keep_history(self) -> None:
-        """Have the frames of the cameras kept while there are watches: what led to an event may be asked for."""
+        """Have the frames of the cameras kept that are watched: what led to an event may be asked for."""
         with self._lock:
-            wanted = self._scheduler is not None and bool(self._watches)
-            if wanted and not self._keeps_history:
-                assert self._scheduler is not None
-                self._history.enter_context(self._scheduler.recorder.held())
-            elif not wanted:
-                self._history.close()
-            self._keeps_history = wanted
+            scheduler, wanted = self._scheduler, set()
+            if scheduler is not None:
+                for watch in self._watches.values():
+                    for name in watch.message.cameras or [""]:
+                        with contextlib.suppress(BadRequest):  # there is no such camera any more
+                            wanted.add(scheduler.camera(name).name)
+                for name in wanted - self._histories.keys():
+                    self._histories[name] = contextlib.ExitStack()
+                    self._histories[name].enter_context(scheduler.recorder.held(name))
+            for name in self._histories.keys() - wanted:
+                self._histories.pop(name).close()
 
 
 class _Rounds(threading.Thread, ABC):

@@ -50,7 +50,7 @@ class FakeCamera:
         self.history.add(frame)
         return frame
 
-    def held(self) -> Any:
+    def held(self, _: str) -> Any:
         return contextlib.nullcontext()
 
     def problem(self, _: str) -> str:

@@ -232,7 +232,7 @@ def test_no_camera_is_looked_at_until_somebody_needs_its_history() -> None:
     with recording(camera) as (recorder, _):
         assert recorder.period == pytest.approx(1 / 30)
         assert not camera.looks
-        with recorder.held():
+        with recorder.held(""):
             camera.wait_looks(3)
     assert camera.history.span.frames == 0
     looks = camera.looks
@@ -251,13 +251,29 @@ def test_what_nobody_needs_any_more_is_forgotten() -> None:
     camera = FakeCamera()
     with recording(camera, seconds=0.1) as (recorder, _):
         assert camera.history.cleared.wait(PATIENCE)  # nothing is needed at first
-        with recorder.held():  # for as long as it takes
+        with recorder.held(""):  # for as long as it takes
             camera.history.cleared.clear()
             camera.wait_looks(12)
             assert camera.history.span.frames > 0
             assert not camera.history.cleared.is_set()
         assert camera.history.cleared.wait(PATIENCE)
         assert not camera.history.span.frames
+
+
+def test_the_frames_of_a_camera_that_nobody_needs_are_not_kept_with_those_of_another() -> None:
+    cameras: dict[str, Any] = {"front": FakeCamera(), "back": FakeCamera()}
+    recorder = HistoryRecorder(cameras, HistorySettings(rate=30.0, seconds=0.1), lambda: None, print)
+    try:
+        with recorder.held("front"):
+            with recorder.held("back"):
+                cameras["back"].wait_looks(3)
+            cameras["back"].history.cleared.clear()
+            assert cameras["back"].history.cleared.wait(PATIENCE)
+            cameras["front"].wait_looks(3)
+            assert cameras["front"].history.span.frames > 0
+            assert not cameras["back"].history.span.frames
+    finally:
+        recorder.close()
 
 
 def test_a_frame_that_cannot_be_kept_is_reported_once_and_the_next_one_is_kept() -> None:

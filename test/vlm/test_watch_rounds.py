@@ -47,7 +47,7 @@ class FakeScheduler:
         self.answering: Callable[[Job], Any] = lambda job: None
         self.not_ready = ""
         self.blind = False
-        self.holders = 0
+        self.held_cameras: list[str] = []
         self.kept: list[int] = []
         self.recorder = self
 
@@ -55,10 +55,10 @@ class FakeScheduler:
         self.kept.append(frame.stamp)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        self.holders += 1
+    def held(self, camera: str) -> Iterator[None]:
+        self.held_cameras.append(camera)
         yield
-        self.holders -= 1
+        self.held_cameras.remove(camera)
 
     def camera(self, name: str) -> Any:
         if name not in ("", "front"):
@@ -303,19 +303,21 @@ def test_a_watch_ends_after_its_greatest_duration_and_what_a_cooldown_held_back_
     rig.wait_for(lambda: [state.watch.watch_id for state in rig.watches.states()] == ["held"])
 
 
-def test_the_history_is_kept_while_there_are_watches_and_they_do_not_rest(rig: Rig) -> None:
-    assert rig.scheduler.holders == 0
-    first, second = rig.add(), rig.add("Is it dark?")
-    assert rig.scheduler.holders == 1
+def test_the_histories_of_watched_cameras_are_kept_while_watches_do_not_rest(rig: Rig) -> None:
+    held = rig.scheduler.held_cameras
+    first, second, third = rig.add(), rig.add("Is it dark?"), rig.add("Is it bright?", cameras=["front"])
+    assert sorted(held) == ["", "front"]
     rig.watches.stop()
-    assert rig.scheduler.holders == 0
+    assert held == []
     rig.start()
-    assert rig.scheduler.holders == 1
+    assert sorted(held) == ["", "front"]
     rig.watches.remove(first)
-    assert rig.scheduler.holders == 1
-    rig.watches.remove(second)
-    assert rig.scheduler.holders == 0
+    rig.watches.remove(third)
+    assert held == [""]
+    rig.wait_for(lambda: rig.scheduler.asked)
     assert rig.scheduler.kept == list(dict.fromkeys(stamp for _, stamp, _ in rig.scheduler.asked))
+    rig.watches.remove(second)
+    assert held == []
 
 
 def test_the_end_of_a_watch_does_not_end_another_one_that_has_its_name(rig: Rig) -> None:
