@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -66,9 +67,10 @@ def camera_clip(
     """
     cancel, topic = job.cancellation, camera.frames.topic
     job.doing = f"it was waiting for a frame on {topic}"
+    reduced: dict[int, Image] = {}
     with recorder.held(camera.name):
         if clip.end and clip.end <= camera.history.span.newest:
-            return _chosen(camera, clip, request, recorder, clip.end)
+            return _chosen(camera, clip, request, recorder, clip.end, reduced)
         if clip.end:
             job.doing = f"it was waiting for the clip's end, {_clock(clip.end)}, on {topic}"
             newest = _frame_after(camera, clip.end, request.max_frame_age, deadline, cancel)
@@ -84,12 +86,13 @@ def camera_clip(
             if time.monotonic() >= job.deadline:
                 job.expire()
                 return None
+            reduced = _reduced_frames(camera, clip)
             job.doing = f"it was waiting for a frame on {topic}"
             newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
         if newest is None:
             return None
         kept = recorder.keep(camera, newest)
-        found = _chosen(camera, clip, request, recorder, clip.end or kept.stamp)
+        found = _chosen(camera, clip, request, recorder, clip.end or kept.stamp, reduced)
         return replace(found, newest=newest) if kept.stamp - found.frames[-1].stamp < SAME else found
 
 
@@ -104,7 +107,27 @@ def _least_span(clip: ClipRequest, recorder: HistoryRecorder) -> float:
     return max(min(clip.duration, most) - recorder.period, recorder.period / 2)
 
 
-def _chosen(camera: Camera, clip: ClipRequest, request: AskRequest, recorder: HistoryRecorder, end: int) -> CameraClip:
+def _reduced_frames(camera: Camera, clip: ClipRequest) -> dict[int, Image]:
+    """Return the frames so far by their stamps, as small as changes are measured; {} where no changes are.
+
+    The last frame is taken after that: decoding a minute of 1080p takes a second or two, and the depth image of that
+    frame is kept for less.
+    """
+    newest = camera.history.span.newest
+    frames = camera.history.between(newest - round(clip.duration * _SECOND), newest)
+    if clip.pick == "even" or len(frames) < clip.frames:
+        return {}
+    return {frame.stamp: _small(frame) for frame in frames}
+
+
+def _chosen(
+    camera: Camera,
+    clip: ClipRequest,
+    request: AskRequest,
+    recorder: HistoryRecorder,
+    end: int,
+    reduced: Mapping[int, Image],
+) -> CameraClip:
     begin = end - round(clip.duration * _SECOND)
     start = max(_not_before(camera, request), begin)
     span = camera.history.span
@@ -137,7 +160,8 @@ def _chosen(camera: Camera, clip: ClipRequest, request: AskRequest, recorder: Hi
     elif len(frames) <= clip.frames:
         indices = list(range(len(frames)))
     else:
-        indices = most_changed(changes([_small(frame) for frame in frames]), clip.frames)
+        small = [reduced[frame.stamp] if frame.stamp in reduced else _small(frame) for frame in frames]
+        indices = most_changed(changes(small), clip.frames)
     chosen = tuple(frames[index] for index in indices)
     return CameraClip(chosen, notes=tuple(notes))
 

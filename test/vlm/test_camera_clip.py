@@ -19,6 +19,7 @@ from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vision.compressed import decode
 from qwen3vl_ros.vision.fit import fit_image
 from qwen3vl_ros.vision.image_message import image_message
+from qwen3vl_ros.vlm import camera_clip as clip_module
 from qwen3vl_ros.vlm.camera_clip import CameraClip, camera_clip
 from qwen3vl_ros.vlm.frame_source import NoFrame
 from qwen3vl_ros.vlm.history import History, kept_frame
@@ -128,6 +129,21 @@ def test_a_clip_that_ends_now_ends_with_the_newest_frame() -> None:
     assert times(clip) == [2.5, 3.5, 4.25]
     assert clip.newest == 4.25 * SECOND
     assert not clip.notes
+
+
+def test_the_last_frame_of_a_clip_is_taken_when_the_others_have_been_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute of large frames takes a second, and depth images are kept for a third of one."""
+    done: list[str] = []
+
+    class Camera(FakeCamera):
+        def wait(self, *arguments: Any) -> int | None:
+            done.append("take")
+            return super().wait(*arguments)
+
+    small = clip_module._small
+    monkeypatch.setattr(clip_module, "_small", lambda frame: done.append("look") or small(frame))
+    clip_of(Camera([float(at) for at in range(1, 41)], 41.0), 40.0, pick="change")
+    assert done == ["take", *["look"] * 40, "take", "look"]
 
 
 def test_a_clip_of_the_past_has_the_frames_of_that_time() -> None:
