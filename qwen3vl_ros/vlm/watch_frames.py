@@ -27,11 +27,12 @@ _PATIENCE = 0.5
 
 
 class Look:
-    """A frame of a camera, and what watches make of it, each thing once."""
+    """A frame of a camera, and what watches make of it, each thing once. ``taken``: when, time.monotonic() seconds."""
 
     def __init__(self, camera: Camera, frame: Frame, scheduler: Scheduler, cancel: Cancel) -> None:
         self.camera = camera
         self.frame = frame
+        self.taken = time.monotonic()
         self.message: Any = frame.message()
         self._scheduler = scheduler
         self._cancel = cancel

@@ -165,6 +165,19 @@ def test_watches_that_are_due_together_share_a_frame_and_the_more_important_one_
     assert len({stamp for _, stamp, _ in rig.scheduler.asked[:50]}) == 1
 
 
+def test_watches_that_were_asked_about_one_frame_are_asked_about_one_frame_the_next_time() -> None:
+    rig = Rig()
+    rig.scheduler.answering = lambda job: job.cancellation.wait(0.03)
+    for number in range(8):
+        rig.add(f"{number}?", period=0.6)
+    rig.start()
+    rig.wait_for(lambda: len(rig.scheduler.asked) >= 8)
+    rig.scheduler.level = 200
+    rig.wait_for(lambda: len(rig.scheduler.asked) >= 16)
+    rig.close()
+    assert len({stamp for _, stamp, _ in rig.scheduler.asked[8:16]}) == 1
+
+
 def test_watches_that_were_added_one_after_the_other_look_at_one_frame_when_the_scene_changes(rig: Rig) -> None:
     for number in range(8):
         rig.add(f"{number}?", period=0.4)
