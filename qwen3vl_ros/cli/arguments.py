@@ -12,8 +12,12 @@ import re
 import signal
 import time
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+if TYPE_CHECKING:
+    from builtin_interfaces.msg import Time
 
 
 def schema(text: str) -> Mapping[str, Any]:
@@ -48,12 +52,15 @@ def seconds(text: str) -> float:
     return value
 
 
-def moment(text: str) -> float:
-    """Return a time in seconds: of the clock where ``text`` is positive, so many before now where it is negative."""
+def moment(text: str) -> Time:
+    """Return a stamp: the seconds in ``text`` where they are positive, so many before now where they are negative."""
+    from builtin_interfaces.msg import Time
+
     value = float(text)
     if not 0 < abs(value) < 2**31:
         raise argparse.ArgumentTypeError("a stamp in seconds is needed, or seconds before now, such as -20")
-    return value if value > 0 else time.time() + value
+    nanoseconds = int(Decimal(text) * 10**9) if value > 0 else time.time_ns() + int(value * 1e9)
+    return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
 def image_tokens(text: str) -> int | Literal["auto"]:

@@ -78,7 +78,7 @@ def _execute(command: str, event: WatchEvent, report: dict[str, Any]) -> None:
         "WATCH_ACTIVE": "1" if event.active else "0",
         "WATCH_MESSAGE": event.message,
         "WATCH_ANSWER": "" if event.answer is None else event.answer.text,
-        "WATCH_STAMP": f"{event.seconds:.9f}",
+        "WATCH_STAMP": f"{event.stamp.sec}.{event.stamp.nanosec:09}",  # a float would be off by up to 120 ns
     }
     environment = {name: value.replace("\0", "") for name, value in environment.items()}
     done = subprocess.run(

@@ -32,14 +32,12 @@ from unique_identifier_msgs.msg import UUID
 
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.ros.polling_subscription import PollingSubscription, RclError
+from qwen3vl_ros.ros.requests import REQUESTS
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 _T = TypeVar("_T")
-
-_REQUESTS = QoSProfile(depth=1000)
-"""Queue of replies for a busy executor; beyond ROS's default of ten, the middleware would drop the oldest."""
 
 _FEEDBACK = QoSProfile(depth=200)
 """Queue of feedback messages; beyond it some are lost, which an AnswerFuture tolerates."""
@@ -64,7 +62,7 @@ class GoalClient:
 
     def __init__(self, node: Node, action: str, group: CallbackGroup) -> None:
         def client(kind: Any, name: str) -> Any:
-            return node.create_client(kind, f"{action}/_action/{name}", qos_profile=_REQUESTS, callback_group=group)
+            return node.create_client(kind, f"{action}/_action/{name}", qos_profile=REQUESTS, callback_group=group)
 
         self._node = node
         self._newest_status: bytes | None = None

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
@@ -124,7 +125,6 @@ def build_goal(
     goal.target_frame = _text("target_frame", target_frame)
     goal.history = [_turn(number, turn) for number, turn in enumerate(history)]
     goal.cameras = _texts("cameras", cameras)
-    goal.target_frame = _text("target_frame", target_frame)
     goal.text_only = bool(text_only)
     goal.new_pixels = bool(new_pixels)
     goal.priority = _integer("priority", priority, 2**8)
@@ -140,13 +140,15 @@ def build_goal(
     goal.clip_frames = _integer("clip_frames", clip_frames, 2**16)
     goal.timeout = _duration("timeout", timeout)
     if not_before is not None:
-        goal.not_before = _time(not_before)
+        goal.not_before = _time("not_before", not_before)
     if max_frame_age is not None:
         goal.max_frame_age = _duration("max_frame_age", max_frame_age)
     if clip_duration is not None:
         goal.clip_duration = _duration("clip_duration", clip_duration)
     if clip_end is not None:
-        goal.clip_end = _time(clip_end)
+        # A stamp as a float is the nearest one that there is: the frame of that very stamp is to be in the clip.
+        end = math.nextafter(clip_end, math.inf) if isinstance(clip_end, float) else clip_end
+        goal.clip_end = _time("clip_end", end)
     goal.clip_pick = _text("clip_pick", clip_pick)
     if response_schema is not None:
         schema = response_schema if isinstance(response_schema, str) else json.dumps(response_schema)
@@ -223,10 +225,15 @@ def _duration(name: str, seconds: float) -> Duration:
     return Duration(sec=whole, nanosec=min(int((seconds - whole) * 1e9), 999_999_999))
 
 
-def _time(time: Time | RclpyTime | float) -> Time:
+def _time(name: str, time: Time | RclpyTime | float) -> Time:
     if isinstance(time, Time):
         return time
-    nanoseconds = int(time * 1e9) if isinstance(time, (int, float)) else time.nanoseconds
+    if isinstance(time, (int, float)):
+        if not 0 <= time < 2**31:
+            raise BadRequest(f"{name} is a stamp in seconds, zero or more, got {time}.")
+        nanoseconds = int(Fraction(time) * 10**9)
+    else:
+        nanoseconds = time.nanoseconds
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen3vl_ros.client.exceptions import NotSpinning, ServerUnavailable
 from qwen3vl_ros.ros.fast_dds import about_other_users
+from qwen3vl_ros.ros.requests import REQUESTS
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -31,7 +32,7 @@ class ServiceCaller:
 
     def __init__(self, node: Node, kind: Any, name: str, *, start: str = "qwen3vl-ros node") -> None:
         self._node = node
-        self._client: Any = node.create_client(kind, name)
+        self._client: Any = node.create_client(kind, name, qos_profile=REQUESTS)
         self._start = start
         self.name: str = self._client.service_name
 

@@ -25,7 +25,9 @@ from qwen3vl_ros.srv import AddWatch, ListWatches, RemoveWatch
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-_EVENTS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_EVENTS = QoSProfile(depth=100, durability=DurabilityPolicy.VOLATILE)
+"""The node keeps the last events for who comes later; those of an earlier watch of this name are none of this one."""
+
 _KINDS = {EventMessage.ON: "on", EventMessage.OFF: "off", EventMessage.UPDATE: "update"}
 _MOST_WAITING = 1000
 _LOOK_PERIOD = 10.0
@@ -103,7 +105,7 @@ class Watching:
         self._interrupted = False
         self._next = 0
         self._events: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
-        # Before the watch: what it says at once is to be heard.
+        # Before the watch and before all clients: what it says at once is to be heard.
         self._subscription = node.create_subscription(EventMessage, f"{node_name}/watch_events", self._take, _EVENTS)
         self._callers = {
             kind: ServiceCaller(node, kind, f"{node_name}/{service}")
@@ -113,6 +115,12 @@ class Watching:
                 (ListWatches, "list_watches"),
             )
         }
+        try:
+            # Who gets the reply of a node is known to it, with all that was created before: the subscription.
+            self._callers[ListWatches].call(ListWatches.Request(), timeout)
+        except BaseException:
+            self._free()
+            raise
         try:
             response = self._callers[AddWatch].call(AddWatch.Request(watch=watch), timeout)
         except ServerUnavailable:

@@ -34,6 +34,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from qwen3vl_ros.ros.requests import REQUESTS
 from qwen3vl_ros.ros.sensor_publisher import sensor_publisher
 from qwen3vl_ros.sim.motion import Motion, MotionError, read_motions
 from qwen3vl_ros.sim.poses import from_xyz_quaternion
@@ -65,8 +66,8 @@ class SimulatedCamera:
         self._image_publisher = sensor_publisher(node, Image, "~/image_raw")
         self._info_publisher = sensor_publisher(node, CameraInfo, "~/camera_info")
         self._depth_publisher = sensor_publisher(node, Image, "~/depth/image_raw") if self._scene.depth_camera else None
-        node.create_service(MoveObject, "~/move_object", self._move_object)
-        node.create_service(PointCamera, "~/point_camera", self._point_camera)
+        node.create_service(MoveObject, "~/move_object", self._move_object, qos_profile=REQUESTS)
+        node.create_service(PointCamera, "~/point_camera", self._point_camera, qos_profile=REQUESTS)
         node.add_on_set_parameters_callback(self._on_set_parameters)
         # Steady timers: the source of the time, or of images, must not wait for /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -19,6 +20,7 @@ from qwen3vl_ros.vlm.clips import changes, shrunk
 from qwen3vl_ros.vlm.frame_source import Frame, NoFrame
 from qwen3vl_ros.vlm.history import SAME, HistorySpan, KeptFrame
 from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
+from qwen3vl_ros.vlm.job import Job
 
 _SECOND = 1_000_000_000
 
@@ -39,7 +41,7 @@ class CameraClip:
 
 
 def camera_clip(
-    camera: Camera, clip: ClipRequest, request: AskRequest, recorder: HistoryRecorder, deadline: float, cancel: Cancel
+    camera: Camera, clip: ClipRequest, request: AskRequest, recorder: HistoryRecorder, deadline: float, job: Job
 ) -> CameraClip | None:
     """Choose the frames of a clip among those that are kept, and of a clip that ends now, the camera's newest one.
 
@@ -54,7 +56,7 @@ def camera_clip(
             at the end of the clip.
         recorder: Keeps frames from now on.
         deadline: When to stop waiting, time.monotonic() seconds.
-        cancel: Set when the goal ends.
+        job: The goal; told what is waited for.
 
     Returns:
         None when the goal ended before.
@@ -63,22 +65,34 @@ def camera_clip(
         NoFrame: The camera has no fresh frame, or the clip's end is outside of the history, or it has too few frames.
         BadImage: The newest frame cannot be decoded.
     """
-    with recorder.held():
+    cancel, topic = job.cancellation, camera.frames.topic
+    job.doing = f"it was waiting for a frame on {topic}"
+    reduced: dict[int, Image] = {}
+    with recorder.held(camera.name):
         if clip.end and clip.end <= camera.history.span.newest:
-            return _chosen(camera, clip, request, recorder, clip.end)
+            return _chosen(camera, clip, request, recorder, clip.end, reduced)
         if clip.end:
+            job.doing = f"it was waiting for the clip's end, {_clock(clip.end)}, on {topic}"
             newest = _frame_after(camera, clip.end, request.max_frame_age, deadline, cancel)
         else:
             newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
             if newest is None:
                 return None
-            if not _wait_reaching_back(camera, _least_span(clip, recorder), request.not_before, deadline, cancel):
+            job.doing = f"it was waiting until the history of {topic} reaches back {clip.duration:g} s"
+            if not _wait_reaching_back(
+                camera, _least_span(clip, recorder), _not_before(camera, request), deadline, cancel
+            ):
                 return None
+            if time.monotonic() >= job.deadline:
+                job.expire()
+                return None
+            reduced = _reduced_frames(camera, clip)
+            job.doing = f"it was waiting for a frame on {topic}"
             newest = camera.wait(request.not_before, request.max_frame_age, deadline, cancel)
         if newest is None:
             return None
         kept = recorder.keep(camera, newest)
-        found = _chosen(camera, clip, request, recorder, clip.end or kept.stamp)
+        found = _chosen(camera, clip, request, recorder, clip.end or kept.stamp, reduced)
         return replace(found, newest=newest) if kept.stamp - found.frames[-1].stamp < SAME else found
 
 
@@ -93,9 +107,29 @@ def _least_span(clip: ClipRequest, recorder: HistoryRecorder) -> float:
     return max(min(clip.duration, most) - recorder.period, recorder.period / 2)
 
 
-def _chosen(camera: Camera, clip: ClipRequest, request: AskRequest, recorder: HistoryRecorder, end: int) -> CameraClip:
+def _reduced_frames(camera: Camera, clip: ClipRequest) -> dict[int, Image]:
+    """Return the frames so far by their stamps, as small as changes are measured; {} where no changes are.
+
+    The last frame is taken after that: decoding a minute of 1080p takes a second or two, and the depth image of that
+    frame is kept for less.
+    """
+    newest = camera.history.span.newest
+    frames = camera.history.between(newest - round(clip.duration * _SECOND), newest)
+    if clip.pick == "even" or len(frames) < clip.frames:
+        return {}
+    return {frame.stamp: _small(frame) for frame in frames}
+
+
+def _chosen(
+    camera: Camera,
+    clip: ClipRequest,
+    request: AskRequest,
+    recorder: HistoryRecorder,
+    end: int,
+    reduced: Mapping[int, Image],
+) -> CameraClip:
     begin = end - round(clip.duration * _SECOND)
-    start = max(request.not_before, begin)
+    start = max(_not_before(camera, request), begin)
     span = camera.history.span
     frames = camera.history.between(start, end)
     if not frames and span.oldest <= end <= span.newest:
@@ -126,7 +160,8 @@ def _chosen(camera: Camera, clip: ClipRequest, request: AskRequest, recorder: Hi
     elif len(frames) <= clip.frames:
         indices = list(range(len(frames)))
     else:
-        indices = most_changed(changes([_small(frame) for frame in frames]), clip.frames)
+        small = [reduced[frame.stamp] if frame.stamp in reduced else _small(frame) for frame in frames]
+        indices = most_changed(changes(small), clip.frames)
     chosen = tuple(frames[index] for index in indices)
     return CameraClip(chosen, notes=tuple(notes))
 
@@ -144,10 +179,23 @@ def _frame_after(camera: Camera, end: int, max_age: float, deadline: float, canc
         now = camera.stamp_of(frame) + max(0.0, camera.frames.age(frame)) * _SECOND
         if end > now + max(0.0, deadline - time.monotonic()) * _SECOND:
             raise NoFrame(_outside(camera, end, "it is in the future"))
+    not_before = 0
     try:
-        return camera.wait(end, max_age, deadline, cancel)
+        while True:
+            frame = camera.wait(not_before, max_age, deadline, cancel)
+            if frame is None or camera.stamp_of(frame) >= end:
+                return frame
+            not_before = camera.frames.moment(frame) + SAME  # the next one; by the node's clock, unlike the end
     except NoFrame as error:
         raise NoFrame(_outside(camera, end, str(error))) from error
+
+
+def _not_before(camera: Camera, request: AskRequest) -> int:
+    """Return the goal's ``not_before`` by the clock of the camera's stamps, which may be another than the node's."""
+    frame = camera.frames.newest()
+    if not request.not_before or frame is None:
+        return request.not_before
+    return request.not_before + camera.stamp_of(frame) - camera.frames.moment(frame)
 
 
 def _wait_reaching_back(camera: Camera, seconds: float, not_before: int, deadline: float, cancel: Cancel) -> bool:
@@ -179,8 +227,8 @@ def _span_text(camera: Camera, span: HistorySpan | None = None) -> str:
     span = span or camera.history.span
     if not span.frames:
         return (
-            f"no frame on {camera.frames.topic} is kept yet; frames are kept from the first clip on, or from the "
-            "start with history.always"
+            f"no frame on {camera.frames.topic} is kept yet; frames are kept from the first clip or watch on, "
+            "or from the start with history.always"
         )
     if span.frames == 1:
         return f"one frame on {camera.frames.topic} is kept, of {_clock(span.oldest)}"

@@ -269,7 +269,7 @@ class FrameSource:
             The frame; None once ``cancelled()`` is true, or after :meth:`close`.
 
         Raises:
-            NoFrame: There was none by the deadline.
+            NoFrame: There was none by the deadline, also where ``cancelled()`` has become true by then.
         """
         begin = time.monotonic()
         taken_before = self._taken
@@ -283,6 +283,8 @@ class FrameSource:
                 if remaining <= 0:
                     raise NoFrame(self._why_not(frame, not_before, max_age, begin, self._taken - taken_before))
                 self._samples.wait(remaining)
+            if time.monotonic() >= deadline:  # that of the question, whose end came before this thread's turn
+                raise NoFrame(self._why_not(self._newest, not_before, max_age, begin, self._taken - taken_before))
         except Closed:
             return None  # closed while waiting
         return None

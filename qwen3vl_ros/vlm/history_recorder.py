@@ -1,10 +1,11 @@
-"""Fills the histories of all cameras, on one thread that works only while somebody needs them."""
+"""Fills the histories of cameras, on one thread that works only while somebody needs them."""
 
 from __future__ import annotations
 
+import collections
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from qwen3vl_ros import defect
@@ -20,10 +21,10 @@ _REPORT_PERIOD = 1.0
 
 
 class HistoryRecorder:
-    """Takes a frame of every camera at ``history.rate`` and keeps it, while somebody needs that.
+    """Takes a frame of each camera at ``history.rate`` and keeps it, while somebody needs that.
 
-    Somebody does with ``history.always``, while :meth:`held`, and for ``history.seconds`` after that. Then all frames
-    are dropped, and the thread waits without a time-out.
+    Somebody does with ``history.always``, while :meth:`held`, and for ``history.seconds`` after that. Then the frames
+    of that camera are dropped, and where none is needed the thread waits without a time-out.
 
     Args:
         cameras: By name.
@@ -44,9 +45,10 @@ class HistoryRecorder:
         self._on_change = on_change
         self._log_error = log_error
         self._problems: dict[str, str] = {}
+        self._taken: dict[str, int] = {}
         self._wake = threading.Condition()
-        self._holders = int(settings.always)
-        self._needed_until = 0.0
+        self._holders = collections.Counter(list(cameras) if settings.always else ())
+        self._needed_until: dict[str, float] = {}
         self._closed = False
         self._keeps_buffers = False
         self._reported = 0.0
@@ -63,17 +65,17 @@ class HistoryRecorder:
         return self._problems.get(camera, "")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep frames within the block, and for ``history.seconds`` after it."""
+    def held(self, camera: str) -> Iterator[None]:
+        """Keep frames of the camera of that name within the block, and for ``history.seconds`` after it."""
         with self._wake:
-            self._holders += 1
+            self._holders[camera] += 1
             self._wake.notify()
         try:
             yield
         finally:
             with self._wake:
-                self._holders -= 1
-                self._needed_until = time.monotonic() + max(self.settings.seconds, 2 * self.period)
+                self._holders[camera] -= 1
+                self._needed_until[camera] = time.monotonic() + max(self.settings.seconds, 2 * self.period)
                 self._wake.notify()
 
     def keep(self, camera: Camera, frame: Frame) -> KeptFrame:
@@ -88,33 +90,40 @@ class HistoryRecorder:
             self._closed = True
             self._wake.notify()
         self._thread.join()
-        self._clear()
+        self._clear(self._cameras)
         if self._keeps_buffers:
             large_buffers.return_at_once()
 
     @property
-    def _needed(self) -> bool:
-        return self._holders > 0 or time.monotonic() < self._needed_until
+    def _needed(self) -> list[str]:
+        """Names of the cameras whose frames somebody needs."""
+        now = time.monotonic()
+        return [name for name in self._cameras if self._holders[name] > 0 or now < self._needed_until.get(name, 0.0)]
 
     def _run(self) -> None:
         due = time.monotonic()
-        while self._wait(due):
+        while (needed := self._wait(due)) is not None:
             due = max(due + self.period, time.monotonic())
             changed = False
-            for name, camera in self._cameras.items():
+            for name in needed:
                 try:
-                    changed |= self._take(name, camera)
+                    changed |= self._take(name, self._cameras[name])
                 except Exception as error:  # noqa: BLE001 a defect with one camera must not end the others' history
                     self._report_problem(name, defect(f"{type(error).__name__}: {error}"))
             if changed and time.monotonic() - self._reported >= _REPORT_PERIOD:
                 self._reported = time.monotonic()
                 self._on_change()
 
-    def _wait(self, due: float) -> bool:
-        """Wait until frames are needed and ``due``; False once closed. Drops what is kept when nobody needs it."""
+    def _wait(self, due: float) -> list[str] | None:
+        """Wait until frames are needed and ``due``; drop those that nobody needs.
+
+        Returns:
+            Names of the cameras whose frames are needed; None once closed.
+        """
         with self._wake:
+            if not self._closed:
+                self._clear(self._cameras.keys() - self._needed)
             if not self._closed and not self._needed:
-                self._clear()
                 if self._keeps_buffers:
                     large_buffers.return_at_once()
                     self._keeps_buffers = False
@@ -124,17 +133,18 @@ class HistoryRecorder:
                 self._keeps_buffers = True
             while not self._closed and (left := due - time.monotonic()) > 0:
                 self._wake.wait(left)
-            return not self._closed
+            return None if self._closed else self._needed
 
     def _take(self, name: str, camera: Camera) -> bool:
         """Keep the newest frame of a camera; return whether there was another one than before."""
         frame = camera.frames.newest()
         if frame is None:
             return False
-        stamp, span = camera.stamp_of(frame), camera.history.span
+        stamp, taken = camera.stamp_of(frame), self._taken.get(name)
         # Half a period: where simulated time is slow, the camera's time decides how many frames a second are kept.
-        if span.frames and span.newest - RESTART <= stamp < span.newest + self.period * 0.5e9:
+        if taken is not None and taken - RESTART <= stamp < taken + self.period * 0.5e9:
             return False
+        self._taken[name] = stamp
         try:
             kept = kept_frame(frame.view(), stamp, self.settings.max_side)
         except BadImage as error:
@@ -148,6 +158,7 @@ class HistoryRecorder:
             self._problems[name] = problem
             self._log_error(f"a frame of camera {name!r} is not kept: {problem}")
 
-    def _clear(self) -> None:
-        for camera in self._cameras.values():
-            camera.history.clear()
+    def _clear(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._taken.pop(name, None)
+            self._cameras[name].history.clear()

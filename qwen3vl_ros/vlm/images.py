@@ -179,13 +179,14 @@ def collect_images(
         deadline = min(job.deadline, time.monotonic() + frame_timeout) if frame_timeout else job.deadline
         for camera in chosen(cameras, request.cameras):
             if request.clip is not None:
-                clip = camera_clip(camera, request.clip, request, recorder, deadline, job.cancellation)
+                clip = camera_clip(camera, request.clip, request, recorder, deadline, job)
                 if clip is None:
                     return None
                 losses += clip.notes
                 sources += (_Source(kept.message(), camera, size=kept.size) for kept in clip.frames)
                 sources[-1] = replace(sources[-1], frame=clip.newest)
                 continue
+            job.doing = f"it was waiting for a frame on {camera.frames.topic}"
             frame = job.frames.get(camera.name) or camera.wait(
                 request.not_before, request.max_frame_age, deadline, job.cancellation
             )
@@ -194,6 +195,7 @@ def collect_images(
             # Not split for 3D: a part has another field of view than the camera, which the model needs for metres.
             grid = (1, 1) if request.parser == "regions_3d" or request.region else camera.grid
             sources.append(_Source(frame.message(), camera, frame, grid))
+    job.doing = "its images were being prepared"
     subject = request.subject(len(sources))
     if request.clip is not None and not request.clip.duration:
         frames = choose_images([source.message for source in sources[subject:]], request.clip, decode)

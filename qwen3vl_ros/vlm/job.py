@@ -113,7 +113,7 @@ class Job:
     ``inbox``. ``position``: how many are before it, as its client was told last; None = not yet.
     ``priority``: higher is served first. ``timeout`` in seconds from now. ``frames``: by camera, those that the
     question is about in the place of the newest. ``messages`` and ``inputs``: what the engine got, for the recording;
-    () and None before.
+    () and None before. ``doing``: what happens to it now, for the sentence of a time-out.
     """
 
     def __init__(
@@ -136,13 +136,14 @@ class Job:
         self.frames: Mapping[str, Frame] = {}
         self.messages: tuple[Message, ...] = ()
         self.inputs: InputImages | None = None
+        self.doing = "it was still being checked"
         self._on_end = on_end
         self._on_finish = on_finish
         self._lock = threading.Lock()
         self._error: GoalError | None = None
         self._finished = False
         self._timeout = timeout
-        self._deadline = deadlines.add(self.accepted + timeout, self._expire)
+        self._deadline = deadlines.add(self.accepted + timeout, self.expire)
 
     @property
     def request(self) -> AskRequest:
@@ -170,6 +171,11 @@ class Job:
         self.cancellation.set()
         self._on_end(self)
 
+    def expire(self) -> None:
+        """End the job because its deadline has come."""
+        sentence = f"the answer was not complete {self._timeout:g} s after the goal was accepted"
+        self.end(Code.TIMEOUT, f"{sentence}; {self.doing}")
+
     def wake(self) -> None:
         """Let who waits for the inbox look at the job and the engine anew."""
         self.inbox.put(Wake.UP)
@@ -185,6 +191,3 @@ class Job:
         self.reply.finished(result)
         self.done.set()
         self._on_finish(self, result)
-
-    def _expire(self) -> None:
-        self.end(Code.TIMEOUT, f"the answer was not complete {self._timeout:g} s after the goal was accepted")

@@ -29,6 +29,7 @@ from qwen3vl_ros.engines.chain import EngineChain
 from qwen3vl_ros.engines.process import Health, State
 from qwen3vl_ros.prompts.task_files import TaskFileError, load_tasks
 from qwen3vl_ros.prompts.tasks import Tasks
+from qwen3vl_ros.ros.requests import REQUESTS
 from qwen3vl_ros.ros.spinning import SpinThread
 from qwen3vl_ros.ros.stop_signal import StopSignal
 from qwen3vl_ros.srv import Ask, CorrectAnswer, ListTasks, ResetSession, SetEngine
@@ -48,10 +49,6 @@ from qwen3vl_ros.vlm.watch_services import WatchServices
 
 _FEEDBACK = QoSProfile(depth=1000)
 """Keeps every token for a client that is busy for a while; the default depth is ten."""
-
-_REQUESTS = QoSProfile(depth=1000)
-"""Keeps every request of a burst: beyond ten, the default, the middleware drops the oldest silently."""
-
 
 _RESULT_KEPT = 60
 """Seconds that a result is kept for a client that asks for it late; not longer, because every status message lists all
@@ -107,18 +104,17 @@ class VlmNode(LifecycleNode):
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
             callback_group=group,
-            goal_service_qos_profile=_REQUESTS,
-            result_service_qos_profile=_REQUESTS,
-            cancel_service_qos_profile=_REQUESTS,
+            goal_service_qos_profile=REQUESTS,
+            result_service_qos_profile=REQUESTS,
+            cancel_service_qos_profile=REQUESTS,
             feedback_pub_qos_profile=_FEEDBACK,
             result_timeout=_RESULT_KEPT,
         )
-        self._service = self.create_service(Ask, "~/ask", self._on_ask, callback_group=group)
-        self._list_tasks = self.create_service(ListTasks, "~/list_tasks", self._on_list_tasks, callback_group=group)
-        self._set_engine = self.create_service(SetEngine, "~/set_engine", self._swap.serve, callback_group=group)
-        self._reset_session = self.create_service(
-            ResetSession, "~/reset_session", self._on_reset_session, callback_group=group
-        )
+        serve = functools.partial(self.create_service, qos_profile=REQUESTS, callback_group=group)
+        self._service = serve(Ask, "~/ask", self._on_ask)
+        self._list_tasks = serve(ListTasks, "~/list_tasks", self._on_list_tasks)
+        self._set_engine = serve(SetEngine, "~/set_engine", self._swap.serve)
+        self._reset_session = serve(ResetSession, "~/reset_session", self._on_reset_session)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._read_parameters)
         self._status.publish()
@@ -276,7 +272,7 @@ class VlmNode(LifecycleNode):
             recorder = self._recorder = Recorder(directory, record.megabytes, self._log_info, self._log_warning)
             serve = functools.partial(serve_correction, recorder, self._executor)
             self._correct_answer = self.create_service(
-                CorrectAnswer, "~/correct_answer", serve, callback_group=self._reentrant
+                CorrectAnswer, "~/correct_answer", serve, qos_profile=REQUESTS, callback_group=self._reentrant
             )
 
     def _end_recording(self) -> None:

@@ -29,6 +29,7 @@ from qwen3vl_ros.engines.text_buffer import TextBuffer
 from qwen3vl_ros.engines.token_probabilities import Token
 from qwen3vl_ros.msg import Moment
 from qwen3vl_ros.prompts.clip import LAST_FRAME_PROMPT, asks_times
+from qwen3vl_ros.prompts.counts import count_notes
 from qwen3vl_ros.prompts.probability import Certainty, certainty, wanted_choices
 from qwen3vl_ros.prompts.request import AskRequest, card_notes, check_supported, conversation
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
@@ -40,6 +41,7 @@ from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.cameras import Camera
+from qwen3vl_ros.vlm.frame_source import NoFrame
 from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.image_cost import ImageCost
 from qwen3vl_ros.vlm.images import InputImages, collect_images
@@ -87,6 +89,7 @@ class PartialAnswer:
     withheld: bool = False
     images_read: bool = False
     loading: str = ""
+    no_frame: str = ""
     completion_tokens: int = 0
     queue_time: float | None = None
     image_time: float | None = None
@@ -98,7 +101,9 @@ class PartialAnswer:
         """Return the job's result. Its own error, such as a cancel, takes precedence over ``error``."""
         error = job.error or error
         if error is not None and error.code == Code.TIMEOUT and self.loading:
-            error = GoalError(Code.ENGINE_NOT_READY, f"{error.message}, because no model was ready: {self.loading}")
+            error = GoalError(Code.ENGINE_NOT_READY, f"{error.message}: {self.loading}")
+        if error is not None and error.code == Code.TIMEOUT and self.no_frame:
+            error = GoalError(error.code, f"{error.message}: {self.no_frame}")
         finish_reason = self.finish_reason
         if error is not None and self.completion_tokens and not finish_reason:
             finish_reason = "cancelled"
@@ -215,9 +220,15 @@ class Pipeline:
         timeout = self._settings().frame_timeout
         inputs = None if session is None else session.earlier_images(request)
         if inputs is None:
-            inputs = collect_images(
-                job, request, self._cameras, timeout, description, self._sandbox, cost, self._recorder
-            )
+            try:
+                inputs = collect_images(
+                    job, request, self._cameras, timeout, description, self._sandbox, cost, self._recorder
+                )
+            except NoFrame as error:
+                if time.monotonic() < job.deadline:
+                    raise
+                job.expire()  # whichever of the two came first
+                answer.no_frame = str(error)
         if inputs is None:
             return
         if session is not None:
@@ -244,6 +255,7 @@ class Pipeline:
 
     def _ready(self, job: Job) -> Description | None:
         """Wait until the engine is loaded and describe it; None when the job ends first."""
+        job.doing = "it was waiting, because no model was ready"
         while job.error is None:
             health = self._engine.chain.health
             if health.state is State.READY and health.description is not None:
@@ -338,6 +350,7 @@ class Pipeline:
                 "max_tokens ended the answer before the reasoning was over: ask with a higher max_tokens, or with "
                 "max_reasoning_tokens"
             )
+        job.doing = "the answer was being checked"
         answer.certainty = certainty(request, description, answer.probabilities)
         answer.notes += [answer.certainty.note] if answer.certainty.note else []
         self._read(job, request, answer, description)
@@ -365,6 +378,7 @@ class Pipeline:
                     answer.json = self._validated(job, text, request.response_schema or {})
             elif request.response_schema is not None:
                 answer.json = self._validated(job, text, request.response_schema)
+                answer.notes += count_notes(answer.json)
             elif answer.inputs.images and mentions_regions(text):
                 with suppress(GroundingError):  # regions were not requested
                     read_regions()
@@ -411,6 +425,7 @@ class Pipeline:
             except Exception as error:  # noqa: BLE001 raised again by _wait_for_end
                 job.inbox.put(error)
 
+        job.doing = "the model was reading the question"
         call = chain.submit(engine_request, description, deliver)
         with job.cancellation.calling(call.cancel):
             for image in answer.inputs.images:  # while the engine works: a later depth image would be of another time
@@ -458,6 +473,8 @@ class Pipeline:
         if (text, reasoning) != (chunk.text, chunk.reasoning):
             chunk = replace(chunk, text=text, reasoning=reasoning)
         answer.begun = answer.begun or chunk.finish_reason != "cancelled"
+        if chunk.stage is Stage.DECODE and not answer.completion_tokens:
+            job.doing = "the model was writing the answer"
         answer.text.append(chunk.text)
         answer.reasoning.append(chunk.reasoning)
         answer.completion_tokens = chunk.completion_tokens

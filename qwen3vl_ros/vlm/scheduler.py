@@ -164,6 +164,7 @@ class Scheduler:
                 self._sandbox.warm_up()
             queue_size = self._settings().queue_size
             self._jobs.capacity = queue_size + max(0, free)
+            job.doing = "it was waiting in the queue"
             if self._jobs.put(job):
                 self.show_positions()
                 self._on_change()
@@ -408,6 +409,7 @@ class Scheduler:
         """
         with self._slot_freed:
             self._wanting_slot += 1
+            job.doing = "it was waiting for a free slot of the engine"
             beside = list(self._beside) if self._slots_taken >= self._slots else []
         for other in beside:  # not within the lock: a cancel takes the engine's locks
             other.end(Code.PREEMPTED, "a goal needs its slot of the engine")

@@ -191,7 +191,8 @@ class Watch:
             if self._removed:
                 return
             self._answer = answer
-            self.state.answers(value, look.message.header.stamp, content, time.monotonic(), job.accepted)
+            # From the look on, so that those who were asked about one frame are due together the next time, too.
+            self.state.answers(value, look.message.header.stamp, content, time.monotonic(), look.taken)
             self.send(time.monotonic())
 
     def _value(self, job: Job, result: GoalResult, scheduler: Scheduler) -> bool | str | None:

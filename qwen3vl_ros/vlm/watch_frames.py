@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import cv2
 
-from qwen3vl_ros.engines.base import Cancel, Image
+from qwen3vl_ros.engines.base import BadImage, Cancel, Image
 from qwen3vl_ros.vision.change import image_change
 from qwen3vl_ros.vision.jpeg import jpeg_of
 from qwen3vl_ros.vision.polygon import bounds, only_inside
@@ -26,17 +27,19 @@ _PATIENCE = 0.5
 
 
 class Look:
-    """A frame of a camera, and what watches make of it, each thing once."""
+    """A frame of a camera, and what watches make of it, each thing once. ``taken``: when, time.monotonic() seconds."""
 
     def __init__(self, camera: Camera, frame: Frame, scheduler: Scheduler, cancel: Cancel) -> None:
         self.camera = camera
         self.frame = frame
+        self.taken = time.monotonic()
         self.message: Any = frame.message()
         self._scheduler = scheduler
         self._cancel = cancel
         self._pixels: Image | None = None
         self._views: dict[tuple[Point, ...], Image] = {}
         self._jpeg = b""
+        self._kept = False
 
     @property
     def pixels(self) -> Image:
@@ -56,6 +59,13 @@ class Look:
         if not self._jpeg:
             self._jpeg = jpeg_of(self.pixels)
         return self._jpeg
+
+    def keep(self) -> None:
+        """Have it in the history of its camera, unless it is of a kind that is not kept."""
+        if not self._kept:
+            self._kept = True
+            with contextlib.suppress(BadImage):
+                self._scheduler.recorder.keep(self.camera, self.frame)
 
 
 class Looks:

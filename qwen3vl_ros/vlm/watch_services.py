@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from qwen3vl_ros.client.watch_message import build_watch
 from qwen3vl_ros.engines.base import BadRequest
 from qwen3vl_ros.msg import WatchEvent
 from qwen3vl_ros.prompts.tasks import Tasks
+from qwen3vl_ros.ros.requests import REQUESTS
 from qwen3vl_ros.srv import AddWatch, ListWatches, MuteWatch, RemoveWatch
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.job import GoalResult
@@ -72,10 +74,11 @@ class WatchServices:
         self.watches = Watches(
             settings, tasks, deadlines, node.get_clock().now, self._publish, on_change, on_answer, log_error
         )
-        node.create_service(AddWatch, "~/add_watch", self._add, callback_group=group)
-        node.create_service(RemoveWatch, "~/remove_watch", self._remove, callback_group=group)
-        node.create_service(ListWatches, "~/list_watches", self._list, callback_group=group)
-        node.create_service(MuteWatch, "~/mute_watch", self._mute, callback_group=group)
+        serve = functools.partial(node.create_service, qos_profile=REQUESTS, callback_group=group)
+        serve(AddWatch, "~/add_watch", self._add)
+        serve(RemoveWatch, "~/remove_watch", self._remove)
+        serve(ListWatches, "~/list_watches", self._list)
+        serve(MuteWatch, "~/mute_watch", self._mute)
 
     def activate(self, scheduler: Scheduler) -> None:
         """Let the watches run, and add those of the parameter that do not run yet."""
@@ -158,12 +161,12 @@ class WatchServices:
 
 
 def _webhook(address: str, secret_file: str, log_error: Callable[[str], None]) -> Webhook | None:
-    """Begin to post events; None, and a sentence in the log, without a secret."""
-    from qwen3vl_ros.vlm.watch_webhook import SecretError, Webhook, read_secret  # an HTTP client, which few need
+    """Begin to post events; None, and a sentence in the log, where they cannot be posted."""
+    from qwen3vl_ros.vlm.watch_webhook import Webhook, WebhookError, read_secret  # an HTTP client, which few need
 
     try:
         return Webhook(address, read_secret(secret_file), log_error)
-    except SecretError as error:
+    except WebhookError as error:
         log_error(f"events of watches are not posted: {error}")
         return None
 

@@ -154,7 +154,7 @@ class WatchState:
             stamp: Of the image.
             make_content: Makes the content of an event, where the answer causes one.
             now: The time.
-            begun: When its question began; None = now.
+            begun: When the image was taken; None = now.
         """
         begun = now if begun is None else begun
         self.asked += 1

@@ -35,8 +35,8 @@ _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which another attempt may succeed."""
 
 
-class SecretError(ValueError):
-    """There is no secret to sign with; the text is a sentence."""
+class WebhookError(ValueError):
+    """Nothing can be posted: the address is none, or there is no secret; the text is a sentence."""
 
 
 class Webhook:
@@ -47,6 +47,9 @@ class Webhook:
         secret: Key of the signatures.
         log: Takes a sentence where an event could not be posted.
         waits: Seconds before each further attempt.
+
+    Raises:
+        WebhookError: The address is none of a web server.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Webhook:
         self._secret = secret
         self._log = log
         self._waits = waits
-        self._host = httpx.URL(address).host  # what is logged: an address may have a password or a token in it
+        self._host = _host_of(address)  # what is logged: an address may have a password or a token in it
         self._events: collections.deque[Any] = collections.deque()
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -134,14 +137,25 @@ def body_of(event: WatchEvent) -> bytes:
     return json.dumps({**event.as_json(), "images": encoded}, ensure_ascii=False).encode("utf-8", "replace")
 
 
+def _host_of(address: str) -> str:
+    """Return the host in an address; raises :class:`WebhookError`, which does not quote it."""
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        url = httpx.URL()  # its sentence may quote a password
+    if url.scheme not in ("http", "https") or not url.host:
+        raise WebhookError("watch_webhook: it is no address of a web server, such as https://example.org/events")
+    return url.host
+
+
 def read_secret(path: str) -> bytes:
-    """Return the secret in a file; raises :class:`SecretError`."""
+    """Return the secret in a file; raises :class:`WebhookError`."""
     if not path:
-        raise SecretError("watch_webhook_secret: it is empty; watch_webhook needs a file with a secret to sign with")
+        raise WebhookError("watch_webhook_secret: it is empty; watch_webhook needs a file with a secret to sign with")
     try:
         secret = Path(path).expanduser().read_bytes().strip()
     except (OSError, RuntimeError) as error:
-        raise SecretError(f"watch_webhook_secret: {path} cannot be read: {error}") from error
+        raise WebhookError(f"watch_webhook_secret: {path} cannot be read: {error}") from error
     if not secret:
-        raise SecretError(f"watch_webhook_secret: {path} is empty")
+        raise WebhookError(f"watch_webhook_secret: {path} is empty")
     return secret

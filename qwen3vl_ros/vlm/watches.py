@@ -6,6 +6,7 @@ it once. The other compares images where no model is asked, sends what a cooldow
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -78,6 +79,8 @@ class Watches:
         self._lock = threading.Lock()
         self._watches: dict[str, Watch] = {}
         self._rounds: list[_Rounds] = []
+        self._scheduler: Scheduler | None = None
+        self._histories: dict[str, contextlib.ExitStack] = {}
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -107,8 +110,7 @@ class Watches:
                 raise BadRequest(
                     f"watch_id: {message.watch_id!r} is another watch: remove that first, or leave watch_id empty"
                 )
-        self.wake()
-        self._on_change()
+        self._changed()
         return str(message.watch_id)
 
     def remove(self, watch_id: str) -> int:
@@ -119,9 +121,18 @@ class Watches:
         for watch in gone:
             watch.remove()
         if gone:
-            self.wake()
-            self._on_change()
+            self._changed()
         return len(gone)
+
+    def end(self, watch: Watch) -> None:
+        """End this very watch, and no other one that has got its name meanwhile."""
+        with self._lock:
+            known = self._watches.get(watch.name) is watch
+            if known:
+                del self._watches[watch.name]
+        watch.remove()
+        if known:
+            self._changed()
 
     def mute(self, watch_id: str, muted: bool) -> int:
         """Mute a watch, "" = all of them, or have it send events again; return how many there are."""
@@ -137,6 +148,8 @@ class Watches:
 
     def start(self, scheduler: Scheduler) -> None:
         """Keep the watches from now on."""
+        self._scheduler = scheduler
+        self._keep_history()
         self._rounds = [_Asking(self, scheduler), _Comparing(self, scheduler)]
         for rounds in self._rounds:
             rounds.start()
@@ -144,6 +157,8 @@ class Watches:
     def stop(self) -> None:
         """Let the watches rest: end what is asked, and both threads."""
         rounds, self._rounds = self._rounds, []
+        self._scheduler = None
+        self._keep_history()
         for one in rounds:
             one.close()
         for watch in self.all:
@@ -155,6 +170,27 @@ class Watches:
         """Have both threads look at all watches anew."""
         for rounds in self._rounds:
             rounds.wake()
+
+    def _changed(self) -> None:
+        """Note that there are more or fewer watches."""
+        self._keep_history()
+        self.wake()
+        self._on_change()
+
+    def _keep_history(self) -> None:
+        """Have the frames of the cameras kept that are watched: what led to an event may be asked for."""
+        with self._lock:
+            scheduler, wanted = self._scheduler, set()
+            if scheduler is not None:
+                for watch in self._watches.values():
+                    for name in watch.message.cameras or [""]:
+                        with contextlib.suppress(BadRequest):  # there is no such camera any more
+                            wanted.add(scheduler.camera(name).name)
+                for name in wanted - self._histories.keys():
+                    self._histories[name] = contextlib.ExitStack()
+                    self._histories[name].enter_context(scheduler.recorder.held(name))
+            for name in self._histories.keys() - wanted:
+                self._histories.pop(name).close()
 
 
 class _Rounds(threading.Thread, ABC):
@@ -237,7 +273,7 @@ class _Comparing(_Rounds):
     def serve(self, watch: Watch, looks: Looks) -> bool:
         now = time.monotonic()
         if watch.state.is_over(now):
-            self._watches.remove(watch.name)
+            self._watches.end(watch)
             return True
         watch.send(now)
         if not watch.needs_no_model or watch.state.next_look > now:
@@ -328,6 +364,8 @@ class _Asking(_Rounds):
         if not watch.begins(job):
             job.finish(GoalResult())
             return True
+        for look in seen:
+            look.keep()  # an event may be about it: a clip that ends with the event is to have it
         answer = self._scheduler.ask_beside(job)
         watch.ended(job)
         result = reply.result

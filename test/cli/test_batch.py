@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +15,20 @@ import pytest
 from qwen3vl_ros.action import AskImage
 
 import child_process
-from qwen3vl_ros.cli import arguments
 from qwen3vl_ros.cli.batch_inputs import BatchImage, InputError, images_of
 from qwen3vl_ros.cli.batch_results import ResultsError, open_results
 from qwen3vl_ros.cli.main import main
 from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
 
+pytest_plugins = ["scripted_fixtures"]
+pytestmark = pytest.mark.usefixtures("own_signals")
 Result = AskImage.Result
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ScriptedVlm]:
-    server = ScriptedVlm()
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def scripted(server: ScriptedVlm) -> ScriptedVlm:
-    server.rewrite(says_width)
-    return server
-
-
-@pytest.fixture(autouse=True)
-def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command runs in this process, whose signals are pytest's."""
-    monkeypatch.setattr(arguments, "interrupt_on_signals", lambda: None)
+def scripted(scripted_server: ScriptedVlm) -> ScriptedVlm:
+    scripted_server.rewrite(says_width)
+    return scripted_server
 
 
 def width_of(goal: Goal) -> int:

@@ -15,23 +15,12 @@ pytest.importorskip("rosbags", reason="rosbags, which reads bags, is not install
 
 import videos
 from bags import BEGIN, header, nanoseconds, write_bag
-from qwen3vl_ros.cli import arguments
 from qwen3vl_ros.cli.main import main
 from qwen3vl_ros.vision.image_message import image_message
 from scripted_vlm import WAIT, ScriptedVlm
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ScriptedVlm]:
-    server = ScriptedVlm()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def scripted(server: ScriptedVlm) -> ScriptedVlm:
-    server.rewrite()
-    return server
+pytest_plugins = ["scripted_fixtures"]
+pytestmark = pytest.mark.usefixtures("own_signals")
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +38,6 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
             yield "/camera/image_raw", time + 5_000_000, image_message(videos.grey(number), header(time))
 
     return write_bag(tmp_path_factory.mktemp("bags") / "street", messages())
-
-
-@pytest.fixture(autouse=True)
-def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command runs in this process, whose signals are pytest's."""
-    monkeypatch.setattr(arguments, "interrupt_on_signals", lambda: None)
 
 
 def ask(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

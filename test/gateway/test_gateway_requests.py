@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from gateway_server import Asked, Server, events, image_file, question, serving
+from gateway_server import Asked, Server, events, image_file, question
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.exceptions import BadResponse
 from qwen3vl_ros.prompts.request import AskRequest, Turn, conversation
 
+pytest_plugins = ["gateway_fixtures"]
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.backend.rewrite()
-    return running
-
-
-@pytest.fixture
-def http(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 def post(http: httpx.Client, body: Any) -> httpx.Response:

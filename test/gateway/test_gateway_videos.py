@@ -23,6 +23,7 @@ from qwen3vl_ros.gateway.settings import Settings
 from qwen3vl_ros.gateway.videos import Videos
 from qwen3vl_ros.prompts.request import Turn
 
+pytest_plugins = ["gateway_fixtures"]
 CHAT = "/v1/chat/completions"
 LIMIT = 200_000
 
@@ -61,18 +62,6 @@ def refusal(response: httpx.Response, status: int) -> str:
 def running() -> Iterator[Server]:
     with serving(max_video_bytes=LIMIT, max_video_duration=60.0, max_request_bytes=1_000_000) as server:
         yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.backend.rewrite()
-    return running
-
-
-@pytest.fixture
-def http(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 def brightness(jpeg: Any) -> int:

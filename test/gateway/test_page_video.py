@@ -6,46 +6,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 pytest.importorskip("av", reason="PyAV, which reads videos, is not installed here")
 
 import videos
-from browser import Tabs, chromium, drop
-from gateway_server import Asked, Server, serving
+from browser import Tabs, drop
+from gateway_server import Asked, Server
 from page_user import DESK, ask, by, check_accessibility, drawing, place, wait_answer, with_status
 from qwen3vl_ros.client.answer import Box, Region
+
+pytest_plugins = ["gateway_fixtures", "page_fixtures"]
 
 
 def frames(count: int, width: int, height: int) -> Iterator[tuple[int, videos.Pixels]]:
     return ((100 * number, videos.grey(30 + 4 * number, width, height)) for number in range(count))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with serving() as server:
-        yield server
-
-
 @pytest.fixture
-def server(running: Server) -> Server:
-    running.backend.rewrite()
-    return running
-
-
-@pytest.fixture
-def page(server: Server, browser: Browser) -> Iterator[Page]:
-    tabs = Tabs(browser)
+def page(server: Server, tabs: Tabs) -> Page:
     opened = tabs.open(server.url, **DESK)
     wait_camera(opened)
-    yield opened
-    tabs.close()
+    return opened
 
 
 def wait_camera(page: Page) -> None:

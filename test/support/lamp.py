@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from qwen3vl_ros.msg import Watch, WatchState
 from qwen3vl_ros.srv import AddWatch, ListWatches, RemoveWatch
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from ros_client import SENSOR_DATA, RosClient
+from ros_client import PATIENCE, SENSOR_DATA, RosClient
 from vlm_process import VlmProcess
 
 WIDTH, HEIGHT = 160, 120
+ENGINES = ("lamp", "second")
 
 LAMP = """
     import json
@@ -67,13 +70,17 @@ LAMP = """
 class Room:
     """A camera that looks at a lamp in the left half of its image, ten times a second; a little noise."""
 
+    period = 0.1
+
     def __init__(self, ros: RosClient, topic: str = "/image") -> None:
         self._ros = ros
         self._random = np.random.default_rng(0)
         self._publisher = ros.node.create_publisher(Image, topic, SENSOR_DATA)
         self.light = False
-        self.stamps: list[Any] = []
-        self._timer = ros.node.create_timer(0.1, self._publish)
+        self._timer = ros.node.create_timer(self.period, self._publish)
+
+    def now(self) -> Time:
+        return self._ros.node.get_clock().now().to_msg()
 
     def _publish(self) -> None:
         pixels = np.full((HEIGHT, WIDTH, 3), 60.0)
@@ -82,7 +89,7 @@ class Room:
         pixels += self._random.normal(0.0, 2.0, pixels.shape)
         image = Image(height=HEIGHT, width=WIDTH, encoding="rgb8", step=3 * WIDTH)
         image.data = np.rint(np.clip(pixels, 0, 255)).astype(np.uint8).tobytes()
-        image.header.stamp, image.header.frame_id = self._ros.node.get_clock().now().to_msg(), "lens"
+        image.header.stamp, image.header.frame_id = self.now(), "lens"
         self._publisher.publish(image)
 
     def switch(self, light: bool) -> Any:
@@ -90,7 +97,7 @@ class Room:
 
         def switch() -> Any:
             self.light = light
-            return self._ros.node.get_clock().now().to_msg()
+            return self.now()
 
         return self._ros.on_executor(switch)
 
@@ -102,6 +109,40 @@ class Room:
         self._ros.on_executor(close)
 
 
+class FastRoom(Room):
+    """A room whose clock, which it publishes, goes on by twenty seconds with each frame; fifty frames a second.
+
+    ``seconds``: what the clock shows.
+    """
+
+    period = 0.02
+
+    def __init__(self, ros: RosClient) -> None:
+        self.seconds = 1000
+        self._passed = threading.Condition()
+        self._clock = ros.node.create_publisher(Clock, "/clock", 10)
+        super().__init__(ros)
+
+    def now(self) -> Time:
+        return Time(sec=self.seconds)
+
+    def _publish(self) -> None:
+        with self._passed:
+            self.seconds += 20
+            self._passed.notify_all()
+        self._clock.publish(Clock(clock=self.now()))
+        super()._publish()
+
+    def wait_until(self, seconds: int) -> None:
+        """Wait until the clock shows this."""
+        with self._passed:
+            assert self._passed.wait_for(lambda: self.seconds >= seconds, PATIENCE)
+
+    def close(self) -> None:
+        super().close()
+        self._ros.on_executor(lambda: self._ros.node.destroy_publisher(self._clock))
+
+
 class Lamp:
     """A node with that engine, a room, and the events of its watches."""
 
@@ -109,12 +150,12 @@ class Lamp:
         self.ros, self._folder, self._start = ros, folder, start
 
     def start(self, **parameters: Any) -> VlmProcess:
-        lamp = {"engine": "lamp", "lamp__heard": str(self._folder / "heard")}
+        lamp = {"engine": "lamp", **{f"{name}__heard": str(self._folder / name) for name in ENGINES}}
         return self._start(**(lamp | parameters)).wait_connected()
 
-    def heard(self) -> list[Any]:
+    def heard(self, engine: str = "lamp") -> list[Any]:
         """What the engine was asked: prompt, shape of the image, hash of its pixels."""
-        file = self._folder / "heard"
+        file = self._folder / engine
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def add(self, prompt: str = "", *, period: float = 0.05, **fields: Any) -> str:
@@ -123,9 +164,19 @@ class Lamp:
         return str(response.watch_id)
 
     def try_to_add(self, prompt: str = "", *, period: float = 0.05, **fields: Any) -> AddWatch.Response:
-        watch = Watch(prompt=prompt, **fields)
-        watch.min_period.nanosec = int(period * 1e9)
-        return self.ros.call(AddWatch, "/vlm/add_watch", AddWatch.Request(watch=watch))
+        return self.ros.call(AddWatch, "/vlm/add_watch", _addition(prompt, period, **fields))
+
+    def add_together(self, names: Sequence[str]) -> None:
+        """Add a watch of each name, without waiting for one before the next."""
+        requests = [_addition(f"Is it {name}?", 0.05, watch_id=name) for name in names]
+        for response in self.ros.call_together(AddWatch, "/vlm/add_watch", requests):
+            assert response.success, response.message
+
+    def remove_together(self, names: Sequence[str]) -> None:
+        """Remove each, without waiting for one before the next."""
+        requests = [RemoveWatch.Request(watch_id=name) for name in names]
+        for response in self.ros.call_together(RemoveWatch, "/vlm/remove_watch", requests):
+            assert response.success, response.message
 
     def states(self) -> list[WatchState]:
         return list(self.ros.call(ListWatches, "/vlm/list_watches", ListWatches.Request()).watches)
@@ -141,3 +192,9 @@ class Lamp:
 
     def remove(self, watch_id: str = "") -> RemoveWatch.Response:
         return self.ros.call(RemoveWatch, "/vlm/remove_watch", RemoveWatch.Request(watch_id=watch_id))
+
+
+def _addition(prompt: str, period: float, **fields: Any) -> AddWatch.Request:
+    watch = Watch(prompt=prompt, **fields)
+    watch.min_period.nanosec = int(period * 1e9)
+    return AddWatch.Request(watch=watch)

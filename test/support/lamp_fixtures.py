@@ -9,16 +9,23 @@ from pathlib import Path
 import pytest
 
 import third_party
-from lamp import LAMP, Lamp, Room
+from lamp import ENGINES, LAMP, FastRoom, Lamp, Room
 from ros_client import RosClient
 from vlm_process import VlmProcess
 
 
 @pytest.fixture
 def lamp(ros: RosClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_vlm: Callable[..., VlmProcess]) -> Lamp:
-    package = third_party.install(tmp_path / "installed", LAMP, {"lamp": "Lamp"})
+    package = third_party.install(tmp_path / "installed", LAMP, dict.fromkeys(ENGINES, "Lamp"))
     monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
     return Lamp(ros, tmp_path, start_vlm)
+
+
+@pytest.fixture
+def fast_room(ros: RosClient) -> Iterator[FastRoom]:
+    room = FastRoom(ros)
+    yield room
+    room.close()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -17,6 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from unique_identifier_msgs.msg import UUID
 
+from qwen3vl_ros.ros.requests import REQUESTS
 from qwen3vl_ros.ros.spinning import SpinThread
 
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -103,7 +104,7 @@ class RosNode:
     def send(self, kind: Any, name: str, request: Any) -> Any:
         """Call a service of the node ``vlm``; a future for :meth:`complete`."""
         if name not in self._services:
-            self._services[name] = self.node.create_client(kind, name)
+            self._services[name] = self.node.create_client(kind, name, qos_profile=REQUESTS)
         self.meet()
         if not self._services[name].wait_for_service(self.patience):
             raise RuntimeError(f"nobody serves {name}")
@@ -112,6 +113,13 @@ class RosNode:
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """The response of a service of the node ``vlm``."""
         return self.complete(self.send(kind, name, request))
+
+    def call_together(self, kind: Any, name: str, requests: Sequence[Any]) -> list[Any]:
+        """The responses of a service of the node ``vlm`` to requests that are sent without waiting for any."""
+        first = self.call(kind, name, requests[0])  # it knows us from then on
+        call = self._services[name].call_async
+        sent = self.on_executor(lambda: [call(request) for request in requests[1:]])
+        return [first, *map(self.complete, sent)]
 
     def listen(self, kind: Any, topic: str, qos: QoSProfile | int = 10) -> Listener:
         """What the node ``vlm`` publishes on a topic from now on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.vision.compressed import decode
 from qwen3vl_ros.vision.fit import fit_image
 from qwen3vl_ros.vision.image_message import image_message
+from qwen3vl_ros.vlm import camera_clip as clip_module
 from qwen3vl_ros.vlm.camera_clip import CameraClip, camera_clip
 from qwen3vl_ros.vlm.frame_source import NoFrame
 from qwen3vl_ros.vlm.history import History, kept_frame
@@ -31,11 +33,13 @@ class FakeCamera:
     """A camera with a history, whose newest frame is of ``now``; also its recorder. A frame is its stamp."""
 
     name, topic, period = "", "/image", 0.5
+    comes: float | None = None
 
     def __init__(self, kept: list[float], now: float | None, **limits: Any) -> None:
         self.settings = HistorySettings(**limits)
         self.history = History(self.settings.seconds, self.settings.megabytes)
         self.now = now
+        self.behind = 0
         self.frames = self
         for at in kept:
             self.keep(self, round(at * SECOND))
@@ -47,7 +51,7 @@ class FakeCamera:
         self.history.add(frame)
         return frame
 
-    def held(self) -> Any:
+    def held(self, _: str) -> Any:
         return contextlib.nullcontext()
 
     def problem(self, _: str) -> str:
@@ -59,22 +63,36 @@ class FakeCamera:
     def stamp_of(self, frame: int) -> int:
         return frame
 
+    def moment(self, frame: int) -> int:
+        return frame + self.behind
+
     def age(self, _: int) -> float:
         return 0.0
 
     def wait(self, not_before: int, max_age: float, deadline: float, cancel: Cancel) -> int | None:
-        if self.now is None or self.now * SECOND < not_before:
-            raise NoFrame("the camera is off")
+        if self.now is None or self.now * SECOND + self.behind < not_before:
+            if self.comes is None:
+                raise NoFrame("the camera is off")
+            self.now, self.comes = self.comes, None
+            assert self.now * SECOND + self.behind >= not_before
         return round(self.now * SECOND)
 
 
 def clip_of(
-    camera: Any, duration: float, *, end: float = 0.0, frames: int = 8, pick: ClipPick = "even", not_before: float = 0.0
+    camera: Any,
+    duration: float,
+    *,
+    end: float = 0.0,
+    frames: int = 8,
+    pick: ClipPick = "even",
+    not_before: float = 0.0,
+    patience: float = 0.0,
 ) -> CameraClip:
-    """Ask for a clip; there is no time to wait for one."""
+    """Ask for a clip, which is waited for ``patience`` seconds."""
     clip = ClipRequest(frames, duration, round(end * SECOND), pick)
     request = AskRequest("What happened?", clip=clip, not_before=round(not_before * SECOND))
-    found = camera_clip(camera, clip, request, camera, time.monotonic(), Cancel())
+    job: Any = SimpleNamespace(cancellation=Cancel(), deadline=float("inf"), doing="")
+    found = camera_clip(camera, clip, request, camera, time.monotonic() + patience, job)
     assert found is not None
     return found
 
@@ -113,10 +131,34 @@ def test_a_clip_that_ends_now_ends_with_the_newest_frame() -> None:
     assert not clip.notes
 
 
+def test_the_last_frame_of_a_clip_is_taken_when_the_others_have_been_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute of large frames takes a second, and depth images are kept for a third of one."""
+    done: list[str] = []
+
+    class Camera(FakeCamera):
+        def wait(self, *arguments: Any) -> int | None:
+            done.append("take")
+            return super().wait(*arguments)
+
+    small = clip_module._small
+    monkeypatch.setattr(clip_module, "_small", lambda frame: done.append("look") or small(frame))
+    clip_of(Camera([float(at) for at in range(1, 41)], 41.0), 40.0, pick="change")
+    assert done == ["take", *["look"] * 40, "take", "look"]
+
+
 def test_a_clip_of_the_past_has_the_frames_of_that_time() -> None:
     clip = clip_of(FakeCamera([at / 2 for at in range(2, 40)], 20.0), 2.0, end=10.2)
     assert times(clip) == [8.5, 9.0, 9.5, 10.0]
     assert clip.newest is None
+
+
+def test_a_camera_of_another_clock_has_clips_by_that_clock_and_not_before_by_that_of_the_node() -> None:
+    """With age_by: arrival; its stamps count from when it was switched on."""
+    camera = FakeCamera([1.0, 2.0, 3.0, 4.0], 5.0)
+    camera.behind, camera.comes = 1_700_000_000 * SECOND, 6.5
+    assert times(clip_of(camera, 10.0, not_before=1_700_000_002.5)) == [3.0, 4.0, 5.0]
+    assert times(clip_of(camera, 2.5, end=6.0, patience=60.0)) == [4.0, 5.0]
+    assert camera.now == 6.5  # it waited for the end
 
 
 def test_not_before_cuts_a_clip() -> None:

@@ -222,6 +222,22 @@ def test_a_clip_without_a_camera_is_no_frame_with_the_reason(ros: RosClient, wit
         ros.set_parameter("frame_timeout", 5.0)
 
 
+@pytest.mark.parametrize("clip", [{}, {"clip_duration": Duration(sec=1)}], ids=["frame", "clip"])
+def test_a_time_out_while_a_frame_is_waited_for_says_so_and_why_none_came(
+    ros: RosClient, witness: VlmProcess, clip: dict[str, Any]
+) -> None:
+    result = ros.ask(timeout=seconds(0.3), **clip).result()
+    assert result.error_code == Code.TIMEOUT
+    assert "it was waiting for a frame on /image: " in result.error_msg
+    assert "nobody publishes it" in result.error_msg
+
+
+def test_a_time_out_while_the_history_is_waited_for_says_so(ros: RosClient, lamp: Lamp, witness: VlmProcess) -> None:
+    result = ros.ask(timeout=seconds(1.5), clip_duration=seconds(30.0)).result()
+    assert result.error_code == Code.TIMEOUT
+    assert "it was waiting until the history of /image reaches back 30 s" in result.error_msg
+
+
 def test_the_first_clip_waits_until_it_is_there_and_later_ones_ask_the_past(
     ros: RosClient, lamp: Lamp, witness: VlmProcess
 ) -> None:

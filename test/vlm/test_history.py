@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,14 +60,23 @@ def test_a_history_is_never_longer_or_larger_than_its_limits(steps: list[tuple[f
 
 
 def test_memory_is_flat_over_ten_thousand_frames() -> None:
+    """Of a camera's messages, which become JPEGs; what is allocated counts, not what the history says of itself."""
     history = History(seconds=60.0, megabytes=64.0)
-    sizes = set()
-    for number in range(10_000):
-        history.add(kept(number / 2, 5000 + number % 100))
-        if number >= 1000:
-            sizes.add(history.span.frames)
+    noise = np.random.default_rng(0).integers(0, 255, (8, 24, 32, 3), np.uint8)
+    images = [Image(width=32, height=24, encoding="rgb8", step=96, data=pixels.tobytes()) for pixels in noise]
+    sizes, allocated = set(), []
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            history.add(kept_frame(images[number % len(images)], number * SECOND // 2, 1280))
+            if number >= 1000 and number % 100 == 0:
+                sizes.add(history.span.frames)
+                allocated.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
     assert sizes == {121}
-    assert history.span.size <= 121 * 5100
+    assert allocated[0] > history.span.size > 121 * 500  # what is kept was counted
+    assert max(allocated) < 1.05 * allocated[0]
 
 
 def test_a_frame_that_is_kept_already_is_not_kept_twice_and_none_gets_out_of_order() -> None:
@@ -222,7 +232,7 @@ def test_no_camera_is_looked_at_until_somebody_needs_its_history() -> None:
     with recording(camera) as (recorder, _):
         assert recorder.period == pytest.approx(1 / 30)
         assert not camera.looks
-        with recorder.held():
+        with recorder.held(""):
             camera.wait_looks(3)
     assert camera.history.span.frames == 0
     looks = camera.looks
@@ -241,13 +251,29 @@ def test_what_nobody_needs_any_more_is_forgotten() -> None:
     camera = FakeCamera()
     with recording(camera, seconds=0.1) as (recorder, _):
         assert camera.history.cleared.wait(PATIENCE)  # nothing is needed at first
-        with recorder.held():  # for as long as it takes
+        with recorder.held(""):  # for as long as it takes
             camera.history.cleared.clear()
             camera.wait_looks(12)
             assert camera.history.span.frames > 0
             assert not camera.history.cleared.is_set()
         assert camera.history.cleared.wait(PATIENCE)
         assert not camera.history.span.frames
+
+
+def test_the_frames_of_a_camera_that_nobody_needs_are_not_kept_with_those_of_another() -> None:
+    cameras: dict[str, Any] = {"front": FakeCamera(), "back": FakeCamera()}
+    recorder = HistoryRecorder(cameras, HistorySettings(rate=30.0, seconds=0.1), lambda: None, print)
+    try:
+        with recorder.held("front"):
+            with recorder.held("back"):
+                cameras["back"].wait_looks(3)
+            cameras["back"].history.cleared.clear()
+            assert cameras["back"].history.cleared.wait(PATIENCE)
+            cameras["front"].wait_looks(3)
+            assert cameras["front"].history.span.frames > 0
+            assert not cameras["back"].history.span.frames
+    finally:
+        recorder.close()
 
 
 def test_a_frame_that_cannot_be_kept_is_reported_once_and_the_next_one_is_kept() -> None:

@@ -99,6 +99,11 @@ def test_the_tasks_about_time_answer_with_events_and_their_moments(ros: RosClien
         assert json.loads(result.json) == said
         (moment,) = result.moments
         assert (moment.label, moment.stamp, moment.end_stamp) == ("The door opens.", stamp(10), stamp(25))
+    for count, listed, note in ((3, 1, "counts 3 and lists 1 in events"), (0, 0, "")):
+        model.say({"events": [event] * listed, "count": count})
+        result = ros.ask("it opens", task="count_events", images=CLIP, images_are_clip=True).result()
+        assert (json.loads(result.json)["count"], len(result.moments)) == (count, listed)
+        assert [note in said for said in result.notes] == ([True] if note else [])
     difference = {"same": False, "differences": ["The door is open."]}
     model.say(difference)
     result = ros.ask(task="before_after", images=CLIP, images_are_clip=True).result()

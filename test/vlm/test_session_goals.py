@@ -17,6 +17,8 @@ from qwen3vl_ros.srv import ResetSession, SetEngine
 
 import child_process
 import third_party
+from fake_maix_service import FakeMaixService
+from fake_openai_server import FakeServer
 from qwen3vl_ros.client import VlmClient
 from ros_client import RosClient, noise_image
 from vlm_process import VlmProcess
@@ -162,6 +164,30 @@ def test_a_model_without_conversation_refuses_a_session_by_name(ros: RosClient, 
     result = ros.ask("One?", text_only=True, session="x").result()
     assert result.error_code == Code.UNSUPPORTED
     assert result.error_msg.startswith("session: the model side 64 knows no conversation")
+
+
+def test_engines_that_remember_nothing_get_the_conversation_again_or_refuse_it_by_name(
+    ros: RosClient, start_vlm: Callable[..., VlmProcess]
+) -> None:
+    server, board = FakeServer(lambda exchange: exchange.answer("Two", " boxes.")), FakeMaixService()
+    try:
+        node = start_vlm(engine="openai", openai__base_urls=[server.url], maix_http__base_url=board.url)
+        node.wait_connected()
+        ros.ask("How many?", session="x", images=[noise_image()]).result()
+        assert ros.ask("And balls?", session="x", text_only=True).result().text == "Two boxes."
+        first, second = (exchange.json["messages"] for exchange in server.questions)
+        assert [message["role"] for message in second] == ["user", "assistant", "user"]
+        assert second[0] == first[0] and any(part["type"] == "image_url" for part in second[0]["content"])
+        assert "Two boxes." in json.dumps(second[1]) and "And balls?" in json.dumps(second[2])
+
+        assert ros.call(SetEngine, "/vlm/set_engine", SetEngine.Request(engine="maix_http")).success
+        refused = ros.ask("And cups?", session="x", images=[noise_image()]).result()
+        assert refused.error_code == Code.UNSUPPORTED
+        assert refused.error_msg.startswith("session: ") and "knows no conversation" in refused.error_msg
+        assert not board.questions
+    finally:
+        server.close()
+        board.close()
 
 
 def test_questions_of_a_session_wait_for_each_other_and_those_that_fail_leave_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,18 @@ class FakeScheduler:
         self.answering: Callable[[Job], Any] = lambda job: None
         self.not_ready = ""
         self.blind = False
+        self.held_cameras: list[str] = []
+        self.kept: list[int] = []
+        self.recorder = self
+
+    def keep(self, _: Any, frame: Frame) -> None:
+        self.kept.append(frame.stamp)
+
+    @contextlib.contextmanager
+    def held(self, camera: str) -> Iterator[None]:
+        self.held_cameras.append(camera)
+        yield
+        self.held_cameras.remove(camera)
 
     def camera(self, name: str) -> Any:
         if name not in ("", "front"):
@@ -150,6 +163,19 @@ def test_watches_that_are_due_together_share_a_frame_and_the_more_important_one_
     rig.close()
     assert prompts(rig)[:50] == [str(number) for number in reversed(range(50))]
     assert len({stamp for _, stamp, _ in rig.scheduler.asked[:50]}) == 1
+
+
+def test_watches_that_were_asked_about_one_frame_are_asked_about_one_frame_the_next_time() -> None:
+    rig = Rig()
+    rig.scheduler.answering = lambda job: job.cancellation.wait(0.03)
+    for number in range(8):
+        rig.add(f"{number}?", period=0.6)
+    rig.start()
+    rig.wait_for(lambda: len(rig.scheduler.asked) >= 8)
+    rig.scheduler.level = 200
+    rig.wait_for(lambda: len(rig.scheduler.asked) >= 16)
+    rig.close()
+    assert len({stamp for _, stamp, _ in rig.scheduler.asked[8:16]}) == 1
 
 
 def test_watches_that_were_added_one_after_the_other_look_at_one_frame_when_the_scene_changes(rig: Rig) -> None:
@@ -288,6 +314,32 @@ def test_a_watch_ends_after_its_greatest_duration_and_what_a_cooldown_held_back_
     short.max_duration.nanosec = 50_000_000
     rig.watches.add(short, rig.scheduler)
     rig.wait_for(lambda: [state.watch.watch_id for state in rig.watches.states()] == ["held"])
+
+
+def test_the_histories_of_watched_cameras_are_kept_while_watches_do_not_rest(rig: Rig) -> None:
+    held = rig.scheduler.held_cameras
+    first, second, third = rig.add(), rig.add("Is it dark?"), rig.add("Is it bright?", cameras=["front"])
+    assert sorted(held) == ["", "front"]
+    rig.watches.stop()
+    assert held == []
+    rig.start()
+    assert sorted(held) == ["", "front"]
+    rig.watches.remove(first)
+    rig.watches.remove(third)
+    assert held == [""]
+    rig.wait_for(lambda: rig.scheduler.asked)
+    assert rig.scheduler.kept == list(dict.fromkeys(stamp for _, stamp, _ in rig.scheduler.asked))
+    rig.watches.remove(second)
+    assert held == []
+
+
+def test_the_end_of_a_watch_does_not_end_another_one_that_has_its_name(rig: Rig) -> None:
+    rig.add(watch_id="door")
+    (old,) = rig.watches.all
+    rig.watches.remove("door")
+    rig.add("Is it dark?", watch_id="door")
+    rig.watches.end(old)
+    assert [watch.message.prompt for watch in rig.watches.all] == ["Is it dark?"]
 
 
 def test_a_thousand_watches_that_come_and_go_under_load_leave_nothing_behind(rig: Rig) -> None:

@@ -16,9 +16,11 @@ import pytest
 from qwen3vl_ros.msg import Answer, WatchEvent
 from sensor_msgs.msg import CompressedImage
 
-from qwen3vl_ros.vlm.watch_webhook import DELIVERY, MOST_WAITING, SIGNATURE, SecretError, Webhook, read_secret
+from lamp import Lamp, Room
+from qwen3vl_ros.vlm.watch_webhook import DELIVERY, MOST_WAITING, SIGNATURE, Webhook, WebhookError, read_secret
 from webhook_server import PATIENCE, Server
 
+pytest_plugins = ["lamp_fixtures"]
 SECRET = b"a secret of the tests"
 
 
@@ -128,5 +130,35 @@ def test_a_secret_is_read_from_a_file_and_nothing_goes_unsigned(tmp_path: Path) 
     assert read_secret(str(file)) == b"abc"
     file.write_text("\n")
     for path in (str(file), "", str(tmp_path / "missing")):
-        with pytest.raises(SecretError, match="watch_webhook_secret"):
+        with pytest.raises(WebhookError, match="watch_webhook_secret"):
             read_secret(path)
+
+
+@pytest.mark.parametrize("address", ["example.org/hidden", "ftp://example.org/hidden", "http://me:hidden", "https://"])
+def test_an_address_of_no_web_server_is_refused_without_being_quoted(address: str, log: Log) -> None:
+    with pytest.raises(WebhookError, match="it is no address of a web server") as refused:
+        Webhook(address, SECRET, log)
+    assert "hidden" not in str(refused.value)
+
+
+def test_the_parameters_of_the_node_name_the_server_and_the_secret(
+    lamp: Lamp, room: Room, server: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(SECRET + b"\n")
+    node = lamp.start(watch_webhook=server.address, watch_webhook_secret=str(file))
+    lamp.add("Is the lamp on?", watch_id="lamp", evidence=True)
+    lamp.wait_for(lambda state: state.asked > 0)
+    stamp = room.switch(light=True)
+    _, headers, body = server.next()
+    assert headers[SIGNATURE] == f"sha256={hmac.new(SECRET, body, hashlib.sha256).hexdigest()}"
+    posted = json.loads(body)
+    assert (posted["watch_id"], posted["kind"], posted["text"]) == ("lamp", "on", "Yes")
+    assert posted["stamp"] >= stamp.sec + stamp.nanosec * 1e-9 - 0.1
+    assert base64.b64decode(posted["images"]["after"]).startswith(b"\xff\xd8")
+    assert lamp.ros.lifecycle("deactivate") and lamp.ros.lifecycle("cleanup")
+    assert lamp.ros.set_parameter("watch_webhook", "http://me:hidden").successful
+    assert lamp.ros.lifecycle("configure") and lamp.ros.lifecycle("activate")  # nothing else fails with it
+    node.stop()
+    assert "events of watches are not posted: watch_webhook: it is no address of a web server" in node.output
+    assert "hidden" not in node.output

@@ -14,11 +14,11 @@ from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point32, Polygon
 from qwen3vl_ros.action import AskImage
 from qwen3vl_ros.msg import Answer, VlmStatus, Watch, WatchEvent
-from qwen3vl_ros.srv import ListWatches, MuteWatch
+from qwen3vl_ros.srv import ListWatches, MuteWatch, SetEngine
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage
 
-from lamp import HEIGHT, WIDTH, Lamp, Room
+from lamp import HEIGHT, WIDTH, FastRoom, Lamp, Room
 from qwen3vl_ros.client import VlmClient
 from ros_client import RosClient
 from vlm_process import VlmProcess
@@ -75,6 +75,27 @@ def test_a_still_scene_costs_no_tokens_and_sends_nothing(lamp: Lamp, room: Room)
     assert state.next_run.sec > 0
     room.switch(light=True)
     assert lamp.wait_for(lambda state: state.asked == 2).active
+
+
+def test_an_hour_of_a_still_scene_costs_one_question_and_no_more_memory_than_a_minute(
+    ros: RosClient, lamp: Lamp, fast_room: FastRoom
+) -> None:
+    node = lamp.start(use_sim_time=True, max_frame_age=60.0, watch_max_period=3600.0)
+    with ros.listen(WatchEvent, "/vlm/watch_events", EVENTS) as events:
+        lamp.add("Is the lamp on?", period=0.02)
+        begin = fast_room.seconds
+        lamp.wait_for(lambda state: state.asked > 0)
+        fast_room.wait_until(begin + 3600)
+        (state,) = lamp.states()
+        assert (state.asked, state.events, state.failed, state.error_msg) == (1, 0, 0, "")
+        assert state.unchanged >= 20
+        assert len(lamp.heard()) == 1
+        (history,) = node.wait_status(lambda status: status.histories).histories
+        assert nanoseconds(history.newest) - nanoseconds(history.oldest) <= 60 * 10**9
+        assert not events.waiting
+        on = fast_room.switch(light=True)
+        event = events.wait_for()
+        assert event.kind == WatchEvent.ON and nanoseconds(event.header.stamp) > nanoseconds(on)
 
 
 def test_a_region_is_all_that_is_looked_at_and_what_is_found_is_in_pixels_of_the_whole_image(
@@ -157,6 +178,24 @@ def test_a_goal_takes_the_place_of_a_watchs_question_which_is_asked_again(
     with ros.status() as status:
         newest = status.wait_for()
     assert (newest.watches, newest.goals_accepted, newest.queue_length) == (1, 1, 0)
+
+
+def test_a_change_of_the_engine_while_a_watch_is_asked_ends_no_watch(ros: RosClient, lamp: Lamp, room: Room) -> None:
+    lamp.start()
+    lamp.add("Please wait.", watch_id="long")
+    while not lamp.heard():
+        threading.Event().wait(0.02)
+    change = SetEngine.Request(engine="second", grace=Duration(nanosec=1_000_000))
+    response = ros.call(SetEngine, "/vlm/set_engine", change)
+    assert response.success, response.message
+    while not lamp.heard("second"):  # the new one is asked what the old one was being asked
+        threading.Event().wait(0.02)
+    (state,) = lamp.states()
+    assert (state.failed, state.error_msg) == (0, "")
+    lamp.remove("long")
+    lamp.add("Is the lamp on?")
+    lamp.wait_for(lambda state: state.asked > 0)
+    assert lamp.heard("second")[-1][0].startswith("Is the lamp on?")
 
 
 def test_watches_that_are_due_together_are_asked_about_the_very_same_image(lamp: Lamp, room: Room) -> None:
@@ -259,9 +298,10 @@ def test_a_thousand_watches_that_come_and_go_under_load_leave_nothing_behind(
     before = threads()
     load = [ros.ask("Please wait.") for _ in range(2)]
     for start in range(0, 1000, 50):
-        for number in range(start, start + 50):
-            lamp.add(f"Is it {number}?", watch_id=f"w{number}")
-        assert lamp.remove("").message.startswith("50 watches")
+        names = [f"w{number}" for number in range(start, start + 50)]
+        lamp.add_together(names)
+        assert len(lamp.states()) == 50
+        lamp.remove_together(names)
     for goal in load:
         goal.cancel()
         goal.result()
@@ -271,6 +311,23 @@ def test_a_thousand_watches_that_come_and_go_under_load_leave_nothing_behind(
     assert threads() <= before + 2
     with ros.status() as status:
         assert status.wait_for(lambda s: s.state == VlmStatus.READY).watches == 0
+
+
+def test_a_watch_whose_name_was_used_before_tells_its_own_events_alone(lamp: Lamp, room: Room) -> None:
+    lamp.start()
+    stamps = []
+    with VlmClient() as client:
+        for _ in range(2):
+            with client.watch("Is the lamp on?", watch_id="lamp", min_period=0.05, kinds=["on"]) as watch:
+                lamp.wait_for(lambda state: state.asked > 0)
+                switched = room.switch(light=True)
+                event = next(iter(watch))
+                assert nanoseconds(event.stamp) >= nanoseconds(switched) - 10**8
+                stamps.append(nanoseconds(event.stamp))
+                room.switch(light=False)
+                lamp.wait_for(lambda state: not state.active)
+                assert watch.next_event(timeout=0.1) is None
+    assert stamps[0] < stamps[1]
 
 
 def test_a_behaviour_adds_a_watch_takes_its_events_and_leaves_none_behind(lamp: Lamp, room: Room) -> None:
