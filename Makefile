@@ -37,20 +37,22 @@ lint: check-tools
 	$(bin)/mypy
 
 # One process more than there are cores, as many tests wait for something.
+processes = $$(($$(nproc) + 1))
+
 check: lint
-	$(bin)/pytest --check -n $$(($$(nproc) + 1)) --dist worksteal
+	$(bin)/pytest --check -n $(processes) --dist worksteal
 
 coverage: check-tools
 	$(bin)/pytest --check -n auto --cov qwen3vl_ros --cov-report term:skip-covered
 
-# A process per core, each with a ROS graph of its own, and the files in the order of test/conftest.py, which has the
-# longest first; pytest-xdist would begin with those of the most tests. Jazzy: what tests something about ROS.
+# Each process has a ROS graph of its own, and the files come in the order of test/conftest.py, which has the longest
+# first; pytest-xdist would begin with those of the most tests. Jazzy: what tests something about ROS.
 ifeq ($(ROS),kilted)
 test: test-tools lint
-	$(bin)/pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(bin)/pytest -n $(processes) --dist loadfile --no-loadscope-reorder
 else
 test: test-tools
-	$(bin)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "ros and not browser and not once"
+	$(bin)/pytest -n $(processes) --dist loadfile --no-loadscope-reorder -m "ros and not browser and not once"
 endif
 
 doctor:
