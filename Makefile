@@ -46,13 +46,16 @@ coverage: check-tools
 	$(bin)/pytest --check -n auto --cov qwen3vl_ros --cov-report term:skip-covered
 
 # Each process has a ROS graph of its own, and the files come in the order of test/conftest.py, which has the longest
-# first; pytest-xdist would begin with those of the most tests. Jazzy: what tests something about ROS.
+# first; pytest-xdist would begin with those of the most tests. Jazzy: what tests something about ROS. THOROUGH=1:
+# all examples of the property-based tests, not a quarter.
+test_options = -n $(processes) --dist loadfile --no-loadscope-reorder $(if $(THOROUGH),--thorough)
+
 ifeq ($(ROS),kilted)
 test: test-tools lint
-	$(bin)/pytest -n $(processes) --dist loadfile --no-loadscope-reorder
+	$(bin)/pytest $(test_options)
 else
 test: test-tools
-	$(bin)/pytest -n $(processes) --dist loadfile --no-loadscope-reorder -m "ros and not browser and not once"
+	$(bin)/pytest $(test_options) -m "ros and not browser and not once"
 endif
 
 doctor:

@@ -121,10 +121,11 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--check", action="store_true", help="run what `make check` runs: no model, browser or node")
+    parser.addoption("--thorough", action="store_true", help="try all examples of Hypothesis's, not a quarter")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    examples.load(check=config.getoption("check", False))
+    examples.load(check=config.getoption("check", False), thorough=config.getoption("thorough", False))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
