@@ -9,6 +9,8 @@ bin := $(CURDIR)/$(environment)/bin
 # A ROS 2 that this shell has sourced, or an activated environment, must not leak into ours.
 unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport ROS_DISTRO RMW_IMPLEMENTATION VIRTUAL_ENV _ROS_WHEELS_BOOTSTRAP_COMPLETE
+# Containers set it. Without it, Jazzy's tests find the assertions that pytest has rewritten for Kilted's.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo check coverage test up doctor bench build lint check-tools test-tools
 
