@@ -73,14 +73,38 @@ SLOW = (
 )
 """Test files of which each takes 5 s of processor time or more: for processes that it starts, or to compute."""
 
+ONCE = (
+    # Commands: what they make of arguments and print. They ask through VlmClient, whose tests run everywhere.
+    *(f"cli/test_{part}.py" for part in ("batch", "camera_options", "chat", "clip_options", "model", "watch_command")),
+    # What the model is shown and says. The goal's way to it is that of vlm/test_vlm_node.py.
+    *(f"vlm/test_{part}.py" for part in ("image_tokens", "meaning", "moments", "session_goals", "thinking")),
+    "vlm/test_videos_and_bags.py",
+    # Engines and their processes. The service that changes them is called in cli/test_node_commands.py, too.
+    "vlm/test_engine_choice.py",
+)
+"""Test files of which all that talks over DDS has the mark ``once``: other files use the same parts of ROS."""
+
 LONG = (
-    *("vlm/test_vlm_node.py", "vlm/test_engine_choice.py", "client/test_client.py", "vlm/test_answers.py"),
-    *("cli/test_model.py", "cli/test_demo.py", "gateway/test_page_states.py", "vlm/test_hostile_goals.py"),
-    *("test_documented_programs.py", "cli/test_node_commands.py", "gateway/test_gateway_ros.py"),
-    *("training/test_model_card.py", "engines/openvino/test_openvino_engine.py", "gateway/test_page_live.py"),
-    *("engines/openvino/test_openvino_conformance.py", "sim/test_camera_node.py", "gateway/test_gateway_clients.py"),
-    *("cli/test_cli.py", "benchmark/test_benchmark_scripts.py", "gateway/test_page.py", "vision/test_depth.py"),
-    *("sim/test_source_camera.py", "engines/test_engine_conformance.py", "test_linear_time.py"),
+    *(
+        "engines/openvino/test_openvino_engine.py",
+        "cli/test_demo.py",
+        "vlm/test_vlm_node.py",
+        "vlm/test_engine_choice.py",
+    ),
+    *("test_documented_programs.py", "cli/test_node_commands.py", "gateway/test_page_states.py", "cli/test_model.py"),
+    *("gateway/test_gateway_ros.py", "vlm/test_answers.py", "training/test_model_card.py", "vlm/test_watches.py"),
+    *("gateway/test_page_model.py", "gateway/test_page_live.py", "vlm/test_hostile_goals.py", "client/test_client.py"),
+    *("engines/openvino/test_openvino_conformance.py", "gateway/test_page_history.py", "gateway/test_page_camera.py"),
+    *("gateway/test_page_correction.py", "gateway/test_gateway_clients.py", "gateway/test_page.py", "cli/test_cli.py"),
+    *("gateway/test_page_watches.py", "gateway/test_page_answers.py", "sim/test_camera_node.py", "test_linear_time.py"),
+    *(
+        "vision/test_depth.py",
+        "engines/test_engine_conformance.py",
+        "vlm/test_session_goals.py",
+        "training/test_finetune.py",
+    ),
+    *("sim/test_source_camera.py", "engines/openvino/test_openvino_clips.py", "gateway/test_page_video.py"),
+    *("engines/llama/test_qwen3_5.py", "benchmark/test_benchmark_scripts.py", "gateway/test_gateway_videos.py"),
     "gateway/test_mcp_robot.py",
 )
 """Test files that take longest, those first: begun at the end, one of them would keep one core alone."""
@@ -99,10 +123,11 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--check", action="store_true", help="run what `make check` runs: no model, browser or node")
+    parser.addoption("--thorough", action="store_true", help="try all examples of Hypothesis's, not a quarter")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    examples.load(check=config.getoption("check", False))
+    examples.load(check=config.getoption("check", False), thorough=config.getoption("thorough", False))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -132,6 +157,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(NEEDS[file][1])
         if file in SLOW:
             item.add_marker(pytest.mark.slow)
+        if file in ONCE:
+            item.add_marker(pytest.mark.once)
     items.sort(key=_place)
     if config.getoption("check", False):
         kept = [item for item in items if not NOT_IN_CHECK & {mark.name for mark in item.iter_markers()}]

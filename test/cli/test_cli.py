@@ -78,6 +78,7 @@ def test_stdout_has_the_answer_and_nothing_else(scripted: ScriptedVlm) -> None:
     assert (request.options.max_tokens, request.options.temperature, request.options.seed) == (7, 0.0, 1)
 
 
+@pytest.mark.once
 @pytest.mark.ros
 def test_what_a_still_camera_spared_is_on_stderr_and_can_be_declined(scripted: ScriptedVlm) -> None:
     def script(goal: Goal) -> Result:
@@ -125,6 +126,7 @@ def test_a_clip_is_asked_for_and_its_span_is_on_stderr(scripted: ScriptedVlm) ->
     assert scripted.goals[1].request.clip_end.sec <= time.time() - 20
 
 
+@pytest.mark.once
 @pytest.mark.ros
 @pytest.mark.parametrize(("word", "number"), [("1024", 1024), ("auto", AskImage.Goal.MAX_IMAGE_TOKENS_AUTO)])
 def test_how_much_of_the_image_is_seen_is_an_option(scripted: ScriptedVlm, word: str, number: int) -> None:
@@ -150,6 +152,7 @@ def test_thinking_is_asked_for_by_options(
     assert (request.thinking, request.max_reasoning_tokens) == (thinking, limit)
 
 
+@pytest.mark.once
 @pytest.mark.ros
 def test_how_sure_the_model_was_and_what_is_not_known_are_on_stderr(scripted: ScriptedVlm) -> None:
     scripted.script = lambda goal: goal.result(text="Yes", probability=0.875, probability_mass=0.5)
@@ -169,6 +172,7 @@ def test_how_sure_the_model_was_and_what_is_not_known_are_on_stderr(scripted: Sc
     assert scripted.goals[-1].request.score_threshold == 0.5
 
 
+@pytest.mark.once
 @pytest.mark.ros
 def test_times_in_an_answer_about_a_clip_are_lines_on_stderr(scripted: ScriptedVlm) -> None:
     headers = [Header(stamp=Time(sec=9, nanosec=900_000_000)), Header(stamp=Time(sec=13))]
@@ -182,6 +186,7 @@ def test_times_in_an_answer_about_a_clip_are_lines_on_stderr(scripted: ScriptedV
     assert done.stderr.startswith("0:04.5 - 1:05.1  It falls.\n0:01.0\n")
 
 
+@pytest.mark.once
 @pytest.mark.ros
 def test_the_tasks_of_the_running_node_are_listed_with_what_they_take(scripted: ScriptedVlm) -> None:
     slots = [
@@ -277,6 +282,7 @@ def test_without_a_node_the_status_is_3_and_the_sentence_says_what_to_run() -> N
     assert "qwen3vl-ros node" in done.stderr
 
 
+@pytest.mark.once
 @pytest.mark.ros
 def test_json_is_printed_whole_and_indented(scripted: ScriptedVlm, tmp_path: Path) -> None:
     def script(goal: Goal) -> Result:
@@ -293,6 +299,7 @@ def test_json_is_printed_whole_and_indented(scripted: ScriptedVlm, tmp_path: Pat
     assert [json.loads(goal.request.response_schema) for goal in scripted.goals] == [schema, schema]
 
 
+@pytest.mark.once
 @pytest.mark.ros
 def test_images_and_cameras_reach_the_node(scripted: ScriptedVlm, tmp_path: Path) -> None:
     for name in ("a.png", "b.jpg"):
@@ -419,6 +426,7 @@ def test_the_shell_completes_what_a_command_takes(line: str, words: set[str], tm
     assert {word.strip() for word in (tmp_path / "words").read_text().split("\n")} == words
 
 
+@pytest.mark.once
 @pytest.mark.ros
 def test_engines_says_which_can_be_used_which_auto_takes_and_why_not_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

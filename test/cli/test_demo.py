@@ -104,6 +104,7 @@ def test_the_demo_ends_by_itself_with_answers_and_the_annotated_frame(demo: Demo
     assert shared_memory_ports(domain) == []
 
 
+@pytest.mark.once
 def test_up_answers_from_another_terminal_until_it_is_interrupted(demo: Demo, domain: int) -> None:
     process = demo("--keep")
     pids = wait_running(process)

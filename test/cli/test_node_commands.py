@@ -60,6 +60,7 @@ def test_status_says_how_the_node_is_to_scripts(vlm: VlmProcess) -> None:
     assert "/image" in after["last_error"]
 
 
+@pytest.mark.once
 def test_status_says_it_to_people_and_each_thing_on_its_line(vlm: VlmProcess) -> None:
     done = run("status")
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith(" "))
@@ -107,6 +108,7 @@ def test_a_node_that_is_gone_is_absent(start_vlm: Callable[..., VlmProcess]) -> 
     watching.communicate(timeout=WAIT)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arguments",
     [("status",), ("engine",), ("engine", "llama"), ("param", "list"), ("lifecycle",), ("lifecycle", "activate")],
@@ -238,6 +240,7 @@ def camera() -> Iterator[Camera]:
     context.shutdown()
 
 
+@pytest.mark.once
 def test_an_object_is_moved_and_stays_on_its_table(camera: Camera) -> None:
     done = run("move", "red_box", "1.2", "-0.4")
     assert (done.returncode, done.stdout) == (0, "red_box is at 1.2, -0.4, 0.84, yaw 0\n")
@@ -249,6 +252,7 @@ def test_an_object_is_moved_and_stays_on_its_table(camera: Camera) -> None:
     assert 2 * math.atan2(second.orientation.z, second.orientation.w) == pytest.approx(0.5)
 
 
+@pytest.mark.once
 def test_an_object_that_cannot_be_moved_is_told(camera: Camera) -> None:
     unknown = run("move", "purple_box", "1", "0")
     assert unknown.returncode == 2

@@ -173,6 +173,7 @@ def test_tasks_are_those_of_the_node(vlm: VlmProcess, http: httpx.Client) -> Non
     assert (slot["type"], slot["required"]) == ("texts", True)
 
 
+@pytest.mark.once
 def test_a_conversation_reaches_the_model_turn_by_turn(parrot: VlmProcess, http: httpx.Client) -> None:
     url = {"type": "image_url", "image_url": {"url": data_url(image_file(64, 32))}}
     body = {
@@ -191,6 +192,7 @@ def test_a_conversation_reaches_the_model_turn_by_turn(parrot: VlmProcess, http:
     ]
 
 
+@pytest.mark.once
 def test_texts_and_images_reach_the_model_in_their_order(parrot: VlmProcess, http: httpx.Client) -> None:
     body = question("Left:", image_file(64, 32), "Right:", image_file(32, 64))
     assert json.loads(content_of(http.post(CHAT, json=body))) == [
@@ -198,6 +200,7 @@ def test_texts_and_images_reach_the_model_in_their_order(parrot: VlmProcess, htt
     ]
 
 
+@pytest.mark.once
 def test_two_messages_of_the_user_are_not_glued_together(parrot: VlmProcess, http: httpx.Client) -> None:
     turns = [{"role": "user", "content": "Make a title"}, {"role": "user", "content": "A man at the door"}]
     assert json.loads(content_of(http.post(CHAT, json={"messages": turns}))) == [
@@ -218,6 +221,7 @@ def test_a_gateway_that_has_just_started_finds_the_node_for_its_first_question(
         assert json.loads(content_of(http.post(CHAT, json=question("Who?")))) == [["user", ["Who?"]]]
 
 
+@pytest.mark.once
 def test_through_a_proxy_that_is_not_trusted_nobody_is_somebody_else(web: WebProcess, http: httpx.Client) -> None:
     before = (web.logs / "access.log").read_text()
     assert http.get("/health", headers={"X-Forwarded-For": "6.6.6.6"}).status_code == 200
@@ -270,6 +274,7 @@ def test_a_stream_shows_its_stage_or_its_place_in_the_queue_and_a_full_queue_is_
     wait_status(http, lambda status: status["state"] == "ready" and status["queue_length"] == 0)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -463,6 +468,7 @@ def test_a_signal_ends_the_gateway_and_its_questions(
         assert answer.error_code == AskImage.Result.CANCELLED
 
 
+@pytest.mark.once
 def test_a_gateway_that_would_be_open_to_the_network_does_not_start(start_web: Start) -> None:
     web = start_web(host="0.0.0.0")
     assert web.wait_end() == 1
@@ -470,6 +476,7 @@ def test_a_gateway_that_would_be_open_to_the_network_does_not_start(start_web: S
     assert "allow_without_token" in web.output
 
 
+@pytest.mark.once
 def test_with_a_token_it_listens_to_the_network(start_web: Start) -> None:
     web = start_web({"QWEN3VL_WEB_TOKEN": "0123456789abcdef"}, host="0.0.0.0")
     port = web.wait_url().rsplit(":", 1)[1]
@@ -479,6 +486,7 @@ def test_with_a_token_it_listens_to_the_network(start_web: Start) -> None:
         assert http.get("/api/status", headers=bearer).json()["token_required"] is True
 
 
+@pytest.mark.once
 def test_a_port_that_is_taken_is_a_sentence(web: WebProcess, start_web: Start) -> None:
     port = int(web.url.rsplit(":", 1)[1])
     second = start_web(port=port)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -143,6 +145,18 @@ class RosClient(RosNode):
     def get_parameter(self, name: str) -> Any:
         request = GetParameters.Request(names=[name])
         return parameter_value_to_python(self.call(GetParameters, "/vlm/get_parameters", request).values[0])
+
+    @contextmanager
+    def parameters(self, **values: Any) -> Iterator[None]:
+        """Within it, parameters of the node have these values: a node of a test's own costs seconds."""
+        before = {name: self.get_parameter(name) for name in values}
+        try:
+            for name, value in values.items():
+                assert self.set_parameter(name, value).successful, name
+            yield
+        finally:
+            for name, value in before.items():
+                assert self.set_parameter(name, value).successful, name
 
     def lifecycle(self, transition: str) -> bool:
         """Whether the transition ("configure", "activate", ...) was made."""

@@ -189,6 +189,7 @@ def test_a_calibration_that_makes_no_sense_is_the_cameras_fault_and_the_answer_s
     assert "was not told the camera's field of view" in note and "camera_info has the focal lengths" in note
 
 
+@pytest.mark.once
 def test_a_task_that_points_into_an_image_is_refused_without_one(ros: RosClient, shared_reciter: Reciter) -> None:
     shared_reciter.start(CUP)
     result = ros.ask("cup", task="locate", text_only=True).result()
@@ -216,6 +217,7 @@ def test_images_in_the_goal_have_boxes_and_no_metres(ros: RosClient, shared_reci
     assert tip.point == Point32(x=np.float32(WIDTH / 2), y=pytest.approx(HEIGHT / 10, abs=0.01))
 
 
+@pytest.mark.once
 def test_a_question_in_own_words_that_is_answered_with_boxes_has_regions_too(
     ros: RosClient, shared_reciter: Reciter
 ) -> None:
@@ -227,6 +229,7 @@ def test_a_question_in_own_words_that_is_answered_with_boxes_has_regions_too(
     assert (result.error_code, list(result.regions)) == (Code.NONE, [])
 
 
+@pytest.mark.once
 def test_an_answer_that_points_at_nothing_usable_is_a_bad_response_with_the_raw_text(
     ros: RosClient, reciter: Reciter
 ) -> None:
@@ -248,6 +251,7 @@ def test_the_annotated_image_is_published_while_somebody_looks(ros: RosClient, s
 # --- tasks -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_a_task_puts_what_the_goal_says_into_its_own_words(ros: RosClient, shared_reciter: Reciter) -> None:
     shared_reciter.start("[]")
     assert ros.ask("red cup", task="locate", images=[noise_image()]).result().error_code == Code.NONE
@@ -258,6 +262,7 @@ def test_a_task_puts_what_the_goal_says_into_its_own_words(ros: RosClient, share
     assert "open" in shared_reciter.heard[-1] and "shut" in shared_reciter.heard[-1]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -275,6 +280,7 @@ def test_a_task_that_makes_no_sense_is_refused_with_the_reason(
     assert words in result.error_msg
 
 
+@pytest.mark.once
 def test_a_task_about_two_images_wants_two(ros: RosClient, shared_reciter: Reciter) -> None:
     shared_reciter.start("no")
     result = ros.ask(task="compare", prompt="", images=[noise_image()]).result()
@@ -282,6 +288,7 @@ def test_a_task_about_two_images_wants_two(ros: RosClient, shared_reciter: Recit
     assert "2 images" in result.error_msg
 
 
+@pytest.mark.once
 def test_the_model_that_ships_does_what_its_card_says_and_no_more(ros: RosClient, vlm: VlmProcess) -> None:
     card = vlm.wait_ready().model_card
     assert card.demonstration and "boxes" in card.domain
@@ -295,6 +302,7 @@ def test_the_model_that_ships_does_what_its_card_says_and_no_more(ros: RosClient
     assert (asked.error_code == Code.UNSUPPORTED) == (not card.conversation)
 
 
+@pytest.mark.once
 def test_tasks_of_ones_own_are_added_and_mistakes_in_them_are_named(
     ros: RosClient, reciter: Reciter, tmp_path: Path
 ) -> None:
@@ -342,6 +350,7 @@ def test_the_node_lists_its_tasks_and_those_of_its_user(ros: RosClient, reciter:
 # --- how sure it is --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_yes_no_has_a_probability(ros: RosClient, vlm: VlmProcess) -> None:
     with ros.listen(Answer, "/vlm/answers") as answers:
         for _ in range(100):  # until the subscription is known to the node
@@ -359,6 +368,7 @@ def test_yes_no_has_a_probability(ros: RosClient, vlm: VlmProcess) -> None:
     assert (plain.probability, plain.probability_mass, list(plain.notes)) == (-1, -1, list(result.notes))
 
 
+@pytest.mark.once
 def test_a_region_has_the_score_and_the_spread_that_its_tokens_tell(ros: RosClient, reciter: Reciter) -> None:
     reciter.start(CUP, reciter__tells=True)
     with Camera(ros):
@@ -374,6 +384,7 @@ def test_a_region_has_the_score_and_the_spread_that_its_tokens_tell(ros: RosClie
     assert not any("score" in note for note in result.notes)
 
 
+@pytest.mark.once
 def test_the_shipped_model_says_how_sure_it_is_of_a_box(ros: RosClient, vlm: VlmProcess) -> None:
     frame = Path(__file__).parents[1] / "support" / "data" / "gazebo_frames" / "0000.jpg"
     image = CompressedImage(format="jpeg", data=frame.read_bytes())
@@ -388,6 +399,7 @@ def test_the_shipped_model_says_how_sure_it_is_of_a_box(ros: RosClient, vlm: Vlm
     assert threshold > 1 or (not surer.regions and any("left out" in note for note in surer.notes))
 
 
+@pytest.mark.once
 def test_regions_below_the_threshold_of_the_goal_or_else_of_the_task_are_left_out(
     ros: RosClient, reciter: Reciter, tmp_path: Path
 ) -> None:
@@ -410,6 +422,7 @@ def test_regions_below_the_threshold_of_the_goal_or_else_of_the_task_are_left_ou
     assert listed["surely"].score_threshold == pytest.approx(0.8)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("task", "threshold", "code"),
     [("locate", 1.5, "BAD_REQUEST"), ("locate", math.nan, "BAD_REQUEST"), ("caption", 0.5, "BAD_REQUEST"),
@@ -425,6 +438,7 @@ def test_a_threshold_that_cannot_be_honoured_is_refused_by_name(
     assert result.error_msg.startswith("score_threshold: ")
 
 
+@pytest.mark.once
 def test_an_engine_that_tells_no_score_leaves_one_note_and_all_regions(ros: RosClient, shared_reciter: Reciter) -> None:
     shared_reciter.start(CUP)
     result = ros.ask("cup", task="locate", images=[noise_image()]).result()
@@ -434,6 +448,7 @@ def test_an_engine_that_tells_no_score_leaves_one_note_and_all_regions(ros: RosC
     assert "engine 'reciter' tells none" in note
 
 
+@pytest.mark.once
 def test_a_label_that_is_not_what_was_asked_for_is_a_note(ros: RosClient, reciter: Reciter) -> None:
     reciter.start(CUP.replace('"cup"', '"red box"'), reciter__tells=True)
     result = ros.ask("red cup", task="locate", images=[noise_image()]).result()
@@ -441,6 +456,7 @@ def test_a_label_that_is_not_what_was_asked_for_is_a_note(ros: RosClient, recite
     assert result.regions[0].label == "red box"
 
 
+@pytest.mark.once
 def test_an_engine_that_tells_no_probability_leaves_a_note(ros: RosClient, shared_reciter: Reciter) -> None:
     shared_reciter.start("Yes")
     result = ros.ask_service(prompt="Is it?", task="yes_no", images=[noise_image()])
@@ -449,6 +465,7 @@ def test_an_engine_that_tells_no_probability_leaves_a_note(ros: RosClient, share
     assert note.startswith("no probability: engine 'reciter'")
 
 
+@pytest.mark.once
 def test_reasoning_that_max_tokens_cut_off_is_noted(ros: RosClient, shared_reciter: Reciter) -> None:
     shared_reciter.start("THINK ON")
     result = ros.ask("Which colour?", images=[noise_image()]).result()
@@ -461,6 +478,7 @@ def test_reasoning_that_max_tokens_cut_off_is_noted(ros: RosClient, shared_recit
     )
 
 
+@pytest.mark.once
 def test_a_region_that_is_left_out_is_noted(ros: RosClient, shared_reciter: Reciter) -> None:
     shared_reciter.start(
         '[{"bbox_2d": [0, 0, 500, 500], "label": "cup"}, {"bbox_2d": [0, 0, 5000, 500], "label": "far"}]'
@@ -475,6 +493,7 @@ def test_a_region_that_is_left_out_is_noted(ros: RosClient, shared_reciter: Reci
 # --- JSON from an engine that cannot be made to write it -------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_an_engine_without_grammar_is_asked_for_json_and_asked_again_with_what_was_wrong(
     ros: RosClient, shared_reciter: Reciter
 ) -> None:
@@ -491,6 +510,7 @@ def test_an_engine_without_grammar_is_asked_for_json_and_asked_again_with_what_w
     assert "It is two" in second and "not JSON" in second
 
 
+@pytest.mark.once
 def test_json_that_stays_wrong_is_a_bad_response_with_the_raw_text(ros: RosClient, shared_reciter: Reciter) -> None:
     shared_reciter.start("Two.")
     result = ros.ask("How many?", images=[noise_image()], response_schema=SCHEMA).result()
@@ -498,6 +518,7 @@ def test_json_that_stays_wrong_is_a_bad_response_with_the_raw_text(ros: RosClien
     assert len(shared_reciter.heard) == 2, "asked again once"
 
 
+@pytest.mark.once
 def test_when_asking_again_fails_the_first_answer_is_the_raw_text(ros: RosClient, shared_reciter: Reciter) -> None:
     shared_reciter.start("Two.")
     shared_reciter.say("Two.", "TOO LONG")

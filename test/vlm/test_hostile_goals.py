@@ -63,6 +63,7 @@ def is_well(ros: RosClient) -> bool:
     return ask(ros, options={"max_tokens": 2}).result().error_code == Code.NONE
 
 
+@pytest.mark.once
 def test_a_schema_that_could_hold_an_answer_up_for_ever_holds_nobody_up(ros: RosClient, vlm: VlmProcess) -> None:
     with listening(ros) as replies:
         goal = ask(ros, ENDLESS, options={"max_tokens": 100})
@@ -76,6 +77,7 @@ def test_a_schema_that_could_hold_an_answer_up_for_ever_holds_nobody_up(ros: Ros
     assert is_well(ros)
 
 
+@pytest.mark.once
 def test_a_schema_that_holds_an_answer_up_is_cancelled_at_once(ros: RosClient, vlm: VlmProcess) -> None:
     goal = ask(ros, ENDLESS, options={"max_tokens": 100})
     while len(goal.next_feedback().text) < 40:
@@ -85,6 +87,7 @@ def test_a_schema_that_holds_an_answer_up_is_cancelled_at_once(ros: RosClient, v
     assert is_well(ros)
 
 
+@pytest.mark.once
 def test_a_question_with_such_a_schema_still_ends_with_its_time(ros: RosClient, vlm: VlmProcess) -> None:
     exponential = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(40)}
     schema = {"$defs": exponential | {"a40": {"type": "string", "maxLength": 3}}, "$ref": "#/$defs/a0"}
@@ -93,6 +96,7 @@ def test_a_question_with_such_a_schema_still_ends_with_its_time(ros: RosClient, 
     assert is_well(ros)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("keyword", ["$ref", "$dynamicRef", "$recursiveRef", "$schema", "$id"])
 def test_a_schema_that_leads_out_is_refused_before_any_work(ros: RosClient, vlm: VlmProcess, keyword: str) -> None:
     goal = ask(ros, {"type": "object", "properties": {"a": {"type": "string", keyword: "http://127.0.0.1:9/x"}}})
@@ -102,6 +106,7 @@ def test_a_schema_that_leads_out_is_refused_before_any_work(ros: RosClient, vlm:
     assert not [message for message in goal.seen if message.stage != Stage.QUEUED]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "schema",
     [
@@ -125,6 +130,7 @@ def test_a_schema_that_would_end_the_engines_process_is_refused(
     assert vlm.worker() == worker
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("text", ['say "hi"', "C:\\temp", "a\nb", "a\tb", "猫 🦊"])
 def test_a_constant_that_json_escapes_is_answered(ros: RosClient, vlm: VlmProcess, text: str) -> None:
     for schema, value in (
@@ -137,6 +143,7 @@ def test_a_constant_that_json_escapes_is_answered(ros: RosClient, vlm: VlmProces
         assert json.loads(result.json) == json.loads(result.text) == value
 
 
+@pytest.mark.once
 def test_bounds_of_numbers_and_empty_names_are_kept(ros: RosClient, vlm: VlmProcess) -> None:
     schema = {
         "type": "object",
@@ -227,6 +234,7 @@ def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return {"engine": "deadly"}
 
 
+@pytest.mark.once
 def test_a_request_whose_worker_died_is_not_given_to_another_one(
     ros: RosClient, start_vlm: Callable[..., VlmProcess], deadly: dict[str, str]
 ) -> None:

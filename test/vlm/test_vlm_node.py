@@ -192,10 +192,10 @@ def test_two_callers_at_once_get_their_own_answers(ros: RosClient, vlm: VlmProce
     assert [json.loads(goal.result().json) for goal in goals] == [f"caller {number}" for number in range(4)]
 
 
-def test_full_text_can_be_thinned_out_while_deltas_never_are(ros: RosClient, start_vlm: object) -> None:
-    start_vlm(full_text_interval=60.0).wait_connected()
-    goal = ros.ask(images=[noise_image()], **LONG, options={"max_tokens": 40})
-    feedback = goal.feedback_until_result()
+def test_full_text_can_be_thinned_out_while_deltas_never_are(ros: RosClient, vlm: VlmProcess) -> None:
+    with ros.parameters(full_text_interval=60.0):
+        goal = ros.ask(images=[noise_image()], **LONG, options={"max_tokens": 40})
+        feedback = goal.feedback_until_result()
     assert "".join(message.delta for message in feedback) == goal.result().text
     assert sum(bool(message.text) for message in feedback) <= 1
 
@@ -284,15 +284,14 @@ def nanoseconds(stamp: Time) -> int:
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
-def test_without_a_camera_the_sentence_says_so(ros: RosClient, start_vlm: object) -> None:
-    start_vlm(frame_timeout=0.2)
-    result = ros.ask().result()
+def test_without_a_camera_the_sentence_says_so(ros: RosClient, vlm: VlmProcess) -> None:
+    with ros.parameters(frame_timeout=0.2):
+        result = ros.ask().result()
     assert result.error_code == Code.NO_FRAME
     assert "no frame on /image" in result.error_msg and "nobody publishes it" in result.error_msg
 
 
-def test_the_answer_names_its_frame_and_the_frame_is_fresh(ros: RosClient, start_vlm: object) -> None:
-    start_vlm()
+def test_the_answer_names_its_frame_and_the_frame_is_fresh(ros: RosClient, vlm: VlmProcess) -> None:
     with Camera(ros):
         before = ros.node.get_clock().now().nanoseconds
         goal = ros.ask(not_before=ros.node.get_clock().now().to_msg(), options={"max_tokens": 2})
@@ -310,11 +309,11 @@ def test_compressed_transport_is_read(ros: RosClient, start_vlm: object) -> None
     assert result.image_headers[0].frame_id == "lens"
 
 
-def test_an_old_frame_is_never_used(ros: RosClient, start_vlm: object) -> None:
-    start_vlm(frame_timeout=2.0)
+def test_an_old_frame_is_never_used(ros: RosClient, vlm: VlmProcess) -> None:
     with Camera(ros):
         assert ros.ask(options={"max_tokens": 2}).result().error_code == Code.NONE
-    result = ros.ask(max_frame_age=Duration(nanosec=1)).result()
+    with ros.parameters(frame_timeout=2.0):
+        result = ros.ask(max_frame_age=Duration(nanosec=1)).result()
     assert result.error_code == Code.NO_FRAME
     assert "old" in result.error_msg and "use_sim_time" in result.error_msg
 
@@ -327,14 +326,14 @@ def test_a_frame_from_the_future_is_never_used(ros: RosClient, start_vlm: object
     assert "ahead" in result.error_msg
 
 
-def test_deactivating_while_a_goal_waits_for_a_frame_is_safe(ros: RosClient, start_vlm: object) -> None:
-    start_vlm(frame_timeout=0.0).wait_connected()
-    for _ in range(5):
-        goal = ros.ask()
-        goal.wait_for_stage(Stage.STAGE_WAITING_FRAME)
-        assert ros.lifecycle("deactivate")
-        assert goal.result().error_code == Code.SHUTDOWN
-        assert ros.lifecycle("activate")
+def test_deactivating_while_a_goal_waits_for_a_frame_is_safe(ros: RosClient, vlm: VlmProcess) -> None:
+    with ros.parameters(frame_timeout=0.0):
+        for _ in range(5):
+            goal = ros.ask(not_before=ros.node.get_clock().now().to_msg())
+            goal.wait_for_stage(Stage.STAGE_WAITING_FRAME)
+            assert ros.lifecycle("deactivate")
+            assert goal.result().error_code == Code.SHUTDOWN
+            assert ros.lifecycle("activate")
 
 
 def test_a_topic_of_another_type_is_named_in_the_error_and_in_diagnostics(ros: RosClient, start_vlm: object) -> None:
@@ -358,8 +357,7 @@ def rate(array: DiagnosticArray) -> float | None:
     return None if value == "unknown" else float(value)
 
 
-def test_diagnostics_report_rate_and_age_of_the_camera(ros: RosClient, start_vlm: object) -> None:
-    start_vlm()
+def test_diagnostics_report_rate_and_age_of_the_camera(ros: RosClient, vlm: VlmProcess) -> None:
     with Camera(ros), ros.listen(DiagnosticArray, "/diagnostics") as messages:
         array = messages.wait_for(lambda m: 3 <= (rate(m) or 0) <= 13)
         assert 0 <= float(camera_values(array)["age of the newest frame (s)"]) < 2
@@ -425,33 +423,31 @@ def test_the_deadline_of_a_queued_goal_counts_from_acceptance(ros: RosClient, vl
     end(running, other)
 
 
-def test_a_full_queue_ends_with_busy(ros: RosClient, start_vlm: object) -> None:
-    start_vlm(queue_size=1).wait_connected()
-    running, other = fill_slots(ros)
-    waiting = long_goal(ros)
-    waiting.wait_for_stage(Stage.STAGE_QUEUED)
-    refused = ros.ask(images=[noise_image()])
-    assert refused.accepted and refused.result().error_code == Code.BUSY
-    assert "queue_size" in refused.result().error_msg
-    waiting.cancel()
-    end(running, other)
+def test_a_full_queue_ends_with_busy(ros: RosClient, vlm: VlmProcess) -> None:
+    with ros.parameters(queue_size=1):
+        running, other = fill_slots(ros)
+        waiting = long_goal(ros)
+        waiting.wait_for_stage(Stage.STAGE_QUEUED)
+        refused = ros.ask(images=[noise_image()])
+        assert refused.accepted and refused.result().error_code == Code.BUSY
+        assert "queue_size" in refused.result().error_msg
+        end(waiting, running, other)
 
 
-def test_busy_policy_reject_answers_at_once(ros: RosClient, start_vlm: object) -> None:
-    start_vlm(busy_policy="reject").wait_connected()
-    running = long_goal(ros)
-    running.wait_for_text()
-    assert ros.ask(images=[noise_image()]).result().error_code == Code.BUSY
-    running.cancel()
+def test_busy_policy_reject_answers_at_once(ros: RosClient, vlm: VlmProcess) -> None:
+    with ros.parameters(busy_policy="reject"):
+        running = long_goal(ros)
+        running.wait_for_text()
+        assert ros.ask(images=[noise_image()]).result().error_code == Code.BUSY
+        end(running)
 
 
-def test_busy_policy_preempt_aborts_the_older_goal_and_keeps_its_text(ros: RosClient, start_vlm: object) -> None:
-    start_vlm().wait_connected()
-    assert ros.set_parameter("busy_policy", "preempt").successful
-    running = long_goal(ros)
-    running.wait_for_text()
-    newer = ros.ask(images=[noise_image()], options={"max_tokens": 2})
-    assert newer.result().error_code == Code.NONE
+def test_busy_policy_preempt_aborts_the_older_goal_and_keeps_its_text(ros: RosClient, vlm: VlmProcess) -> None:
+    with ros.parameters(busy_policy="preempt"):
+        running = long_goal(ros)
+        running.wait_for_text()
+        newer = ros.ask(images=[noise_image()], options={"max_tokens": 2})
+        assert newer.result().error_code == Code.NONE
     result = running.result()
     assert (result.error_code, running.status()) == (Code.PREEMPTED, "aborted")
     assert result.text and result.finish_reason == "cancelled"
@@ -479,12 +475,12 @@ def test_cancel_while_queued_does_not_touch_the_running_goal(ros: RosClient, vlm
     end(running, other)
 
 
-def test_cancel_while_waiting_for_a_frame_is_immediate(ros: RosClient, start_vlm: object) -> None:
-    start_vlm(frame_timeout=0.0).wait_connected()
-    goal = ros.ask()
-    goal.wait_for_stage(Stage.STAGE_WAITING_FRAME)
-    assert goal.cancel()
-    assert goal.result().error_code == Code.CANCELLED
+def test_cancel_while_waiting_for_a_frame_is_immediate(ros: RosClient, vlm: VlmProcess) -> None:
+    with ros.parameters(frame_timeout=0.0):
+        goal = ros.ask(not_before=ros.node.get_clock().now().to_msg())
+        goal.wait_for_stage(Stage.STAGE_WAITING_FRAME)
+        assert goal.cancel()
+        assert goal.result().error_code == Code.CANCELLED
 
 
 def test_a_timeout_while_decoding_keeps_the_text_so_far(ros: RosClient, vlm: VlmProcess) -> None:
@@ -498,19 +494,16 @@ def test_a_timeout_while_decoding_keeps_the_text_so_far(ros: RosClient, vlm: Vlm
 # --- things that break -----------------------------------------------------------------------------------------------
 
 
-def test_a_killed_worker_ends_the_goal_with_its_text_and_the_next_is_answered(
-    ros: RosClient, start_vlm: object
-) -> None:
-    node = start_vlm()
-    worker = node.worker()
+def test_a_killed_worker_ends_the_goal_with_its_text_and_the_next_is_answered(ros: RosClient, vlm: VlmProcess) -> None:
+    before = vlm.wait_ready()
     goal = long_goal(ros)
     text = goal.wait_for_text().text
-    os.kill(worker, signal.SIGKILL)
+    os.kill(before.engine_pid, signal.SIGKILL)
     result = goal.result()
     assert (result.error_code, goal.status()) == (Code.ENGINE_CRASHED, "aborted")
     assert result.text.startswith(text) and "SIGKILL" in result.error_msg
     assert ros.ask(images=[noise_image()], options={"max_tokens": 2}).result().error_code == Code.NONE
-    assert node.wait_ready().engine_restarts == 1
+    assert vlm.wait_ready().engine_restarts == before.engine_restarts + 1
 
 
 def test_a_stopped_worker_does_not_outlive_the_goals_timeout(ros: RosClient, start_vlm: object) -> None:
@@ -561,9 +554,8 @@ def test_parameters_that_need_a_new_engine_are_refused_with_the_reason(ros: RosC
 
 
 def test_deactivate_gives_every_accepted_goal_a_result_and_activate_serves_again(
-    ros: RosClient, start_vlm: object
+    ros: RosClient, vlm: VlmProcess
 ) -> None:
-    start_vlm().wait_connected()
     running, other = fill_slots(ros)
     queued = ros.ask(images=[noise_image()])
     assert ros.lifecycle("deactivate")
@@ -615,13 +607,15 @@ def test_a_killed_node_takes_its_worker_with_it(ros: RosClient, start_vlm: objec
     assert not alive(worker)
 
 
-def test_status_is_latched_and_counts(ros: RosClient, start_vlm: object) -> None:
-    node = start_vlm()
-    node.wait_ready()
+def test_status_is_latched_and_counts(ros: RosClient, vlm: VlmProcess) -> None:
+    before = vlm.wait_ready()
     ros.ask(images=[noise_image()], options={"max_tokens": 2}).result()
     ros.ask(prompt=" ").result()
-    status = node.wait_status(lambda s: s.goals_succeeded == 1 and s.goals_failed == 1)
-    assert status.goals_accepted == 2 and status.prompt_tokens > 0 and status.completion_tokens == 2
+    succeeded, failed = before.goals_succeeded + 1, before.goals_failed + 1
+    status = vlm.wait_status(lambda s: (s.goals_succeeded, s.goals_failed) == (succeeded, failed))
+    assert status.goals_accepted == before.goals_accepted + 2
+    assert status.prompt_tokens > before.prompt_tokens
+    assert status.completion_tokens == before.completion_tokens + 2
     assert status.engine_pid and status.load_time > 0 and status.context_length == 4096
 
 

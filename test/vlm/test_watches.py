@@ -66,6 +66,7 @@ def decoded(message: CompressedImage) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
 
 
+@pytest.mark.once
 def test_a_still_scene_costs_no_tokens_and_sends_nothing(lamp: Lamp, room: Room) -> None:
     lamp.start(watch_max_period=3600.0)
     lamp.add("Is the lamp on?")
@@ -98,6 +99,7 @@ def test_an_hour_of_a_still_scene_costs_one_question_and_no_more_memory_than_a_m
         assert event.kind == WatchEvent.ON and nanoseconds(event.header.stamp) > nanoseconds(on)
 
 
+@pytest.mark.once
 def test_a_region_is_all_that_is_looked_at_and_what_is_found_is_in_pixels_of_the_whole_image(
     ros: RosClient, lamp: Lamp, room: Room
 ) -> None:
@@ -121,6 +123,7 @@ def test_a_region_is_all_that_is_looked_at_and_what_is_found_is_in_pixels_of_the
     assert (roi.x_offset, roi.y_offset, roi.width, roi.height) == (20, 40, 20, 60)
 
 
+@pytest.mark.once
 def test_json_and_text_and_engines_without_probabilities_can_be_watched(ros: RosClient, lamp: Lamp, room: Room) -> None:
     lamp.start(lamp__tells=False)
     with ros.listen(WatchEvent, "/vlm/watch_events", EVENTS) as events:
@@ -138,6 +141,7 @@ def test_json_and_text_and_engines_without_probabilities_can_be_watched(ros: Ros
     assert came["sure"].answer.probability == -1.0
 
 
+@pytest.mark.once
 def test_an_image_is_compared_with_a_reference_without_a_model(ros: RosClient, lamp: Lamp, room: Room) -> None:
     lamp.start()
     with ros.listen(WatchEvent, "/vlm/watch_events", EVENTS) as events:
@@ -226,6 +230,7 @@ def test_muted_watches_are_asked_and_say_nothing(ros: RosClient, lamp: Lamp, roo
     assert not refused.success and "'nobody'" in refused.message
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -289,6 +294,7 @@ def test_standing_watches_run_from_the_start_and_all_of_them_rest_while_the_node
     assert "prmopt is no field of a watch; prompt is." in node.output
 
 
+@pytest.mark.once
 def test_a_thousand_watches_that_come_and_go_under_load_leave_nothing_behind(
     ros: RosClient, lamp: Lamp, room: Room
 ) -> None:
