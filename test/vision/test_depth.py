@@ -23,10 +23,10 @@ from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from sensor_msgs.msg import Image as ImageMessage
 
 from examples import examples
-from qwen3vl_ros.sim.poses import from_xyz_rpy
 from qwen3vl_ros.sim.scene import Scene
 from qwen3vl_ros.sim.sdf import read_world
 from qwen3vl_ros.vision.depth import locate
+from qwen3vl_ros.vision.poses import from_xyz_rpy
 from qwen3vl_ros.vision.region import Box, Region
 
 few_images = settings(examples(20), derandomize=True)
