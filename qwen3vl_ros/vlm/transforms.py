@@ -86,7 +86,7 @@ class Transforms:
             return np.eye(4)
         if not source:
             raise NoTransform("the image has no frame_id, by which tf knows cameras: have the driver set it")
-        if not (stamp.sec or stamp.nanosec):  # which for tf2 stands for the newest that there is
+        if stamp.sec < 0 or not (stamp.sec or stamp.nanosec):  # 0 stands for the newest that there is, in tf2
             raise NoTransform("the image has no stamp, at which to look up the camera: have the driver set it")
         self._listen()
         while True:

@@ -152,6 +152,8 @@ def test_what_tf_does_not_know_is_said_with_the_reason(robot: Robot) -> None:
     robot.look("base_link", "lens", now + 21)
     assert "longer ago than tf2 remembers" in robot.why_not("base_link", "lens", now + 0.9)
     assert "no stamp" in robot.why_not("base_link", "lens", 0.0)
+    with pytest.raises(NoTransform, match="no stamp"):
+        robot.transforms.lookup("base_link", "lens", Time(sec=-5), time.monotonic(), Cancel())
     assert "no frame_id" in robot.why_not("base_link", "", now)
     assert "does not take the frames" in robot.why_not("/base_link", "lens", now)
     assert (robot.look("nowhere", "nowhere", 0.0) == np.eye(4)).all()
