@@ -50,7 +50,8 @@ def parse_mount(text: str) -> Pose:
     if len(numbers) != 6 or not all(map(math.isfinite, numbers)):
         raise ValueError(f"{text!r} is not x y z roll pitch yaw: six numbers, metres and radians")
     body = from_xyz_rpy(numbers[:3], numbers[3:])
-    return body @ from_xyz_rpy((0.0, 0.0, 0.0), OPTICAL_FROM_BODY_RPY)
+    optical: Pose = body @ from_xyz_rpy((0.0, 0.0, 0.0), OPTICAL_FROM_BODY_RPY)
+    return optical
 
 
 def in_frame(region: Region, target: TargetFrame) -> Region:

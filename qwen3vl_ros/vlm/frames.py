@@ -80,7 +80,8 @@ def _pose(header: Header, mount: Mount | None, target: str, look: Look) -> Pose:
     """Return ``target`` from the optical frame of an image: by the camera's mount where it is given, else by tf."""
     if mount is None:
         return look.up(target, _name(header), header.stamp)
-    return look.up(target, mount.frame, header.stamp) @ mount.pose
+    pose: Pose = look.up(target, mount.frame, header.stamp) @ mount.pose
+    return pose
 
 
 def _register(image: InputImage, depth_header: Header, look: Look) -> None:
@@ -91,7 +92,7 @@ def _register(image: InputImage, depth_header: Header, look: Look) -> None:
     if depth.registered or (colour_frame == depth_frame and camera.depth_mount is None):
         return
     if camera.depth_mount is not None and camera.mount is not None:
-        pose = np.linalg.inv(camera.mount.pose) @ camera.depth_mount.pose
+        pose = np.asarray(np.linalg.inv(camera.mount.pose) @ camera.depth_mount.pose, np.float64)
     else:
         try:
             pose = look.up(colour_frame, depth_frame, image.header.stamp)

@@ -97,7 +97,9 @@ def node(ros: RosClient, shared_vlm: SharedVlm, tmp_path_factory: pytest.TempPat
 
 
 def find(ros: RosClient, camera: str, **fields: Any) -> tuple[Any, Any]:
-    result = ros.ask("cup", task="locate", cameras=[camera], **fields).result()
+    """About a frame of the camera that runs now, not of one of that name in an earlier test."""
+    now = ros.node.get_clock().now().to_msg()
+    result = ros.ask("cup", task="locate", cameras=[camera], not_before=now, **fields).result()
     assert result.error_code == AskImage.Result.NONE, result.error_msg
     (cup,) = result.regions
     assert cup.roi.width == pytest.approx(SIDE / AWAY * FOCAL, abs=3), "it keeps its box"
