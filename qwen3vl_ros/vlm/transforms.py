@@ -30,7 +30,7 @@ PATIENCE: Final = 0.5
 
 KEPT: Final = 500
 """Messages of /tf that wait in the middleware: five seconds of a hundred a second. More would be known for longer, and
-cost the question that takes them more: half a millisecond and up each, by the number of transforms in them."""
+cost the question that takes them more: 1.3 ms each, of twenty transforms."""
 
 _WAIT: Final = 0.05
 """Seconds between two looks at /tf_static and at whether the question has ended, while /tf is waited for."""
