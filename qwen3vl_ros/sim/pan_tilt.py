@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from qwen3vl_ros.sim.poses import OPTICAL_FROM_BODY_RPY, Pose, from_xyz_rpy
+from qwen3vl_ros.vision.poses import OPTICAL_FROM_BODY_RPY, Pose, from_xyz_rpy
 
 PAN_LIMIT = math.pi
 """Greatest pan to either side, radians."""

@@ -31,6 +31,7 @@ from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.pipeline import VALIDATION_TIME, ActiveEngine, PartialAnswer, Pipeline
 from qwen3vl_ros.vlm.sessions import Sessions
+from qwen3vl_ros.vlm.transforms import Transforms
 from qwen3vl_ros.vlm.visualization import Display, NoDisplay
 
 _MOST_UNCHECKED = 64
@@ -52,6 +53,7 @@ class Scheduler:
         display: Shows questions and answers.
         settings: Returns the current parameters.
         sessions: The conversations that goals continue.
+        transforms: What tf knows; closed with the scheduler.
         on_change: Called when a job was queued or leaves the queue, and when histories have changed.
         on_finish: Called once per job, with its result.
         log_exception: Takes a sentence when a defect of this package ended a question.
@@ -64,6 +66,7 @@ class Scheduler:
         display: Display,
         settings: Callable[[], Settings],
         sessions: Sessions,
+        transforms: Transforms,
         on_change: Callable[[], None],
         on_finish: Callable[[Job, GoalResult], None],
         log_exception: Callable[[str], None],
@@ -73,13 +76,22 @@ class Scheduler:
         self._cameras = cameras
         self._settings = settings
         self._sessions = sessions
+        self._transforms = transforms
         self._sandbox = Sandbox()
         self._sandbox.warm_up()  # it takes as long to start as a small model to answer
         self.recorder = HistoryRecorder(cameras, settings().history, on_change, log_exception)
 
         def pipeline(display: Display | NoDisplay) -> Pipeline:
             return Pipeline(
-                self._engine, cameras, display, settings, self._sandbox, self.recorder, sessions, log_exception
+                self._engine,
+                cameras,
+                display,
+                settings,
+                self._sandbox,
+                self.recorder,
+                sessions,
+                transforms,
+                log_exception,
             )
 
         self._pipeline = pipeline(display)
@@ -258,6 +270,7 @@ class Scheduler:
         self._checker.shutdown(wait=False)
         self._sandbox.close()
         self.recorder.close()
+        self._transforms.close()
         for camera in self._cameras.values():
             camera.close()
 

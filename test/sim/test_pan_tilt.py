@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3vl_ros.sim.pan_tilt import PAN_LIMIT, TILT_LIMIT, turned
-from qwen3vl_ros.sim.poses import OPTICAL_FROM_BODY_RPY, from_xyz_rpy
+from qwen3vl_ros.vision.poses import OPTICAL_FROM_BODY_RPY, from_xyz_rpy
 
 PANS, TILTS = st.floats(-PAN_LIMIT, PAN_LIMIT), st.floats(-TILT_LIMIT, TILT_LIMIT)
 LEVEL = from_xyz_rpy((0.3, -0.2, 1.5), (0.0, 0.0, 0.4)) @ from_xyz_rpy((0, 0, 0), OPTICAL_FROM_BODY_RPY)
