@@ -37,7 +37,8 @@ ADDRESS = "http://127.0.0.1:8080"
 """Of the gateway, on every page."""
 
 COMMANDS = (
-    r"qwen3vl-ros (ask|batch|cut|search|tasks|engines|doctor|status|engine|param (get|list|set max_frame_age)|lifecycle|move)\b"
+    r"qwen3vl-ros (ask|batch|cut|search|tasks|engines|doctor|status|engine|lifecycle|move"
+    r"|param (get|list|set max_frame_age))\b"
     r"|curl .*127\.0\.0\.1:8080|echo .*\| qwen3vl-ros|until qwen3vl-ros"
 )
 """Those that end by themselves and leave the node as it was, more or less."""

@@ -31,6 +31,8 @@ from qwen3vl_ros.cli.index import _Run, _source_of
 from qwen3vl_ros.cli.main import main
 from qwen3vl_ros.index.entries import IndexFileError, Source, Thing, Window
 from qwen3vl_ros.index.store import Store
+from qwen3vl_ros.vision.image_message import image_message
+from qwen3vl_ros.vlm.recording import Recording
 from scripted_vlm import WAIT, Goal, ScriptedVlm, until_cancelled
 
 Result = AskImage.Result
@@ -244,6 +246,81 @@ def test_an_index_goes_on_with_the_same_file_and_windows_alone(
             _source_of(footage, store, 10 * SECOND)
 
 
+@pytest.mark.ros
+def test_a_bag_is_indexed_by_its_stamps_and_cut(
+    scripted: ScriptedVlm, status: StatusOf, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rosbags", reason="rosbags, which reads bags, is not installed here")
+    from bags import BEGIN, header, write_bag
+
+    def messages() -> Iterator[tuple[str, int, object]]:
+        for number in range(60):  # 30 s, bright from 10 s to 20 s
+            time = BEGIN + number * SECOND // 2
+            pixels = videos.grey(200 if 20 <= number < 40 else 50)
+            yield "/camera/image_raw", time + 5_000_000, image_message(pixels, header(time))
+
+    bag, index, out = write_bag(tmp_path / "bag", messages()), tmp_path / "bag.db", tmp_path / "clip.mp4"
+    assert run("index", bag, "--index", index) == 0
+    found = windows_of(index)
+    assert [(one.start_ns - BEGIN) // SECOND for one in found] == [0, 10, 20]
+    assert [one.things[0].name for one in found] == ["red ball", "blue cube", "red ball"]
+    assert found[0].source == replace(found[0].source, kind="bag", topic="/camera/image_raw", start_ns=BEGIN)
+    assert main(["search", "blue cube", "--index", str(index)]) == 0
+    assert capfd.readouterr().out == "0:10.0 - 0:20.0  A blue cube lies there. [blue cube]\n"
+    for words in (["--from", "0:21"], ["--to", "9"]):
+        assert main(["search", "blue cube", "--index", str(index), *words]) == 1
+    assert main(["cut", "--query", "blue cube", "--index", str(index), "--out", str(out), "--margin", "0"]) == 0
+    with av.open(str(out)) as container:
+        levels = [videos.level_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    assert len(levels) == 20 and min(levels) > 150
+
+
+@pytest.mark.ros
+def test_a_recording_that_grows_is_indexed_further(
+    scripted: ScriptedVlm, status: StatusOf, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def answer(recording: Recording, time: int, level: int, camera: str = "front") -> None:
+        jpeg = io.BytesIO()
+        PIL.Image.new("RGB", (64, 48), (level,) * 3).save(jpeg, "JPEG")
+        stamp = {"sec": 1_700_000_000 + time, "nanosec": 0}
+        image = {"camera": camera, "stamp": stamp, "width": 64, "height": 48}
+        recording.append({"goal_id": f"{time:032x}", "images": [image]}, [jpeg.getvalue()])
+
+    directory, index = tmp_path / "recording", tmp_path / "day.db"
+    recording = Recording(directory, 10.0)
+    answer(recording, 3, 50)
+    answer(recording, 5, 50)
+    answer(recording, 86_403, 200)  # a day later
+    assert run("index", directory, "--index", index) == 0
+    begin = 1_700_000_003 * SECOND
+    assert [(one.start_ns - begin) // SECOND for one in windows_of(index)] == [0, 86_400]
+    answer(recording, 86_405, 50)
+    answer(recording, 86_500, 50)
+    assert run("index", directory, "--index", index) == 0
+    found = windows_of(index)
+    assert [(one.start_ns - begin) // SECOND for one in found] == [0, 86_400, 86_490]
+    assert [one.things[0].name for one in found] == ["red ball", "red ball", "red ball"]
+    assert main(["cut", "--query", "red ball", "--index", str(index), "--out", str(tmp_path / "a.mp4")]) == 2
+    answer(recording, 86_600, 50, "back")
+    recording.close()
+    capfd.readouterr()
+    assert run("index", directory, "--index", index) == 2
+    assert "cameras back, front: name one of them with --topic" in capfd.readouterr().err
+    assert run("index", directory, "--index", index, "--topic", "back") == 0
+    assert len(windows_of(index)) == 4
+
+
+@pytest.mark.parametrize("name", ["none.mp4", "notes.txt", "empty"])
+def test_what_cannot_be_read_is_said_and_leaves_no_index(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("These are notes.")
+    (tmp_path / "empty").mkdir()
+    assert main(["index", str(tmp_path / name), "--index", str(tmp_path / "a.db")]) == 2
+    assert name in capfd.readouterr().err
+    assert not (tmp_path / "a.db").exists()
+
+
 # --- what reads an index ----------------------------------------------------------------------------------------------
 
 
@@ -367,6 +444,22 @@ def test_a_summary_has_a_line_for_each_period(
     assert run("summarize", "--index", index, "--every", "20s") == 0
     assert capfd.readouterr().out.splitlines() == ["0:00.0 - 0:20.0  A man comes.", "0:20.0 - 0:40.0  Light."]
     assert all(goal.request.text_only for goal in scripted.goals)
+    lengths = [10_000]
+
+    def reads_little(goal: Goal) -> Result:
+        lengths.append(len(goal.request.prompt))
+        if lengths[-1] > 900:
+            return goal.result(Result.PROMPT_TOO_LONG, "Too long.")
+        return goal.result(text="Much.")
+
+    with Store(index) as store:
+        (first, *_) = store.windows()
+        for number in range(30):
+            start = 40 * SECOND + number * SECOND
+            store.add(replace(first, start_ns=start, end_ns=start + SECOND, caption="A dog. " * 9))
+    scripted.rewrite(reads_little)
+    assert run("summarize", "--index", index, "--every", "1h") == 0
+    assert capfd.readouterr().out.splitlines() == ["0:00.0 - 1:10.0  Much."]
     scripted.rewrite(lambda goal: goal.result(Result.UNSUPPORTED, "The engine X needs an image."))
     assert run("summarize", "--index", index) != 0
     assert "UNSUPPORTED: The engine X needs an image." in capfd.readouterr().err
