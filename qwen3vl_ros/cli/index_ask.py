@@ -11,7 +11,7 @@ from qwen3vl_ros.cli.index_search import by_time, line_of
 from qwen3vl_ros.client.exceptions import Unsupported
 from qwen3vl_ros.index.entries import IndexFileError, Window
 from qwen3vl_ros.index.find import find_for_question, question_words
-from qwen3vl_ros.index.show import said, span_text, time_text
+from qwen3vl_ros.index.show import time_text
 from qwen3vl_ros.index.store import Store
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def _ask_once(client: VlmClient, prompt: str, arguments: dict[str, Any], told: s
 
 def _prompt(question: str, windows: Sequence[Window], shown: Sequence[Window]) -> str:
     """Return the question, after what was seen when."""
-    lines = [f"{span_text(window)}: {said(window)[:_MOST_CHARACTERS]}" for window in windows]
+    several = len({window.source for window in windows}) > 1
+    lines = [line_of(window, several=several)[:_MOST_CHARACTERS] for window in windows]
     frames = ", ".join(time_text(window.source, window.frame_ns) for window in shown)
     seen = f"The images are frames at {frames}.\n" if shown else ""
     return (

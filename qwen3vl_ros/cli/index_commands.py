@@ -14,6 +14,7 @@ from qwen3vl_ros.vision.frame_times import SECOND, nanoseconds
 if TYPE_CHECKING:
     from qwen3vl_ros.cli.connection import Connection
 
+_MOST_FRAMES = 64
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -100,19 +101,11 @@ def check_ask_options(parser: argparse.ArgumentParser, parsed: argparse.Namespac
         if parsed.save_frames is not None:
             parser.error("--save-frames is for --index: name an index")
         return
+    if not 0 <= parsed.clip_frames <= _MOST_FRAMES:
+        parser.error(f"--clip-frames is a number from 1 to {_MOST_FRAMES}")
     others = (
-        "image",
-        "camera",
-        "text_only",
-        "clip",
-        "clip_end",
-        "video",
-        "bag",
-        "start",
-        "end",
-        "at",
-        "task",
-        "session",
+        *("image", "camera", "text_only", "session", "task", "slots", "json", "system", "max_frame_age", "new_pixels"),
+        *("clip", "clip_end", "clip_pick", "score_threshold", "video", "bag", "topic", "start", "end", "at"),
     )
     for option in others:
         if getattr(parsed, option) not in (None, "", [], False):
@@ -178,8 +171,8 @@ def _count(text: str) -> int:
 
 
 def _frames(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= 64:
-        raise argparse.ArgumentTypeError("a number from 1 to 64 is needed")
+    if not text.isdecimal() or not 0 < int(text) <= _MOST_FRAMES:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {_MOST_FRAMES} is needed")
     return int(text)
 
 

@@ -150,6 +150,27 @@ def test_each_window_has_a_caption_of_its_clip_things_of_its_middle_frame_and_ti
     assert "has all windows" in capfd.readouterr().err
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("said", "windows"), [("n\n", 1), ("", 1), ("y\n", 4)])
+def test_somebody_at_a_terminal_is_asked_before_what_takes_long(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, windows: int
+) -> None:
+    told = Terminal()
+    monkeypatch.setattr("sys.stdin", Terminal(said))
+    monkeypatch.setattr("sys.stderr", told)
+    monkeypatch.setattr("qwen3vl_ros.cli.index._LONG", 0.0)
+    with OpenFootage(video) as footage, Store(tmp_path / "a.db", create=True) as store:
+        source = replace(footage.source, window_ns=10 * SECOND)
+        starts = list(footage.windows(0, 0, source.window_ns))
+        status = _Run(footage, store, source, SeesNothing(), 1).run(starts, yes=False)  # type: ignore[arg-type]
+        assert (store.count(), status) == (windows, 0 if windows == 4 else 1)
+    assert "an hour of this video takes" in told.getvalue().partition("Go on? [y/N]")[0]
+
+
 @pytest.mark.ros
 def test_what_the_model_cannot_do_is_left_out_with_a_sentence(
     scripted: ScriptedVlm, status: StatusOf, video: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -411,7 +432,7 @@ def test_a_question_is_answered_from_the_windows_that_it_is_about(
     frames = tmp_path / "frames"
     assert run("ask", "When did the man come in?", "--index", index, "--save-frames", frames) == 0
     (goal,) = scripted.goals
-    assert "0:10.0 - 0:20.0: A man comes in. [man]" in goal.request.prompt
+    assert "0:10.0 - 0:20.0  A man comes in. [man]" in goal.request.prompt
     assert "bright room" not in goal.request.prompt
     assert [level // 10 for level in levels_of(goal)] == [1]
     out = capfd.readouterr().out
@@ -419,6 +440,23 @@ def test_a_question_is_answered_from_the_windows_that_it_is_about(
     assert out.splitlines() == ["At 0:10.0 - 0:20.0.", f"0:10.0 - 0:20.0  A man comes in. [man]  {saved}"]
     assert run("ask", "Where is the giraffe?", "--index", index) == 1
     assert "has any of the words 'giraffe'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--video", "a.mp4"], "--video and --index exclude each other"),
+        (["--from", "3"], "--from and --index exclude each other"),
+        (["--json", "{}"], "--json and --index exclude each other"),
+        (["--clip-frames", "65"], "--clip-frames is a number from 1 to 64"),
+    ],
+)
+def test_options_that_an_index_has_no_use_for_are_refused(
+    words: list[str], sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["ask", "When?", "--index", "a.db", *words])
+    assert sentence in capfd.readouterr().err
 
 
 @pytest.mark.ros
