@@ -68,6 +68,8 @@ class OpenFootage(AbstractContextManager[Footage]):
         path = self._path
         if not path.exists():
             raise BadImage(f"There is no {path}.")
+        if str(path) != str(path).encode("utf-8", "replace").decode():
+            raise BadImage(f"The name {path!s:.200} is not UTF-8, which an index cannot hold: rename it.")
         try:
             if (path / "answers").is_dir():
                 return _RecordingFootage(path, self._topic)

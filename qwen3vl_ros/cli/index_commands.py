@@ -14,7 +14,11 @@ from qwen3vl_ros.vision.frame_times import SECOND, nanoseconds
 if TYPE_CHECKING:
     from qwen3vl_ros.cli.connection import Connection
 
+_DEFAULT = Path("index.db")
 _MOST_FRAMES = 64
+_SHORTEST = 0.1
+"""Seconds of a window."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -35,11 +39,9 @@ def add(
         "The same command again goes on where it stopped.",
     )
     index.add_argument("file", metavar="FILE", help="a video file, a bag, or the directory of a recording")
-    index.add_argument("--index", metavar="FILE", type=Path, required=True, help="where it goes, such as day.db")
+    _add_index(index, "where it goes")
     index.add_argument("--topic", metavar="T", default="", help="of a bag, or the camera of a recording")
-    index.add_argument(
-        "--window", metavar="S", type=arguments.seconds, default=10.0, help="seconds of a window (default 10)"
-    )
+    index.add_argument("--window", metavar="S", type=_window, default=10.0, help="seconds of a window (default 10)")
     index.add_argument(
         "--clip-frames",
         metavar="N",
@@ -113,10 +115,8 @@ def check_ask_options(parser: argparse.ArgumentParser, parsed: argparse.Namespac
             parser.error(f"--{name} and --index exclude each other: an index is asked about alone")
 
 
-def _add_index(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--index", metavar="FILE", type=Path, required=True, help="what `qwen3vl-ros index` wrote, such as day.db"
-    )
+def _add_index(parser: argparse.ArgumentParser, text: str = "what `qwen3vl-ros index` wrote") -> None:
+    parser.add_argument("--index", metavar="FILE", type=Path, default=_DEFAULT, help=f"{text} (default {_DEFAULT})")
 
 
 def _index(connection: Connection, parsed: argparse.Namespace) -> int:
@@ -137,15 +137,21 @@ def _index(connection: Connection, parsed: argparse.Namespace) -> int:
 
 def _search(parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli.index_search import run_search
+    from qwen3vl_ros.cli.terminal import nobody_reads
 
-    return run_search(
-        parsed.words,
-        parsed.index,
-        limit=parsed.limit,
-        since=parsed.start,
-        until=parsed.end,
-        in_json=parsed.json,
-    )
+    try:
+        status = run_search(
+            parsed.words,
+            parsed.index,
+            limit=parsed.limit,
+            since=parsed.start,
+            until=parsed.end,
+            in_json=parsed.json,
+        )
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return nobody_reads()
+    return status
 
 
 def _summarize(connection: Connection, parsed: argparse.Namespace) -> int:
@@ -168,6 +174,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**31:
         raise argparse.ArgumentTypeError("a number greater than zero is needed")
     return int(text)
+
+
+def _window(text: str) -> float:
+    value = arguments.seconds(text)
+    if value < _SHORTEST:
+        raise argparse.ArgumentTypeError(f"a window has {_SHORTEST} s at least")
+    return value
 
 
 def _frames(text: str) -> int:

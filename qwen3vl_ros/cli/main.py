@@ -295,11 +295,12 @@ def _ask(parsed: argparse.Namespace) -> int:
 
 def _ask_index(connection: Connection, prompt: str, parsed: argparse.Namespace) -> int:
     from qwen3vl_ros.cli.index_ask import DEFAULT_FRAMES, ask_index
+    from qwen3vl_ros.cli.terminal import nobody_reads
     from qwen3vl_ros.client.exceptions import VlmError
 
     names = ("timeout", "max_tokens", "max_image_tokens", "thinking", "max_reasoning_tokens", "temperature", "seed")
     try:
-        return ask_index(
+        status = ask_index(
             connection,
             prompt,
             parsed.index,
@@ -307,9 +308,13 @@ def _ask_index(connection: Connection, prompt: str, parsed: argparse.Namespace) 
             save_frames=parsed.save_frames,
             options={name: getattr(parsed, name) for name in (*names, "priority")},
         )
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return nobody_reads()
     except VlmError as error:
         print(f"{error.name}: {error}", file=sys.stderr)
         return error.exit_status
+    return status
 
 
 def _tasks(parsed: argparse.Namespace) -> int:

@@ -386,6 +386,22 @@ def test_search_finds_times(index: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert "There is no index" in capfd.readouterr().err
 
 
+def test_nobody_who_reads_is_no_error_and_index_db_is_what_is_read(index: Path) -> None:
+    with Store(index) as store:
+        (first, *_) = store.windows()
+        for number in range(2000):  # more than a pipe holds
+            store.add(replace(first, start_ns=number, end_ns=number + 1, caption="A room. " * 10))
+    command = child_process.command("qwen3vl_ros.cli.main", "search", "room", "--limit", "3000")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=index.parent)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    told = process.stderr.read()
+    assert process.wait(WAIT) == 141, told
+    process.stderr.close()
+    assert told == b""
+
+
 def test_cut_writes_the_seconds_that_match(index: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "clip.mp4"
     assert main(["cut", "--index", str(index), "--query", "blue cube", "--out", str(out), "--margin", "2"]) == 0
