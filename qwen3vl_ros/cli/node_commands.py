@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen3vl_ros.cli import arguments, watch_arguments
+from qwen3vl_ros.cli import arguments, index_commands, watch_arguments
 
 if TYPE_CHECKING:
     from qwen3vl_ros.cli.connection import Connection
@@ -75,6 +75,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     find.add_argument("--timeout", metavar="S", type=arguments.seconds, default=120.0, help="seconds for the answer")
     find.add_argument("--json", action="store_true", help="as JSON, also where it is not found")
     arguments.add_node(find)
+    index_commands.add(command, _connected)
 
     status = command("status", _connected(_status), "Say how the node is: state, model, cameras, queue, last error.")
     status.add_argument("--json", action="store_true", help="as JSON, for scripts")
