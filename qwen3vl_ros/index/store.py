@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -97,6 +98,25 @@ class Store:
         with self._transaction():
             return self._write(window)
 
+    def extend(self, window: int, end_ns: int) -> bool:
+        """Let a window last longer, as nothing has changed in its scene: what is in it is seen until then.
+
+        Args:
+            window: Its id.
+            end_ns: When it ends, and the time at which its things were seen.
+
+        Returns:
+            Whether there is such a window.
+        """
+        with self._transaction() as database:
+            row = database.execute(
+                "UPDATE windows SET end_ns = ? WHERE id = ? RETURNING source_id", (end_ns, window)
+            ).fetchall()
+            database.execute("UPDATE things SET stamp_ns = ? WHERE window_id = ?", (end_ns, window))
+            if row:
+                database.execute("UPDATE sources SET done_ns = max(done_ns, ?) WHERE id = ?", (end_ns, *row[0]))
+        return bool(row)
+
     def search(
         self,
         words: str,
@@ -148,16 +168,23 @@ class Store:
                 return
             after = page[-1].start_ns, page[-1].id
 
-    def last_seen(self, name: str) -> Sighting | None:
-        """Return the thing with the newest stamp in whose name all words of ``name`` are; None if there is none."""
+    def last_seen(self, name: str, *, cameras: Collection[str] = ()) -> Sighting | None:
+        """Return the thing with the newest stamp in whose name all words of ``name`` are; None if there is none.
+
+        Args:
+            name: Its words, in any order.
+            cameras: Names of the sources that count; none for all.
+        """
         query = fts.query(name)
         if not query:
             return None
         with self._reading() as database:
             row = database.execute(
-                "SELECT things.id, window_id FROM names JOIN things ON things.id = names.rowid WHERE names MATCH ? "
+                "SELECT things.id, window_id FROM names JOIN things ON things.id = names.rowid "
+                "JOIN windows ON windows.id = window_id JOIN sources ON sources.id = source_id WHERE names MATCH ?1 "
+                "AND (?2 = '[]' OR sources.name IN (SELECT value FROM json_each(?2))) "
                 "ORDER BY stamp_ns DESC, things.id DESC LIMIT 1",
-                (query,),
+                (query, json.dumps(list(cameras))),
             ).fetchone()
             if row is None:
                 return None

@@ -160,6 +160,20 @@ def test_the_newest_thing_of_a_name_is_where_it_was_last_seen(store: Store) -> N
     assert store.last_seen("green ball") is None
 
 
+def test_a_window_that_goes_on_was_seen_until_its_new_end(store: Store) -> None:
+    first = store.add(window(1, "", "red ball"))
+    store.add(window(5, "", "red ball", source=Source("camera", "back")))
+    assert store.extend(first, 9 * SECOND)
+    seen = store.last_seen("ball")
+    assert seen is not None and (seen.window.id, seen.thing.stamp_ns) == (first, 9 * SECOND)
+    assert (seen.window.frame_ns, seen.window.end_ns) == (SECOND, 9 * SECOND)
+    assert store.done_until(CAMERA) == 9 * SECOND
+    of_back = store.last_seen("ball", cameras=["back"])
+    assert of_back is not None and of_back.window.source.name == "back"
+    assert store.last_seen("ball", cameras=["left", ""]) is None
+    assert not store.extend(99, 9 * SECOND)
+
+
 def test_a_source_goes_on_after_its_last_window_even_a_deleted_one(store: Store) -> None:
     assert store.done_until(VIDEO) is None
     store.add(window(4, source=VIDEO))
