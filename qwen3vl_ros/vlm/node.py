@@ -37,6 +37,7 @@ from qwen3vl_ros.vlm.cameras import open_cameras
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.engine_swap import EngineSwap, PendingEngine
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalReply, GoalResult, Job
+from qwen3vl_ros.vlm.memory import Memory
 from qwen3vl_ros.vlm.messages import fill_result, request_from, task_message, timeout_of
 from qwen3vl_ros.vlm.recorder import Recorder, serve_correction
 from qwen3vl_ros.vlm.replies import ActionReply, ServiceReply
@@ -96,6 +97,15 @@ class VlmNode(LifecycleNode):
             lambda result: self._status.count_tokens(result),
             self._log_error,
         )
+        self._memory = Memory(
+            lambda: self._settings,
+            lambda: self._tasks,
+            self._deadlines,
+            self.get_clock().now,
+            lambda result: self._status.count_tokens(result),
+            self._log_info,
+            self._log_warning,
+        )
         self._status = StatusPublisher(self, self._take_snapshot, self._deadlines)
         self._display = Display(self, self._log_error)
         self._action_server = ActionServer(
@@ -137,6 +147,7 @@ class VlmNode(LifecycleNode):
             len(self._sessions),
             self._watches.watches,
             recording,
+            self._memory.health(),
         )
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
@@ -162,6 +173,7 @@ class VlmNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._engine = EngineChain(specs, self._on_engine_change, self._log_info, parameters.policy(self._settings))
         self._begin_recording()
+        self._memory.configure()
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -178,6 +190,7 @@ class VlmNode(LifecycleNode):
             self._display,
             lambda: self._settings,
             self._sessions,
+            self._memory.recall,
             self._status.publish,
             self._on_finish,
             self._log_error,
@@ -185,6 +198,7 @@ class VlmNode(LifecycleNode):
         self._message = ""
         self._scheduler.engine_changed()
         self._watches.activate(self._scheduler)
+        self._memory.start(self._scheduler)
         self._status.publish()
         self._fall_back_if_failed(self._engine.health)
         return super().on_activate(state)
@@ -201,6 +215,7 @@ class VlmNode(LifecycleNode):
         self._sessions.close()
         self._close_engine()
         self._end_recording()
+        self._memory.close()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
@@ -208,6 +223,7 @@ class VlmNode(LifecycleNode):
         self.stop_accepting()
         self._close_engine()
         self._end_recording()
+        self._memory.close()
         self._finalized = True
         return TransitionCallbackReturn.SUCCESS
 
@@ -216,6 +232,7 @@ class VlmNode(LifecycleNode):
         self._close_engine()
         self._watches.close()
         self._end_recording()
+        self._memory.close()
         self._display.close()
         self._deadlines.close()
         if not self._finalized:
@@ -227,6 +244,7 @@ class VlmNode(LifecycleNode):
         self.stop_accepting()
         self._close_engine()
         self._end_recording()
+        self._memory.close()
         return TransitionCallbackReturn.SUCCESS
 
     def start(self) -> None:
@@ -249,6 +267,7 @@ class VlmNode(LifecycleNode):
         if self._scheduler is not None:
             scheduler, self._scheduler = self._scheduler, None
             self._watches.deactivate()
+            self._memory.stop()
             scheduler.close(code, message)
         self._status.publish()
 
