@@ -191,6 +191,25 @@ class Store:
             thing = _thing(database.execute(f"{_THINGS} WHERE id = ?", row[:1]).fetchone())
             return Sighting(thing, self._window(database.execute(f"{_WINDOWS} WHERE id = ?", row[1:]).fetchone()))
 
+    def last_described(self, words: str, *, cameras: Collection[str] = ()) -> Window | None:
+        """Return the window that ends last in whose caption all words are; None if there is none.
+
+        Args:
+            words: In any order.
+            cameras: As of :meth:`last_seen`.
+        """
+        query = fts.query(words)
+        if not query:
+            return None
+        with self._reading() as database:
+            row = database.execute(
+                f"{_WINDOWS} WHERE id IN (SELECT rowid FROM captions WHERE captions MATCH ?1) AND (?2 = '[]' OR "
+                "source_id IN (SELECT id FROM sources WHERE name IN (SELECT value FROM json_each(?2)))) "
+                "ORDER BY end_ns DESC, windows.id DESC LIMIT 1",
+                (query, json.dumps(list(cameras))),
+            ).fetchone()
+            return None if row is None else self._window(row)
+
     def jpeg(self, window: Window) -> bytes:
         """Return the evidence frame of a window that was read here; b"" where there is none, or none any more."""
         with self._reading() as database:

@@ -17,7 +17,7 @@ from qwen3vl_ros.prompts.request import AskRequest
 from qwen3vl_ros.prompts.tasks import Tasks
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.job import GoalResult
-from qwen3vl_ros.vlm.memory_answer import check_alone, fill_not_seen, fill_seen, name_in
+from qwen3vl_ros.vlm.memory_answer import check_alone, fill_described, fill_not_seen, fill_seen, name_in
 from qwen3vl_ros.vlm.memory_file import MemoryFile
 from qwen3vl_ros.vlm.memory_looks import Counters, Looker
 from qwen3vl_ros.vlm.parameters import Settings
@@ -147,11 +147,15 @@ class Memory:
         try:
             store = file.store()
             sighting = store.last_seen(what, cameras=request.cameras)
-            if sighting is None:
-                fill_not_seen(answer, store, what, request.cameras)
+            window = store.last_described(what, cameras=request.cameras) if sighting is None else sighting.window
+            in_view = looker is not None and window is not None and looker.sees(window.id)
+            now = self._clock().nanoseconds
+            if sighting is not None:
+                fill_seen(answer, store, sighting, in_view, now)
+            elif window is not None:
+                fill_described(answer, store, what, window, in_view, now)
             else:
-                in_view = looker is not None and looker.sees(sighting.window.id)
-                fill_seen(answer, store, sighting, in_view, self._clock().nanoseconds)
+                fill_not_seen(answer, store, what, request.cameras)
         except IndexFileError as error:
             raise Unsupported(f"task: {request.task} is answered from the memory, and {error}") from error
 

@@ -13,7 +13,7 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from qwen3vl_ros.engines.base import BadRequest, ImageInput, Unsupported
-from qwen3vl_ros.index.entries import Sighting, Thing
+from qwen3vl_ros.index.entries import Sighting, Thing, Window
 from qwen3vl_ros.index.store import Store
 from qwen3vl_ros.msg import Moment
 from qwen3vl_ros.prompts.request import AskRequest
@@ -75,13 +75,12 @@ def fill_seen(answer: PartialAnswer, store: Store, sighting: Sighting, in_view: 
         now: By the node's clock, nanoseconds.
     """
     thing, window = sighting.thing, sighting.window
-    when = f"in view now ({clock(thing.stamp_ns)})" if in_view else f"last seen {_since(thing.stamp_ns, now)}"
-    place = f" on camera {window.source.name}" if window.source.name else ""
+    place = _camera(window)
     if thing.position is not None:
         x, y, z = thing.position
         place += f" at ({x:.2f}, {y:.2f}, {z:.2f}) m in {thing.frame_id}"
-    answer.text.append(f"{thing.name}: {when}{place}")
-    answer.moments = (Moment(label=thing.name, stamp=_stamp(window.start_ns), end_stamp=_stamp(thing.stamp_ns)),)
+    answer.text.append(f"{thing.name}: {_when(thing.stamp_ns, in_view, now)}{place}")
+    answer.moments = (_moment(thing.name, window),)
     alike = [other for other in window.things if other.name.casefold() == thing.name.casefold()]
     jpeg = store.jpeg(window)
     if not jpeg:
@@ -89,6 +88,16 @@ def fill_seen(answer: PartialAnswer, store: Store, sighting: Sighting, in_view: 
         return
     answer.inputs = InputImages((_image(jpeg, window.frame_ns, thing.frame_id),))
     answer.regions = tuple(map(_region, alike))
+
+
+def fill_described(answer: PartialAnswer, store: Store, what: str, window: Window, in_view: bool, now: int) -> None:
+    """Fill ``answer`` with the newest caption that names a thing which no box is of; arguments as of `fill_seen`."""
+    when = _when(window.end_ns, in_view, now)
+    answer.text.append(f"{what}: {when}{_camera(window)}, in words alone: {window.caption}")
+    answer.moments = (_moment(what, window),)
+    if jpeg := store.jpeg(window):
+        frame_id = window.things[0].frame_id if window.things else ""
+        answer.inputs = InputImages((_image(jpeg, window.frame_ns, frame_id),))
 
 
 def fill_not_seen(answer: PartialAnswer, store: Store, what: str, cameras: Sequence[str]) -> None:
@@ -114,6 +123,18 @@ def span(seconds: float) -> str:
         count, left = divmod(left, size)
         parts += [f"{count} {unit}"] if count else []
     return " ".join(parts[:2]) or "0 s"
+
+
+def _when(stamp: int, in_view: bool, now: int) -> str:
+    return f"in view now ({clock(stamp)})" if in_view else f"last seen {_since(stamp, now)}"
+
+
+def _camera(window: Window) -> str:
+    return f" on camera {window.source.name}" if window.source.name else ""
+
+
+def _moment(label: str, window: Window) -> Moment:
+    return Moment(label=label, stamp=_stamp(window.start_ns), end_stamp=_stamp(window.end_ns))
 
 
 def _since(stamp: int, now: int) -> str:

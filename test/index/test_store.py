@@ -174,6 +174,17 @@ def test_a_window_that_goes_on_was_seen_until_its_new_end(store: Store) -> None:
     assert not store.extend(99, 9 * SECOND)
 
 
+def test_the_newest_caption_with_all_words_is_the_one_that_ends_last(store: Store) -> None:
+    assert store.last_described("ball") is None and store.last_described("?") is None
+    first = store.add(window(1, "A red ball lies there."))
+    store.add(window(5, "Two red balls roll.", source=Source("camera", "back")))
+    store.add(window(6, "A red cube lies there.", "ball"))
+    assert store.extend(first, 9 * SECOND)
+    for words, cameras, start in (("red ball", (), 1), ("red ball", ("back",), 5), ("red", ("front",), 1)):
+        found = store.last_described(words, cameras=cameras)
+        assert found is not None and found.start_ns == start * SECOND
+
+
 def test_a_source_goes_on_after_its_last_window_even_a_deleted_one(store: Store) -> None:
     assert store.done_until(VIDEO) is None
     store.add(window(4, source=VIDEO))

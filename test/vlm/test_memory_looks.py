@@ -448,6 +448,17 @@ def test_an_index_of_another_time_is_asked_and_a_lost_image_is_said(start: Any, 
     assert answer.regions == () and "not in the memory any more" in answer.notes[0]
 
 
+def test_what_only_a_caption_names_is_told_with_the_caption(start: Callable[..., Rig]) -> None:
+    rig = start()
+    rig.looks(1)
+    dark = rig.where_last("dark")
+    assert str(dark.text).startswith("dark: in view now (at ") and str(dark.text).endswith("alone: It is dark.")
+    assert dark.regions == () and len(dark.moments) == len(dark.inputs.images) == 1
+    rig.scheduler.level = 200
+    rig.wait_for(lambda: rig.counters.asked == 2)
+    assert str(rig.where_last("dark").text).startswith("dark: last seen ")
+
+
 @given(st.floats(0, 1e9))
 def test_a_span_of_time_is_in_its_two_largest_units(seconds: float) -> None:
     units = {"d": 86400, "h": 3600, "min": 60, "s": 1}
