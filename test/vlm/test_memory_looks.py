@@ -373,6 +373,22 @@ def test_a_file_that_is_no_index_is_left_alone_and_named_once(start: Callable[..
     assert (directory / NAME).read_text() == "precious " * 1000
 
 
+def test_on_a_full_disk_nothing_is_lost_and_it_goes_on_when_there_is_room(start: Callable[..., Rig]) -> None:
+    rig = start()
+    rig.scheduler.level = 200
+    rig.wait_for(lambda: str(rig.where_last("lamp").text).startswith("Red Lamp: in view"))
+    database = rig.memory._file.store()._database  # type: ignore[union-attr]
+    database.execute("PRAGMA max_page_count = 1")  # SQLite says then what it says on a full disk
+    rig.scheduler.blinks = True
+    rig.wait_for(lambda: rig.counters.failed >= 3)
+    assert len(rig.warnings) == 1 and "full" in rig.warnings[0]
+    assert str(rig.where_last("lamp").text).startswith("Red Lamp: last seen ")
+    database.execute("PRAGMA max_page_count = 1000000")
+    asked = rig.counters.asked
+    rig.wait_for(lambda: rig.counters.asked > asked)
+    assert rig.infos[-1] == "memory: what the cameras see is remembered again"
+
+
 def test_a_memory_that_somebody_deletes_begins_anew(start: Callable[..., Rig], directory: Path) -> None:
     rig = start()
     rig.looks(1)
