@@ -28,6 +28,7 @@ CREATE TABLE sources (
 CREATE TABLE windows (
     id INTEGER PRIMARY KEY, source_id INTEGER NOT NULL REFERENCES sources, start_ns INTEGER NOT NULL,
     end_ns INTEGER NOT NULL, frame_ns INTEGER NOT NULL, caption TEXT NOT NULL, jpeg BLOB NOT NULL,
+    frame_id TEXT NOT NULL,
     UNIQUE (source_id, start_ns)
 );
 CREATE INDEX windows_by_time ON windows (start_ns, id);
@@ -43,7 +44,7 @@ CREATE VIRTUAL TABLE names USING fts5 (text, tokenize = '{fts.TOKENIZER}');
 # The texts of `captions` have the ids of their windows, those of `names` the ids of their things.
 
 _WINDOWS: Final = """
-SELECT windows.id, start_ns, end_ns, frame_ns, caption, source_id FROM windows
+SELECT windows.id, start_ns, end_ns, frame_ns, caption, frame_id, source_id FROM windows
 """
 
 _THINGS: Final = """
@@ -322,8 +323,12 @@ class Store:
         if there:
             self._delete(there[0])
         cursor = database.execute(
-            "INSERT INTO windows (source_id, start_ns, end_ns, frame_ns, caption, jpeg) VALUES (?, ?, ?, ?, ?, ?)",
-            (source, window.start_ns, window.end_ns, window.frame_ns, fts.clean(window.caption), window.jpeg),
+            "INSERT INTO windows (source_id, start_ns, end_ns, frame_ns, caption, jpeg, frame_id) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(source, window.start_ns, window.end_ns, window.frame_ns),
+                *(fts.clean(window.caption), window.jpeg, window.frame_id),
+            ),
         )
         number = int(cursor.lastrowid or 0)
         database.execute("INSERT INTO captions (rowid, text) VALUES (?, ?)", (number, fts.indexed(window.caption)))
@@ -394,10 +399,10 @@ class Store:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _window(self, row: Any) -> Window:
-        number, start, end, frame, caption, source = row
+        number, start, end, frame, caption, frame_id, source = row
         things = self._database.execute(f"{_THINGS} WHERE window_id = ? ORDER BY id", (number,)).fetchall()
         found = _source(self._database.execute("SELECT * FROM sources WHERE id = ?", (source,)).fetchone())
-        return Window(found, start, end, frame, caption, tuple(map(_thing, things)), id=number)
+        return Window(found, start, end, frame, caption, tuple(map(_thing, things)), frame_id=frame_id, id=number)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

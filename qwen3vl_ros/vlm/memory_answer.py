@@ -86,7 +86,7 @@ def fill_seen(answer: PartialAnswer, store: Store, sighting: Sighting, in_view: 
     if not jpeg:
         answer.notes.append("the frame that shows it is not in the memory any more, and so there are no regions")
         return
-    answer.inputs = InputImages((_image(jpeg, window.frame_ns, thing.frame_id),))
+    answer.inputs = InputImages((_image(jpeg, window.frame_ns, window.frame_id),))
     answer.regions = tuple(map(_region, alike))
 
 
@@ -96,8 +96,7 @@ def fill_described(answer: PartialAnswer, store: Store, what: str, window: Windo
     answer.text.append(f"{what}: {when}{_camera(window)}, in words alone: {window.caption}")
     answer.moments = (_moment(what, window),)
     if jpeg := store.jpeg(window):
-        frame_id = window.things[0].frame_id if window.things else ""
-        answer.inputs = InputImages((_image(jpeg, window.frame_ns, frame_id),))
+        answer.inputs = InputImages((_image(jpeg, window.frame_ns, window.frame_id),))
 
 
 def fill_not_seen(answer: PartialAnswer, store: Store, what: str, cameras: Sequence[str]) -> None:

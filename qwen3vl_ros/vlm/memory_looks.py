@@ -241,7 +241,7 @@ class Looker(threading.Thread):
         frame_id = look.message.header.frame_id
         regions = () if found is None else found.regions
         things = tuple(_thing(region, stamp, frame_id, wanted[0]) for region in regions)
-        return Window(Source("camera", name), stamp, stamp, stamp, caption, things, look.jpeg())
+        return Window(Source("camera", name), stamp, stamp, stamp, caption, things, look.jpeg(), frame_id)
 
     def _ask(self, look: Look, name: str, task: str, prompt: str, slots: str) -> GoalResult:
         """Ask a task about a frame, in a slot of the engine that no goal needs. Raises BadRequest."""
@@ -274,4 +274,4 @@ def _thing(region: Region, stamp: int, frame_id: str, otherwise: str) -> Thing:
         left, top, right, bottom = region.box
         x, y = math.floor(left), math.floor(top)
         box = (x, y, max(1, math.ceil(right) - x), max(1, math.ceil(bottom) - y))
-    return Thing(region.label.strip() or otherwise, stamp, box, region.position, frame_id)
+    return Thing(region.label.strip() or otherwise, stamp, box, region.position, frame_id if region.position else "")

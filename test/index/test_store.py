@@ -44,7 +44,7 @@ def test_a_window_comes_back_as_it_was_put_in(store: Store) -> None:
         Thing("red ball", 12, (1, 2, 3, 4), (0.5, -1.25, 2.0), "map"),
         Thing("table", 13),
     )
-    put = Window(VIDEO, 10, 20, 12, "A ball lies on a table.", things, b"jpeg")
+    put = Window(VIDEO, 10, 20, 12, "A ball lies on a table.", things, b"jpeg", "lens")
     number = store.add(put)
     (got,) = store.windows()
     assert got == replace(put, jpeg=b"", id=number)
