@@ -61,6 +61,7 @@ class Window:
         caption: What happens; "" without one.
         things: What is in the evidence frame.
         jpeg: The evidence frame; b"" where there is none, and of a window that is read: :meth:`Store.jpeg` has it.
+        frame_id: tf frame of the camera that took the evidence frame; "" where it is unknown.
         id: In the file, given by it; a window that was added later has a greater one.
     """
 
@@ -71,6 +72,7 @@ class Window:
     caption: str = ""
     things: tuple[Thing, ...] = ()
     jpeg: bytes = b""
+    frame_id: str = ""
     id: int = 0
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from qwen3vl_ros.index import words as fts
 from qwen3vl_ros.index.entries import IndexFileError, Sighting, Source, Thing, Window
 
 _WINDOWS: Final = """
-SELECT windows.id, start_ns, end_ns, frame_ns, caption, source_id FROM windows
+SELECT windows.id, start_ns, end_ns, frame_ns, caption, frame_id, source_id FROM windows
 """
 
 _THINGS: Final = """
@@ -73,6 +74,25 @@ class Store:
         with self._transaction():
             return self._write(window)
 
+    def extend(self, window: int, end_ns: int) -> bool:
+        """Let a window last longer, as nothing has changed in its scene: what is in it is seen until then.
+
+        Args:
+            window: Its id.
+            end_ns: When it ends, and the time at which its things were seen.
+
+        Returns:
+            Whether there is such a window.
+        """
+        with self._transaction() as database:
+            row = database.execute(
+                "UPDATE windows SET end_ns = ? WHERE id = ? RETURNING source_id", (end_ns, window)
+            ).fetchall()
+            database.execute("UPDATE things SET stamp_ns = ? WHERE window_id = ?", (end_ns, window))
+            if row:
+                database.execute("UPDATE sources SET done_ns = max(done_ns, ?) WHERE id = ?", (end_ns, *row[0]))
+        return bool(row)
+
     def search(
         self,
         words: str,
@@ -124,21 +144,47 @@ class Store:
                 return
             after = page[-1].start_ns, page[-1].id
 
-    def last_seen(self, name: str) -> Sighting | None:
-        """Return the thing with the newest stamp in whose name all words of ``name`` are; None if there is none."""
+    def last_seen(self, name: str, *, cameras: Collection[str] = ()) -> Sighting | None:
+        """Return the thing with the newest stamp in whose name all words of ``name`` are; None if there is none.
+
+        Args:
+            name: Its words, in any order.
+            cameras: Names of the sources that count; none for all.
+        """
         query = fts.query(name)
         if not query:
             return None
         with self._reading() as database:
             row = database.execute(
-                "SELECT things.id, window_id FROM names JOIN things ON things.id = names.rowid WHERE names MATCH ? "
+                "SELECT things.id, window_id FROM names JOIN things ON things.id = names.rowid "
+                "JOIN windows ON windows.id = window_id JOIN sources ON sources.id = source_id WHERE names MATCH ?1 "
+                "AND (?2 = '[]' OR sources.name IN (SELECT value FROM json_each(?2))) "
                 "ORDER BY stamp_ns DESC, things.id DESC LIMIT 1",
-                (query,),
+                (query, json.dumps(list(cameras))),
             ).fetchone()
             if row is None:
                 return None
             thing = schema.thing_of(database.execute(f"{_THINGS} WHERE id = ?", row[:1]).fetchone())
             return Sighting(thing, self._window(database.execute(f"{_WINDOWS} WHERE id = ?", row[1:]).fetchone()))
+
+    def last_described(self, words: str, *, cameras: Collection[str] = ()) -> Window | None:
+        """Return the window that ends last in whose caption all words are; None if there is none.
+
+        Args:
+            words: In any order.
+            cameras: As of :meth:`last_seen`.
+        """
+        query = fts.query(words)
+        if not query:
+            return None
+        with self._reading() as database:
+            row = database.execute(
+                f"{_WINDOWS} WHERE id IN (SELECT rowid FROM captions WHERE captions MATCH ?1) AND (?2 = '[]' OR "
+                "source_id IN (SELECT id FROM sources WHERE name IN (SELECT value FROM json_each(?2)))) "
+                "ORDER BY end_ns DESC, windows.id DESC LIMIT 1",
+                (query, json.dumps(list(cameras))),
+            ).fetchone()
+            return None if row is None else self._window(row)
 
     def jpeg(self, window: Window) -> bytes:
         """Return the evidence frame of a window that was read here; b"" where there is none, or none any more."""
@@ -253,8 +299,12 @@ class Store:
         if there:
             self._delete(there[0])
         cursor = database.execute(
-            "INSERT INTO windows (source_id, start_ns, end_ns, frame_ns, caption, jpeg) VALUES (?, ?, ?, ?, ?, ?)",
-            (source, window.start_ns, window.end_ns, window.frame_ns, fts.clean(window.caption), window.jpeg),
+            "INSERT INTO windows (source_id, start_ns, end_ns, frame_ns, caption, jpeg, frame_id) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(source, window.start_ns, window.end_ns, window.frame_ns),
+                *(fts.clean(window.caption), window.jpeg, window.frame_id),
+            ),
         )
         number = int(cursor.lastrowid or 0)
         database.execute("INSERT INTO captions (rowid, text) VALUES (?, ?)", (number, fts.indexed(window.caption)))
@@ -333,10 +383,12 @@ class Store:
             return int(count * size)
 
     def _window(self, row: Any) -> Window:
-        number, start, end, frame, caption, source = row
+        number, start, end, frame, caption, frame_id, source = row
         things = self._database.execute(f"{_THINGS} WHERE window_id = ? ORDER BY id", (number,)).fetchall()
         found = schema.source_of(self._database.execute("SELECT * FROM sources WHERE id = ?", (source,)).fetchone())
-        return Window(found, start, end, frame, caption, tuple(map(schema.thing_of, things)), id=number)
+        return Window(
+            found, start, end, frame, caption, tuple(map(schema.thing_of, things)), frame_id=frame_id, id=number
+        )
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -69,7 +69,8 @@ class AskRequest:
     ``clip``: the clip that it is about, None = single images.
     ``session``: name of a conversation that the node keeps, "" = none; ``session_tokens``: what its earlier turns take,
     once that is known.
-    ``task``: its name; ``ready_made``: whether it is the package's, not the user's; ``parser``: how its answer is
+    ``task``: its name; ``ready_made``: whether it is the package's, not the user's; ``from_memory``: whether the node's
+    memory answers it, where ``prompt`` is the thing that is looked for; ``parser``: how its answer is
     parsed, None without a task; ``min_images``: how many it needs;
     ``choices``: groups of words that its answer begins with; the probability of the first group is wanted;
     ``labels``: what its regions are to be labelled with, () = anything;
@@ -106,6 +107,7 @@ class AskRequest:
     task_image_tokens: int = 0
     task: str = ""
     ready_made: bool = False
+    from_memory: bool = False
     parser: Parser | None = None
     min_images: int = 1
     choices: tuple[tuple[str, ...], ...] = ()

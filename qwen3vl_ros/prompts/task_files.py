@@ -76,6 +76,11 @@ _TASK: Final = {
             "minimum": 1,
             "maximum": MOST_IMAGE_TOKENS,
         },
+        "answer_from": {
+            "description": "What answers: the model, or the node's memory of what its cameras saw, which is asked for "
+            "the thing that the prompt names.",
+            "enum": ["model", "memory"],
+        },
         "clip_duration": {
             "description": "The task is about a clip, of so many seconds where the goal does not say.",
             "type": "number",
@@ -251,6 +256,7 @@ def _build(name: str, definition: Mapping[str, Any], source: str) -> Task:
         min_images=definition.get("min_images", 1),
         max_image_tokens=definition.get("max_image_tokens", 0),
         clip_duration=definition.get("clip_duration", 0.0),
+        from_memory=definition.get("answer_from") == "memory",
         options=_options(definition.get("options", {})),
         choices=_choices(definition.get("choices", []), definition["parser"]),
         score_threshold=_score_threshold(definition.get("score_threshold"), definition["parser"]),

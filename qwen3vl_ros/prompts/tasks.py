@@ -106,6 +106,7 @@ class Task:
 
     ``max_image_tokens``: of an image where the goal does not say, 0 = the engine's own number.
     ``clip_duration``: the task is about a clip, of so many seconds where the goal does not say; 0 = of single images.
+    ``from_memory``: the node answers it from its memory, and the prompt is the thing that is looked for.
     ``schema`` may refer to slots: ``{"$slot": name}`` is the slot's value, and ``{"$each": name, "as": schema}`` is
     an object with that schema for each text of the slot. ``uses_camera``: whether a :class:`CameraView` is of use.
     ``example_answer``: the text, or the parsed JSON, of an answer to the question that ``example_slots`` make.
@@ -127,6 +128,7 @@ class Task:
     uses_camera: bool
     max_image_tokens: int
     clip_duration: float
+    from_memory: bool
     prompts: Mapping[str, jinja2.Template] = field(repr=False)
     system_prompts: Mapping[str, jinja2.Template] = field(repr=False)
 

@@ -91,6 +91,7 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         new_pixels=goal.new_pixels,
         task_image_tokens=0 if task is None else task.max_image_tokens,
         task=goal.task,
+        from_memory=task is not None and task.from_memory,
         ready_made=task is not None and task.source == str(ready_made_tasks()),
         parser=None if asked is None else asked.parser,
         min_images=1 if asked is None else asked.min_images,

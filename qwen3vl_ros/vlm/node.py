@@ -38,6 +38,7 @@ from qwen3vl_ros.vlm.cameras import open_cameras
 from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.engine_swap import EngineSwap, PendingEngine
 from qwen3vl_ros.vlm.job import Code, GoalError, GoalReply, GoalResult, Job
+from qwen3vl_ros.vlm.memory import Memory
 from qwen3vl_ros.vlm.messages import fill_result, request_from, task_message, timeout_of
 from qwen3vl_ros.vlm.recorder import Recorder, serve_correction
 from qwen3vl_ros.vlm.replies import ActionReply, ServiceReply
@@ -94,6 +95,15 @@ class VlmNode(LifecycleNode):
             lambda result: self._status.count_tokens(result),
             self._log_error,
         )
+        self._memory = Memory(
+            lambda: self._settings,
+            lambda: self._tasks,
+            self._deadlines,
+            self.get_clock().now,
+            lambda result: self._status.count_tokens(result),
+            self._log_info,
+            self._log_warning,
+        )
         self._status = StatusPublisher(self, self._take_snapshot, self._deadlines)
         self._display = Display(self, self._log_error)
         self._action_server = ActionServer(
@@ -134,6 +144,7 @@ class VlmNode(LifecycleNode):
             len(self._sessions),
             self._watches.watches,
             recording,
+            self._memory.health(),
         )
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
@@ -159,6 +170,7 @@ class VlmNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._engine = EngineChain(specs, self._on_engine_change, self._log_info, parameters.policy(self._settings))
         self._begin_recording()
+        self._memory.configure()
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -176,6 +188,7 @@ class VlmNode(LifecycleNode):
             lambda: self._settings,
             self._sessions,
             Transforms(self, listen=bool(self._settings.target_frame)),
+            self._memory.recall,
             self._status.publish,
             self._on_finish,
             self._log_error,
@@ -183,6 +196,7 @@ class VlmNode(LifecycleNode):
         self._message = ""
         self._scheduler.engine_changed()
         self._watches.activate(self._scheduler)
+        self._memory.start(self._scheduler)
         self._status.publish()
         self._fall_back_if_failed(self._engine.health)
         return super().on_activate(state)
@@ -199,6 +213,7 @@ class VlmNode(LifecycleNode):
         self._sessions.close()
         self._close_engine()
         self._end_recording()
+        self._memory.close()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
@@ -206,6 +221,7 @@ class VlmNode(LifecycleNode):
         self.stop_accepting()
         self._close_engine()
         self._end_recording()
+        self._memory.close()
         self._finalized = True
         return TransitionCallbackReturn.SUCCESS
 
@@ -214,6 +230,7 @@ class VlmNode(LifecycleNode):
         self._close_engine()
         self._watches.close()
         self._end_recording()
+        self._memory.close()
         self._display.close()
         self._deadlines.close()
         if not self._finalized:
@@ -225,6 +242,7 @@ class VlmNode(LifecycleNode):
         self.stop_accepting()
         self._close_engine()
         self._end_recording()
+        self._memory.close()
         return TransitionCallbackReturn.SUCCESS
 
     def start(self) -> None:
@@ -247,6 +265,7 @@ class VlmNode(LifecycleNode):
         if self._scheduler is not None:
             scheduler, self._scheduler = self._scheduler, None
             self._watches.deactivate()
+            self._memory.stop()
             scheduler.close(code, message)
         self._status.publish()
 

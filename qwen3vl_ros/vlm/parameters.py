@@ -25,7 +25,7 @@ from qwen3vl_ros.ros import parameters
 from qwen3vl_ros.ros.parameters import choice, flag, number, text, texts
 from qwen3vl_ros.vision.frames import parse_mount
 from qwen3vl_ros.vlm.engine_parameters import FIT, FITS, Llama, Maix, MaixHttp, Openai, Openvino
-from qwen3vl_ros.vlm.storage_parameters import History, Record, Session
+from qwen3vl_ros.vlm.storage_parameters import History, Memory, Record, Session
 
 BUSY_POLICIES = ("queue", "reject", "preempt")
 TRANSPORTS = ("raw", "compressed")
@@ -288,6 +288,7 @@ class Settings:
     history: History = field(default_factory=History)
     session: Session = field(default_factory=Session)
     record: Record = field(default_factory=Record)
+    memory: Memory = field(default_factory=Memory)
     maix_http: MaixHttp = field(default_factory=MaixHttp)
     maix: Maix = field(default_factory=Maix)
     openai: Openai = field(default_factory=Openai)
@@ -295,9 +296,8 @@ class Settings:
     llama: Llama = field(default_factory=Llama)
 
 
-ENGINES = {
-    name: group for name, group in parameters.groups(Settings).items() if name not in ("history", "session", "record")
-}
+_KEPT = ("history", "session", "record", "memory")
+ENGINES = {name: group for name, group in parameters.groups(Settings).items() if name not in _KEPT}
 """The parameters of each engine of this package. Those of third parties are what a parameter file has under their
 name; they are not described here."""
 

@@ -1,4 +1,4 @@
-"""Send a goal's feedback and result to a client of the action AskImage, or to a caller of the service Ask."""
+"""Send a goal's feedback and result to a client of the action AskImage, a caller of the service Ask, or the node."""
 
 from __future__ import annotations
 
@@ -94,3 +94,21 @@ class ServiceReply:
         result = await self.result
         assert result is not None
         return fill_result(response, result)
+
+
+class KeptReply:
+    """Keeps the result of a question that the node asks itself; None before."""
+
+    def __init__(self) -> None:
+        self.goal_id = uuid.uuid4().hex
+        self.result: GoalResult | None = None
+
+    def started(self) -> None:
+        """Do nothing."""
+
+    def progress(self, progress: Progress) -> None:
+        """Do nothing."""
+
+    def finished(self, result: GoalResult) -> None:
+        """Keep the result."""
+        self.result = result

@@ -54,6 +54,7 @@ class Scheduler:
         settings: Returns the current parameters.
         sessions: The conversations that goals continue.
         transforms: What tf knows; closed with the scheduler.
+        recall: Fills the answer to a goal that is answered from the memory, or raises; it may take as long as a disk.
         on_change: Called when a job was queued or leaves the queue, and when histories have changed.
         on_finish: Called once per job, with its result.
         log_exception: Takes a sentence when a defect of this package ended a question.
@@ -67,6 +68,7 @@ class Scheduler:
         settings: Callable[[], Settings],
         sessions: Sessions,
         transforms: Transforms,
+        recall: Callable[[AskRequest, PartialAnswer], None],
         on_change: Callable[[], None],
         on_finish: Callable[[Job, GoalResult], None],
         log_exception: Callable[[str], None],
@@ -77,6 +79,9 @@ class Scheduler:
         self._settings = settings
         self._sessions = sessions
         self._transforms = transforms
+        self._display = display
+        self._recall = recall
+        self._rememberer = ThreadPoolExecutor(1, "remember")  # apart from the questions to the model, which take longer
         self._sandbox = Sandbox()
         self._sandbox.warm_up()  # it takes as long to start as a small model to answer
         self.recorder = HistoryRecorder(cameras, settings().history, on_change, log_exception)
@@ -107,6 +112,7 @@ class Scheduler:
         self._log_exception = log_exception
         self._lock = threading.Lock()
         self._live: dict[str, Job] = {}
+        self._remembering: set[Job] = set()
         self._unfinished = 0
         self._idle = threading.Condition()
         self._n_threads = 0
@@ -129,10 +135,11 @@ class Scheduler:
 
     @property
     def running(self) -> list[Job]:
-        """The live questions that have left the queue."""
+        """The live questions that have left the queue; those that the memory answers need no slot and do not count."""
         waiting = self._jobs.waiting()
         with self._lock:
-            return [job for job in self._live.values() if job not in waiting and job not in self._unchecked]
+            elsewhere = {*waiting, *self._unchecked, *self._remembering}
+            return [job for job in self._live.values() if job not in elsewhere]
 
     def accept(self, job: Job, check: Callable[[], AskRequest]) -> None:
         """Check and queue ``job`` on the checking thread; finish it with an error if it cannot be queued.
@@ -160,16 +167,23 @@ class Scheduler:
         refusal: GoalError | None = None
         try:
             job.checked = check()
-            self._apply_busy_policy(job)
+            if not job.request.from_memory:
+                self._apply_busy_policy(job)
         except Exception as error:  # noqa: BLE001 no goal, however strange, ends the thread that checks them all
             refusal = self._error_of(error)
         with self._lock:
             if job not in self._unchecked:
                 return  # it ended during the check, and has its result
             self._unchecked.remove(job)
+            if refusal is None and job.request.from_memory:
+                self._remembering.add(job)
             if refusal is None and job.request.session:
                 self._sessions.enter(job.request.session, job)
-            free = self._n_threads - (len(self._live) - 1 - len(self._jobs) - len(self._unchecked))
+            elsewhere = len(self._jobs) + len(self._unchecked) + len(self._remembering)
+            free = self._n_threads - (len(self._live) - 1 - elsewhere)
+        if refusal is None and job.request.from_memory:
+            self._rememberer.submit(self._remember, job)
+            return
         if refusal is None:
             assert job.checked is not None
             if job.checked.response_schema is not None:
@@ -191,7 +205,9 @@ class Scheduler:
     def _apply_busy_policy(self, job: Job) -> None:
         """Apply the parameter ``busy_policy`` to ``job`` and those accepted before it. Raises :class:`Busy`."""
         policy = self._settings().busy_policy
-        others = [other for other in self.live if other is not job and other.accepted <= job.accepted]
+        with self._lock:
+            others = [one for one in self._live.values() if one is not job and one not in self._remembering]
+        others = [other for other in others if other.accepted <= job.accepted]
         if policy == "reject" and others:
             raise Busy("another goal is running and busy_policy is reject: try again later")
         if policy == "preempt":
@@ -238,6 +254,7 @@ class Scheduler:
         """Forget ``job``, which has its result."""
         with self._lock:
             self._live.pop(job.reply.goal_id, None)
+            self._remembering.discard(job)
         if job.checked is not None and job.checked.session:
             self._sessions.leave(job.checked.session, job)
             self._jobs.look_again()
@@ -268,6 +285,7 @@ class Scheduler:
         self._jobs.close()
         self.end_all(code, message)
         self._checker.shutdown(wait=False)
+        self._rememberer.shutdown(wait=False)
         self._sandbox.close()
         self.recorder.close()
         self._transforms.close()
@@ -383,6 +401,21 @@ class Scheduler:
         if result.error is None and answer.session is not None:
             answer.session.end()  # before the result: the next question may follow at once
         job.finish(result)
+
+    def _remember(self, job: Job) -> None:
+        """Answer ``job`` from the memory, without the engine."""
+        answer, failure = PartialAnswer(queue_time=time.monotonic() - job.accepted), None
+        try:
+            job.reply.started()
+            if job.error is None:
+                self._recall(job.request, answer)
+                text = str(answer.text)
+                job.reply.progress(Progress(Stage.DECODE, delta=text, text=text))
+                self._display.answered(job.request.prompt, text, answer.inputs.images, answer.regions)
+        except Exception as error:  # noqa: BLE001 the goal must get a result
+            failure = self._error_of(error)
+        job.inputs = answer.inputs
+        job.finish(answer.result(job, failure))
 
     def _is_next(self, job: Job) -> bool:
         """Return whether the questions of its session that came before ``job`` are over."""

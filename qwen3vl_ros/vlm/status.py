@@ -25,6 +25,7 @@ from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.frame_source import SAMPLE_PERIOD, CameraHealth
 from qwen3vl_ros.vlm.history import HistorySpan
 from qwen3vl_ros.vlm.job import Code, GoalResult
+from qwen3vl_ros.vlm.memory import MemoryHealth
 from qwen3vl_ros.vlm.messages import answer_message
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.recorder import RecorderHealth
@@ -39,7 +40,8 @@ class NodeSnapshot:
     """The node's current state. ``message`` says what is wrong with the node itself; ``scheduler`` None = not active.
 
     ``pending``: a sentence about the engine that is loading to replace ``engine``; "" = none. ``tasks``: names of the
-    ready-made tasks. ``sessions``: conversations that are kept. ``recording``: None = nothing is recorded.
+    ready-made tasks. ``sessions``: conversations that are kept. ``recording``: None = nothing is recorded;
+    ``memory``: None = it is off.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class NodeSnapshot:
     sessions: int
     watches: Watches
     recording: RecorderHealth | None
+    memory: MemoryHealth | None
 
 
 class StatusPublisher:
@@ -185,6 +188,8 @@ class StatusPublisher:
             array.status.append(_watch_diagnostics(name, watches))
         if snapshot.recording is not None:
             array.status.append(_recording_diagnostics(name, snapshot.recording))
+        if snapshot.memory is not None:
+            array.status.append(_memory_diagnostics(name, snapshot.memory))
         self._look_for_namesake(name)
         level = DiagnosticStatus.ERROR if self._namesake else DiagnosticStatus.OK
         array.status.append(_diagnostics_of(name, "name", level, self._namesake or "no other node has it", {}))
@@ -333,6 +338,23 @@ def _recording_diagnostics(node: str, recording: RecorderHealth) -> DiagnosticSt
             "recorded": recording.recorded,
             "left out": recording.left_out,
             "size (MB)": f"{recording.size / 1e6:.1f}",
+        },
+    )
+
+
+def _memory_diagnostics(node: str, memory: MemoryHealth) -> DiagnosticStatus:
+    """Return the status: WARN while nothing is remembered."""
+    return _diagnostics_of(
+        node,
+        "memory",
+        DiagnosticStatus.WARN if memory.problem else DiagnosticStatus.OK,
+        memory.problem or "what the cameras see is remembered",
+        {
+            "file": memory.path,
+            "asked": memory.counters.asked,
+            "left out, as the image had not changed": memory.counters.unchanged,
+            "failed": memory.counters.failed,
+            "size (MB)": f"{memory.size / 1e6:.1f}",
         },
     )
 

@@ -1,10 +1,10 @@
-"""The parameters of what the node keeps: frames of its cameras, conversations, a recording. A group for each."""
+"""The parameters of what the node keeps: frames, conversations, a recording, a memory. A group for each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qwen3vl_ros.ros.parameters import flag, number, text
+from qwen3vl_ros.ros.parameters import flag, number, text, texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +51,36 @@ class Record:
     )
     megabytes: float = number(
         1000.0, 1.0, 1e9, "Most megabytes (10^6 bytes) of the recording; the oldest answers are deleted for new ones."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the node remembers of what its cameras saw, for the task where_last and for searches."""
+
+    enabled: bool = flag(False, "Look through every camera again and again, and keep what was seen (docs/memory.md).")
+    directory: str = text(
+        "",
+        "Directory of the memory; it is made, for its owner alone. Empty: qwen3vl_ros/memory in the user's folder for "
+        "data, $XDG_DATA_HOME or else ~/.local/share.",
+    )
+    period: float = number(
+        10.0,
+        0.1,
+        86400.0,
+        "Seconds between two looks through a camera. The model is only asked where the image has changed since, by "
+        "more than `watch_change`.",
+        live=True,
+    )
+    things: tuple[str, ...] = texts(
+        ("objects",),
+        "What to look for: a single description, as the task locate takes it, or several categories, as detect does.",
+        live=True,
+    )
+    megabytes: float = number(
+        500.0,
+        10.0,
+        1e6,
+        "Most megabytes (10^6 bytes) of the memory; what is oldest is deleted for what is new.",
+        live=True,
     )

@@ -130,7 +130,10 @@ def question(watch: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         options=watch.options,
         max_image_tokens=watch.max_image_tokens,
     )
-    return replace(request_from(goal, settings, tasks), region=_polygon(watch))
+    request = request_from(goal, settings, tasks)
+    if request.from_memory:
+        raise BadRequest(f"task: {task} is answered from the memory, and a watch asks about images; take another task")
+    return replace(request, region=_polygon(watch))
 
 
 def _rules(watch: Any, settings: Settings) -> Rules:

@@ -26,6 +26,7 @@ from qwen3vl_ros.vlm.deadlines import Deadlines
 from qwen3vl_ros.vlm.frame_source import NoFrame
 from qwen3vl_ros.vlm.job import Code, GoalResult, Job
 from qwen3vl_ros.vlm.parameters import Settings
+from qwen3vl_ros.vlm.replies import KeptReply
 from qwen3vl_ros.vlm.scheduler import Scheduler
 from qwen3vl_ros.vlm.watch import Watch
 from qwen3vl_ros.vlm.watch_frames import Look, Looks, change_between, view_of
@@ -352,7 +353,7 @@ class _Asking(_Rounds):
     def _ask(self, watch: Watch, seen: Sequence[Look], settings: Settings) -> bool:
         """Ask about the frames; return False where a goal took the slot."""
         watches = self._watches
-        reply = _Reply()
+        reply = KeptReply()
         job = Job(reply, _LOWEST + watch.message.priority, settings.timeout, _nothing, _nothing, watches.deadlines)
         job.frames = {look.camera.name: look.frame for look in seen}
         try:
@@ -383,24 +384,6 @@ class _Asking(_Rounds):
             watch.fails(str(error))
         watches.wake()  # what a cooldown holds back is sent by the other thread
         return True
-
-
-class _Reply:
-    """Keeps the result of a question."""
-
-    def __init__(self) -> None:
-        self.goal_id = uuid.uuid4().hex
-        self.result: GoalResult | None = None
-
-    def started(self) -> None:
-        """Do nothing."""
-
-    def progress(self, progress: Any) -> None:
-        """Do nothing."""
-
-    def finished(self, result: GoalResult) -> None:
-        """Keep the result."""
-        self.result = result
 
 
 def _nothing(*_: Any) -> None:

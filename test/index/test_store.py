@@ -46,7 +46,7 @@ def test_a_window_comes_back_as_it_was_put_in(store: Store) -> None:
         Thing("red ball", 12, (1, 2, 3, 4), (0.5, -1.25, 2.0), "map"),
         Thing("table", 13),
     )
-    put = Window(VIDEO, 10, 20, 12, "A ball lies on a table.", things, b"jpeg")
+    put = Window(VIDEO, 10, 20, 12, "A ball lies on a table.", things, b"jpeg", "lens")
     number = store.add(put)
     (got,) = store.windows()
     assert got == replace(put, jpeg=b"", id=number)
@@ -160,6 +160,31 @@ def test_the_newest_thing_of_a_name_is_where_it_was_last_seen(store: Store) -> N
     assert seen.window.start_ns == 5 * SECOND
     assert store.last_seen("balls") is not None
     assert store.last_seen("green ball") is None
+
+
+def test_a_window_that_goes_on_was_seen_until_its_new_end(store: Store) -> None:
+    first = store.add(window(1, "", "red ball"))
+    store.add(window(5, "", "red ball", source=Source("camera", "back")))
+    assert store.extend(first, 9 * SECOND)
+    seen = store.last_seen("ball")
+    assert seen is not None and (seen.window.id, seen.thing.stamp_ns) == (first, 9 * SECOND)
+    assert (seen.window.frame_ns, seen.window.end_ns) == (SECOND, 9 * SECOND)
+    assert store.done_until(CAMERA) == 9 * SECOND
+    of_back = store.last_seen("ball", cameras=["back"])
+    assert of_back is not None and of_back.window.source.name == "back"
+    assert store.last_seen("ball", cameras=["left", ""]) is None
+    assert not store.extend(99, 9 * SECOND)
+
+
+def test_the_newest_caption_with_all_words_is_the_one_that_ends_last(store: Store) -> None:
+    assert store.last_described("ball") is None and store.last_described("?") is None
+    first = store.add(window(1, "A red ball lies there."))
+    store.add(window(5, "Two red balls roll.", source=Source("camera", "back")))
+    store.add(window(6, "A red cube lies there.", "ball"))
+    assert store.extend(first, 9 * SECOND)
+    for words, cameras, start in (("red ball", (), 1), ("red ball", ("back",), 5), ("red", ("front",), 1)):
+        found = store.last_described(words, cameras=cameras)
+        assert found is not None and found.start_ns == start * SECOND
 
 
 def test_a_source_goes_on_after_its_last_window_even_a_deleted_one(store: Store) -> None:

@@ -34,7 +34,7 @@ PROMISED = {
     *("caption", "vqa", "yes_no", "count", "locate", "point", "locate_3d", "describe_spatial", "ocr", "ocr_fields"),
     *("read_gauge", "classify", "find_anomaly", "compare", "gui_elements", "image_to_html", "image_to_drawio"),
     *("translate_sign", "steps_to"),
-    *("what_happened", "when", "before_after", "count_events", "track"),
+    *("what_happened", "when", "before_after", "count_events", "track", "where_last"),
 }
 ABOUT_A_CLIP = {"what_happened", "when", "before_after", "count_events", "track"}
 
@@ -463,6 +463,7 @@ TEXT = {"type": "text", "description": "d"}
         ),
         ({"slots": {"kinds": {"type": "texts", "description": "d"}, "idle": TEXT}}, "slots.idle", "nothing"),
         ({"slots": {"kinds": {"type": "texts", "description": "d"}}}, "example.slots", "kinds"),
+        ({"answer_from": "the cloud"}, "answer_from", "memory"),
         ({"options": {"temprature": 1}}, "options.temprature", "did you mean 'temperature'"),
         ({"options": {"temperature": 9}}, "options", "outside"),
         ({"options": {"temperature": -1}}, "options.temperature", "minimum"),

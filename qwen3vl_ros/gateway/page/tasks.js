@@ -33,6 +33,7 @@ const GROUPS = {
     before_after: "Before and after",
     count_events: "Count what happened",
     track: "Follow a thing",
+    where_last: "Where something was last",
   },
   Make: {
     steps_to: "Plan steps",
