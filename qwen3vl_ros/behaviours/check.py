@@ -67,7 +67,7 @@ class Check(QuestionLeaf):
         of: of so many that are asked at most.
         error_key: where the reason of a failure is written; "" = nowhere.
         valid_for: seconds after the last image for which the outcome counts, yes or no; None = it is asked anew.
-        new_frame: True to take only frames that are stamped after the start of the leaf.
+        new_frame: True to take only frames that are stamped after the start, also where an answer still counts.
         client: a VlmClient of your own, which stays open; None = the tree's.
         node_name: name of the vlm node.
         **arguments: the others of :meth:`VlmClient.ask`; ``task``: another one than yes_no that has choices.

@@ -33,7 +33,7 @@ class Locate(QuestionLeaf):
         position: False where a place in the image is enough.
         error_key: where the reason of a failure is written; "" = nowhere.
         valid_for: seconds after its image for which an answer counts; None = it is asked anew at each start.
-        new_frame: True to take only frames that are stamped after the start of the leaf.
+        new_frame: True to take only frames that are stamped after the start, also where an answer still counts.
         client: a VlmClient of your own, which stays open; None = the tree's.
         node_name: name of the vlm node.
         **arguments: the others of :meth:`VlmClient.ask`: ``cameras``, ``timeout``, ...

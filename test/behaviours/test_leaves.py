@@ -184,6 +184,30 @@ def test_an_answer_about_an_image_of_another_time_does_not_count(client: Client,
     assert says in written("why") and written("answer") is None
 
 
+def test_an_answer_that_still_counts_is_written_again(client: Client) -> None:
+    leaf = Ask("colour", "What colour is it?", valid_for=5.0, client=client)
+    tick(leaf)
+    client.answer("red")
+    tick(leaf)
+    Blackboard.set("answer", "another leaf's")
+    assert tick(leaf) is Status.SUCCESS
+    assert written("answer").text == "red"
+
+
+def test_an_answer_to_another_question_or_from_before_a_movement_does_not_count(client: Client) -> None:
+    Blackboard.set("question", "What colour is it?")
+    other = Ask("other", prompt_key="question", valid_for=5.0, client=client)
+    moved = Ask("moved", "What is it?", new_frame=True, valid_for=5.0, client=client)
+    for leaf in (other, moved):
+        tick(leaf)
+        client.answer()
+        assert tick(leaf) is Status.SUCCESS
+    assert tick(other) is Status.SUCCESS
+    Blackboard.set("question", "What shape is it?")
+    assert tick(other) is tick(moved) is Status.RUNNING
+    assert [prompt for prompt, _, _ in client.sent[-2:]] == ["What shape is it?", "What is it?"]
+
+
 def test_without_valid_for_every_start_asks(client: Client) -> None:
     leaf = Ask("colour", "What colour is it?", client=client)
     for _ in range(2):
