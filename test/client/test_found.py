@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
@@ -57,20 +59,20 @@ def test_a_frame_may_be_written_with_the_slash_of_tf() -> None:
 
 
 def test_the_question_asks_for_the_frame_and_for_what_is_below_the_threshold_too() -> None:
-    prompt, arguments = find_question("red ball", "map", 0.7, {"timeout": 3.0})
+    prompt, arguments = find_question("red ball", frame="map", score_threshold=0.7, timeout=3.0)
     assert prompt == "red ball"
     assert arguments == {"task": "locate", "timeout": 3.0, "target_frame": "map", "score_threshold": 0.0}
     assert "score_threshold" not in find_question("red ball")[1]  # the task's own
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("name", "arguments", "says"),
     [
-        ((" ",), "must not be empty"),
-        (("ball", "", 1.2), "from 0 to 1"),
-        (("ball", "", None, {"target_frame": "map"}), "frame='map'"),
+        (" ", {}, "must not be empty"),
+        ("ball", {"score_threshold": 1.2}, "from 0 to 1"),
+        ("ball", {"target_frame": "map"}, "frame='map'"),
     ],
 )
-def test_a_wrong_question_is_refused(values: tuple[object, ...], says: str) -> None:
+def test_a_wrong_question_is_refused(name: str, arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(BadRequest, match=says):
-        find_question(*values)  # type: ignore[arg-type]
+        find_question(name, **arguments)
