@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from builtin_interfaces.msg import Time
 
 from qwen3vl_ros.client.answer import Answer, Position, Region
@@ -100,7 +101,7 @@ def found_in_answer(answer: Answer, name: str, frame: str = "", score_threshold:
                 f"{score_threshold:g}: ask without one, or use the engine llama.",
                 region,
             )
-        if region.score < score_threshold:
+        if region.score < as_in_a_message(score_threshold):
             return nothing(
                 f"'{name}' is seen with a score of {region.score:.2f} only, below the threshold {score_threshold:g}.",
                 region,
@@ -127,6 +128,11 @@ def found_in_answer(answer: Answer, name: str, frame: str = "", score_threshold:
         stamp=position.stamp,
         answer=answer,
     )
+
+
+def as_in_a_message(number: float) -> float:
+    """Return the number that a float32 field has for ``number``: 0.7 is a little less there."""
+    return float(np.float32(number))
 
 
 def _order(region: Region) -> tuple[float, bool]:

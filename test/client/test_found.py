@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
@@ -47,6 +48,10 @@ def test_what_is_not_found_has_a_reason(regions: tuple[Region, ...], seen: bool,
     assert says in found.reason
     assert found.region == (regions[0] if regions else None)
     assert (found.frame_id, found.stamp) == ("camera_optical_frame", STAMP)
+
+
+def test_a_score_of_exactly_the_threshold_is_enough_as_a_message_has_it() -> None:
+    assert found_in_answer(answer(ball(float(np.float32(0.7)))), "red ball", "map", 0.7)  # 0.699999988
 
 
 def test_of_several_the_one_with_the_highest_score_counts() -> None:

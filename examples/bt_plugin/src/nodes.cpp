@@ -173,7 +173,7 @@ BT::NodeStatus VlmLocate::take(const AskImage::Result & result)
     return fail(0, "'" + what + "' is not seen in the image.");
   }
   setOutput("score", static_cast<double>(best->score));
-  if (threshold > 0.0 && best->score < threshold) {
+  if (threshold > 0.0 && best->score < static_cast<float>(threshold)) {
     std::ostringstream why;
     if (best->score < 0.0F) {
       why << "'" << what << "' is seen, but the engine '" << result.engine << "' tells no score to hold against "
@@ -238,7 +238,8 @@ BT::NodeStatus VlmCheck::take(const AskImage::Result & result)
   }
   setOutput("probability", static_cast<double>(result.probability));
   ++asked_;
-  yes_ += result.probability >= input<double>("yes_threshold") ? 1 : 0;
+  // Compared as the message has it: 0.7 is a little less as a float.
+  yes_ += result.probability >= static_cast<float>(input<double>("yes_threshold")) ? 1 : 0;
   const auto needed = input<unsigned>("needed");
   if (yes_ >= needed) {
     return BT::NodeStatus::SUCCESS;
