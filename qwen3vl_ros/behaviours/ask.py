@@ -26,7 +26,7 @@ class Ask(QuestionLeaf):
         key: where the answer is written.
         error_key: where the reason of a failure is written; "" = nowhere.
         valid_for: seconds after its image for which an answer counts; None = it is asked anew at each start.
-        new_frame: True to take only frames that are stamped after the start of the leaf.
+        new_frame: True to take only frames that are stamped after the start, also where an answer still counts.
         client: a VlmClient of your own, which stays open; None = the tree's.
         node_name: name of the vlm node.
         **arguments: those of :meth:`VlmClient.ask`: ``task``, ``cameras``, ``timeout``, ``response_schema``, ...

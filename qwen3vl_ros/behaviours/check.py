@@ -11,6 +11,7 @@ from py_trees.common import Status
 from qwen3vl_ros.behaviours.question import QuestionLeaf
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.exceptions import BadRequest
+from qwen3vl_ros.client.found import as_in_a_message
 from qwen3vl_ros.engines.choices import bare
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Check(QuestionLeaf):
         of: of so many that are asked at most.
         error_key: where the reason of a failure is written; "" = nowhere.
         valid_for: seconds after the last image for which the outcome counts, yes or no; None = it is asked anew.
-        new_frame: True to take only frames that are stamped after the start of the leaf.
+        new_frame: True to take only frames that are stamped after the start, also where an answer still counts.
         client: a VlmClient of your own, which stays open; None = the tree's.
         node_name: name of the vlm node.
         **arguments: the others of :meth:`VlmClient.ask`; ``task``: another one than yes_no that has choices.
@@ -101,8 +102,8 @@ class Check(QuestionLeaf):
             raise BadRequest(f"needed is a number from 1 to of, got {needed} of {of}.")
         if of > 1 and (asked.get("images") is not None or asked.get("text_only")):
             raise BadRequest(f"{of} answers need as many frames of a camera: leave images and text_only out, or of=1.")
-        self._yes_threshold = yes_threshold
-        self._no_threshold = no_threshold
+        self._yes_threshold = as_in_a_message(yes_threshold)
+        self._no_threshold = as_in_a_message(no_threshold)
         self._needed = needed
         self._of = of
         self._votes = _Votes()

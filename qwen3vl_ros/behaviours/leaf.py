@@ -24,8 +24,9 @@ class _Kept:
     """The last answer that counted, and the status that it gave the leaf."""
 
     status: Status
-    message: str
+    value: Any
     stamp: Time
+    message: str
 
 
 class Leaf(Behaviour):
@@ -97,13 +98,12 @@ class Leaf(Behaviour):
     # For the leaves.
 
     def _resume(self) -> Status | None:
-        """Return the status that the last answer gives, if it still counts; else clear the keys and return None."""
-        if self._kept is not None and self._why_too_old(self._kept.stamp) == "":
-            self.feedback_message = self._kept.message
-            return self._kept.status
-        self._kept = None
+        """Clear the keys; write the last answer again and return its status, if it still counts, else None."""
         for one in filter(None, (self._key, self._error_key)):
             self._board.unset(one)
+        if self._kept is not None and self._why_too_old(self._kept.stamp) == "":
+            return self._write(self._kept)
+        self._kept = None
         return None
 
     def _end(self, status: Status, value: Any, stamp: Time, message: str, *, keep: bool) -> Status:
@@ -118,12 +118,16 @@ class Leaf(Behaviour):
         """
         if why := self._why_too_old(stamp):
             return self._fail(why)
-        self._board.set(self._key, value)
-        if status is Status.FAILURE:
-            self._fail(message)
-        self.feedback_message = message
-        self._kept = _Kept(status, message, stamp) if keep and self._valid_for is not None else None
-        return status
+        written = _Kept(status, value, stamp, message)
+        self._kept = written if keep and self._valid_for is not None else None
+        return self._write(written)
+
+    def _write(self, answer: _Kept) -> Status:
+        self._board.set(self._key, answer.value)
+        if answer.status is Status.FAILURE:
+            self._fail(answer.message)
+        self.feedback_message = answer.message
+        return answer.status
 
     def _fail(self, why: str | VlmError) -> Status:
         """Note the reason of a failure, and return the status."""

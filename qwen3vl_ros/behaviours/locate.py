@@ -29,14 +29,14 @@ class Locate(QuestionLeaf):
         what_key: key on the blackboard from which it is read at each start, in place of ``what``.
         key: where the Found is written.
         frame: tf frame of the position; "" = the camera's, or the node's parameter ``target_frame``.
-        score_threshold: what the model is less sure of, 0..1, does not count as seen; None = the task's.
         position: False where a place in the image is enough.
         error_key: where the reason of a failure is written; "" = nowhere.
         valid_for: seconds after its image for which an answer counts; None = it is asked anew at each start.
-        new_frame: True to take only frames that are stamped after the start of the leaf.
+        new_frame: True to take only frames that are stamped after the start, also where an answer still counts.
         client: a VlmClient of your own, which stays open; None = the tree's.
         node_name: name of the vlm node.
-        **arguments: the others of :meth:`VlmClient.ask`: ``cameras``, ``timeout``, ...
+        **arguments: the others of :meth:`VlmClient.ask`: ``cameras``, ``timeout``, ... ``score_threshold``: what the
+            model is less sure of, 0..1, does not count as seen; None = the task's.
     """
 
     def __init__(
@@ -47,7 +47,6 @@ class Locate(QuestionLeaf):
         what_key: str = "",
         key: str = "found",
         frame: str = "",
-        score_threshold: float | None = None,
         position: bool = True,
         error_key: str = "",
         valid_for: float | None = None,
@@ -57,7 +56,6 @@ class Locate(QuestionLeaf):
         **arguments: Unpack[Arguments],
     ) -> None:
         self._frame = frame
-        self._score_threshold = score_threshold
         self._position = position
         super().__init__(
             name, what, prompt_key=what_key, new_frame=new_frame, arguments=dict(arguments), key=key,
@@ -65,11 +63,10 @@ class Locate(QuestionLeaf):
         )  # fmt: skip
 
     def _goal(self, prompt: str) -> tuple[str, Any]:
-        arguments: Any = self._arguments
-        return find_question(prompt, self._frame, self._score_threshold, arguments)
+        return find_question(prompt, frame=self._frame, **self._arguments)
 
     def _take(self, answer: Answer) -> Status:
-        found = found_in_answer(answer, self._sent_prompt, self._frame, self._score_threshold)
+        found = found_in_answer(answer, self._sent_prompt, self._frame, self._arguments.get("score_threshold"))
         there = found.found if self._position else found.seen
         if not there:
             return self._end(Status.FAILURE, found, self._stamp(answer), found.reason, keep=False)

@@ -54,6 +54,8 @@ class QuestionLeaf(Leaf):
 
     def initialise(self) -> None:
         """Send the question, unless the last answer still counts."""
+        if self._new_frame or (self._prompt_key and self._sent_prompt != self._read_prompt()):
+            self._kept = None
         self._ended = self._resume()
         if self._ended is None:
             self._begin()
@@ -104,13 +106,16 @@ class QuestionLeaf(Leaf):
     def _current_prompt(self) -> str:
         if not self._prompt_key:
             return self._prompt
-        try:
-            prompt = self._board.get(self._prompt_key)
-        except KeyError:
-            raise BadRequest(f"There is no '{self._prompt_key}' on the blackboard, which has what to ask.") from None
+        prompt = self._read_prompt()
+        if prompt is None:
+            raise BadRequest(f"There is no '{self._prompt_key}' on the blackboard, which has what to ask.")
         if not isinstance(prompt, str):
             raise BadRequest(f"'{self._prompt_key}' on the blackboard is {type(prompt).__name__}, not a string.")
         return prompt
+
+    def _read_prompt(self) -> Any:
+        """Return what is on the blackboard; None = nothing."""
+        return self._board.get(self._prompt_key) if self._board.exists(self._prompt_key) else None
 
     def _stamp(self, answer: Answer) -> Time:
         """Return the stamp of the answer's newest image; where it has none, when it was asked."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from builtin_interfaces.msg import Time
 
 from qwen3vl_ros.client.answer import Answer, Position, Region
 from qwen3vl_ros.client.exceptions import BadRequest
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from qwen3vl_ros.client.goal import Arguments
 
 _TASK = "locate"
@@ -43,28 +46,26 @@ class Found:
         return self.found
 
 
-def find_question(
-    name: str, frame: str = "", score_threshold: float | None = None, arguments: Arguments | None = None
-) -> tuple[str, Arguments]:
+def find_question(name: str, *, frame: str = "", **arguments: Unpack[Arguments]) -> tuple[str, Arguments]:
     """Return the prompt and the arguments of :meth:`VlmClient.send` that ask where ``name`` is.
 
     Args:
         name: What to look for, in words.
         frame: tf frame of the position; "" = the node's own choice.
-        score_threshold: As of :meth:`VlmClient.find`.
-        arguments: Others of :meth:`VlmClient.ask`.
+        **arguments: As of :meth:`VlmClient.find`.
 
     Raises:
-        BadRequest: ``name`` is empty, ``score_threshold`` is none, or ``arguments`` say ``target_frame``.
+        BadRequest: ``name`` is empty, ``score_threshold`` is none, or ``target_frame`` is given.
     """
-    given: dict[str, Any] = dict(arguments or {})
+    given: dict[str, Any] = dict(arguments)
     if not isinstance(name, str) or not name.strip():
         raise BadRequest('name is what to look for, in words, such as "red ball"; it must not be empty.')
     if "target_frame" in given:
         raise BadRequest("target_frame is called frame here: write frame='map'.")
-    if score_threshold is not None:
-        if not 0 <= score_threshold <= 1:
-            raise BadRequest(f"score_threshold is a number from 0 to 1, got {score_threshold}; None = the task's.")
+    threshold = given.get("score_threshold")
+    if threshold is not None:
+        if not 0 <= threshold <= 1:
+            raise BadRequest(f"score_threshold is a number from 0 to 1, got {threshold}; None = the task's.")
         # The node leaves nothing out, so that "seen, but with too low a score" can be told from "not seen".
         given["score_threshold"] = 0.0
     asked: Any = {"task": _TASK, **given, "target_frame": frame}
@@ -100,7 +101,7 @@ def found_in_answer(answer: Answer, name: str, frame: str = "", score_threshold:
                 f"{score_threshold:g}: ask without one, or use the engine llama.",
                 region,
             )
-        if region.score < score_threshold:
+        if region.score < as_in_a_message(score_threshold):
             return nothing(
                 f"'{name}' is seen with a score of {region.score:.2f} only, below the threshold {score_threshold:g}.",
                 region,
@@ -127,6 +128,11 @@ def found_in_answer(answer: Answer, name: str, frame: str = "", score_threshold:
         stamp=position.stamp,
         answer=answer,
     )
+
+
+def as_in_a_message(number: float) -> float:
+    """Return the number that a float32 field has for ``number``: 0.7 is a little less there."""
+    return float(np.float32(number))
 
 
 def _order(region: Region) -> tuple[float, bool]:

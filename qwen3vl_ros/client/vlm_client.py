@@ -154,9 +154,7 @@ class VlmClient:
         self._tracker.send(future, goal)
         return future
 
-    def find(
-        self, name: str, *, frame: str = "", score_threshold: float | None = None, **arguments: Unpack[Arguments]
-    ) -> Found:
+    def find(self, name: str, *, frame: str = "", **arguments: Unpack[Arguments]) -> Found:
         """Ask where ``name`` is, and return its position, or the reason why there is none.
 
         found = client.find("red ball", frame="map", timeout=20.0)
@@ -165,14 +163,14 @@ class VlmClient:
         Args:
             name: what to look for, in words, such as "red ball".
             frame: tf frame of the position; "" = that of the camera, or the node's parameter ``target_frame``.
-            score_threshold: what the model is less sure of, 0..1, does not count as found; None = the task's.
-            **arguments: the others of :meth:`ask`: ``timeout``, ``cameras``, ``not_before``, ...
+            **arguments: those of :meth:`ask`: ``timeout``, ``cameras``, ... ``score_threshold``: what the model is less
+                sure of, 0..1, does not count as found; None = the task's.
 
         Blocks, and raises a :class:`VlmError` where the question itself fails, as :meth:`ask` does. For what ticks:
-        ``client.send(*find_question(...))`` and :func:`found_in_answer`.
+        :func:`find_question` and :func:`found_in_answer`.
         """
-        prompt, asked = find_question(name, frame, score_threshold, arguments)
-        return found_in_answer(self.ask(prompt, **asked), name, frame, score_threshold)
+        prompt, asked = find_question(name, frame=frame, **arguments)
+        return found_in_answer(self.ask(prompt, **asked), name, frame, arguments.get("score_threshold"))
 
     def tasks(self, timeout: float | None = None) -> tuple[Task, ...]:
         """Return the node's tasks, those of the user's files included; () while it is unconfigured.

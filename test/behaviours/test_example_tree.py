@@ -26,6 +26,8 @@ from qwen3vl_ros.client import VlmClient
 from ros_client import PATIENCE, RosClient
 from vlm_process import VlmProcess
 
+pytestmark = pytest.mark.once
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "behaviour_tree.py"
 TOLERANCE = 0.1
 """Metres by which the shipped model's boxes put the middle of a thing wrong at most."""

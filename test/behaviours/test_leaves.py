@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("py_trees", reason="py_trees, which the leaves are for, is not installed here")
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from hypothesis import given
 from hypothesis import strategies as st
@@ -184,6 +185,30 @@ def test_an_answer_about_an_image_of_another_time_does_not_count(client: Client,
     assert says in written("why") and written("answer") is None
 
 
+def test_an_answer_that_still_counts_is_written_again(client: Client) -> None:
+    leaf = Ask("colour", "What colour is it?", valid_for=5.0, client=client)
+    tick(leaf)
+    client.answer("red")
+    tick(leaf)
+    Blackboard.set("answer", "another leaf's")
+    assert tick(leaf) is Status.SUCCESS
+    assert written("answer").text == "red"
+
+
+def test_an_answer_to_another_question_or_from_before_a_movement_does_not_count(client: Client) -> None:
+    Blackboard.set("question", "What colour is it?")
+    other = Ask("other", prompt_key="question", valid_for=5.0, client=client)
+    moved = Ask("moved", "What is it?", new_frame=True, valid_for=5.0, client=client)
+    for leaf in (other, moved):
+        tick(leaf)
+        client.answer()
+        assert tick(leaf) is Status.SUCCESS
+    assert tick(other) is Status.SUCCESS
+    Blackboard.set("question", "What shape is it?")
+    assert tick(other) is tick(moved) is Status.RUNNING
+    assert [prompt for prompt, _, _ in client.sent[-2:]] == ["What shape is it?", "What is it?"]
+
+
 def test_without_valid_for_every_start_asks(client: Client) -> None:
     leaf = Ask("colour", "What colour is it?", client=client)
     for _ in range(2):
@@ -253,8 +278,8 @@ def test_what_was_not_found_is_looked_for_again(client: Client) -> None:
 
 
 @given(
-    probabilities=st.lists(st.floats(0, 1), min_size=6, max_size=6),
-    thresholds=st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99)).map(sorted),
+    probabilities=st.lists(st.floats(0, 1, width=32), min_size=6, max_size=6),
+    thresholds=st.tuples(*[st.floats(0.0078125, 0.9921875, width=32)] * 2).map(sorted),
     votes=st.tuples(st.integers(1, 6), st.integers(1, 6)).map(sorted),
 )
 def test_check_succeeds_exactly_where_enough_answers_say_yes(
@@ -276,6 +301,13 @@ def test_check_succeeds_exactly_where_enough_answers_say_yes(
     assert checked.holds is (leaf.status is Status.SUCCESS)
     assert checked.probabilities == tuple(probabilities[:asked])
     assert checked.no == sum(probability <= no and probability < yes for probability in probabilities[:asked])
+
+
+def test_a_probability_of_exactly_the_threshold_says_yes_as_a_message_has_it(client: Client) -> None:
+    leaf = Check("door", "Is it open?", yes_threshold=0.7, client=client)
+    tick(leaf)
+    client.answer(probability=float(np.float32(0.7)))  # 0.699999988
+    assert tick(leaf) is Status.SUCCESS
 
 
 def test_each_answer_of_a_check_is_about_a_newer_frame(client: Client) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import rclpy
-from qwen3vl_ros.srv import MoveObject
+from qwen3vl_ros.srv import MoveObject, PointCamera
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
@@ -215,12 +215,20 @@ class Camera:
 
     def __init__(self, node: Any) -> None:
         self.requests: list[MoveObject.Request] = []
+        self.turns: list[PointCamera.Request] = []
         node.create_service(MoveObject, "~/move_object", self._move)
+        node.create_service(PointCamera, "~/point_camera", self._turn)
 
     def _move(self, request: MoveObject.Request, response: MoveObject.Response) -> MoveObject.Response:
         self.requests.append(request)
         response.success = request.name != "table"
         response.message = "" if response.success else "table is static and stays where it is."
+        return response
+
+    def _turn(self, request: PointCamera.Request, response: PointCamera.Response) -> PointCamera.Response:
+        self.turns.append(request)
+        response.success = request.pan < 3.0
+        response.message = "" if response.success else "The pan is too large."
         return response
 
 
@@ -262,3 +270,11 @@ def test_an_object_that_cannot_be_moved_is_told(camera: Camera) -> None:
     absent = run("move", "red_box", "1", "0", "--node", "/nowhere", wait=0.3)
     assert absent.returncode == 3
     assert "`qwen3vl-ros camera`" in absent.stderr
+
+
+def test_the_camera_is_turned_or_says_why_not(camera: Camera) -> None:
+    done = run("turn", "-0.3", "0.1")
+    assert (done.returncode, done.stdout) == (0, "The camera is turned: pan -0.3, tilt 0.1\n")
+    refused = run("turn", "4")
+    assert (refused.returncode, refused.stderr) == (2, "The pan is too large.\n")
+    assert [(turn.pan, turn.tilt) for turn in camera.turns] == [(-0.3, 0.1), (4.0, 0.0)]

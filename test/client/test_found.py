@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
@@ -47,6 +50,10 @@ def test_what_is_not_found_has_a_reason(regions: tuple[Region, ...], seen: bool,
     assert (found.frame_id, found.stamp) == ("camera_optical_frame", STAMP)
 
 
+def test_a_score_of_exactly_the_threshold_is_enough_as_a_message_has_it() -> None:
+    assert found_in_answer(answer(ball(float(np.float32(0.7)))), "red ball", "map", 0.7)  # 0.699999988
+
+
 def test_of_several_the_one_with_the_highest_score_counts() -> None:
     found = found_in_answer(answer(ball(0.5), ball(0.8, frame="odom"), ball(0.7)), "red ball")
     assert (found.score, found.frame_id) == (0.8, "odom")
@@ -57,20 +64,20 @@ def test_a_frame_may_be_written_with_the_slash_of_tf() -> None:
 
 
 def test_the_question_asks_for_the_frame_and_for_what_is_below_the_threshold_too() -> None:
-    prompt, arguments = find_question("red ball", "map", 0.7, {"timeout": 3.0})
+    prompt, arguments = find_question("red ball", frame="map", score_threshold=0.7, timeout=3.0)
     assert prompt == "red ball"
     assert arguments == {"task": "locate", "timeout": 3.0, "target_frame": "map", "score_threshold": 0.0}
     assert "score_threshold" not in find_question("red ball")[1]  # the task's own
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("name", "arguments", "says"),
     [
-        ((" ",), "must not be empty"),
-        (("ball", "", 1.2), "from 0 to 1"),
-        (("ball", "", None, {"target_frame": "map"}), "frame='map'"),
+        (" ", {}, "must not be empty"),
+        ("ball", {"score_threshold": 1.2}, "from 0 to 1"),
+        ("ball", {"target_frame": "map"}, "frame='map'"),
     ],
 )
-def test_a_wrong_question_is_refused(values: tuple[object, ...], says: str) -> None:
+def test_a_wrong_question_is_refused(name: str, arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(BadRequest, match=says):
-        find_question(*values)  # type: ignore[arg-type]
+        find_question(name, **arguments)
