@@ -294,9 +294,12 @@ def test_a_goal_that_waits_for_a_loading_engine_is_answered_by_the_one_that_repl
     moods.set(first="slow")
     node = start_vlm(engine="first", **moods.parameters)
     node.wait_status(lambda s: "its time" in s.message)
+    late = ros.ask("?", text_only=True, timeout=Duration(nanosec=300_000_000)).result()
+    assert late.error_code == Code.ENGINE_NOT_READY
+    assert "it was waiting, because no model was ready: loading engine 'first'" in late.error_msg
     with ros.status() as status:
         goal = ask(ros)
-        status.wait_for(lambda s: s.goals_accepted == 1 and s.queue_length == 0)
+        status.wait_for(lambda s: s.goals_accepted == 2 and s.queue_length == 0)
         assert set_engine(ros, engine="second", grace=Duration(nanosec=1)).success
     assert goal.result().text == "second"
 
