@@ -21,7 +21,8 @@ CREATE TABLE sources (
 CREATE TABLE windows (
     id INTEGER PRIMARY KEY, source_id INTEGER NOT NULL REFERENCES sources, start_ns INTEGER NOT NULL,
     end_ns INTEGER NOT NULL, frame_ns INTEGER NOT NULL, caption TEXT NOT NULL, jpeg BLOB NOT NULL,
-    frame_id TEXT NOT NULL, UNIQUE (source_id, start_ns)
+    frame_id TEXT NOT NULL,
+    UNIQUE (source_id, start_ns)
 );
 CREATE INDEX windows_by_time ON windows (start_ns, id);
 CREATE TABLE things (

@@ -386,9 +386,8 @@ class Store:
         number, start, end, frame, caption, frame_id, source = row
         things = self._database.execute(f"{_THINGS} WHERE window_id = ? ORDER BY id", (number,)).fetchall()
         found = schema.source_of(self._database.execute("SELECT * FROM sources WHERE id = ?", (source,)).fetchone())
-        return Window(
-            found, start, end, frame, caption, tuple(map(schema.thing_of, things)), frame_id=frame_id, id=number
-        )
+        seen = tuple(map(schema.thing_of, things))
+        return Window(found, start, end, frame, caption, seen, frame_id=frame_id, id=number)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
