@@ -204,7 +204,7 @@ CHAT_BODY: Final = {
 
 CHAT_ANSWER: Final = {
     "description": "The answer; with `stream`, its pieces as server-sent events, the last one `[DONE]`.",
-    "content": {"application/json": {"schema": _COMPLETION}, "text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"application/json": {"schema": _COMPLETION}, "text/event-stream": {"schema": {}}},
 }
 """An answer, whole or as a stream."""
 
