@@ -17,6 +17,7 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 
+from examples import examples
 from gateway_server import PATIENCE, Server, data_url, image_file, serving
 from qwen3vl_ros.client.answer import Answer
 from qwen3vl_ros.client.exceptions import BadResponse, Busy
@@ -251,7 +252,7 @@ schema = schemathesis.pytest.from_fixture("document")
 
 
 @schema.parametrize()
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(examples(40), suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 def test_nothing_that_the_document_allows_or_forbids_is_a_server_error(case: Any) -> None:
     """With the checks of schemathesis that concern what is answered: no 5xx, documented statuses, types and bodies."""
     checks = schemathesis.checks

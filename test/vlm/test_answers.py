@@ -69,7 +69,7 @@ def shared_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shared_reciter(shared_package: Path, monkeypatch: pytest.MonkeyPatch, shared_vlm: SharedVlm) -> Reciter:
-    """The same without parameters and cameras, for tests that leave it as they found it."""
+    """The same without parameters, for tests that leave it as they found it; their cameras show all the same."""
     monkeypatch.setenv("PYTHONPATH", str(shared_package), prepend=os.pathsep)
     return Reciter(shared_package, shared_vlm.get)
 
@@ -130,9 +130,9 @@ class Camera:
 
 
 def test_a_box_comes_back_in_pixels_of_the_original_and_in_metres_with_the_frames_header(
-    ros: RosClient, reciter: Reciter
+    ros: RosClient, shared_reciter: Reciter
 ) -> None:
-    reciter.start(CUP)
+    shared_reciter.start(CUP)
     with Camera(ros), ros.listen(MarkerArray, "/vlm/markers") as markers:
         result = ros.ask("cup", task="locate").result()
         shown = markers.wait_for(lambda array: len(array.markers) > 1)
@@ -154,8 +154,8 @@ def test_a_box_comes_back_in_pixels_of_the_original_and_in_metres_with_the_frame
     assert box.header == cup.position.header and box.pose.position.z == cup.position.point.z
 
 
-def test_the_position_of_a_point_is_on_the_surface_and_says_so(ros: RosClient, reciter: Reciter) -> None:
-    reciter.start('[{"point_2d": [300, 500], "label": "handle"}]')
+def test_the_position_of_a_point_is_on_the_surface_and_says_so(ros: RosClient, shared_reciter: Reciter) -> None:
+    shared_reciter.start('[{"point_2d": [300, 500], "label": "handle"}]')
     with Camera(ros):
         (handle,) = ros.ask("handle", task="point").result().regions
     assert (handle.has_position, handle.position_kind) == (True, handle.POSITION_SURFACE), handle.position_error
