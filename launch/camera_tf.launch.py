@@ -10,8 +10,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
-from qwen3vl_ros.sim.poses import to_rpy
 from qwen3vl_ros.sim.sdf import read_world
+from qwen3vl_ros.vision.poses import to_rpy
 
 
 def generate_launch_description() -> LaunchDescription:

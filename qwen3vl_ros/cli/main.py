@@ -152,6 +152,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         help="leave out regions of a lower score, 0 to 1 (default: the task's)",
     )
+    ask.add_argument(
+        "--target-frame",
+        metavar="FRAME",
+        default="",
+        help="tf frame of positions, such as base_link (default: the node's, else the camera's optical frame)",
+    )
     ask.add_argument("--max-tokens", metavar="N", type=int, help="tokens to generate at most")
     ask.add_argument(
         "--max-image-tokens",
@@ -276,6 +282,7 @@ def _ask(parsed: argparse.Namespace) -> int:
             max_tokens=parsed.max_tokens,
             max_image_tokens=parsed.max_image_tokens,
             score_threshold=parsed.score_threshold,
+            target_frame=parsed.target_frame,
             thinking=parsed.thinking,
             max_reasoning_tokens=parsed.max_reasoning_tokens,
             temperature=parsed.temperature,

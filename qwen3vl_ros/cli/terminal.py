@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from qwen3vl_ros.client import VlmClient
-    from qwen3vl_ros.client.answer import Answer
+    from qwen3vl_ros.client.answer import Answer, Region
     from qwen3vl_ros.client.answer_future import AnswerFuture, AnswerStream
     from qwen3vl_ros.client.goal import Arguments
     from qwen3vl_ros.client.tasks import Task
@@ -123,6 +123,13 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{tenths / 10:04.1f}"
 
 
+def _place(region: Region) -> str:
+    """Return "cup at x 1.10, y 0.20, z 0.50 m in base_link"."""
+    where = region.position
+    assert where is not None
+    return f"{region.label or 'unnamed'} at x {where.x:.2f}, y {where.y:.2f}, z {where.z:.2f} m in {where.frame_id}"
+
+
 def usage_line(answer: Answer) -> str:
     """Return one line about the answer's usage and its image."""
     usage = answer.usage
@@ -145,6 +152,8 @@ def usage_line(answer: Answer) -> str:
         parts.append(f"probability {answer.probability:.3g} (of {answer.probability_mass or 0:.3g})")
     if scores := [f"{r.label or 'unnamed'} {r.score:.2f}" for r in answer.regions if r.score is not None]:
         parts.append(f"scores: {'; '.join(scores[:_MOST_SCORES])}{'; ...' * (len(scores) > _MOST_SCORES)}")
+    if places := [_place(region) for region in answer.regions if region.position is not None]:
+        parts.append(f"{'; '.join(places[:_MOST_SCORES])}{'; ...' * (len(places) > _MOST_SCORES)}")
     if usage.image_change is not None:
         parts.append(f"image changed by {usage.image_change:.1f} of 255")
     # A node of an earlier version tells no stamps of pixels.

@@ -59,6 +59,7 @@ class Arguments(TypedDict, total=False):
     max_reasoning_tokens: int
     max_image_tokens: int | Literal["auto"]
     score_threshold: float | None
+    target_frame: str
     seed: int | None
     max_tokens: int | None
     stop: Sequence[str]
@@ -97,6 +98,7 @@ def build_goal(
     max_reasoning_tokens: int = 0,
     max_image_tokens: int | Literal["auto"] = 0,
     score_threshold: float | None = None,
+    target_frame: str = "",
     seed: int | None = None,
     max_tokens: int | None = None,
     stop: Sequence[str] = (),
@@ -119,6 +121,7 @@ def build_goal(
         goal.slots = _slots(slots)
     goal.system_prompt = _text("system_prompt", system_prompt)
     goal.session = _text("session", session)
+    goal.target_frame = _text("target_frame", target_frame)
     goal.history = [_turn(number, turn) for number, turn in enumerate(history)]
     goal.cameras = _texts("cameras", cameras)
     goal.text_only = bool(text_only)

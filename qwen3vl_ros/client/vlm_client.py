@@ -104,6 +104,7 @@ class VlmClient:
         take at most, "auto" = as many as leave the answer its time within ``timeout``; 0 = the task's number, else the
         engine's own.
         ``score_threshold``: regions whose score is lower are left out; 0 = none, None = the task's.
+        ``target_frame``: tf frame of positions, such as "base_link"; "" = the node's, else the camera's optical frame.
         ``priority``: 0 to 255, higher is served first.
         ``timeout``: seconds from the question's acceptance, its time in the queue included (default 60).
         ``not_before``: use no frame stamped earlier than this (builtin_interfaces or rclpy Time, or seconds).

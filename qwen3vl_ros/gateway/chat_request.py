@@ -204,6 +204,9 @@ class ChatRequest(_Object):
     score_threshold: float | None = Field(
         None, ge=0, le=1, description="Regions whose score is lower are left out; null leaves it to the task."
     )
+    target_frame: str = Field(
+        "", description="tf frame of positions; empty: the node's own, else the camera's optical frame."
+    )
     _notes: tuple[str, ...] = PrivateAttr(())
 
     @property

@@ -97,6 +97,7 @@ def to_goal(request: ChatRequest, media: Sequence[Media], timeout: float) -> tup
         "max_image_tokens": request.max_image_tokens or _image_tokens(request),
         "new_pixels": request.new_pixels,
         "score_threshold": request.score_threshold,
+        "target_frame": request.target_frame,
     }
     arguments.update(options_of(request))  # type: ignore[typeddict-item]
     return prompt, arguments, notes

@@ -84,6 +84,7 @@ class AskRequest:
     frame's pixels in the place of those of a camera that stands still. ``region``: polygon, in pixels of the camera's
     image, of what the model sees of it; () = everything.
     ``score_threshold``: regions with a lower score are left out; ``score_threshold_asked``: whether the goal says so.
+    ``target_frame``: that of positions, "" = the camera's optical frame.
     """
 
     prompt: str
@@ -113,6 +114,7 @@ class AskRequest:
     labels: tuple[str, ...] = ()
     score_threshold: float = 0.0
     score_threshold_asked: bool = False
+    target_frame: str = ""
     prompt_through: Callable[[CameraView], str] | None = None
     options: Options = field(default_factory=Options)
     asked: frozenset[str] = frozenset()

@@ -1,7 +1,7 @@
 """The node `camera`: images without a camera's ROS driver, simulated or from a source.
 
 The simulated camera, an SDF world rendered with Drake, without Gazebo: `sdf` reads a world file, `scene` renders it,
-`motion` moves its objects along simple paths, `poses` has the rigid-body arithmetic that the three share. None of these
+`motion` moves its objects along simple paths. None of these
 imports ROS. Drake is imported by `scene` only, so a world's sensors can be read on a machine without it.
 
 Sources: `sources` says what one is, `video` reads videos, streams and webcams, `folder` folders of images,

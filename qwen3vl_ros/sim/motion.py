@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from qwen3vl_ros.sim.poses import Pose, from_xyz_rpy
+from qwen3vl_ros.vision.poses import Pose, from_xyz_rpy
 
 _PARAMETERS: dict[str, dict[str, float | None]] = {
     "circle": {"radius": None, "period": None},

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qwen3vl_ros.sim.opengl import check_renderer
-from qwen3vl_ros.sim.poses import Pose
 from qwen3vl_ros.sim.sdf import Camera, Light, World, WorldError
+from qwen3vl_ros.vision.poses import Pose
 
 _RENDERER = "vtk"
 # Near clipping plane in metres. Between it and a depth camera's near clip, depth is "too close".

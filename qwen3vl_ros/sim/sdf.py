@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from qwen3vl_ros.sim.poses import OPTICAL_FROM_BODY_RPY, Pose, from_xyz_rpy
+from qwen3vl_ros.vision.poses import OPTICAL_FROM_BODY_RPY, Pose, from_xyz_rpy
 
 Colour = tuple[float, float, float]
 """Red, green, blue, each 0 to 1."""

@@ -36,12 +36,12 @@ from std_msgs.msg import Header
 
 from qwen3vl_ros.ros.sensor_publisher import sensor_publisher
 from qwen3vl_ros.sim.motion import Motion, MotionError, read_motions
-from qwen3vl_ros.sim.poses import from_xyz_quaternion
 from qwen3vl_ros.sim.scene import Scene
 from qwen3vl_ros.sim.sdf import Camera, WorldError, read_world
 from qwen3vl_ros.sim.settings import Settings
 from qwen3vl_ros.srv import MoveObject
 from qwen3vl_ros.vision.image_message import image_message
+from qwen3vl_ros.vision.poses import from_xyz_quaternion
 
 _CLOCK_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 _CLOCK_PERIOD = 0.01  # seconds of simulated time between two /clock messages

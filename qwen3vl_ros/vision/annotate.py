@@ -132,7 +132,7 @@ def _draw_region(
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=line, width=width)
             if region.box is None:
                 top_left = (x + radius, y - radius)
-    distance = "" if region.position is None else f" {math.dist((0, 0, 0), region.position):.2f} m"
+    distance = "" if region.position is None else f" {math.dist(region.seen_from, region.position):.2f} m"
     score = "" if region.score is None else f" {region.score:.2f}"
     lines, font = _wrapped(region.label + score + distance, round(0.72 * size), room[0] - 2 * stroke, 1)
     if not lines or not lines[0]:

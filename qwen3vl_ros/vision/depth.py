@@ -79,13 +79,14 @@ def locate(
     colour_info: CameraInfo,
     colour_size: tuple[int, int] | None = None,
     colour_from_depth: NDArray[np.float64] | None = None,
+    axes: NDArray[np.float64] | None = None,
 ) -> tuple[Region, ...]:
     """Return ``regions`` with ``position`` and ``extent`` in metres.
 
     - A region with a box or a polygon is an object. ``position`` is the centre of the whole object, not of its visible
-      surface, and ``extent`` its size along the three axes of the frame; both rest on the assumptions at the top of
-      this file. A polygon limits the pixels that may belong to the object. Parts beyond the edge of the depth image or
-      hidden by another object are not included: centre and size are those of the rest.
+      surface, and ``extent`` its size along three axes, those of the frame or ``axes``; both rest on the assumptions at
+      the top of this file. A polygon limits the pixels that may belong to the object. Parts beyond the edge of the
+      depth image or hidden by another object are not included: centre and size are those of the rest.
     - A region with only a point is that point of the surface; it has no extent.
 
     K and D of a CameraInfo are used, with ``binning`` and ``roi`` (REP 104); they describe the unrectified image. R and
@@ -103,6 +104,10 @@ def locate(
         colour_size: (width, height) of the colour image; None = that of ``colour_info``.
         colour_from_depth: Extrinsics [4, 4], a rigid transform of points from the depth camera's optical frame to the
             colour camera's; None = the same frame (depth registered to colour), even if size and intrinsics differ.
+            Pixels of the depth image that the colour camera does not see, as something is in front of them, are left
+            out.
+        axes: Rotation [3, 3] to the frame along whose axes extents are wanted; None = the colour camera's optical
+            frame.
 
     Returns:
         The regions in the colour camera's optical frame (x right, y down, z forward); those without a position have a
@@ -112,17 +117,17 @@ def locate(
         view = view_of(depth, depth_info, colour_info, colour_size, colour_from_depth)
     except NoDepth as error:
         return tuple(_without(region, error) for region in regions)
-    return tuple(_located(region, view) for region in regions)
+    return tuple(_located(region, view, np.eye(3) if axes is None else axes) for region in regions)
 
 
-def _located(region: Region, view: DepthView) -> Region:
+def _located(region: Region, view: DepthView, axes: Array) -> Region:
     try:
         extent: Array | None = None
         if region.polygon:
             box = _box_of(region.polygon)
-            centre, extent = _thing(view, _checked(box), region.polygon)
+            centre, extent = _thing(view, _checked(box), region.polygon, axes)
         elif region.box is not None:
-            centre, extent = _thing(view, _checked(region.box), ())
+            centre, extent = _thing(view, _checked(region.box), (), axes)
         elif region.point is not None:
             centre = _surface(view, region.point)
         else:
@@ -180,8 +185,8 @@ def _surface(view: DepthView, point: Point) -> Array:
     return np.array([*(ray * distance), distance])
 
 
-def _thing(view: DepthView, box: Box, polygon: Sequence[Point]) -> tuple[Array, Array]:
-    """Return centre [3] and extent [3] of the object in ``box``."""
+def _thing(view: DepthView, box: Box, polygon: Sequence[Point], axes: Array) -> tuple[Array, Array]:
+    """Return centre [3], and extent [3] along ``axes``, of the object in ``box``."""
     points, pixels = view.part(_grown(box, _SURROUNDINGS, _LEAST_SURROUNDINGS))
     z = points[:, :, 2]
     known = np.isfinite(z)
@@ -202,9 +207,9 @@ def _thing(view: DepthView, box: Box, polygon: Sequence[Point]) -> tuple[Array, 
     cuts = (pieces_of(surface, standing_out, view.pixel, cut) * known for cut in _CUTS)
     piece, fit = _piece(cuts, pixels, inside, box, half)
     if piece is None:
-        return _flat_thing(points, pixels, inside, planes, box, half)
+        return _flat_thing(points, pixels, inside, planes, box, half, axes)
     piece &= inside if polygon or fit < _GOOD_FIT else _in_box(pixels, _grown(box, _LOOSE))
-    return _complete(points[piece], planes)
+    return _complete(points[piece], planes, axes)
 
 
 def _grown(box: Box, share: float, least: float = 0.0) -> Box:
@@ -260,9 +265,9 @@ def _overlap(one: Sequence[float], other: Box) -> float:
 
 
 def _flat_thing(
-    points: Array, pixels: Array, inside: Mask, planes: Sequence[Plane], box: Box, half: float
+    points: Array, pixels: Array, inside: Mask, planes: Sequence[Plane], box: Box, half: float, axes: Array
 ) -> tuple[Array, Array]:
-    """Return centre [3] and extent [3] of an object that does not stand out from its plane."""
+    """Return centre [3], and extent [3] along ``axes``, of an object that does not stand out from its plane."""
     counts = [int((plane.has(points) & inside).sum()) for plane in planes]
     if not counts or max(counts) < 0.5 * inside.sum():
         raise NoDepth(f"nothing in the box {numbers(box)} stands out in depth.")
@@ -273,11 +278,11 @@ def _flat_thing(
         raise NoDepth(f"the middle of the box {numbers(box)} has hardly any valid depth: is it glass, or shiny?")
     seen = points[inside & plane.has(points)]
     middle = (seen.min(axis=0) + seen.max(axis=0)) / 2
-    return middle - plane.height(middle) * plane.normal, np.ptp(seen, axis=0)
+    return middle - plane.height(middle) * plane.normal, np.ptp(seen @ axes.T, axis=0)
 
 
-def _complete(points: Array, planes: Sequence[Plane]) -> tuple[Array, Array]:
-    """Return centre [3] and extent [3] of the whole object, given its visible ``points`` [n, 3]."""
+def _complete(points: Array, planes: Sequence[Plane], axes: Array) -> tuple[Array, Array]:
+    """Return centre [3], and extent [3] along ``axes``, of the whole object, given its visible ``points`` [n, 3]."""
     centre = points.mean(axis=0)
     ground = _ground(points, planes)
     if ground is not None:
@@ -299,7 +304,7 @@ def _complete(points: Array, planes: Sequence[Plane]) -> tuple[Array, Array]:
             _, top = _span(ground.height(points))
             distance = (top / 2 - ground.height(middle)) / (ground.normal @ ahead)
         centre = middle + distance * ahead
-    return centre, 2 * np.percentile(np.abs(points - centre), 100 - _OUTLIERS, axis=0)
+    return centre, 2 * np.percentile(np.abs((points - centre) @ axes.T), 100 - _OUTLIERS, axis=0)
 
 
 def _span(values: Array) -> Any:

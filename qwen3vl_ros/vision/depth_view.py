@@ -12,9 +12,14 @@ from sensor_msgs.msg import Image as ImageMessage
 
 from qwen3vl_ros.vision.camera_model import Array, CalibrationError, Lens, lens_of, numbers, rays_of_all_pixels
 from qwen3vl_ros.vision.region import Box
+from qwen3vl_ros.vision.surfaces import Mask, jump
 
 # encoding -> numpy sample type, metres per unit: REP 118; mono16 as image_pipeline's depth_image_proc takes it
 _ENCODINGS: Final = {"16UC1": ("u2", 0.001), "mono16": ("u2", 0.001), "32FC1": ("f4", 1.0)}
+
+
+_WIDEST: Final = 4.0
+"""Tangent of the angle to the optical axis, 76 degrees, beyond which nothing is looked for in the colour image."""
 
 
 class NoDepth(Exception):
@@ -124,9 +129,39 @@ def view_of(
     if colour_from_depth is not None:
         points = (points @ transform[:3, :3].T + transform[:3, 3]).astype(np.float32)
     points[~(points[:, :, 2] > 0)] = np.nan
+    pixel = float(1 / np.sqrt(depth_lens.fx * depth_lens.fy))
     if colour_from_depth is None:
         rays = np.where(np.isnan(points[:, :, :1]), np.float32(np.nan), rays)
     else:
+        if transform[:3, 3].any():  # from one and the same place, both cameras see the same surfaces
+            points[_hidden(points, pixel)] = np.nan
         rays = points[:, :, :2] / points[:, :, 2:]
-    pixel = float(1 / np.sqrt(depth_lens.fx * depth_lens.fy))
     return DepthView(points, rays, lens, pixel, depth_lens, np.linalg.inv(transform).astype(np.float64))
+
+
+def _hidden(points: NDArray[np.float32], pixel: float) -> Mask:
+    """Return which of ``points`` [height, width, 3] are behind others for the colour camera, a z-buffer apart.
+
+    The buffer's cells have the size of a depth pixel, as an angle, and each point covers the four around it: the
+    surface of a thing that the colour camera is closer to, up to half the distance, has no gaps.
+    """
+    known = np.isfinite(points[:, :, 2])
+    hidden = np.zeros(known.shape, np.bool_)
+    x, y, z = points[known].T
+    corner = np.stack([x / z, y / z], axis=1) / pixel - 0.5
+    near = (np.abs(corner) < _WIDEST / pixel).all(axis=1)
+    if not near.any():
+        return hidden
+    cells = np.floor(corner[near]).astype(np.int64)
+    cells -= cells.min(axis=0)
+    columns, rows = cells.max(axis=0) + 2
+    z = z[near]
+    buffer = np.full(int(columns * rows), np.inf, np.float32)
+    around = [cells[:, 0] + across + (cells[:, 1] + down) * columns for across in (0, 1) for down in (0, 1)]
+    for cell in around:
+        np.minimum.at(buffer, cell, z)
+    nearest = np.max([buffer[cell] for cell in around], axis=0)
+    of_near = np.zeros(near.shape, np.bool_)
+    of_near[near] = z - nearest > jump(z, pixel)
+    hidden[known] = of_near
+    return hidden

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from rclpy.node import Node
@@ -19,6 +19,8 @@ from qwen3vl_ros.ros.polling_subscription import Closed
 from qwen3vl_ros.vision.camera_model import CalibrationError, differ, rectified
 from qwen3vl_ros.vision.compressed import decode_depth
 from qwen3vl_ros.vision.fit import Rotation
+from qwen3vl_ros.vision.frames import Mount, parse_mount
+from qwen3vl_ros.vision.poses import Pose
 from qwen3vl_ros.vlm.frame_source import CameraHealth, Frame, FrameSource, Samples
 from qwen3vl_ros.vlm.history import History
 from qwen3vl_ros.vlm.parameters import AUTO, CameraSettings, Settings, declare_camera
@@ -45,6 +47,7 @@ class Depth:
 
     The CameraInfos are those of the images as they came: their K belongs to them, rectified or not. ``registered``:
     the frames of image and depth count as one, whatever they are called. ``doubt``: what may be wrong with it.
+    ``colour_from_depth``: the image's optical frame from that of the depth, None = the same.
     """
 
     image: Image | None = None
@@ -53,6 +56,7 @@ class Depth:
     registered: bool = False
     doubt: str = ""
     missing: str = ""
+    colour_from_depth: Pose | None = field(default=None, compare=False)
 
 
 class Camera:
@@ -68,6 +72,11 @@ class Camera:
         self.history = History(history.seconds, history.megabytes)
         self._calibration_matrix = settings.calibration
         self._depth_registered = settings.depth_registered
+        self.mount = _mount(settings.mount, settings.mount_frame)
+        self.depth_mount = _mount(settings.depth_mount, settings.mount_frame)
+        if self.depth_mount is not None and self.mount is None:
+            own = f"camera.{name}." if name else ""
+            raise RuntimeError(f"{own}depth_mount needs the place of the images' camera beside it: set {own}mount, too")
         topics = _Topics.of(node, name, settings)
         self.frames = FrameSource(node, topics.image, settings.age_by)
         self._info = Samples(node, topics.camera_info, CameraInfo, 1)
@@ -230,6 +239,10 @@ class _Topics:
             transported("depth", depth, settings.depth_transport),
             topic("depth_info", f"{place}/depth_info"),
         )
+
+
+def _mount(text: str, frame: str) -> Mount | None:
+    return Mount(frame.lstrip("/"), parse_mount(text)) if text else None
 
 
 def _acquired(lock: threading.Lock, cancel: Cancel) -> bool:

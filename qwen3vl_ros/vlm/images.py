@@ -18,6 +18,7 @@ from qwen3vl_ros.prompts.request import AskRequest, images_in
 from qwen3vl_ros.prompts.sandbox import Killed, Sandbox
 from qwen3vl_ros.vision.compressed import decode_apart, is_heavy, loss_of, pixels_of
 from qwen3vl_ros.vision.fit import Fit, Rotation, fit_image, plan_fit
+from qwen3vl_ros.vision.frames import TargetFrame
 from qwen3vl_ros.vision.polygon import bounds, only_inside, turned
 from qwen3vl_ros.vision.region import Point
 from qwen3vl_ros.vision.tiles import tiles
@@ -45,6 +46,7 @@ class InputImage:
     ``fits``: one, or those of its parts if the camera has ``tiles``. ``camera``, ``frame`` and ``chosen`` are None for
     an image in the goal. ``depth`` is the frame's, even where the model reads an earlier frame's pixels: nothing has
     moved in the image since, and a position belongs to the stamp of ``header``, at which tf places the camera.
+    ``target``: the frame that positions are wanted in, None = the camera's optical frame.
     """
 
     header: Header
@@ -54,6 +56,7 @@ class InputImage:
     frame: Frame | None = None
     chosen: ChosenPixels | None = None
     depth: Depth = field(default_factory=Depth)
+    target: TargetFrame | None = None
 
     @property
     def pixel_stamp(self) -> Time:

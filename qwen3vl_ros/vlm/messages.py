@@ -99,6 +99,7 @@ def request_from(goal: Any, settings: Settings, tasks: Tasks) -> AskRequest:
         labels=() if asked is None else asked.labels,
         score_threshold=_score_threshold(goal, asked),
         score_threshold_asked=goal.score_threshold >= 0,
+        target_frame=(getattr(goal, "target_frame", "") or settings.target_frame).lstrip("/"),
         prompt_through=None
         if task is None or not task.uses_camera
         else lambda view: task.ask(goal.prompt, slots, view).prompt,
@@ -141,6 +142,11 @@ def fill_result(message: Any, result: GoalResult) -> Any:
     return message
 
 
+def position_header(region: Region, header: Header) -> Header:
+    """Return the header of a region's position, given its image's."""
+    return Header(stamp=header.stamp, frame_id=region.frame_id) if region.frame_id else header
+
+
 def region_message(region: Region, header: Header) -> RegionMessage:
     """Convert a region of the image with that header."""
     message = RegionMessage(label=region.label, image_index=region.image_index)
@@ -159,7 +165,7 @@ def region_message(region: Region, header: Header) -> RegionMessage:
     if region.position is not None:
         message.has_position = True
         message.position_covariance = list(region.position_covariance or (0.0,) * 9)
-        message.position.header = header
+        message.position.header = position_header(region, header)
         is_point = region.box is None and not region.polygon and region.extent is None
         message.position_kind = RegionMessage.POSITION_SURFACE if is_point else RegionMessage.POSITION_CENTRE
         message.position.point.x, message.position.point.y, message.position.point.z = region.position

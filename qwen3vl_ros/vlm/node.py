@@ -44,6 +44,7 @@ from qwen3vl_ros.vlm.replies import ActionReply, ServiceReply
 from qwen3vl_ros.vlm.scheduler import Scheduler
 from qwen3vl_ros.vlm.sessions import Sessions
 from qwen3vl_ros.vlm.status import NodeSnapshot, StatusPublisher
+from qwen3vl_ros.vlm.transforms import Transforms
 from qwen3vl_ros.vlm.visualization import Display
 from qwen3vl_ros.vlm.watch_services import WatchServices
 
@@ -191,6 +192,7 @@ class VlmNode(LifecycleNode):
             lambda: self._settings,
             self._sessions,
             self._memory.recall,
+            Transforms(self, listen=bool(self._settings.target_frame)),
             self._status.publish,
             self._on_finish,
             self._log_error,

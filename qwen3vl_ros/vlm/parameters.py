@@ -23,6 +23,7 @@ from qwen3vl_ros.engines.process import EngineSpec
 from qwen3vl_ros.engines.registry import available
 from qwen3vl_ros.ros import parameters
 from qwen3vl_ros.ros.parameters import choice, flag, number, text, texts
+from qwen3vl_ros.vision.frames import parse_mount
 from qwen3vl_ros.vlm.engine_parameters import FIT, FITS, Llama, Maix, MaixHttp, Openai, Openvino
 from qwen3vl_ros.vlm.storage_parameters import History, Memory, Record, Session
 
@@ -33,6 +34,14 @@ ROTATIONS = (0, 90, 180, 270)
 AUTO = "auto"
 MAX_REASONING_TOKENS = 10_000_000
 _FOREVER = 86400.0
+
+
+def _check_mount(value: str) -> str:
+    try:
+        parse_mount(value) if value else None
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _check_tiles(value: str) -> str:
@@ -107,6 +116,25 @@ class Settings:
     depth_registered: bool = flag(
         False,
         "Depth images are registered to the images, pixel by pixel, although their frame_id is another one.",
+    )
+    target_frame: str = text(
+        "",
+        "tf frame of positions and extents, where a goal does not say; empty: the camera's optical frame. Set at the "
+        "start, it has the node listen to tf from then on; else from the first goal on that needs it.",
+        live=True,
+    )
+    mount: str = text(
+        "",
+        'Where the camera is in `mount_frame`, in the place of tf: "x y z roll pitch yaw", metres and radians, of a '
+        "camera whose x axis looks ahead, y to the left and z up. Empty: tf says.",
+        check=_check_mount,
+    )
+    mount_frame: str = text("base_link", "Frame of `mount` and `depth_mount`.")
+    depth_mount: str = text(
+        "",
+        "Where the depth camera is, as `mount`, if it is another one than the images'; both are needed then. Empty: in "
+        "one place, if their frame_id is the same, else tf says.",
+        check=_check_mount,
     )
     fit: str = choice("", ("", *FITS), FIT + " Empty: as the engine's own parameter says.")
     rotation: int = choice(
@@ -283,6 +311,9 @@ class CameraSettings:
     age_by: str
     calibration: str
     depth_registered: bool
+    mount: str
+    mount_frame: str
+    depth_mount: str
     fit: str
     rotation: int
     tiles: str

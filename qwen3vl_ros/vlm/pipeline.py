@@ -40,6 +40,7 @@ from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.grounding import GroundingError
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.cameras import Camera
+from qwen3vl_ros.vlm.frames import settle_frames
 from qwen3vl_ros.vlm.history_recorder import HistoryRecorder
 from qwen3vl_ros.vlm.image_cost import ImageCost
 from qwen3vl_ros.vlm.images import InputImages, collect_images
@@ -49,6 +50,7 @@ from qwen3vl_ros.vlm.parameters import Settings, wanted_engines
 from qwen3vl_ros.vlm.regions import camera_view, mentions_regions, regions_of, sure_enough
 from qwen3vl_ros.vlm.session_question import SessionQuestion
 from qwen3vl_ros.vlm.sessions import Sessions
+from qwen3vl_ros.vlm.transforms import Transforms
 from qwen3vl_ros.vlm.visualization import Display, NoDisplay
 
 RESULT_GRACE = 0.25
@@ -164,6 +166,7 @@ class Pipeline:
         sandbox: Runs the validation of answers against their schemas.
         recorder: Keeps the histories of the cameras.
         sessions: The conversations that goals continue.
+        transforms: What tf knows.
         log: Takes sentences about answers.
     """
 
@@ -176,6 +179,7 @@ class Pipeline:
         sandbox: Sandbox,
         recorder: HistoryRecorder,
         sessions: Sessions,
+        transforms: Transforms,
         log: Callable[[str], None],
     ) -> None:
         self._engine = engine
@@ -185,6 +189,7 @@ class Pipeline:
         self._sandbox = sandbox
         self._recorder = recorder
         self._sessions = sessions
+        self._transforms = transforms
         self._log = log
         self._costs: defaultdict[tuple[str, str], ImageCost] = defaultdict(ImageCost)
 
@@ -415,6 +420,7 @@ class Pipeline:
         with job.cancellation.calling(call.cancel):
             for image in answer.inputs.images:  # while the engine works: a later depth image would be of another time
                 image.fetch_depth(self._settings().depth_tolerance, job.cancellation)
+            settle_frames(answer.inputs, job.request.target_frame, self._transforms, job.cancellation)
             self._wait_for_end(job, answer, call)
 
     def _wait_for_end(self, job: Job, answer: PartialAnswer, call: Call) -> None:

@@ -14,6 +14,7 @@ from qwen3vl_ros.vision.confidence import Confidence
 from qwen3vl_ros.vision.coordinates import Scale
 from qwen3vl_ros.vision.depth import NO_DEPTH, locate
 from qwen3vl_ros.vision.fit import Fit
+from qwen3vl_ros.vision.frames import NO_TRANSFORM, in_frame
 from qwen3vl_ros.vision.grounding import parse_regions
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vision.spread import position_covariance, spread_of
@@ -98,6 +99,9 @@ def regions_of(
         regions += (_measured(replace(r, image_index=index), image, cancel) for r in _whole(own, image))
         if image.depth.doubt and any(region.position for region in regions):
             report(image.depth.doubt)
+        lost = any(r.image_index == index and r.position_error.startswith(NO_TRANSFORM) for r in regions)
+        if lost and image.target is not None:
+            report(f"there are no positions in the frame {image.target.frame_id!r}: {image.target.missing}")
     return tuple(regions)
 
 
@@ -125,22 +129,24 @@ def _whole(regions: Sequence[Region], image: InputImage) -> Sequence[Region]:
 
 
 def _measured(region: Region, image: InputImage, cancel: Cancel) -> Region:
+    measured = _by_depth(region, image, cancel)
+    return measured if image.target is None else in_frame(measured, image.target)
+
+
+def _by_depth(region: Region, image: InputImage, cancel: Cancel) -> Region:
+    """Return the region with its position in the camera's optical frame."""
     if region.position is not None or image.camera is None:
         return region  # the model gave the position, or there is no depth
     depth = image.depth
     if depth.image is None or depth.depth_info is None or depth.colour_info is None:
         return replace(region, position_error=f"{NO_DEPTH}{depth.missing}")
-    frames = {header.frame_id.lstrip("/") for header in (image.header, depth.image.header)}  # tf2 knows no slash either
-    if len(frames) > 1 and not depth.registered:
-        return replace(
-            region,
-            position_error=f"{NO_DEPTH}the depth image is in frame {depth.image.header.frame_id!r}, the colour "
-            f"image in {image.header.frame_id!r}: register depth to colour, as most drivers can, or set "
-            "depth_registered if it is",
-        )
     if cancel.is_set():
         return replace(region, position_error=f"{NO_DEPTH}the goal ended before it was measured")
-    (located,) = locate([region], depth.image, depth.depth_info, depth.colour_info, image.size)
+    pose = None if image.target is None else image.target.from_camera
+    axes = None if pose is None else pose[:3, :3]
+    (located,) = locate(
+        [region], depth.image, depth.depth_info, depth.colour_info, image.size, depth.colour_from_depth, axes
+    )
     if located.position is None:
         return located
     lens = lens_of(depth.colour_info, "colour").scaled_to(*image.size, "colour")

@@ -31,6 +31,7 @@ from qwen3vl_ros.vlm.job import Code, GoalError, GoalResult, Job, Progress
 from qwen3vl_ros.vlm.parameters import Settings
 from qwen3vl_ros.vlm.pipeline import VALIDATION_TIME, ActiveEngine, PartialAnswer, Pipeline
 from qwen3vl_ros.vlm.sessions import Sessions
+from qwen3vl_ros.vlm.transforms import Transforms
 from qwen3vl_ros.vlm.visualization import Display, NoDisplay
 
 _MOST_UNCHECKED = 64
@@ -53,6 +54,7 @@ class Scheduler:
         settings: Returns the current parameters.
         sessions: The conversations that goals continue.
         recall: Fills the answer to a goal that is answered from the memory, or raises; it may take as long as a disk.
+        transforms: What tf knows; closed with the scheduler.
         on_change: Called when a job was queued or leaves the queue, and when histories have changed.
         on_finish: Called once per job, with its result.
         log_exception: Takes a sentence when a defect of this package ended a question.
@@ -66,6 +68,7 @@ class Scheduler:
         settings: Callable[[], Settings],
         sessions: Sessions,
         recall: Callable[[AskRequest, PartialAnswer], None],
+        transforms: Transforms,
         on_change: Callable[[], None],
         on_finish: Callable[[Job, GoalResult], None],
         log_exception: Callable[[str], None],
@@ -78,13 +81,22 @@ class Scheduler:
         self._display = display
         self._recall = recall
         self._rememberer = ThreadPoolExecutor(1, "remember")  # apart from the questions to the model, which take longer
+        self._transforms = transforms
         self._sandbox = Sandbox()
         self._sandbox.warm_up()  # it takes as long to start as a small model to answer
         self.recorder = HistoryRecorder(cameras, settings().history, on_change, log_exception)
 
         def pipeline(display: Display | NoDisplay) -> Pipeline:
             return Pipeline(
-                self._engine, cameras, display, settings, self._sandbox, self.recorder, sessions, log_exception
+                self._engine,
+                cameras,
+                display,
+                settings,
+                self._sandbox,
+                self.recorder,
+                sessions,
+                transforms,
+                log_exception,
             )
 
         self._pipeline = pipeline(display)
@@ -275,6 +287,7 @@ class Scheduler:
         self._rememberer.shutdown(wait=False)
         self._sandbox.close()
         self.recorder.close()
+        self._transforms.close()
         for camera in self._cameras.values():
             camera.close()
 

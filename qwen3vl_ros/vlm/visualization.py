@@ -19,6 +19,7 @@ from qwen3vl_ros.vision.annotate import annotate
 from qwen3vl_ros.vision.image_message import image_message
 from qwen3vl_ros.vision.region import Region
 from qwen3vl_ros.vlm.images import InputImage
+from qwen3vl_ros.vlm.messages import position_header
 
 _PERIOD = 0.2
 """Least seconds between two images of an answer that is being generated."""
@@ -40,7 +41,7 @@ class Display:
         self._log_error = log_error
         self._annotated = node.create_publisher(Image, "~/annotated", 1)
         self._markers = node.create_publisher(MarkerArray, "~/markers", 1)
-        self._detections = _Detections.create(node)
+        self._detections = Detections.create(node)
         self._next_check = 0.0
         self._wanted = threading.Event()
         self._writing: Callable[[], None] | None = None
@@ -126,7 +127,8 @@ def markers(regions: Sequence[Region], headers: Sequence[Header]) -> MarkerArray
             continue
         x, y, z = region.position
         for offset, kind in enumerate((Marker.CUBE if region.extent else Marker.SPHERE, Marker.TEXT_VIEW_FACING)):
-            marker = Marker(header=headers[region.image_index], ns="vlm", id=2 * number + offset, type=kind)
+            header = position_header(region, headers[region.image_index])
+            marker = Marker(header=header, ns="vlm", id=2 * number + offset, type=kind)
             marker.pose.position.x, marker.pose.position.y, marker.pose.position.z = x, y, z
             marker.pose.orientation.w = 1.0
             size = region.extent or (_POINT_SIZE,) * 3
@@ -134,7 +136,10 @@ def markers(regions: Sequence[Region], headers: Sequence[Header]) -> MarkerArray
             marker.color.r, marker.color.g, marker.color.b, marker.color.a = 0.34, 0.71, 0.91, 0.5
             if kind == Marker.TEXT_VIEW_FACING:
                 marker.text = region.label
-                marker.pose.position.y -= size[1] / 2 + 0.03  # above it: y points down in an optical frame
+                if region.frame_id:
+                    marker.pose.position.z += size[2] / 2 + 0.03
+                else:
+                    marker.pose.position.y -= size[1] / 2 + 0.03  # above it: y points down in an optical frame
                 marker.scale.x = marker.scale.y = 0.0
                 marker.scale.z = 0.05
                 marker.color.a = 1.0
@@ -142,7 +147,7 @@ def markers(regions: Sequence[Region], headers: Sequence[Header]) -> MarkerArray
     return array
 
 
-class _Detections:
+class Detections:
     """Publishes vision_msgs, if that is installed. The score is the region's, 1 where it is unknown."""
 
     def __init__(self, node: Node, vision_msgs: Any) -> None:
@@ -151,17 +156,22 @@ class _Detections:
         self._solid = node.create_publisher(vision_msgs.Detection3DArray, "~/detections_3d", 1)
 
     @classmethod
-    def create(cls, node: Node) -> _Detections | None:
+    def create(cls, node: Node) -> Detections | None:
+        """Return one that publishes, None where vision_msgs is not installed."""
         try:
             return cls(node, importlib.import_module("vision_msgs.msg"))
         except ImportError:
             return None
 
     def publish(self, regions: Sequence[Region], headers: Sequence[Header]) -> None:
+        """Publish the regions with a box, and those with a position, given the headers of the images."""
         flat = self._msg.Detection2DArray(header=headers[0])
         solid = self._msg.Detection3DArray(header=headers[0])
         for region in regions:
             header = headers[region.image_index]
+            header_3d = position_header(region, header)
+            if region.frame_id:
+                solid.header = header_3d
             if region.box is not None:
                 left, top, right, bottom = region.box
                 detection = self._named(self._msg.Detection2D(header=header), region)
@@ -172,7 +182,7 @@ class _Detections:
                 detection.bbox.size_x, detection.bbox.size_y = right - left, bottom - top
                 flat.detections.append(detection)
             if region.position is not None:
-                detection = self._named(self._msg.Detection3D(header=header), region)
+                detection = self._named(self._msg.Detection3D(header=header_3d), region)
                 place, size = detection.bbox.center.position, detection.bbox.size
                 place.x, place.y, place.z = region.position
                 detection.bbox.center.orientation.w = 1.0

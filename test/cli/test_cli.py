@@ -161,12 +161,15 @@ def test_how_sure_the_model_was_and_what_is_not_known_are_on_stderr(scripted: Sc
     assert done.stdout == "Yes\n"
     assert "no probability: it is a secret\n" in done.stderr
     assert "probability -1" not in done.stderr
-    regions = [Region(label="red cup", score=0.75), Region(label="box")]
+    regions = [Region(label="red cup", score=0.75, has_position=True), Region(label="box")]
+    regions[0].position.header.frame_id, regions[0].position.point.x = "base_link", 1.25
     scripted.script = lambda goal: goal.result(text="[]", regions=regions)
-    done = run("ask", "--task", "locate", "red cup", "--score-threshold", "0.5")
+    done = run("ask", "--task", "locate", "red cup", "--score-threshold", "0.5", "--target-frame", "base_link")
     assert "scores: red cup 0.75" in done.stderr
+    assert "red cup at x 1.25, y 0.00, z 0.00 m in base_link" in done.stderr
     assert "box -1" not in done.stderr
-    assert scripted.goals[-1].request.score_threshold == 0.5
+    asked = scripted.goals[-1].request
+    assert (asked.score_threshold, asked.target_frame) == (0.5, "base_link")
 
 
 @pytest.mark.ros

@@ -151,6 +151,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
         max_image_tokens=64,
         new_pixels=True,
         score_threshold=0.25,
+        target_frame="map",
         clip_duration=1.5,
         clip_end=7.25,
         clip_frames=5,
@@ -183,7 +184,7 @@ def test_an_answer_has_everything_the_node_reported(vlm: ScriptedVlm, client: Vl
     assert (sent.options.seed, sent.options.max_tokens, sent.options.temperature) == (3, 9, -1.0)
     assert (sent.options.presence_penalty, sent.options.frequency_penalty) == (1.5, -1.0)
     assert (sent.thinking, sent.max_image_tokens, sent.score_threshold) == (AskImage.Goal.THINKING_ON, 64, 0.25)
-    assert sent.new_pixels
+    assert (sent.new_pixels, sent.target_frame) == (True, "map")
     assert (sent.clip_duration, sent.clip_end) == (sent.timeout, Time(sec=7, nanosec=250_000_000))
     assert (sent.clip_frames, sent.clip_pick, sent.images_are_clip) == (5, "change", True)
     assert sent.max_reasoning_tokens == 32

@@ -335,6 +335,11 @@ def test_new_pixels_of_a_camera_can_be_demanded(asking: Any) -> None:
     assert not asking(question(camera="front")).goal.new_pixels
 
 
+def test_the_frame_of_positions_reaches_the_backend(asking: Any) -> None:
+    assert asking(question(camera="front", target_frame="map")).goal.target_frame == "map"
+    assert asking(question(camera="front", target_frame=None)).goal.target_frame == ""
+
+
 def test_the_number_of_image_tokens_may_be_left_to_the_node(asking: Any) -> None:
     goal = asking(question(max_image_tokens="auto")).goal
     assert goal.max_image_tokens == goal.MAX_IMAGE_TOKENS_AUTO

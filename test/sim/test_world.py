@@ -14,9 +14,9 @@ import pytest
 pytest.importorskip("pydrake", reason="the built-in camera draws with Drake, which is not installed here")
 
 from qwen3vl_ros.sim.motion import MotionError, read_motions
-from qwen3vl_ros.sim.poses import from_xyz_quaternion, from_xyz_rpy, to_rpy
 from qwen3vl_ros.sim.scene import Scene
 from qwen3vl_ros.sim.sdf import WorldError, read_world
+from qwen3vl_ros.vision.poses import from_xyz_quaternion, from_xyz_rpy, to_rpy
 
 BALL_RADIUS = 0.1  # metres, as in the world file
 

@@ -23,10 +23,10 @@ from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from sensor_msgs.msg import Image as ImageMessage
 
 from examples import examples
-from qwen3vl_ros.sim.poses import from_xyz_rpy
 from qwen3vl_ros.sim.scene import Scene
 from qwen3vl_ros.sim.sdf import read_world
 from qwen3vl_ros.vision.depth import locate
+from qwen3vl_ros.vision.poses import from_xyz_rpy
 from qwen3vl_ros.vision.region import Box, Region
 
 few_images = settings(examples(20), derandomize=True)
@@ -242,6 +242,58 @@ def test_depth_from_another_place_with_other_pixels_says_the_same(
     z = look(depth, shapes, colour_from_depth).z
     located = locate_one(region, z, colour, depth_info=depth.info(), colour_from_depth=colour_from_depth)
     assert millimetres_off(located, pose[:3, 3]) < 20
+
+
+@few_images
+@given(tables, places, st.floats(-0.3, 0.3))
+def test_registration_by_the_identity_changes_nothing(table: Table, place: tuple[float, float], yaw: float) -> None:
+    camera = Camera()
+    seen = look(camera, [table.top(), box(table.pose(*place, 0.07, yaw), (0.16, 0.1, 0.14))])
+    region = Region("box", box=seen.box_of(1))
+    unregistered = locate_one(region, seen.z, camera)
+    located = locate_one(region, seen.z, camera, colour_from_depth=np.eye(4))
+    assert located.position == pytest.approx(unregistered.position, abs=1e-6)
+    assert located.extent == pytest.approx(unregistered.extent, abs=1e-6)
+
+
+@few_images
+@given(st.floats(0.03, 0.08), st.floats(0, 6.2), st.floats(0.5, 0.9), st.floats(-0.1, 0.1), st.sampled_from((1.0, 0.7)))
+def test_a_point_is_on_what_the_image_shows_not_on_what_only_the_depth_camera_sees_behind_it(
+    baseline: float, direction: float, away: float, turn: float, coarser: float
+) -> None:
+    """A depth camera beside the image's sees wall that is hidden in the image, and would have it where the box is."""
+    colour = Camera()
+    depth = Camera(int(200 * coarser), int(160 * coarser), 150 * coarser, (99 * coarser, 80 * coarser))
+    colour_from_depth = from_xyz_rpy(
+        (baseline * np.cos(direction), baseline * np.sin(direction), 0.0), (turn / 2, turn, turn / 3)
+    )
+    shapes = [plane((0, 0, 1), (0, 0, 2.5)), box(from_xyz_rpy((0, 0, away), (0, 0, 0)), (0.16, 0.12, 0.02))]
+    z = look(depth, shapes, colour_from_depth).z
+    left, top, right, bottom = look(colour, shapes).box_of(1)
+    for x in np.linspace(left + 4, right - 4, 5):
+        for y in np.linspace(top + 4, bottom - 4, 5):
+            region = Region("spot", point=(x, y))
+            located = locate_one(region, z, colour, depth_info=depth.info(), colour_from_depth=colour_from_depth)
+            assert located.position is not None, located.position_error
+            assert located.position[2] == pytest.approx(away - 0.01, abs=2e-3)
+
+
+@few_images
+@given(tables, places, st.floats(-3.1, 3.1))
+def test_along_the_axes_of_another_frame_an_extent_is_the_size_along_those(
+    table: Table, place: tuple[float, float], yaw: float
+) -> None:
+    """A box has its own sides along its own axes, and those of the table enclose it turned."""
+    camera, size = Camera(), np.array((0.16, 0.12, 0.14))
+    pose = table.pose(*place, 0.07, yaw)
+    seen = look(camera, [table.top(), box(pose, size)])
+    region = Region("box", box=seen.box_of(1))
+    in_optical = locate_one(region, seen.z, camera)
+    for frame, turn in ((pose, 0.0), (table.pose(0, 0, 0), yaw)):
+        located = locate_one(region, seen.z, camera, axes=frame[:3, :3].T)
+        assert located.position == in_optical.position
+        across = np.abs([[np.cos(turn), np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ size[:2]
+        assert located.extent == pytest.approx((*across, size[2]), abs=0.03)
 
 
 def test_aligned_depth_may_have_another_size_than_the_image() -> None:

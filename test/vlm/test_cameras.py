@@ -188,3 +188,10 @@ def test_the_calibration_of_a_camera_that_is_gone_is_forgotten(camera: Any) -> N
     assert camera.calibration(Cancel()).width == 7
     camera._info.publishers = 0
     assert camera.calibration(Cancel()) is None
+
+
+def test_a_depth_cameras_mount_without_the_images_is_refused_with_what_is_missing(
+    open_camera: Callable[..., Any],
+) -> None:
+    with pytest.raises(RuntimeError, match="depth_mount needs the place of the images' camera"):
+        open_camera(depth_mount="0 0 0 0 0 0")
