@@ -22,6 +22,9 @@ pytest.importorskip("rosbags", reason="rosbags, which writes bags, is not instal
 import child_process
 import videos
 from bags import BEGIN, header, write_bag
+from qwen3vl_ros.cli.footage import OpenFootage
+from qwen3vl_ros.index.entries import Thing, Window
+from qwen3vl_ros.index.store import Store
 from qwen3vl_ros.vision.image_message import image_message
 from vlm_process import VlmProcess
 from web_process import WebProcess
@@ -34,7 +37,8 @@ ADDRESS = "http://127.0.0.1:8080"
 """Of the gateway, on every page."""
 
 COMMANDS = (
-    r"qwen3vl-ros (ask|batch|tasks|engines|doctor|status|engine|param (get|list|set max_frame_age)|lifecycle|move)\b"
+    r"qwen3vl-ros (ask|batch|cut|search|tasks|engines|doctor|status|engine|lifecycle|move"
+    r"|param (get|list|set max_frame_age))\b"
     r"|curl .*127\.0\.0\.1:8080|echo .*\| qwen3vl-ros|until qwen3vl-ros"
 )
 """Those that end by themselves and leave the node as it was, more or less."""
@@ -99,6 +103,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cv2.imwrite(str(folder / "photos" / "1.jpg"), image)
     images = [cv2.resize(image, (160, 120))[..., ::-1]] * 60
     videos.write_h264(folder / "street.mp4", images, 4)
+    with OpenFootage(folder / "street.mp4") as footage, Store(folder / "street.db", create=True) as store:
+        store.add(Window(footage.source, 0, 5_000_000_000, 0, "A dog comes in.", (Thing("red ball", 0),)))
     times = [BEGIN + number * 500_000_000 for number in range(len(images))]
     messages = [
         ("/camera/image_raw", time, image_message(pixels, header(time)))

@@ -8,9 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qwen3vl_ros.cli import arguments, camera, clip_files, model, node_commands, record
+from qwen3vl_ros.cli import arguments, camera, clip_files, index_commands, model, node_commands, record
+
+if TYPE_CHECKING:
+    from qwen3vl_ros.cli.connection import Connection
 
 _EXIT = """exit status:
   0 answered            4 no frame of the camera       7 the engine failed
@@ -40,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["ask"] and not parsed.prompt and not parsed.task:
         parser.error("ask needs a PROMPT, or --task NAME for a task that needs none")
     if words[:1] == ["ask"]:
-        clip_files.check_options(parser, parsed)
+        index_commands.check_ask_options(parser, parsed)
+        if parsed.index is None:
+            clip_files.check_options(parser, parsed)
     if "run" not in parsed:
         parser.print_help()
         return 2
@@ -111,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         "--session", metavar="NAME", default="", help="continue, or begin, a conversation that the node keeps"
     )
     clip_files.add_options(ask)
+    index_commands.add_ask_options(ask)
     ask.add_argument(
         "--json", metavar="SCHEMA", type=arguments.schema, help="JSON Schema, a file or the text: answer as JSON"
     )
@@ -262,6 +268,8 @@ def _ask(parsed: argparse.Namespace) -> int:
         if note:
             print(note, file=sys.stderr)
         prompt = sys.stdin.read() if parsed.prompt == "-" else parsed.prompt
+        if parsed.index is not None:
+            return _ask_index(connection, prompt, parsed)
         _, status = ask_on_terminal(
             connection.vlm_client(),
             prompt,
@@ -290,6 +298,30 @@ def _ask(parsed: argparse.Namespace) -> int:
             priority=parsed.priority,
         )
         return status
+
+
+def _ask_index(connection: Connection, prompt: str, parsed: argparse.Namespace) -> int:
+    from qwen3vl_ros.cli.index_ask import DEFAULT_FRAMES, ask_index
+    from qwen3vl_ros.cli.terminal import nobody_reads
+    from qwen3vl_ros.client.exceptions import VlmError
+
+    names = ("timeout", "max_tokens", "max_image_tokens", "thinking", "max_reasoning_tokens", "temperature", "seed")
+    try:
+        status = ask_index(
+            connection,
+            prompt,
+            parsed.index,
+            frames=parsed.clip_frames or DEFAULT_FRAMES,
+            save_frames=parsed.save_frames,
+            options={name: getattr(parsed, name) for name in (*names, "priority")},
+        )
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return nobody_reads()
+    except VlmError as error:
+        print(f"{error.name}: {error}", file=sys.stderr)
+        return error.exit_status
+    return status
 
 
 def _tasks(parsed: argparse.Namespace) -> int:

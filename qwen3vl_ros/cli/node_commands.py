@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen3vl_ros.cli import arguments, watch_arguments
+from qwen3vl_ros.cli import arguments, index_commands, watch_arguments
 
 if TYPE_CHECKING:
     from qwen3vl_ros.cli.connection import Connection
@@ -62,6 +62,8 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     batch.add_argument("--retry", action="store_true", help="ask again about images that failed in an earlier run")
     batch.add_argument("--timeout", metavar="S", type=arguments.seconds, default=120.0, help="seconds for each answer")
     arguments.add_node(batch)
+
+    index_commands.add(command, _connected)
 
     status = command("status", _connected(_status), "Say how the node is: state, model, cameras, queue, last error.")
     status.add_argument("--json", action="store_true", help="as JSON, for scripts")

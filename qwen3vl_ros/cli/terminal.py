@@ -29,11 +29,17 @@ _BROKEN_PIPE = 141
 
 
 def ask_on_terminal(
-    client: VlmClient, prompt: str, *, told: set[str] | None = None, **arguments: Unpack[Arguments]
+    client: VlmClient,
+    prompt: str,
+    *,
+    told: set[str] | None = None,
+    refused: tuple[type[VlmError], ...] = (),
+    **arguments: Unpack[Arguments],
 ) -> tuple[Answer | None, int]:
     """Ask, stream the answer, then print its times, its notes and its usage.
 
-    ``told`` collects the notes of several questions, each of which is printed once.
+    ``told`` collects the notes of several questions, each of which is printed once. ``refused``: errors that are raised
+    instead of printed, where there is no text yet.
 
     With a response schema, the checked JSON is printed once, indented. KeyboardInterrupt cancels the question and
     prints the text so far; a second one stops waiting for that and is passed on.
@@ -58,6 +64,8 @@ def ask_on_terminal(
         _show(json.dumps(answer.json, indent=2, ensure_ascii=False) if as_json else answer.text[shown:])
         _show("" if answer.text.endswith("\n") and not as_json else "\n")
     except VlmError as error:
+        if isinstance(error, refused) and not error.text:
+            raise
         if not as_json:
             _show(error.text[shown:] + ("\n" if error.text else ""))
         elif error.text:

@@ -11,37 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from qwen3vl_ros.index import schema
 from qwen3vl_ros.index import words as fts
 from qwen3vl_ros.index.entries import IndexFileError, Sighting, Source, Thing, Window
-
-VERSION: Final = 1
-"""Of the tables, in the file's ``user_version``."""
-
-_APPLICATION: Final = 0x51335649
-"""The file's ``application_id``: "Q3VI"."""
-
-_TABLES: Final = f"""
-CREATE TABLE sources (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, topic TEXT NOT NULL, start_ns INTEGER NOT NULL,
-    window_ns INTEGER NOT NULL, fingerprint TEXT NOT NULL, done_ns INTEGER, UNIQUE (kind, name, topic)
-);
-CREATE TABLE windows (
-    id INTEGER PRIMARY KEY, source_id INTEGER NOT NULL REFERENCES sources, start_ns INTEGER NOT NULL,
-    end_ns INTEGER NOT NULL, frame_ns INTEGER NOT NULL, caption TEXT NOT NULL, jpeg BLOB NOT NULL,
-    frame_id TEXT NOT NULL,
-    UNIQUE (source_id, start_ns)
-);
-CREATE INDEX windows_by_time ON windows (start_ns, id);
-CREATE TABLE things (
-    id INTEGER PRIMARY KEY, window_id INTEGER NOT NULL REFERENCES windows, name TEXT NOT NULL,
-    stamp_ns INTEGER NOT NULL, x INTEGER, y INTEGER, width INTEGER, height INTEGER,
-    position_x REAL, position_y REAL, position_z REAL, frame_id TEXT NOT NULL
-);
-CREATE INDEX things_by_window ON things (window_id);
-CREATE VIRTUAL TABLE captions USING fts5 (text, tokenize = '{fts.TOKENIZER}');
-CREATE VIRTUAL TABLE names USING fts5 (text, tokenize = '{fts.TOKENIZER}');
-"""
-# The texts of `captions` have the ids of their windows, those of `names` the ids of their things.
 
 _WINDOWS: Final = """
 SELECT windows.id, start_ns, end_ns, frame_ns, caption, frame_id, source_id FROM windows
@@ -62,6 +34,9 @@ _PART_KEPT: Final = 0.9
 
 _PATIENCE: Final = 30.0
 """Seconds to wait for another process that writes."""
+
+_PATIENCE_OF_LOG: Final = 0.2
+"""Seconds to wait for another process that reads, to write the log back; the next time does it, too."""
 
 
 class Store:
@@ -189,7 +164,7 @@ class Store:
             ).fetchone()
             if row is None:
                 return None
-            thing = _thing(database.execute(f"{_THINGS} WHERE id = ?", row[:1]).fetchone())
+            thing = schema.thing_of(database.execute(f"{_THINGS} WHERE id = ?", row[:1]).fetchone())
             return Sighting(thing, self._window(database.execute(f"{_WINDOWS} WHERE id = ?", row[1:]).fetchone()))
 
     def last_described(self, words: str, *, cameras: Collection[str] = ()) -> Window | None:
@@ -220,7 +195,7 @@ class Store:
     def sources(self) -> list[Source]:
         """Return what there ever were windows of, as the newest one had it."""
         with self._reading() as database:
-            return [_source(row) for row in database.execute("SELECT * FROM sources ORDER BY id")]
+            return [schema.source_of(row) for row in database.execute("SELECT * FROM sources ORDER BY id")]
 
     def done_until(self, source: Source) -> int | None:
         """Return when the latest window of a source ended, even if it was deleted since; None if there was none."""
@@ -242,7 +217,8 @@ class Store:
     def trim(self, max_bytes: int) -> int:
         """Delete the windows that were added first until the file is not larger than ``max_bytes``.
 
-        An empty index takes some 100 kB, which is left of it however small ``max_bytes`` is.
+        An empty index takes some 100 kB, which is left of it however small ``max_bytes`` is. While another process
+        is in the middle of reading, its log can be larger than that.
 
         Returns:
             How many windows are gone.
@@ -253,10 +229,10 @@ class Store:
             self._write_log_back()
             gone = 0
             allowed: float = max_bytes
-            while self.size() > max_bytes:
+            while self._pages() > max_bytes:
                 # What a deleted text took is free only after the text index is merged: so measured, and done again.
                 allowed *= _PART_KEPT
-                deleted = self._delete_oldest(self.size() - allowed)
+                deleted = self._delete_oldest(self._pages() - allowed)
                 if not deleted:
                     break
                 gone += deleted
@@ -300,19 +276,19 @@ class Store:
         if create:
             with self._transaction():
                 if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    for statement in _TABLES.split(";"):
+                    for statement in schema.TABLES.split(";"):
                         database.execute(statement)
-                    database.execute(f"PRAGMA application_id = {_APPLICATION}")
-                    database.execute(f"PRAGMA user_version = {VERSION}")
+                    database.execute(f"PRAGMA application_id = {schema.APPLICATION}")
+                    database.execute(f"PRAGMA user_version = {schema.VERSION}")
         application, version = (
             database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )
-        if application != _APPLICATION:
+        if application != schema.APPLICATION:
             raise IndexFileError(f"{self.path} is no index of `qwen3vl-ros index`: name another file.")
-        if version != VERSION:
+        if version != schema.VERSION:
             raise IndexFileError(
-                f"{self.path} is an index of version {version}, and this qwen3vl_ros reads version {VERSION}: install "
-                "a newer qwen3vl_ros, or index into another file."
+                f"{self.path} is an index of version {version}, and this qwen3vl_ros reads version {schema.VERSION}: "
+                "install a newer qwen3vl_ros, or index into another file."
             )
 
     def _write(self, window: Window) -> int:
@@ -396,13 +372,22 @@ class Store:
 
     def _write_log_back(self) -> None:
         with self._working() as database:
+            database.execute(f"PRAGMA busy_timeout = {round(1000 * _PATIENCE_OF_LOG)}")
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            database.execute(f"PRAGMA busy_timeout = {round(1000 * _PATIENCE)}")
+
+    def _pages(self) -> int:
+        """Return the bytes of the file as they will be when the log is written back."""
+        with self._working() as database:
+            count, size = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+            return int(count * size)
 
     def _window(self, row: Any) -> Window:
         number, start, end, frame, caption, frame_id, source = row
         things = self._database.execute(f"{_THINGS} WHERE window_id = ? ORDER BY id", (number,)).fetchall()
-        found = _source(self._database.execute("SELECT * FROM sources WHERE id = ?", (source,)).fetchone())
-        return Window(found, start, end, frame, caption, tuple(map(_thing, things)), frame_id=frame_id, id=number)
+        found = schema.source_of(self._database.execute("SELECT * FROM sources WHERE id = ?", (source,)).fetchone())
+        seen = tuple(map(schema.thing_of, things))
+        return Window(found, start, end, frame, caption, seen, frame_id=frame_id, id=number)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -442,20 +427,3 @@ class Store:
 
 def _key(source: Source) -> tuple[str, str, str]:
     return source.kind, source.name, source.topic
-
-
-def _source(row: Any) -> Source:
-    _, kind, name, topic, start, window, fingerprint, _ = row
-    return Source(kind, name, topic, start, window, fingerprint)
-
-
-def _thing(row: Any) -> Thing:
-    name, stamp, *box = row[:6]
-    position = row[6:9]
-    return Thing(
-        name,
-        stamp,
-        None if box[0] is None else (box[0], box[1], box[2], box[3]),
-        None if position[0] is None else position,
-        row[9],
-    )

@@ -38,3 +38,8 @@ def query(words: str, match: Match = "all") -> str:
     if match == "phrase" and phrases:
         phrases = [" ".join(phrases)]
     return {"phrase": "", "all": " AND ", "any": " OR "}[match].join(f'"{phrase}"' for phrase in phrases)
+
+
+def unspaced(word: str) -> bool:
+    """Return whether a word has characters of a language that writes no spaces."""
+    return _UNSPACED.search(word) is not None

@@ -109,6 +109,14 @@ class BagImages:
             raise BadImage(f"{self._name} has no image on {self.topic} at {self._spoken(time)}; {self._span()}.")
         return self._message(found)
 
+    def between(self, start: int, end: int) -> Iterator[Image | CompressedImage]:
+        """Yield all images from ``start`` until before ``end``, in the order of their stamps."""
+        taken = start - 1
+        for image in self._between(start - _SLACK, end + _SLACK):
+            if taken < image[0] < end:
+                taken = image[0]
+                yield self._message(image)
+
     def time_of(self, value: int) -> int:
         """Return the time that a user's number names: since the bag's beginning, or, beyond its length, a stamp."""
         length = self._reader.end_time - self._reader.start_time

@@ -152,6 +152,13 @@ class VideoReader:
             raise BadImage(f"{self._name} has no frame at {in_seconds(time)} that can be decoded.")
         return self._before
 
+    def between(self, start: int, end: int) -> Iterator[tuple[int, Any]]:
+        """Yield all frames of PyAV's from ``start`` until before ``end``, with their times."""
+        self._go_to(start)
+        while self._now is not None and self._now[0] < end:
+            yield self._now
+            self._go_to(self._now[0] + 1)
+
     def close(self) -> None:
         """Free the decoder and close the file. Idempotent."""
         self._container.close()

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3vl_ros.index.entries import IndexFileError, Sighting, Source, Thing, Window
-from qwen3vl_ros.index.store import VERSION, Store
+from qwen3vl_ros.index.schema import VERSION
+from qwen3vl_ros.index.store import Store
 
 SECOND = 10**9
 CAMERA = Source("camera", "front")
@@ -219,6 +221,20 @@ def test_trimming_keeps_the_file_below_its_cap_and_the_newest_windows(store: Sto
     assert left
     assert len(store.search("caption")) == len(store.search("thing")) == len(left)
     assert store.search(f"thing {left[0] - 1}", match="phrase") == []
+
+
+def test_trimming_while_somebody_reads_deletes_no_more_than_it_has_to(store: Store) -> None:
+    store.add(window(0))
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM windows").fetchall()
+        for number in range(1, 12):
+            store.add(window(number, jpeg=os.urandom(50_000)))
+        store.trim(400_000)
+        assert 3 <= store.count() < 12
+    store.trim(400_000)
+    assert store.size() <= 400_000
+    assert store.count() >= 3
 
 
 def test_a_second_process_reads_while_a_window_is_written(store: Store) -> None:
