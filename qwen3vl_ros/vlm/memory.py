@@ -151,7 +151,7 @@ class Memory:
             in_view = looker is not None and window is not None and looker.sees(window.id)
             now = self._clock().nanoseconds
             if sighting is not None:
-                fill_seen(answer, store, sighting, in_view, now)
+                fill_seen(answer, store, sighting, in_view, now, request.target_frame)
             elif window is not None:
                 fill_described(answer, store, what, window, in_view, now)
             else:

@@ -64,7 +64,7 @@ def name_in(prompt: str) -> str:
     return " ".join(words)
 
 
-def fill_seen(answer: PartialAnswer, store: Store, sighting: Sighting, in_view: bool, now: int) -> None:
+def fill_seen(answer: PartialAnswer, store: Store, sighting: Sighting, in_view: bool, now: int, wanted: str) -> None:
     """Fill ``answer`` with where and when a thing was seen last.
 
     Args:
@@ -73,6 +73,7 @@ def fill_seen(answer: PartialAnswer, store: Store, sighting: Sighting, in_view: 
         sighting: Of the thing.
         in_view: Whether it is where it was seen, as far as was looked.
         now: By the node's clock, nanoseconds.
+        wanted: Frame that the position is wanted in; "" = any.
     """
     thing, window = sighting.thing, sighting.window
     place = _camera(window)
@@ -87,7 +88,12 @@ def fill_seen(answer: PartialAnswer, store: Store, sighting: Sighting, in_view: 
         answer.notes.append("the frame that shows it is not in the memory any more, and so there are no regions")
         return
     answer.inputs = InputImages((_image(jpeg, window.frame_ns, window.frame_id),))
-    answer.regions = tuple(map(_region, alike))
+    answer.regions = tuple(_region(other, window.frame_id) for other in alike)
+    if wanted and any(other.position and other.frame_id != wanted for other in alike):
+        answer.notes.append(
+            f"the memory has the position in {thing.frame_id}, not in {wanted}: the node's parameter "
+            "target_frame decides when a thing is seen"
+        )
 
 
 def fill_described(answer: PartialAnswer, store: Store, what: str, window: Window, in_view: bool, now: int) -> None:
@@ -142,13 +148,14 @@ def _since(stamp: int, now: int) -> str:
     return f"{span((now - stamp) / _SECOND)} ago ({clock(stamp)})"
 
 
-def _region(thing: Thing) -> Region:
+def _region(thing: Thing, camera_frame: str) -> Region:
     box = None
     if thing.box is not None:
         x, y, width, height = thing.box
         box = (float(x), float(y), float(x + width), float(y + height))
     missing = "" if thing.position is not None else f"{NO_DEPTH}the memory has no position of it"
-    return Region(thing.name, box=box, position=thing.position, position_error=missing)
+    frame_id = "" if thing.frame_id == camera_frame else thing.frame_id
+    return Region(thing.name, box=box, position=thing.position, position_error=missing, frame_id=frame_id)
 
 
 def _image(jpeg: bytes, stamp: int, frame_id: str) -> InputImage:

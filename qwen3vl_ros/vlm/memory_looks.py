@@ -274,4 +274,5 @@ def _thing(region: Region, stamp: int, frame_id: str, otherwise: str) -> Thing:
         left, top, right, bottom = region.box
         x, y = math.floor(left), math.floor(top)
         box = (x, y, max(1, math.ceil(right) - x), max(1, math.ceil(bottom) - y))
-    return Thing(region.label.strip() or otherwise, stamp, box, region.position, frame_id if region.position else "")
+    place = (region.frame_id or frame_id) if region.position else ""
+    return Thing(region.label.strip() or otherwise, stamp, box, region.position, place)

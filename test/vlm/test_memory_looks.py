@@ -65,6 +65,7 @@ class FakeScheduler:
         self.blind = False
         self.blinks = False
         self.failing: str | None = None
+        self.target_frame = ""
 
     def camera(self, name: str) -> Any:
         return SimpleNamespace(name=name, wait=self._wait, stamp_of=lambda frame: frame.stamp)
@@ -88,7 +89,7 @@ class FakeScheduler:
         ((camera, frame),) = job.frames.items()
         self.asked.append((camera, job.request.task, job.request.prompt))
         bright = pixels_of(frame.message()).mean() > 128
-        lamp = Region("Red Lamp", box=(1.5, 2.0, 30.0, 40.0), position=(0.1, -0.2, 1.5))
+        lamp = Region("Red Lamp", box=(1.5, 2.0, 30.0, 40.0), position=(0.1, -0.2, 1.5), frame_id=self.target_frame)
         regions = (lamp,) if bright and job.request.task != "caption" else ()
         error = job.error or self.errors.get(job.request.task)
         error = GoalError(Code.ENGINE_CRASHED, "it crashed") if camera == self.failing else error
@@ -462,6 +463,18 @@ def test_an_index_of_another_time_is_asked_and_a_lost_image_is_said(start: Any, 
     answer = rig.where_last("cup")
     assert str(answer.text) == f"green cup: last seen {clock(stamp)}"  # of another clock: no "ago"
     assert answer.regions == () and "not in the memory any more" in answer.notes[0]
+
+
+def test_a_position_stays_in_the_frame_that_it_was_measured_in(start: Callable[..., Rig]) -> None:
+    rig = start()
+    rig.scheduler.target_frame, rig.scheduler.level = "map", 200
+    rig.wait_for(lambda: str(rig.where_last("lamp").text).startswith("Red Lamp: in view"))
+    found = rig.where_last("lamp", target_frame="base_link")
+    assert str(found.text).endswith("at (0.10, -0.20, 1.50) m in map")
+    (region,), (image,) = found.regions, found.inputs.images
+    assert (region.frame_id, image.header.frame_id) == ("map", "lens")
+    assert "in map, not in base_link" in found.notes[0]
+    assert rig.where_last("lamp", target_frame="map").notes == []
 
 
 def test_what_only_a_caption_names_is_told_with_the_caption(start: Callable[..., Rig]) -> None:
