@@ -108,7 +108,15 @@ class _Asker:
             colour, shape = self._one_of(OTHER_COLOURS[self.language]), self._one_of(tuple(NAMES["en"]))
             name = f"{colour}{self._name(shape)}"
             return self._yes_no("exist", self._word("exist", t=name, a=ARTICLE[self.language](name)), False)
-        if kind < 0.7:
+        if kind < 0.2 and self.split == "train":
+            # Of a kind alone, as often there as not, as far as the scene allows.
+            shapes = tuple(t.shape for t in self.things)
+            missing = tuple(s for s in SHAPES if s not in shapes)
+            shape = self._one_of(missing if missing and self.rng.random() < 0.5 else shapes)
+            name = self._name(shape)
+            there = shape in shapes
+            text = self._word("exist", t=name, a=ARTICLE[self.language](name))
+        elif kind < 0.7:
             colour, shape = self._target()
             there = any((t.colour, t.shape) == (colour, shape) for t in self.things)
             name = f"{self._colour(colour)}{self._name(shape)}"
