@@ -53,6 +53,7 @@ Kind = Literal[
     "foreign_places",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+ClipKind = Literal["what_happened", "when", "foreign"]
 _OF_EMPTY: tuple[Kind, ...] = ("exist", "count", "absent_places", "absent", "foreign", "foreign_places", "caption")
 _OFTEN = {"locate": 1.4, "foreign": 1.2, "absent": 1.6, "count_shape": 2.0, "foreign_places": 0.7, "absent_places": 0.7}
 STEP = 2  # places are even numbers
@@ -66,14 +67,14 @@ class Question:
 
     text: str
     answer: str
-    kind: Kind
+    kind: Kind | ClipKind
     things: tuple[Seen, ...] = ()  # those that the answer is about, in its order, where it gives places or names
     history: tuple[tuple[str, str], ...] = ()  # what was asked and answered before, about the same image
 
     @property
     def in_places(self) -> bool:
         """Whether the answer is a list of places."""
-        return self.answer.startswith("[")
+        return self.answer == "[]" or self.answer.startswith(('[{"bbox', '[{"point'))
 
 
 @dataclass(frozen=True)
