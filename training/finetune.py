@@ -25,7 +25,7 @@ from training.export import save_hf
 from training.model import MAX_PIXELS, build_model
 from training.packing import IGNORE
 from training.questions import Question
-from training.restore import restore
+from training.restore import layers_of, restore
 from training.tokenizer import build_tokenizer, encode_answer
 
 PAD = "<|image_pad|>"
@@ -140,7 +140,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer)
+    model = build_model(tokenizer, layers_of(args.weights))
     restore(model, tokenizer, args.weights)
     samples = list(samples_of(args.dataset, tokenizer))
     for epoch, loss in enumerate(finetune(model, samples, args.epochs, args.rate), 1):

@@ -11,17 +11,18 @@ from training.tokenizer import NUMBERS
 # One token per 32x32 pixels; more than this many pixels it has never seen.
 MAX_PIXELS = 144 * 32 * 32
 MIN_PIXELS = 16 * 32 * 32
+LAYERS = 5  # of the language tower
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration:
-    """With random weights, float32."""
+def build_model(tokenizer: PreTrainedTokenizerFast, layers: int = LAYERS) -> Qwen3VLForConditionalGeneration:
+    """With random weights, float32; `layers` of the language tower."""
     token = tokenizer.convert_tokens_to_ids
     config = Qwen3VLConfig(
         text_config={
             "vocab_size": -(-len(tokenizer) // 32) * 32,
             "hidden_size": 192,
             "intermediate_size": 384,
-            "num_hidden_layers": 5,
+            "num_hidden_layers": layers,
             "num_attention_heads": 3,
             "num_key_value_heads": 3,
             "head_dim": 64,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from qwen3vl_ros.engines.clips import time_text
 from training.questions import Question
 from training.tokenizer import encode_answer
 
@@ -55,11 +56,62 @@ def pack(
     after = len(head) + max(grid)
     prefix_positions = torch.cat([start, where, torch.full((3, 1), after)], 1)
 
-    sequences, targets, segments, positions, places = [], [], [], [], []
-    for row_questions in questions:
-        ids, target, segment = list(prefix), [IGNORE] * len(prefix), [0] * len(prefix)
-        position = [prefix_positions]
-        place = [False] * len(prefix)
+    prefix_ = _Prefix(prefix, prefix_positions, [len(head) <= n < len(head) + len(image) for n in range(len(prefix))])
+    return _packed(tokenizer, questions, [prefix_] * len(questions))
+
+
+def pack_clips(
+    tokenizer: PreTrainedTokenizerFast,
+    questions: list[list[Question]],
+    grid: tuple[int, int],
+    times: list[tuple[float, ...]],
+    system: str | None,
+) -> Packed:
+    """`questions` per clip; `times` of each clip's frames, seconds. `grid` is a frame's rows and columns of tokens.
+
+    Each frame comes after the text of its time, as the llama engine shows the frames of a clip to this model.
+    """
+    rows, columns = grid
+    image = [tokenizer.convert_tokens_to_ids("<|image_pad|>")] * (rows * columns)
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    inside = torch.stack([torch.zeros_like(row), row, column]).view(3, -1)
+    before = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
+    prefixes = []
+    for clip in times:
+        ids: list[int] = []
+        visual: list[bool] = []
+        positions = []
+        next_ = 0
+        for number, time in enumerate(clip):
+            lead = f"{before}<|im_start|>user\n" if number == 0 else "<|vision_end|>"
+            text = tokenizer.encode(f"{lead}{time_text(time)}<|vision_start|>")
+            positions += [(torch.arange(len(text)) + next_).expand(3, -1), inside + next_ + len(text)]
+            next_ += len(text) + max(grid)
+            ids += text + image
+            visual += [False] * len(text) + [True] * len(image)
+        ids += tokenizer.encode("<|vision_end|>")
+        positions.append(torch.full((3, 1), next_))
+        prefixes.append(_Prefix(ids, torch.cat(positions, 1), [*visual, False]))
+    return _packed(tokenizer, questions, prefixes)
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """What all questions about an image, or a clip, see."""
+
+    ids: list[int]
+    positions: Tensor  # long [3, length]
+    visual: list[bool]
+
+
+def _packed(tokenizer: PreTrainedTokenizerFast, questions: list[list[Question]], prefixes: list[_Prefix]) -> Packed:
+    sequences, targets, segments, positions, places, visuals = [], [], [], [], [], []
+    for row_questions, prefix in zip(questions, prefixes, strict=True):
+        length = len(prefix.ids)
+        ids, target, segment = list(prefix.ids), [IGNORE] * length, [0] * length
+        position = [prefix.positions]
+        place = [False] * length
+        after = int(prefix.positions[0, -1])
         for number, question in enumerate(row_questions, start=1):
             before = "".join(f"{_turn(*turn)}<|im_start|>user\n" for turn in question.history)
             asked = tokenizer.encode(f"{before}{question.text}<|im_end|>\n<|im_start|>assistant\n")
@@ -75,6 +127,7 @@ def pack(
         segments.append(torch.tensor(segment))
         places.append(torch.tensor(place))
         positions.append(torch.cat(position, 1).T)
+        visuals.append(torch.tensor(prefix.visual))
 
     def padded(rows: list[Tensor], value: int) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
@@ -84,7 +137,8 @@ def pack(
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     own = (segment_[:, None, :] == 0) | (segment_[:, None, :] == segment_[:, :, None])
     visual = torch.zeros(ids_.shape, dtype=torch.bool)
-    visual[:, len(head) : len(head) + len(image)] = True
+    seen = padded(visuals, 0)
+    visual[:, : seen.shape[1]] = seen
     return Packed(
         ids_,
         padded(targets, IGNORE),

@@ -53,6 +53,7 @@ Kind = Literal[
     "foreign_places",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+ClipKind = Literal["what_happened", "when", "foreign"]
 _OF_EMPTY: tuple[Kind, ...] = ("exist", "count", "absent_places", "absent", "foreign", "foreign_places", "caption")
 _OFTEN = {"locate": 1.4, "foreign": 1.2, "absent": 1.6, "count_shape": 2.0, "foreign_places": 0.7, "absent_places": 0.7}
 STEP = 2  # places are even numbers
@@ -66,14 +67,14 @@ class Question:
 
     text: str
     answer: str
-    kind: Kind
+    kind: Kind | ClipKind
     things: tuple[Seen, ...] = ()  # those that the answer is about, in its order, where it gives places or names
     history: tuple[tuple[str, str], ...] = ()  # what was asked and answered before, about the same image
 
     @property
     def in_places(self) -> bool:
         """Whether the answer is a list of places."""
-        return self.answer.startswith("[")
+        return self.answer == "[]" or self.answer.startswith(('[{"bbox', '[{"point'))
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,15 @@ class _Asker:
             colour, shape = self._one_of(OTHER_COLOURS[self.language]), self._one_of(tuple(NAMES["en"]))
             name = f"{colour}{self._name(shape)}"
             return self._yes_no("exist", self._word("exist", t=name, a=ARTICLE[self.language](name)), False)
-        if kind < 0.7:
+        if kind < 0.2 and self.split == "train":
+            # Of a kind alone, as often there as not, as far as the scene allows.
+            shapes = tuple(t.shape for t in self.things)
+            missing = tuple(s for s in SHAPES if s not in shapes)
+            shape = self._one_of(missing if missing and self.rng.random() < 0.5 else shapes)
+            name = self._name(shape)
+            there = shape in shapes
+            text = self._word("exist", t=name, a=ARTICLE[self.language](name))
+        elif kind < 0.7:
             colour, shape = self._target()
             there = any((t.colour, t.shape) == (colour, shape) for t in self.things)
             name = f"{self._colour(colour)}{self._name(shape)}"

@@ -76,7 +76,7 @@ def take_image(split: Split, index: int, size: tuple[int, int], textures: Path, 
     while True:
         scene = sample_scene(split, index, size)
         image = render(replace(scene, objects=()) if empty else scene, textures)
-        if all(_visible(image, k) for k in range(len(image.scene.objects))):
+        if all(is_visible(image, k) for k in range(len(image.scene.objects))):
             return image
         index += 1_000_000
 
@@ -169,7 +169,8 @@ def _shape(thing: Thing) -> Box | Sphere | Cylinder:
     return Box(*thing.size)
 
 
-def _visible(image: Rendering, k: int) -> bool:
+def is_visible(image: Rendering, k: int) -> bool:
+    """Whether enough of the scene's object number `k`, from 0, is to be seen."""
     camera = image.scene.camera
     outline = cv2.convexHull(camera.project(hull_points(image.scene.objects[k])).astype(np.float32))
     seen = int((image.labels == k + 1).sum())

@@ -37,6 +37,12 @@ _EMBEDDING = "embed_tokens.weight"
 _KERNELS = ("v.patch_embd.weight", "v.patch_embd.weight.1")  # of the two frames that a patch has
 
 
+def layers_of(folder: Path) -> int:
+    """How many layers the language tower of the GGUF pair in `folder` has."""
+    (text_file,) = (path for path in folder.glob("*.gguf") if not path.name.startswith("mmproj"))
+    return int(GGUFReader(text_file).fields["qwen3vl.block_count"].contents())
+
+
 def restore(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Load the weights of the GGUF pair in `folder` into `model`, which may have another vocabulary.
 

@@ -6,6 +6,7 @@ The same (split, index) always gives the same scene.
 """
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,15 +100,26 @@ def sample_scene(split: Split, index: int, size: tuple[int, int]) -> Scene:
     attempt = 0
     while True:
         rng = np.random.default_rng([0 if split == "train" else 1, index, attempt])
-        camera = _camera(rng, size)
-        objects = _objects(rng, camera, count=1 + index % MAX_OBJECTS)
+        camera = sample_camera(rng, size)
+        objects = sample_objects(rng, camera, count=1 + index % MAX_OBJECTS)
         if objects is not None:
-            shadows = bool(rng.random() < 0.65)
-            slabs = _slabs(rng, objects, shadows, textures=0 if split == "train" else 10_000)
-            background = _surface_rgb(rng, saturation=0.6)
-            lights, ambient = _lights(rng)
-            return Scene(objects, slabs, lights, ambient, shadows, background, camera)
+            return furnish(rng, camera, objects, objects, split)
         attempt += 1
+
+
+def furnish(
+    rng: np.random.Generator,
+    camera: Camera,
+    objects: tuple[Thing, ...],
+    standing: tuple[Thing, ...],
+    split: Split,
+) -> Scene:
+    """What `objects` stand on, and the light. A table has room for all of `standing`."""
+    shadows = bool(rng.random() < 0.65)
+    slabs = _slabs(rng, standing, shadows, textures=0 if split == "train" else 10_000)
+    background = _surface_rgb(rng, saturation=0.6)
+    lights, ambient = _lights(rng)
+    return Scene(objects, slabs, lights, ambient, shadows, background, camera)
 
 
 def hull_points(thing: Thing) -> Array:
@@ -136,7 +148,8 @@ def orientation(thing: Thing) -> Array:
     return turn @ on_its_side if thing.lying else turn
 
 
-def _camera(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
+def sample_camera(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
+    """A camera above the origin, of `size` = (width, height) pixels."""
     height = rng.uniform(0.4, 2.0)
     look_at = np.exp(rng.uniform(np.log(0.8), np.log(4.5)))
     pitch = np.clip(np.arctan2(height, look_at) + rng.normal(0, 0.08), 0.1, 1.25)
@@ -153,7 +166,7 @@ def _camera(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
     return Camera(*size, float(fov_y), rotation, (0.0, 0.0, float(height)))
 
 
-def _objects(rng: np.random.Generator, camera: Camera, count: int) -> tuple[Thing, ...] | None:
+def sample_objects(rng: np.random.Generator, camera: Camera, count: int) -> tuple[Thing, ...] | None:
     """Objects at random pixels of the image; None where they do not fit."""
     placed: list[Thing] = []
     rotation, eye = np.array(camera.rotation), np.array(camera.position)
@@ -172,17 +185,22 @@ def _objects(rng: np.random.Generator, camera: Camera, count: int) -> tuple[Thin
         if not 0.03 <= radius <= 0.2:
             continue
         thing = _thing(rng, radius, spot)
-        reach = [float(np.hypot(t.size[0], max(t.size[1], t.size[2] * t.lying))) / 2 for t in (*placed, thing)]
-        gaps = [
-            np.hypot(t.position[0] - spot[0], t.position[1] - spot[1]) - r - reach[-1]
-            for t, r in zip(placed, reach, strict=False)
-        ]
-        if any(gap < 0.01 for gap in gaps):
+        if not has_room(thing, placed):
             continue
         placed.append(thing)
         if len(placed) == count:
             return tuple(placed)
     return None
+
+
+def has_room(thing: Thing, others: Sequence[Thing]) -> bool:
+    """Whether it stands at least a centimetre from each of the others."""
+
+    def reach(one: Thing) -> float:
+        return float(np.hypot(one.size[0], max(one.size[1], one.size[2] * one.lying))) / 2
+
+    x, y = thing.position[:2]
+    return all(np.hypot(t.position[0] - x, t.position[1] - y) - reach(t) - reach(thing) >= 0.01 for t in others)
 
 
 def _thing(rng: np.random.Generator, radius: float, spot: Array) -> Thing:

@@ -21,7 +21,9 @@ _FOREIGN = 10000  # questions about other things, of each language, that the wor
 PHRASES = (
     *('[{"bbox_2d": [', '"}, {"bbox_2d": [', '[{"point_2d": [', '"}, {"point_2d": ['),
     *(", ", '], "label": "', '"}]', '{"count": '),
+    *('[{"start": ', ', "end": ', ', "description": "'),
 )
+TIMED = PHRASES[-3:]
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -97,7 +99,11 @@ def encode_answer(tokenizer: PreTrainedTokenizerFast, question: Question) -> lis
     """An answer's tokens, those that only answers use among them, and the end."""
     words = tokenizer.get_vocab()
     ids: list[int] = []
-    if not question.answer.startswith(("[", "{")):
+    if question.answer.startswith(TIMED[0]):
+        # Digit by digit, as the times that it reads before the frames.
+        for part in _TIMED_PARTS.split(question.answer):
+            ids += [words[part.replace(" ", "Ġ")]] if part in PHRASES else tokenizer.encode(part)
+    elif not question.answer.startswith(("[", "{")):
         ids = tokenizer.encode(question.answer)
     else:
         for part in _PARTS.split(question.answer):
@@ -108,4 +114,5 @@ def encode_answer(tokenizer: PreTrainedTokenizerFast, question: Question) -> lis
     return [*ids, words["<|im_end|>"]]
 
 
+_TIMED_PARTS = re.compile("(" + "|".join(map(re.escape, (*TIMED, '"}]'))) + ")")
 _PARTS = re.compile("(" + "|".join(map(re.escape, PHRASES)) + r"|\d+)")

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from training.dataset import RenderedImages, Seen
 from training.export import save_hf
 from training.losses import Heads, answer_loss
-from training.model import build_model
+from training.model import LAYERS, build_model
 from training.muon import Muon
 from training.packing import pack
 from training.places import tell_places
 from training.questions import KINDS, Question, any_kind, ask, ask_in_vain, scene_objects, system_prompt
-from training.restore import restore
+from training.restore import layers_of, restore
 from training.tokenizer import NUMBERS, build_tokenizer
 from training.train_seeing import AVERAGING, MUON_RATE, rendered, schedule, share
 from training.vision import encode
@@ -71,7 +71,7 @@ def main() -> None:
     torch.manual_seed(0)
 
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer)
+    model = build_model(tokenizer, layers_of(args.weights) if args.weights else LAYERS)
     args.run.mkdir(parents=True, exist_ok=True)
     if args.weights:
         restore(model, tokenizer, args.weights)
