@@ -145,7 +145,9 @@ class Store:
             after = page[-1].start_ns, page[-1].id
 
     def last_seen(self, name: str, *, cameras: Collection[str] = ()) -> Sighting | None:
-        """Return the thing with the newest stamp in whose name all words of ``name`` are; None if there is none.
+        """Return the thing that was seen last in whose name all words of ``name`` are; None if there is none.
+
+        Of one source that is what was written last, as a camera's clock may begin anew; of several the newest stamp.
 
         Args:
             name: Its words, in any order.
@@ -156,19 +158,19 @@ class Store:
             return None
         with self._reading() as database:
             row = database.execute(
-                "SELECT things.id, window_id FROM names JOIN things ON things.id = names.rowid "
+                "SELECT max(things.id) AS newest, window_id, stamp_ns FROM names JOIN things ON things.id = names.rowid "
                 "JOIN windows ON windows.id = window_id JOIN sources ON sources.id = source_id WHERE names MATCH ?1 "
                 "AND (?2 = '[]' OR sources.name IN (SELECT value FROM json_each(?2))) "
-                "ORDER BY stamp_ns DESC, things.id DESC LIMIT 1",
+                "GROUP BY source_id ORDER BY stamp_ns DESC, newest DESC LIMIT 1",
                 (query, json.dumps(list(cameras))),
             ).fetchone()
             if row is None:
                 return None
             thing = schema.thing_of(database.execute(f"{_THINGS} WHERE id = ?", row[:1]).fetchone())
-            return Sighting(thing, self._window(database.execute(f"{_WINDOWS} WHERE id = ?", row[1:]).fetchone()))
+            return Sighting(thing, self._window(database.execute(f"{_WINDOWS} WHERE id = ?", row[1:2]).fetchone()))
 
     def last_described(self, words: str, *, cameras: Collection[str] = ()) -> Window | None:
-        """Return the window that ends last in whose caption all words are; None if there is none.
+        """Return the last window in whose caption all words are, as of :meth:`last_seen`; None if there is none.
 
         Args:
             words: In any order.
@@ -179,9 +181,9 @@ class Store:
             return None
         with self._reading() as database:
             row = database.execute(
-                f"{_WINDOWS} WHERE id IN (SELECT rowid FROM captions WHERE captions MATCH ?1) AND (?2 = '[]' OR "
-                "source_id IN (SELECT id FROM sources WHERE name IN (SELECT value FROM json_each(?2)))) "
-                "ORDER BY end_ns DESC, windows.id DESC LIMIT 1",
+                f"{_WINDOWS} WHERE id IN (SELECT max(windows.id) FROM windows JOIN captions ON captions.rowid = "
+                "windows.id WHERE captions MATCH ?1 AND (?2 = '[]' OR source_id IN (SELECT id FROM sources WHERE name "
+                "IN (SELECT value FROM json_each(?2)))) GROUP BY source_id) ORDER BY end_ns DESC, id DESC LIMIT 1",
                 (query, json.dumps(list(cameras))),
             ).fetchone()
             return None if row is None else self._window(row)

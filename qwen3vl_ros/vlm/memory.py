@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from rclpy.time import Time as Instant
 
@@ -25,6 +25,9 @@ from qwen3vl_ros.vlm.pipeline import PartialAnswer
 from qwen3vl_ros.vlm.scheduler import Scheduler
 
 Log: TypeAlias = Callable[[str], None]
+
+_PATIENCE: Final = 0.5
+"""Seconds to wait until the file is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +118,19 @@ class Memory:
         """End everything; :meth:`configure` begins anew."""
         self.stop()
         file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        if file is not None:  # which waits for whoever writes it, and the node's services must not
+            closing = threading.Thread(target=file.close, name="close-memory", daemon=True)
+            closing.start()
+            closing.join(_PATIENCE)
         self._problem = ""
 
     def health(self) -> MemoryHealth | None:
         """Return how the memory is, None if it is off."""
         file, looker = self._file, self._looker
         if file is None:
-            return None
+            return MemoryHealth("", self._problem, Counters(), 0) if self._problem else None
         if looker is None:
-            return MemoryHealth(str(file.path), self._problem, Counters(), 0)
+            return MemoryHealth(str(file.path), self._problem or "the node is not active", Counters(), 0)
         return MemoryHealth(str(file.path), self._problem or looker.waits_for, looker.counters, looker.size)
 
     def recall(self, request: AskRequest, answer: PartialAnswer) -> None:
@@ -137,6 +142,8 @@ class Memory:
         """
         check_alone(request)
         file, looker = self._file, self._looker
+        if file is None and self._problem:
+            raise Unsupported(f"task: {request.task} is answered from the memory, and {self._problem}")
         if file is None:
             raise Unsupported(
                 f"task: {request.task} is answered from the memory, which is off: set memory.enabled to true before "

@@ -143,7 +143,7 @@ def _moment(label: str, window: Window) -> Moment:
 
 
 def _since(stamp: int, now: int) -> str:
-    if now < stamp:  # of another clock
+    if now < stamp or (now < _FIRST_DATE * _SECOND) != (stamp < _FIRST_DATE * _SECOND):  # of another clock
         return clock(stamp)
     return f"{span((now - stamp) / _SECOND)} ago ({clock(stamp)})"
 

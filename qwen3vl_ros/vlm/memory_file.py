@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,9 @@ seen, keep no more than is needed, and delete it then. Only the user who ran the
 
 To delete the memory, delete this directory; to end it, set memory.enabled to false and configure the node again.
 """
+
+_OURS: Final = (NAME, "lock", "NOTICE")
+"""How the names of the files begin."""
 
 _FOR_OWNER: Final = 0o600
 
@@ -72,8 +76,7 @@ class MemoryFile:
     def _open(self) -> Store:
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._directory.stat().st_mode & 0o777 != 0o700:
-                self._directory.chmod(0o700)
+            self._close_to_others()
             self._take_lock()
             notice = self._directory / "NOTICE"
             if not notice.exists():
@@ -88,6 +91,18 @@ class MemoryFile:
         except IndexFileError:
             self._drop()
             raise
+
+    def _close_to_others(self) -> None:
+        """Have the directory for its owner alone. Raises IndexFileError where it has other files than these, OSError."""
+        mode = self._directory.stat().st_mode & 0o7777
+        if mode == 0o700:
+            return
+        if mode & stat.S_ISVTX or any(not path.name.startswith(_OURS) for path in self._directory.iterdir()):
+            raise IndexFileError(
+                f"{self._directory} has other files, and is open to others: set memory.directory to a directory of its "
+                "own, or have this one for its owner alone (chmod 700)"
+            )
+        self._directory.chmod(0o700)
 
     def _take_lock(self) -> None:
         """Hold the directory's lock. Raises IndexFileError, OSError."""

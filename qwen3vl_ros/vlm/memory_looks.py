@@ -103,6 +103,7 @@ class Looker(threading.Thread):
         self.size = 0
         self.waits_for = ""
         self._newest: dict[str, _Newest] = {}
+        self._newest_in: Store | None = None  # which has their numbers
         self._failures: dict[str, int] = {}
         self._problems: dict[str, str] = {}
         self._blind: set[str] = set()
@@ -153,9 +154,13 @@ class Looker(threading.Thread):
         except (NoFrame, EngineError):  # the camera's diagnostics say why
             self._newest.pop(name, None)  # nobody knows what was there meanwhile
             return period
-        stamp, newest = look.camera.stamp_of(look.frame), self._newest.get(name)
         try:
-            if newest is not None and self._goes_on(newest, name, view, stamp, settings.watch_change):
+            store = self._store()  # first: without a place for them, answers are not worth their tokens
+            if store is not self._newest_in:  # the file was deleted, and numbers begin anew
+                self._newest.clear()
+                self._newest_in = store
+            stamp, newest = look.camera.stamp_of(look.frame), self._newest.get(name)
+            if newest is not None and self._goes_on(store, newest, name, view, stamp, settings.watch_change):
                 return period
             if newest is not None:
                 newest.goes_on = False
@@ -165,7 +170,6 @@ class Looker(threading.Thread):
             self.waits_for = ""
             if not self._scheduler.has_room_beside():
                 return min(_TRY_AGAIN, period)
-            store = self._store()  # first: without a place for them, answers are not worth their tokens
             window = self._asked(look, name, stamp)
             if window is None:
                 return min(_TRY_AGAIN, period)
@@ -178,12 +182,11 @@ class Looker(threading.Thread):
         self._note(name, "")
         return period
 
-    def _goes_on(self, newest: _Newest, name: str, view: Image, stamp: int, tolerance: float) -> bool:
+    def _goes_on(self, store: Store, newest: _Newest, name: str, view: Image, stamp: int, tolerance: float) -> bool:
         """Let the newest window last until ``stamp`` if its scene has not changed. Raises IndexFileError."""
         change = change_between([view], [newest.view])
         if not newest.goes_on or change is None or change > tolerance or stamp < newest.end_ns:
             return False
-        store = self._store()
         if not store.extend(newest.window, stamp):
             return False  # it was deleted
         self._keep_small(store)  # the log of what is written counts, too
@@ -230,7 +233,7 @@ class Looker(threading.Thread):
         described = self._ask(look, name, "caption", "", "")
         results = [result for result in (found, described) if result is not None]
         errors = {result.error.code: result.error.message for result in results if result.error is not None}
-        if errors.pop(Code.PREEMPTED, "") and found is None:
+        if errors.pop(Code.PREEMPTED, "") and (found is None or found.error is not None):
             return None  # what was found is kept without a caption
         unanswerable = {Code.UNSUPPORTED, Code.BAD_RESPONSE}  # asked again, it would say the same
         if others := [message for code, message in errors.items() if code not in unanswerable]:

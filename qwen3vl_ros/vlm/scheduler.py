@@ -240,13 +240,13 @@ class Scheduler:
             job.wake()
 
     def ended(self, job: Job) -> None:
-        """Finish ``job``, whose :meth:`Job.end` was called, if it is still in the queue or unchecked."""
+        """Finish ``job``, whose :meth:`Job.end` was called, unless the engine is asked about it."""
         with self._slot_freed:
             self._slot_freed.notify_all()
         with self._lock:
-            unchecked = job in self._unchecked
+            not_asked = job in self._unchecked or job in self._remembering
             self._unchecked.discard(job)
-        if unchecked or self._jobs.withdraw(job):
+        if not_asked or self._jobs.withdraw(job):
             job.finish(GoalResult(job.error, queue_time=time.monotonic() - job.accepted))
             self.show_positions()
 

@@ -151,15 +151,23 @@ def test_more_windows_than_are_read_at_a_time_come_once_each(store: Store) -> No
 
 
 def test_the_newest_thing_of_a_name_is_where_it_was_last_seen(store: Store) -> None:
+    store.add(window(3, "", "red ball"))
     store.add(window(5, "", "red ball", "table"))
     store.add(window(9, "", "blue ball"))
-    store.add(window(3, "", "red ball"))
     seen = store.last_seen("ball red")
     assert isinstance(seen, Sighting)
     assert seen.thing == Thing("red ball", 5 * SECOND)
     assert seen.window.start_ns == 5 * SECOND
     assert store.last_seen("balls") is not None
     assert store.last_seen("green ball") is None
+
+
+def test_what_was_seen_after_a_cameras_clock_began_anew_is_the_newest(store: Store) -> None:
+    store.add(window(3500, "A red ball lies there.", "red ball"))
+    store.add(window(100, "A red ball rolls.", "red ball"))
+    seen, described = store.last_seen("red ball"), store.last_described("red ball")
+    assert seen is not None and seen.thing.stamp_ns == 100 * SECOND
+    assert described is not None and described.caption == "A red ball rolls."
 
 
 def test_a_window_that_goes_on_was_seen_until_its_new_end(store: Store) -> None:
@@ -180,9 +188,9 @@ def test_the_newest_caption_with_all_words_is_the_one_that_ends_last(store: Stor
     assert store.last_described("ball") is None and store.last_described("?") is None
     first = store.add(window(1, "A red ball lies there."))
     store.add(window(5, "Two red balls roll.", source=Source("camera", "back")))
-    store.add(window(6, "A red cube lies there.", "ball"))
     assert store.extend(first, 9 * SECOND)
-    for words, cameras, start in (("red ball", (), 1), ("red ball", ("back",), 5), ("red", ("front",), 1)):
+    store.add(window(10, "A red cube lies there.", "ball"))
+    for words, cameras, start in (("red ball", (), 1), ("red ball", ("back",), 5), ("red", ("front",), 10)):
         found = store.last_described(words, cameras=cameras)
         assert found is not None and found.start_ns == start * SECOND
 

@@ -362,6 +362,17 @@ def test_the_memory_belongs_to_its_owner_alone_and_says_that_people_may_be_in_it
     assert "people" in rig.infos[0]
 
 
+def test_a_directory_that_others_use_is_left_as_it_is(start: Callable[..., Rig], directory: Path) -> None:
+    directory.mkdir(parents=True)
+    directory.chmod(0o755)
+    (directory / "homework.txt").touch()
+    rig = start()
+    rig.wait_for(lambda: rig.counters.failed >= 1)
+    assert "a directory of its own" in rig.warnings[0]
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+    assert [path.name for path in directory.iterdir()] == ["homework.txt"]
+
+
 def test_a_file_that_is_no_index_is_left_alone_and_named_once(start: Callable[..., Rig], directory: Path) -> None:
     directory.mkdir(parents=True)
     (directory / NAME).write_text("precious " * 1000)
