@@ -7,10 +7,15 @@ ARG ROS_DISTRO
 SHELL ["/bin/bash", "-c"]
 WORKDIR /opt/qwen3vl_ros
 COPY . src/qwen3vl_ros
+# What pip installs lies beside apt's packages, which it must not replace; apt's cv_bridge wants numpy 1. Drake, which
+# draws the simulated camera, is there for x86-64 only.
+ENV PYTHONUSERBASE=/opt/qwen3vl_ros/python PIP_BREAK_SYSTEM_PACKAGES=1
 RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3-pip libegl1 libgl1-mesa-dri \
  && rosdep update --rosdistro ${ROS_DISTRO} \
  && rosdep install --from-paths src --ignore-src --default-yes \
- && PIP_BREAK_SYSTEM_PACKAGES=1 pip install --no-cache-dir -r src/qwen3vl_ros/requirements/workspace.txt \
+ && case $(uname -m) in x86_64) camera="-r src/qwen3vl_ros/requirements/sim.txt" ;; *) camera="av>=15" ;; esac \
+ && pip install --user --no-cache-dir -r src/qwen3vl_ros/requirements/workspace.txt $camera "numpy<2" \
  && source /opt/ros/${ROS_DISTRO}/setup.bash \
  && colcon build --packages-select qwen3vl_ros \
  && rm -rf build log /var/lib/apt/lists/*

@@ -45,7 +45,7 @@ def run_cut(words: str, index: Path, out: Path, *, margin: float, source: str) -
         if not exact and len(words.split()) > 1:
             print(f"No window has {words!r} as it stands; these have all its words.", file=sys.stderr)
         chosen = _source_of(windows, source)
-        if out.exists() and out.samefile(chosen.name):
+        if out.exists() and Path(chosen.name).exists() and out.samefile(chosen.name):
             raise IndexFileError(f"{out} is what is cut from: name another file.")
         parts = [window for window in windows if window.source == chosen]
         _cut(chosen, parts, round(margin * SECOND), out)

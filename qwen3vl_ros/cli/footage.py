@@ -14,7 +14,7 @@ from qwen3vl_ros.engines.base import BadImage
 from qwen3vl_ros.engines.base import Image as Pixels
 from qwen3vl_ros.index.entries import Source
 from qwen3vl_ros.vision.frame_times import SECOND
-from qwen3vl_ros.vlm.recorded_answers import RecordingError, read_answers
+from qwen3vl_ros.vlm.recorded_answers import IMAGE_FILE, RecordingError, read_answers
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage, Image
@@ -147,7 +147,7 @@ class _RecordingFootage:
                 (str(image["camera"] or ""), image["stamp"]["sec"] * SECOND + image["stamp"]["nanosec"], image["file"])
                 for answer in read_answers(path)
                 for image in answer.entry.get("images", [])
-                if image.get("stamp") and image.get("camera")
+                if image.get("stamp") and image.get("camera") and IMAGE_FILE.fullmatch(str(image.get("file")))
             }
         except RecordingError as error:
             raise BadImage(f"{error}.") from error
@@ -183,6 +183,11 @@ class _RecordingFootage:
         file = self._path / name
         try:
             decoded = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        except FileNotFoundError:
+            raise BadImage(
+                f"{file} is gone: the node made room for newer ones, or somebody deleted it. The same command goes on "
+                "with what is there."
+            ) from None
         except (OSError, cv2.error) as error:
             raise BadImage(f"{file} cannot be read: {error}.") from error
         if decoded is None:

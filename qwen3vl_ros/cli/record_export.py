@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import PIL.Image
 
-from qwen3vl_ros.vlm.recorded_answers import RecordedAnswer, RecordingError, check_recording, read_answers
+from qwen3vl_ros.vlm.recorded_answers import IMAGE_FILE, RecordedAnswer, RecordingError, check_recording, read_answers
 
 Sample: TypeAlias = dict[str, Any]
 
@@ -33,8 +33,6 @@ _TICKS: Final = 1000
 
 _TAGS: Final = re.compile("<(image|video)>")
 """What stands for an image or video in a text of the format qwen-vl; nothing else may look like it."""
-
-_FILE: Final = re.compile(r"images/[0-9a-f]{2}/[0-9a-f]{64}\.jpg")
 
 
 class Unusable(Exception):
@@ -212,7 +210,7 @@ class _Media:
         """
         of = entry["images"][number]
         source = self._directory / of["file"]
-        if not _FILE.fullmatch(of["file"]) or not source.exists():
+        if not IMAGE_FILE.fullmatch(of["file"]) or not source.exists():
             raise Unusable("without its images")
         (self._output / "images").mkdir(exist_ok=True)
         seen = of["parts"][part]

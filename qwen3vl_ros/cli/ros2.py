@@ -34,5 +34,8 @@ class VlmCommand(CommandExtension):  # type: ignore[misc] # ros2cli is not typed
         if "run" not in args:
             self._parser.print_help()
             return 2
-        status: int = args.run(args)
+        try:
+            status: int = args.run(args)
+        except KeyboardInterrupt:
+            return 130
         return status

@@ -165,11 +165,13 @@ class ToolCallText:
             arguments = values["arguments"] if isinstance(values, dict) else None
             if isinstance(arguments, str):
                 arguments = json.loads(arguments, parse_constant=_refuse)
+            written = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+            written.encode()  # half of a surrogate pair is no text
         except (ValueError, KeyError, RecursionError):
             return None
         if not isinstance(arguments, dict) or values.get("name") not in self._names:
             return None
-        return ToolCall(values["name"], json.dumps(arguments, ensure_ascii=False))
+        return ToolCall(values["name"], written)
 
 
 def _refuse(name: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from qwen3vl_ros.index.entries import Source, Window
+from qwen3vl_ros.index.show import CLOCK
 from qwen3vl_ros.index.store import Store
 from qwen3vl_ros.index.words import unspaced
 
@@ -72,10 +73,9 @@ def joined_spans(windows: Iterable[Window], margin: int, first: int, end: int) -
 def within(windows: Iterable[Window], since: int | None, until: int | None) -> Iterator[Window]:
     """Yield the windows that overlap a time that a user wrote: since their source's beginning, or a stamp."""
     for window in windows:
-        zero = window.source.start_ns
-        if since is not None and window.end_ns < _time_of(since, zero):
+        if since is not None and window.end_ns < _time_of(since, window.source):
             continue
-        if until is not None and window.start_ns > _time_of(until, zero):
+        if until is not None and window.start_ns > _time_of(until, window.source):
             continue
         yield window
 
@@ -111,5 +111,7 @@ def in_pieces(lines: Iterable[str], size: int) -> Iterator[list[str]]:
         yield piece
 
 
-def _time_of(written: int, zero: int) -> int:
-    return written if zero and written >= zero else zero + written
+def _time_of(written: int, source: Source) -> int:
+    """Return a time as it was written, which is as ``time_text`` shows it, or a stamp that tells the date."""
+    since_beginning = source.kind == "bag" or source.start_ns >= CLOCK
+    return source.start_ns + written if since_beginning and written < CLOCK else written

@@ -8,13 +8,13 @@ from typing import Any, Final
 from qwen3vl_ros.index.entries import Source, Window
 
 _SECOND: Final = 1_000_000_000
-_CLOCK: Final = 1_000_000_000 * _SECOND
+CLOCK: Final = 1_000_000_000 * _SECOND
 """Stamps from here on, of 2001, are of a clock that tells the date; a simulation's begin at 0."""
 
 
 def time_text(source: Source, time: int) -> str:
     """Return a time: in a video or a bag since its beginning (1:02:05.0), of a camera the local date and time."""
-    if source.kind in ("camera", "recording") and time >= _CLOCK:
+    if source.kind in ("camera", "recording") and time >= CLOCK:
         return datetime.fromtimestamp(time / _SECOND).astimezone().isoformat(" ", "milliseconds")
     zero = source.start_ns if source.kind == "bag" else 0
     return clock(time - zero)

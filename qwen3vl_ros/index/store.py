@@ -158,9 +158,9 @@ class Store:
             return None
         with self._reading() as database:
             row = database.execute(
-                "SELECT max(things.id) AS newest, window_id, stamp_ns FROM names JOIN things ON things.id = names.rowid "
-                "JOIN windows ON windows.id = window_id JOIN sources ON sources.id = source_id WHERE names MATCH ?1 "
-                "AND (?2 = '[]' OR sources.name IN (SELECT value FROM json_each(?2))) "
+                "SELECT max(things.id) AS newest, window_id, stamp_ns FROM names JOIN things ON things.id = "
+                "names.rowid JOIN windows ON windows.id = window_id JOIN sources ON sources.id = source_id "
+                "WHERE names MATCH ?1 AND (?2 = '[]' OR sources.name IN (SELECT value FROM json_each(?2))) "
                 "GROUP BY source_id ORDER BY stamp_ns DESC, newest DESC LIMIT 1",
                 (query, json.dumps(list(cameras))),
             ).fetchone()
@@ -260,9 +260,11 @@ class Store:
             raise IndexFileError(f"{self.path} cannot be made: {error.strerror}.") from error
 
     def _connected(self) -> sqlite3.Connection:
-        # A reader of a log makes files beside it; where it cannot, nobody writes either.
+        # A reader of a log makes files beside it. Where it cannot, another may write all the same, and has made them.
         writable = os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK)
-        address = f"{self.path.as_uri()}?mode={'rw' if writable else 'ro&immutable=1'}"
+        log = Path(f"{self.path}-wal")
+        is_written = log.exists() and log.stat().st_size > 0
+        address = f"{self.path.as_uri()}?mode={'rw' if writable else 'ro' if is_written else 'ro&immutable=1'}"
         try:
             return sqlite3.connect(address, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:

@@ -93,7 +93,7 @@ class MemoryFile:
             raise
 
     def _close_to_others(self) -> None:
-        """Have the directory for its owner alone. Raises IndexFileError where it has other files than these, OSError."""
+        """Have the directory for its owner alone. Raises IndexFileError where it has other files, OSError."""
         mode = self._directory.stat().st_mode & 0o7777
         if mode == 0o700:
             return

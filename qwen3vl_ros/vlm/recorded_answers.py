@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+IMAGE_FILE: Final = re.compile(r"images/[0-9a-f]{2}/[0-9a-f]{64}\.jpg")
+"""How a line names an image. A name of another kind is not a recording's, and is not read."""
 
 
 class RecordingError(Exception):

@@ -92,6 +92,8 @@ def test_text_is_told_as_soon_as_it_cannot_be_a_call() -> None:
         '<tool_call>{"name": "fly", "arguments": {}}</tool_call>',
         '<tool_call>{"name": "move", "arguments": [1]}</tool_call>',
         '<tool_call>{"name": "move", "arguments": {"x": NaN}}</tool_call>',
+        '<tool_call>{"name": "move", "arguments": {"x": 1e999}}</tool_call>',
+        '<tool_call>{"name": "move", "arguments": {"x": "\\ud83d"}}</tool_call>',
         '<tool_call>{"name": "move", "argum',
         "<tool_call>",
     ],

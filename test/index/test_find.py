@@ -89,6 +89,17 @@ def test_a_written_time_counts_from_the_beginning_or_is_a_stamp() -> None:
     assert starts(list(within([window(0, 10), window(10, 20)], None, 5 * SECOND))) == [0]
 
 
+def test_a_written_time_is_meant_as_it_is_shown_where_a_clock_is_simulated() -> None:
+    bag = Source("bag", "sim.mcap", "/image", 30 * SECOND)
+    windows = [window(start, start + 10, source=bag) for start in range(0, 100, 10)]
+    shown = [span_text(one) for one in within(windows, 45 * SECOND, 65 * SECOND)]
+    assert (shown[0], shown[-1]) == ("0:40.0 - 0:50.0", "1:00.0 - 1:10.0")
+    recording = Source("recording", "recording", "front", 12 * SECOND)
+    first = Window(recording, 12 * SECOND, 22 * SECOND, 12 * SECOND)
+    assert span_text(first) == "0:12.0 - 0:22.0"
+    assert list(within([first], 11 * SECOND, None)) == [first] and not list(within([first], 23 * SECOND, None))
+
+
 @given(st.lists(st.integers(0, 1000), unique=True), st.integers(1, 300))
 def test_every_window_is_in_one_period(times: list[int], length: int) -> None:
     windows = [window(time, time + 1) for time in sorted(times)]
