@@ -54,6 +54,8 @@ NEEDS_MORE = {
     "engine --model": "a model that was downloaded",
     "--clip-end -20": "a node that has kept frames for 20 s",
     "lifecycle ": "the shared node stays active",
+    "where_last": "a node that remembers",
+    "memory.index": "the memory of such a node",
 }
 IMPORTS = "from qwen3vl_ros.client import NoFrame, VlmClient\n"
 """What a page's later programs take over from its first."""
