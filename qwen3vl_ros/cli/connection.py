@@ -51,16 +51,16 @@ class Connection:
     ) -> Any:
         """Call the node's service ``~/SERVICE``; see :meth:`qwen3vl_ros.client.service_call.ServiceCaller.call`.
 
-        With ``patience`` the request is sent once, and the node must be a lifecycle node.
+        With ``patience`` the request is sent once.
         """
-        from lifecycle_msgs.srv import GetState
+        from rcl_interfaces.srv import GetParameters
 
         from qwen3vl_ros.client.service_call import ServiceCaller
 
         caller = ServiceCaller(self.node, kind, f"{self.name}/{service}", start=start)
         try:
             if patience is not None:  # endpoints are discovered in order: a reply to a later client can reach this one
-                self.call(GetState, "get_state", GetState.Request(), start=start)
+                self.call(GetParameters, "get_parameters", GetParameters.Request(), start=start)
             return caller.call(request, self.wait, patience=patience)
         finally:
             caller.close()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from qwen3vl_ros.srv import SetEngine
+from rcl_interfaces.srv import GetParameters
 
 import child_process
 from fake_hub import MMPROJ, MODEL, REPO, Hub, cached, serving
@@ -18,6 +21,7 @@ from qwen3vl_ros.cli import hubs
 from qwen3vl_ros.client.exceptions import EngineFailure, ServerUnavailable
 from qwen3vl_ros.engines.catalogue import catalogue
 from qwen3vl_ros.engines.openvino.files import MODEL_FILES
+from ros_client import RosClient
 from scripted_vlm import WAIT
 
 OPENVINO_REPO = "OpenVINO/Qwen3-VL-4B-Instruct-int4-ov"
@@ -213,6 +217,19 @@ def test_the_machine_is_measured_once_and_then_known(hub, run, tmp_path: Path) -
     assert "Estimated" in run("list").stdout
 
 
+@contextlib.contextmanager
+def node_that(ros: RosClient, name: str, serve: Callable[..., Any]) -> Iterator[None]:
+    """The services of a node whose engine ``serve`` changes; every node serves its parameters."""
+
+    def make() -> list[Any]:
+        parameters = ros.node.create_service(GetParameters, f"{name}/get_parameters", lambda _, response: response)
+        return [parameters, ros.node.create_service(SetEngine, f"{name}/set_engine", serve)]
+
+    services = ros.on_executor(make)
+    yield
+    ros.on_executor(lambda: [ros.node.destroy_service(service) for service in services])
+
+
 @pytest.mark.ros
 def test_a_running_node_is_switched_to_the_model_after_the_same_question(hub, run, ros, tmp_path: Path) -> None:
     asked = []
@@ -222,16 +239,13 @@ def test_a_running_node_is_switched_to_the_model_after_the_same_question(hub, ru
         response.success, response.engine, response.model = True, "llama", "Qwen3-VL 2B"
         return response
 
-    service = ros.on_executor(lambda: ros.node.create_service(SetEngine, "/vlm/set_engine", serve))
-    try:
+    with node_that(ros, "/vlm", serve):
         done = run("use", "2b", *LONG, answer="y\n")
         assert done.returncode == 0, done.stderr
         assert "Then the node /vlm loads it" in done.stderr
         assert done.stdout == "llama  Qwen3-VL 2B\n"
         assert run("use", "2b", "--yes").stdout.startswith("qwen3vl-ros node")  # not told to: left alone
         assert run("use", "2b", "--yes", "--node", *LONG).returncode == 0
-    finally:
-        ros.on_executor(lambda: ros.node.destroy_service(service))
     expected = ("llama", str(cached(tmp_path, MODEL)), str(cached(tmp_path, MMPROJ)))
     assert asked == [expected, expected]
 
@@ -242,11 +256,8 @@ def test_a_node_that_refuses_is_quoted(hub, run, ros) -> None:
         response.success, response.message = False, "no memory"
         return response
 
-    service = ros.on_executor(lambda: ros.node.create_service(SetEngine, "/robot/vlm/set_engine", serve))
-    try:
+    with node_that(ros, "/robot/vlm", serve):
         done = run("use", "2b", "--yes", "--node", "/robot/vlm", *LONG)
-    finally:
-        ros.on_executor(lambda: ros.node.destroy_service(service))
     assert done.returncode == EngineFailure.exit_status
     assert "no memory" in done.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sensor_msgs.msg import CompressedImage
 
 from lamp import HEIGHT, WIDTH, FastRoom, Lamp, Room
 from qwen3vl_ros.client import VlmClient
-from ros_client import RosClient
+from ros_client import PATIENCE, RosClient
 from vlm_process import VlmProcess
 
 pytestmark = pytest.mark.ros
@@ -206,14 +207,17 @@ def test_watches_that_are_due_together_are_asked_about_the_very_same_image(lamp:
     lamp.start()
     for number in range(5):
         lamp.add(f"Is it {number}?", period=2.0, priority=number)
-    while len(lamp.heard()) < 20:
+    whole: list[list[str]] = []
+    end = time.monotonic() + PATIENCE
+    while len(whole) < 3:  # on a busy machine a question may miss a round
+        assert time.monotonic() < end, lamp.heard()
         threading.Event().wait(0.05)
         room.switch(light=not room.light)
-    rounds: dict[int, list[str]] = {}
-    for prompt, _, pixels in lamp.heard():
-        rounds.setdefault(pixels, []).append(prompt)
-    whole = [prompts for prompts in rounds.values() if len(prompts) == 5]
-    assert whole and all("Is it 4?" in prompts[0] for prompts in whole)
+        rounds: dict[int, list[str]] = {}
+        for prompt, _, pixels in lamp.heard():
+            rounds.setdefault(pixels, []).append(prompt)
+        whole = [prompts for prompts in rounds.values() if len(prompts) == 5]
+    assert all("Is it 4?" in prompts[0] for prompts in whole)
 
 
 def test_muted_watches_are_asked_and_say_nothing(ros: RosClient, lamp: Lamp, room: Room) -> None:
