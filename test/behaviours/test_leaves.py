@@ -318,6 +318,19 @@ def test_each_answer_of_a_check_is_about_a_newer_frame(client: Client) -> None:
     assert client.sent[-1][1] == {"task": "yes_no", "not_before": Time(sec=100)}
 
 
+def test_all_answers_of_a_check_are_to_the_question_that_was_there_at_its_start(client: Client) -> None:
+    leaf = Check("check", question_key="question", needed=3, of=3, client=client)
+    assert tick(leaf) is Status.FAILURE and "'question'" in leaf.feedback_message
+    Blackboard.set("question", "Is it open?")
+    for change in (lambda: Blackboard.set("question", "Is it red?"), lambda: Blackboard.unset("question"), None):
+        assert tick(leaf) is Status.RUNNING
+        client.answer(probability=0.9)
+        if change is not None:
+            change()
+    assert tick(leaf) is Status.SUCCESS
+    assert [prompt for prompt, _, _ in client.sent] == ["Is it open?"] * 3
+
+
 def test_the_outcome_of_a_check_counts_for_a_while_yes_or_no(client: Client) -> None:
     leaf = Check("door", "Is it open?", valid_for=5.0, client=client)
     tick(leaf)
