@@ -123,6 +123,6 @@ class QuestionLeaf(Leaf):
         return self._board.get(self._prompt_key) if self._board.exists(self._prompt_key) else None
 
     def _stamp(self, answer: Answer) -> Time:
-        """Return the stamp of the answer's newest image; where it has none, when it was asked."""
-        stamps = [header.stamp for header in answer.image_headers]
+        """Return the stamp of the answer's newest image; where no image has one, when it was asked."""
+        stamps = [header.stamp for header in answer.image_headers if header.stamp.sec or header.stamp.nanosec]
         return max(stamps, key=lambda stamp: (stamp.sec, stamp.nanosec)) if stamps else self._asked
