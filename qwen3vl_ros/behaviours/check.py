@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from qwen3vl_ros.client.vlm_client import VlmClient
 
 _TASK: Final = "yes_no"
+
+_OTHER_CLOCK: Final = 3600
+"""Seconds between a stamp and now above which their clocks count the time from different beginnings: more than an
+answer takes, or than two computers' clocks differ."""
+
 _YES: Final = ("yes", "是", "有", "对")
 _NO: Final = ("no", "不", "否", "没")
 
@@ -131,7 +136,7 @@ class Check(QuestionLeaf):
             votes.no += 1
         left = self._of - len(votes.probabilities)
         if votes.yes < self._needed <= votes.yes + left:
-            self._send(not_before=_just_after(stamp))
+            self._send(not_before=_newer_than(answer, self._now()))
             return self._ended
         holds = votes.yes >= self._needed
         checked = Checked(holds, tuple(votes.probabilities), votes.yes, votes.no, answer, stamp)
@@ -152,7 +157,19 @@ def _probability(answer: Answer, task: str) -> float | None:
     return None
 
 
-def _just_after(stamp: Time) -> Time:
-    """Return the next nanosecond."""
-    nanoseconds = stamp.nanosec + 1
-    return Time(sec=stamp.sec + nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+def _newer_than(answer: Answer, now: Time) -> Time:
+    """Return the time from which on frames are newer than those of an answer that has come ``now``.
+
+    That is the nanosecond after the stamp of the newest one. Of a camera without stamps, or with those of another clock
+    (the node's parameter ``age_by``), the arrival counts: what arrives from now on is newer.
+    """
+    stamps = [header.stamp for header in answer.image_headers]
+    if not stamps or any(_of_another_clock(stamp, now) for stamp in stamps):
+        return now
+    newest = max(stamps, key=lambda stamp: (stamp.sec, stamp.nanosec))
+    nanoseconds = newest.nanosec + 1
+    return Time(sec=newest.sec + nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+def _of_another_clock(stamp: Time, now: Time) -> bool:
+    return not (stamp.sec or stamp.nanosec) or abs(stamp.sec - now.sec) > _OTHER_CLOCK

@@ -92,14 +92,19 @@ class QuestionLeaf(Leaf):
         return prompt, self._arguments
 
     def _begin(self) -> None:
-        self._asked = self._now()
-        self._send(**({"not_before": self._asked} if self._new_frame else {}))
+        try:
+            self._sent_prompt = self._current_prompt()
+        except BadRequest as error:
+            self._ended = self._fail(error)
+        else:
+            self._send(**({"not_before": self._now()} if self._new_frame else {}))
 
     def _send(self, **more: Any) -> None:
-        """Send the question; ``more``: further arguments."""
+        """Send the question of this start; ``more``: further arguments."""
+        self._asked = self._now()
         try:
-            self._sent_prompt, arguments = self._goal(self._current_prompt())
-            self._future = self.client.send(self._sent_prompt, **{**arguments, **more})
+            prompt, arguments = self._goal(self._sent_prompt)
+            self._future = self.client.send(prompt, **{**arguments, **more})
         except VlmError as error:
             self._ended = self._fail(error)
 
@@ -118,6 +123,6 @@ class QuestionLeaf(Leaf):
         return self._board.get(self._prompt_key) if self._board.exists(self._prompt_key) else None
 
     def _stamp(self, answer: Answer) -> Time:
-        """Return the stamp of the answer's newest image; where it has none, when it was asked."""
-        stamps = [header.stamp for header in answer.image_headers]
+        """Return the stamp of the answer's newest image; where no image has one, when it was asked."""
+        stamps = [header.stamp for header in answer.image_headers if header.stamp.sec or header.stamp.nanosec]
         return max(stamps, key=lambda stamp: (stamp.sec, stamp.nanosec)) if stamps else self._asked

@@ -113,7 +113,8 @@ class VlmClient:
         ``target_frame``: tf frame of positions, such as "base_link"; "" = the node's, else the camera's optical frame.
         ``priority``: 0 to 255, higher is served first.
         ``timeout``: seconds from the question's acceptance, its time in the queue included (default 60).
-        ``not_before``: use no frame stamped earlier than this (builtin_interfaces or rclpy Time, or seconds).
+        ``not_before``: use no frame stamped earlier than this (builtin_interfaces or rclpy Time, or seconds); of a
+        camera without stamps, or whose stamps are of another clock, no frame that came earlier.
         ``max_frame_age``: seconds; use no frame older than this.
         ``new_pixels``: True to have the model read this moment's pixels, whatever the camera's ``reuse_tolerance``.
         ``clip_duration``: seconds; ask about a clip of the camera's last frames, or of those until ``clip_end`` (as

@@ -80,7 +80,7 @@ class AskRequest:
     ``thinking``: whether the model thinks first, None = as it does by itself; ``max_reasoning_tokens``: after which it
     has to answer, None = any number.
     ``max_image_tokens``: of the goal, 0 = the task's, which is ``task_image_tokens``; there, 0 = the engine's.
-    ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the camera's clock. ``new_pixels``: no earlier
+    ``max_frame_age`` in seconds, ``not_before`` in nanoseconds of the node's clock. ``new_pixels``: no earlier
     frame's pixels in the place of those of a camera that stands still. ``region``: polygon, in pixels of the camera's
     image, of what the model sees of it; () = everything.
     ``score_threshold``: regions with a lower score are left out; ``score_threshold_asked``: whether the goal says so.

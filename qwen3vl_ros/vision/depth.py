@@ -15,7 +15,7 @@ stand out from its plane, such as a sheet of paper or a poster, is that part of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -73,15 +73,15 @@ _TALLEST: Final = 2.0
 
 
 def locate(
-    regions: Sequence[Region],
+    regions: Iterable[Region],
     depth: ImageMessage,
     depth_info: CameraInfo,
     colour_info: CameraInfo,
     colour_size: tuple[int, int] | None = None,
     colour_from_depth: NDArray[np.float64] | None = None,
     axes: NDArray[np.float64] | None = None,
-) -> tuple[Region, ...]:
-    """Return ``regions`` with ``position`` and ``extent`` in metres.
+) -> Iterator[Region]:
+    """Yield ``regions``, one after the other as they are asked for, with ``position`` and ``extent`` in metres.
 
     - A region with a box or a polygon is an object. ``position`` is the centre of the whole object, not of its visible
       surface, and ``extent`` its size along three axes, those of the frame or ``axes``; both rest on the assumptions at
@@ -109,15 +109,16 @@ def locate(
         axes: Rotation [3, 3] to the frame along whose axes extents are wanted; None = the colour camera's optical
             frame.
 
-    Returns:
+    Yields:
         The regions in the colour camera's optical frame (x right, y down, z forward); those without a position have a
         ``position_error`` that begins with :data:`NO_DEPTH`. No content of a message raises an exception.
     """
-    try:
+    try:  # once for all of them: it takes a few tenths of a second where the frames differ
         view = view_of(depth, depth_info, colour_info, colour_size, colour_from_depth)
     except NoDepth as error:
-        return tuple(_without(region, error) for region in regions)
-    return tuple(_located(region, view, np.eye(3) if axes is None else axes) for region in regions)
+        yield from (_without(region, error) for region in regions)
+        return
+    yield from (_located(region, view, np.eye(3) if axes is None else axes) for region in regions)
 
 
 def _located(region: Region, view: DepthView, axes: Array) -> Region:

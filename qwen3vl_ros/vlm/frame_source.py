@@ -260,7 +260,7 @@ class FrameSource:
         """Return the newest frame of ``not_before`` (ns of the node's clock) or later, at most ``max_age`` seconds old.
 
         Args:
-            not_before: Least stamp in nanoseconds.
+            not_before: Least :meth:`moment` in nanoseconds.
             max_age: Greatest difference between stamp and now in seconds.
             deadline: When to stop waiting, time.monotonic() seconds.
             cancelled: Checked after every arrival and :meth:`interrupt`.
@@ -407,9 +407,10 @@ class FrameSource:
                     "do camera and node use the same clock (use_sim_time)?"
                 )
             if moment < not_before:
+                came = "came" if self._by_arrival or not frame.stamp else "stamped"
                 return (
-                    f"no frame on {self.topic} stamped at or after not_before for {waited}; the newest is "
-                    f"{(not_before - moment) / 1e9:.3f} s too early: is not_before in the camera's clock?"
+                    f"no frame on {self.topic} {came} at or after not_before for {waited}; the newest is "
+                    f"{(not_before - moment) / 1e9:.3f} s too early: is not_before in the node's clock?"
                 )
             return (
                 f"no frame on {self.topic} younger than {max_age:g} s for {waited}; the newest is {age:.1f} s old: "

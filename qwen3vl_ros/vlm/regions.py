@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+
+from sensor_msgs.msg import CameraInfo
 
 from qwen3vl_ros.engines.base import Cancel
 from qwen3vl_ros.engines.token_probabilities import Token
@@ -96,7 +98,7 @@ def regions_of(
         parts = range(first, first + len(image.fits))
         first = parts.stop
         own = [replace(r, image_index=r.image_index - parts[0]) for r in scored if r.image_index in parts]
-        regions += (_measured(replace(r, image_index=index), image, cancel) for r in _whole(own, image))
+        regions += _measured([replace(r, image_index=index) for r in _whole(own, image)], image, cancel)
         if image.depth.doubt and any(region.position for region in regions):
             report(image.depth.doubt)
         lost = any(r.image_index == index and r.position_error.startswith(NO_TRANSFORM) for r in regions)
@@ -128,26 +130,41 @@ def _whole(regions: Sequence[Region], image: InputImage) -> Sequence[Region]:
     return regions if len(image.fits) == 1 else merged(regions, image.fits)
 
 
-def _measured(region: Region, image: InputImage, cancel: Cancel) -> Region:
-    measured = _by_depth(region, image, cancel)
-    return measured if image.target is None else in_frame(measured, image.target)
+def _measured(regions: Sequence[Region], image: InputImage, cancel: Cancel) -> Iterator[Region]:
+    located = _by_depth(regions, image, cancel)
+    return located if image.target is None else (in_frame(region, image.target) for region in located)
 
 
-def _by_depth(region: Region, image: InputImage, cancel: Cancel) -> Region:
-    """Return the region with its position in the camera's optical frame."""
-    if region.position is not None or image.camera is None:
-        return region  # the model gave the position, or there is no depth
-    depth = image.depth
-    if depth.image is None or depth.depth_info is None or depth.colour_info is None:
-        return replace(region, position_error=f"{NO_DEPTH}{depth.missing}")
-    if cancel.is_set():
-        return replace(region, position_error=f"{NO_DEPTH}the goal ended before it was measured")
-    pose = None if image.target is None else image.target.from_camera
-    axes = None if pose is None else pose[:3, :3]
-    (located,) = locate(
-        [region], depth.image, depth.depth_info, depth.colour_info, image.size, depth.colour_from_depth, axes
-    )
-    if located.position is None:
-        return located
-    lens = lens_of(depth.colour_info, "colour").scaled_to(*image.size, "colour")
-    return replace(located, position_covariance=position_covariance(located, lens))
+def _by_depth(regions: Sequence[Region], image: InputImage, cancel: Cancel) -> Iterator[Region]:
+    """Yield the regions of an image with their positions in the camera's optical frame."""
+    if image.camera is None:
+        yield from regions
+        return
+    depth, pose = image.depth, None if image.target is None else image.target.from_camera
+    located: Iterator[Region] | None = None
+    if depth.image is not None and depth.depth_info is not None and depth.colour_info is not None:
+        located = locate(
+            (region for region in regions if region.position is None),
+            depth.image,
+            depth.depth_info,
+            depth.colour_info,
+            image.size,
+            depth.colour_from_depth,
+            axes=None if pose is None else pose[:3, :3],
+        )
+    for region in regions:
+        if region.position is not None:
+            yield region  # the model gave it
+        elif located is None:
+            yield replace(region, position_error=f"{NO_DEPTH}{depth.missing}")
+        elif cancel.is_set():
+            yield replace(region, position_error=f"{NO_DEPTH}the goal ended before it was measured")
+        else:
+            yield _with_covariance(next(located), depth.colour_info, image.size)
+
+
+def _with_covariance(region: Region, colour_info: CameraInfo | None, size: tuple[int, int]) -> Region:
+    if region.position is None or colour_info is None:
+        return region
+    lens = lens_of(colour_info, "colour").scaled_to(*size, "colour")
+    return replace(region, position_covariance=position_covariance(region, lens))

@@ -38,6 +38,10 @@ _WAIT: Final = 0.05
 _OTHER_CLOCK: Final = 60.0
 """Seconds between an image and the newest transform above which their clocks are taken to be different ones."""
 
+_AHEAD: Final = 2.0
+"""Seconds ahead of the node's clock above which a stamp is not of this run: localization stamps map -> odom up to a
+second ahead, to bridge the time to its next one."""
+
 _SHOWN: Final = 12
 """Most names of frames in a sentence."""
 
@@ -126,8 +130,9 @@ class _Tf:
             node, message_type, "/tf_static", QoSProfile(depth=KEPT, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         )
         self._moving = PollingSubscription(node, message_type, "/tf", QoSProfile(depth=KEPT))
-        self._went_back = threading.Event()
-        self._jump = node.get_clock().create_jump_callback(_BACK, post_callback=lambda _: self._went_back.set())
+        self._clock = node.get_clock()
+        self._went_back = self._cleared = 0  # time.time_ns() when simulated time did last, and for which it was cleared
+        self._jump = self._clock.create_jump_callback(_BACK, post_callback=self._note_jump)
 
     @classmethod
     def create(cls, node: Node) -> _Tf | None:
@@ -174,18 +179,41 @@ class _Tf:
     def _take(self) -> None:
         """Put what came since the last time into the buffer."""
         moving = _all_of(self._moving)
+        went_back = self._went_back
         # Nothing may be interpolated between what was before and what is after a gap, of messages that no longer fitted
         # in the queue, or of simulated time that went back. What is static stays.
-        if len(moving) == KEPT or self._went_back.is_set():
-            self._went_back.clear()
+        if len(moving) == KEPT or went_back != self._cleared:
             self._buffer.clear()
-        for messages, put in (
+        if went_back != self._cleared:
+            self._cleared = went_back
+            moving = moving[self._first_after(went_back, moving) :]
+        for samples, put in (
             (_all_of(self._static), self._buffer.set_transform_static),
             (moving, self._buffer.set_transform),
         ):
-            for transform in (transform for message in messages for transform in message.transforms):
+            for transform in (transform for message, _ in samples for transform in message.transforms):
                 put(transform, "tf")
                 self._names |= {transform.header.frame_id.lstrip("/"), transform.child_frame_id.lstrip("/")}
+
+    def _note_jump(self, _: Any) -> None:
+        self._went_back = time.time_ns()
+
+    def _first_after(self, went_back: int, moving: list[tuple[Any, Any]]) -> int:
+        """Return the index of the first of ``moving`` after the last one from before simulated time went back.
+
+        From before is what came before the node heard of it (time.time_ns() ``went_back``), and what is stamped in the
+        future: /tf and /clock overtake each other.
+        """
+        ahead = self._clock.now().nanoseconds / 1e9 + _AHEAD
+        return max(
+            (
+                index
+                for index, (message, info) in enumerate(moving, 1)
+                if 0 < info["received_timestamp"] < went_back
+                or any(one.header.stamp.sec > ahead for one in message.transforms)
+            ),
+            default=0,
+        )
 
     def _unknown(self, target: str, source: str) -> str:
         known = sorted(self._names)
@@ -214,9 +242,13 @@ class _Tf:
         return f"{sentence}: that is longer ago than tf2 remembers (10 s), or than the last {KEPT} messages on /tf"
 
 
-def _all_of(source: PollingSubscription) -> list[Any]:
-    """Take the messages that wait, the oldest first; no more than are kept, as they may come as fast as they go."""
-    messages: list[Any] = []
-    while len(messages) < KEPT and (sample := source.take()) is not None:
-        messages.append(sample[0])
-    return messages
+def _all_of(source: PollingSubscription) -> list[tuple[Any, Any]]:
+    """Take the messages that wait, the oldest first; no more than are kept, as they may come as fast as they go.
+
+    Returns:
+        Each with rclpy's MessageInfo about it.
+    """
+    samples: list[tuple[Any, Any]] = []
+    while len(samples) < KEPT and (sample := source.take()) is not None:
+        samples.append(sample)
+    return samples

@@ -226,6 +226,20 @@ def test_an_answer_without_an_image_is_as_old_as_its_question(client: Client) ->
     assert tick(leaf) is Status.FAILURE
 
 
+def test_an_image_without_a_stamp_is_as_old_as_its_question(client: Client) -> None:
+    leaf = Check("door", "Is it open?", needed=2, of=2, valid_for=5.0, client=client)
+    tick(leaf)
+    for number in (1, 2):
+        client.now_ += 3.0
+        client.answer(seconds=0.0, probability=0.9)
+        assert tick(leaf) is (Status.RUNNING if number == 1 else Status.SUCCESS)
+    assert written("checked").stamp == client.stamp(103.0)
+    client.now_ += 1.9
+    assert tick(leaf) is Status.SUCCESS and len(client.sent) == 2
+    client.now_ += 0.2
+    assert tick(leaf) is Status.RUNNING and len(client.sent) == 3
+
+
 def test_after_a_movement_only_newer_frames_count(client: Client) -> None:
     leaf = Locate("see", "red ball", new_frame=True, client=client)
     tick(leaf)
@@ -316,6 +330,32 @@ def test_each_answer_of_a_check_is_about_a_newer_frame(client: Client) -> None:
     client.answer(seconds=99.999999999, probability=0.8)
     assert tick(leaf) is Status.RUNNING
     assert client.sent[-1][1] == {"task": "yes_no", "not_before": Time(sec=100)}
+
+
+@pytest.mark.parametrize("stamp", [0.0, 12.0], ids=["none", "since it was switched on"])
+def test_each_answer_of_a_check_is_about_a_newer_frame_of_a_camera_whose_arrivals_count(
+    client: Client, stamp: float
+) -> None:
+    client.now_ = 1.8e9
+    leaf = Check("door", "Is it open?", needed=2, of=2, client=client)
+    tick(leaf)
+    client.now_ += 3.0
+    client.answer(seconds=stamp, probability=0.8)
+    assert tick(leaf) is Status.RUNNING
+    assert client.sent[-1][1]["not_before"] == client.stamp(1.8e9 + 3.0)
+
+
+def test_all_answers_of_a_check_are_to_the_question_that_was_there_at_its_start(client: Client) -> None:
+    leaf = Check("check", question_key="question", needed=3, of=3, client=client)
+    assert tick(leaf) is Status.FAILURE and "'question'" in leaf.feedback_message
+    Blackboard.set("question", "Is it open?")
+    for change in (lambda: Blackboard.set("question", "Is it red?"), lambda: Blackboard.unset("question"), None):
+        assert tick(leaf) is Status.RUNNING
+        client.answer(probability=0.9)
+        if change is not None:
+            change()
+    assert tick(leaf) is Status.SUCCESS
+    assert [prompt for prompt, _, _ in client.sent] == ["Is it open?"] * 3
 
 
 def test_the_outcome_of_a_check_counts_for_a_while_yes_or_no(client: Client) -> None:

@@ -320,7 +320,7 @@ def test_a_point_of_a_distorted_image_is_the_surface_that_it_shows(model: str) -
     assert np.abs(pixels - pinhole.project(points)).max() > 3, "this distortion proves nothing"
     regions = [Region("mark", point=(float(x), float(y))) for x, y in pixels]
     for camera in (colour, Camera(260, 220, 210.0, (129.0, 108.0))):
-        located = locate(regions, message(look(camera, [wall]).z), camera.info(), colour.info())
+        located = list(locate(regions, message(look(camera, [wall]).z), camera.info(), colour.info()))
         worst = max(millimetres_off(region, truth) for region, truth in zip(located, points, strict=True))
         assert worst < 1.0
         assert {region.extent for region in located} == {None}

@@ -171,9 +171,16 @@ def test_over_a_gap_in_what_is_known_nothing_is_interpolated(robot: Robot) -> No
     assert f"the last {FEW} messages" in robot.why_not("base_link", "lens", now + 0.1)
 
 
-def test_after_simulated_time_went_back_the_new_transforms_count(robot: Robot) -> None:
-    robot.is_at("base_link", "lens", 1000, x=7.0)
-    assert robot.look("base_link", "lens", 1000)[0, 3] == 7.0
+@pytest.mark.parametrize("asked", [True, False], ids=["asked before", "not asked before"])
+@pytest.mark.parametrize("before", [1000, 3.4], ids=["long before", "shortly before"])
+def test_after_simulated_time_went_back_the_new_transforms_count(robot: Robot, before: float, asked: bool) -> None:
+    """Those of before count no more, whether a question took them before, or they wait in the queue until it comes."""
+    robot.is_at("base_link", "lens", before, x=7.0)
+    if asked:
+        assert robot.look("base_link", "lens", before)[0, 3] == 7.0
+    else:
+        with robot.transforms._lock:
+            robot.transforms._tf.wait(PATIENCE)
     robot.clock._set_ros_time_is_active(True)
     robot.clock.set_ros_time_override(RclpyTime(nanoseconds=1000 * SECOND, clock_type=robot.clock.clock_type))
     robot.clock.set_ros_time_override(RclpyTime(nanoseconds=3 * SECOND, clock_type=robot.clock.clock_type))
