@@ -29,6 +29,8 @@ TORCH = (
     "engines/llama/test_qwen3_5.py",
     "engines/llama/test_llama_thinking.py",
     "engines/llama/test_saved_prefixes.py",
+    "training/test_clip_data.py",
+    "training/test_comparing.py",
     "training/test_finetune.py",
     "training/test_model_card.py",
     "training/test_scores_measure.py",
