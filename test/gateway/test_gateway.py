@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +24,7 @@ from qwen3vl_ros.gateway.chat_response import STAGES
 
 CHAT = "/v1/chat/completions"
 
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.backend.rewrite()
-    return running
-
-
-@pytest.fixture
-def http(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
+pytest_plugins = ["gateway_fixtures"]
 
 
 def test_an_answer_is_openais_completion(http: httpx.Client) -> None:
